@@ -1,0 +1,30 @@
+"""What a Redis server says it was asked."""
+
+from __future__ import annotations
+
+from tests.servers import RedisServer
+
+__all__ = ["calls", "reads", "used_memory"]
+
+_OUR_OWN = {"info", "config|resetstat", "config", "memory|usage", "memory", "scan", "hello", "client|setinfo", "client"}
+
+
+def calls(server: RedisServer) -> dict[str, int]:
+    """Return how often each command ran since the last CONFIG RESETSTAT, but for those of the benchmark."""
+    found: dict[str, int] = {}
+    for line in bytes(server.command("INFO", "commandstats")).decode().splitlines():
+        name, _, facts = line.removeprefix("cmdstat_").partition(":")
+        if facts and name not in _OUR_OWN:
+            found[name] = int(facts.partition("calls=")[2].partition(",")[0])
+    return found
+
+
+def reads(server: RedisServer) -> int:
+    """Return how often the server has read from a connection: one for each round trip of one caller."""
+    stats = bytes(server.command("INFO", "stats")).decode()
+    return int(stats.partition("total_reads_processed:")[2].partition("\r")[0])
+
+
+def used_memory(server: RedisServer) -> int:
+    """Return the bytes that the server has allocated."""
+    return int(bytes(server.command("INFO", "memory")).partition(b"used_memory:")[2].partition(b"\r")[0])

@@ -1,0 +1,75 @@
+"""The servers that the benchmark loads: uvicorn with the same small application, bare or behind some middleware."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from typing import Any
+
+import uvicorn
+from starlette.authentication import AuthCredentials, SimpleUser
+from starlette.middleware.authentication import AuthenticationMiddleware
+
+from tests.benchmarks.asgi import SettingTwoAndWatching
+from tests.processes import hear, tell
+from tokenmw import TokenBroker, TokenMiddleware
+from tokenmw.observe.throttle import LOGGER
+from tokenmw.providers import StaticToken
+
+__all__ = ["BARE", "LEAST", "OURS", "STARLETTE", "serve"]
+
+BARE = "no middleware"
+OURS = "tokenmw"
+LEAST = "one that sets two keys"
+STARLETTE = "starlette's AuthenticationMiddleware"
+
+
+async def answer(scope: Any, _receive: Any, send: Any) -> None:
+    """Answer with a short JSON body."""
+    body = b"{}"
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def using(scope: Any, receive: Any, send: Any) -> None:
+    """Use what a middleware has put there, and answer."""
+    assert scope["state"]["session_id"]
+    assert scope["state"]["tokens"]["crm"].value
+    await answer(scope, receive, send)
+
+
+class KeyBackend:
+    """Knows one API key: less work than a session id and a token, in the way that starlette offers for it."""
+
+    async def authenticate(self, connection: Any) -> tuple[AuthCredentials, SimpleUser]:
+        """Return who calls."""
+        return AuthCredentials(["authenticated"]), SimpleUser(connection.headers["authorization"].partition(" ")[2])
+
+
+async def serve(*, kind: str, redis: str | None = None, port: int = 0) -> None:
+    """Serve until killed. On the port 0 any is taken and told; several processes may serve on one port."""
+    LOGGER.setLevel(logging.CRITICAL)  # of an outage that is meant
+    app: Any = answer
+    if kind == OURS:
+        broker = TokenBroker({"crm": StaticToken("t")}, redis=redis, secret_key="a secret for this run")
+        app = TokenMiddleware(using, broker=broker, inject=["crm"])
+        await broker.__aenter__()
+    elif kind == LEAST:
+        app = SettingTwoAndWatching(using)
+    elif kind == STARLETTE:
+        app = AuthenticationMiddleware(answer, backend=KeyBackend())  # type: ignore[arg-type]
+    # With its protocol named: asyncio switches Nagle's algorithm off only for sockets that it can tell are TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(128)
+    config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
+    serving = asyncio.ensure_future(uvicorn.Server(config).serve(sockets=[listener]))
+    tell(listener.getsockname()[1])
+    loop = asyncio.get_running_loop()
+    while await loop.run_in_executor(None, hear) == "processor":
+        tell(time.process_time())
+    serving.cancel()

@@ -1,0 +1,59 @@
+"""What each of many processes does in the tests: a service under load, as far as tokens go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from tests.processes import hear, tell
+from tokenmw import Limits, TokenBroker
+from tokenmw.providers import ClientCredentials
+
+__all__ = ["begin_to_fetch", "broker_of", "cold_callers", "steady_load"]
+
+
+def broker_of(*, redis: str, base_url: str, limits: dict[str, Any] | None = None) -> TokenBroker:
+    """Return the broker that all the processes have."""
+    crm = ClientCredentials(token_url=f"{base_url}/oauth2/token", client_id="crm", client_secret="crm-secret")
+    return TokenBroker(
+        {"crm": crm}, redis=redis, secret_key="a secret for the tests only", limits=Limits(**(limits or {}))
+    )
+
+
+async def cold_callers(*, callers: int, **options: Any) -> dict[str, Any]:
+    """Ask for a cold token from many tasks at once; return the values and how long the last one waited."""
+    async with broker_of(**options) as broker:
+        tell("ready")
+        hear()
+        began = time.monotonic()
+        tokens = await asyncio.gather(*(broker.token("crm") for _ in range(callers)))
+        return {"seconds": time.monotonic() - began, "values": sorted({token.value for token in tokens})}
+
+
+async def steady_load(*, seconds: float, **options: Any) -> dict[str, Any]:
+    """Ask for the token every few milliseconds; count requests that found none to be handed out at once."""
+    waited = expired = 0
+    values: set[str] = set()
+    async with broker_of(**options) as broker:
+        await broker.token("crm")
+        tell("warm")
+        hear()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            began = time.monotonic()
+            token = await broker.token("crm")
+            waited += time.monotonic() - began > 0.005
+            expired += time.time() >= token.expires_at
+            values.add(token.value)
+            await asyncio.sleep(0.005)
+    return {"waited": waited, "expired": expired, "values": sorted(values)}
+
+
+async def begin_to_fetch(**options: Any) -> str:
+    """Ask for a cold token, and say so; return what came of it, however long that took."""
+    async with broker_of(**options) as broker:
+        tell("ready")
+        hear()
+        tell("asking")
+        return (await broker.token("crm")).value

@@ -1,0 +1,137 @@
+"""One expiry, one fetch: real processes, a real Redis, a real token server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from tests.looptime import LoopTime
+from tests.processes import Workers
+from tokenmw.testing import ProviderServer
+from tokenmw.testing.provider_server import Fault
+
+if TYPE_CHECKING:
+    from tests.servers import RedisServer
+
+SHORT = {"fetch_seconds": 1.0, "lease_seconds": 1.5, "wait_seconds": 4.0, "command_seconds": 1.0}
+"""Limits under which a test of lapsing leases does not take half a minute."""
+
+
+async def test_a_cold_key_is_fetched_once_for_eight_processes_and_eight_thousand_callers(
+    redis_server: RedisServer,
+) -> None:
+    """The token server counts exactly one, and everybody has that token."""
+    server = ProviderServer(delay=0.5)
+    with server.running() as base_url:
+        arguments = {
+            "callers": 1000,
+            "redis": redis_server.url,
+            "base_url": base_url,
+            "limits": {"command_seconds": 2.0},
+        }
+        async with Workers("tests.faults.crowd:cold_callers", processes=8, arguments=arguments) as workers:
+            await workers.hear()
+            await workers.tell("go")
+            results = await workers.results()
+    assert 1 == server.calls["oauth2"]
+    values = {value for result in results for value in result["values"]}
+    assert 1 == len(values)
+
+
+async def test_each_expiry_is_fetched_once_and_nobody_waits(redis_server: RedisServer) -> None:
+    """Twenty lives under steady load from four processes, with a provider whose tokens overlap."""
+    life, lives = 1.5, 20
+    server = ProviderServer(token_life=life, delay=0.02)
+    with server.running() as base_url:
+        arguments: dict[str, Any] = {"seconds": life * 0.75 * lives, "redis": redis_server.url, "base_url": base_url}
+        arguments["limits"] = {"command_seconds": 1.0}
+        async with Workers("tests.faults.crowd:steady_load", processes=4, arguments=arguments) as workers:
+            await workers.hear()
+            await workers.tell("go")
+            results = await workers.results()
+    issued = {value for result in results for value in result["values"]}
+    assert 0 == sum(result["expired"] for result in results)
+    # Each fetch gave a token that was used, and there were no more fetches than refresh windows.
+    assert lives * 0.75 <= server.calls["oauth2"] <= lives + 2
+    assert len(issued) >= server.calls["oauth2"] - 2
+    requests = 4 * arguments["seconds"] / 0.005
+    assert sum(result["waited"] for result in results) <= 0.01 * requests  # the machine's own hiccups
+
+
+async def test_a_killed_holder_of_the_lease_is_replaced_in_time(redis_server: RedisServer) -> None:
+    """After kill -9 the others have the token within the lease's time and one second more."""
+    server = ProviderServer()
+    server.oauth2.script.then(Fault(delay=60.0))
+    with server.running() as base_url:
+        arguments = {"redis": redis_server.url, "base_url": base_url, "limits": {**SHORT, "fetch_seconds": 1.4}}
+        async with Workers("tests.faults.crowd:begin_to_fetch", processes=4, arguments=arguments) as workers:
+            await workers.hear()
+            await workers[0].tell("go")
+            await workers[0].hear()
+            await until(lambda: server.calls["oauth2"] == 1)
+            workers[0].kill()
+            values: set[str] = set()
+            async with LoopTime() as waited:
+                for worker in list(workers)[1:]:
+                    await worker.tell("go")
+                    await worker.hear()
+                for worker in list(workers)[1:]:
+                    values.add(await worker.result())
+            assert waited.seconds < SHORT["lease_seconds"] + 1.0
+    assert 1 == len(values)
+    assert 2 == server.calls["oauth2"]
+
+
+async def test_a_stopped_holder_is_refused_when_it_wakes_and_takes_over_the_newer_token(
+    redis_server: RedisServer,
+) -> None:
+    """SIGSTOP past the lease, another one fetches, SIGCONT: what the first one got is not stored."""
+    server = ProviderServer()
+    server.oauth2.script.then(Fault(delay=0.5))
+    with server.running() as base_url:
+        arguments = {"redis": redis_server.url, "base_url": base_url, "limits": SHORT}
+        async with Workers("tests.faults.crowd:begin_to_fetch", processes=2, arguments=arguments) as workers:
+            await workers.hear()
+            stopped, other = workers
+            await stopped.tell("go")
+            await stopped.hear()
+            await until(lambda: server.calls["oauth2"] == 1)
+            stopped.freeze()
+            await other.tell("go")
+            await other.hear()
+            newer = await other.result()
+            stopped.thaw()
+            assert newer == await stopped.result()
+    assert 2 <= server.calls["oauth2"] <= 3
+
+
+async def until(condition: Any) -> None:
+    """Wait until something holds; what has to happen for it happens in another thread or process."""
+    with anyio.fail_after(10):
+        while not condition():  # noqa: ASYNC110  another process has no event to wait for
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+async def test_clients_that_give_up_cause_one_fetch(redis_server: RedisServer, processes: int) -> None:
+    """On a provider that takes longer than they wait."""
+    server = ProviderServer(delay=1.0)
+    with server.running() as base_url:
+        arguments = {"redis": redis_server.url, "base_url": base_url, "patience": 0.3, "rounds": 5}
+        target = "tests.faults.test_one_fetch:impatient"
+        async with Workers(target, processes=processes, arguments=arguments) as workers:
+            assert {True} == {bool(value) for value in await workers.results()}
+    assert 1 == server.calls["oauth2"]
+
+
+async def impatient(*, patience: float, rounds: int, **options: Any) -> str:
+    """Ask again and again, giving up each time; then wait."""
+    from tests.faults.crowd import broker_of
+
+    async with broker_of(**options, limits={"command_seconds": 1.0}) as broker:
+        for _ in range(rounds - 1):
+            with anyio.move_on_after(patience):
+                await broker.token("crm")
+        return (await broker.token("crm")).value

@@ -1,0 +1,182 @@
+"""Token endpoints: every kind of provider is given whatever a server might send, through the real client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tests.fuzz.messages import LIMITS, Message, read_message, run, token_http
+from tests.fuzz.oracles import SECRET, Target, check_grant, check_request_error, life_of, require
+from tokenmw import Grant, Provider, Token
+from tokenmw.errors import CredentialRejected, TokenUnavailable
+from tokenmw.providers import (
+    ClientCredentials,
+    DingTalk,
+    DingTalkLegacy,
+    Entra,
+    FeishuApp,
+    FeishuStoreApp,
+    FeishuStoreTenant,
+    FeishuTenant,
+    FeishuTicket,
+    ManagedIdentity,
+    WeCom,
+)
+from tokenmw.testing import make_token
+
+__all__ = ["TARGETS"]
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of provider, and what its answers look like.
+
+    Attributes:
+        provider: One with the secret that no error may show.
+        tokens: The fields in which a token may stand.
+        life: The field of its life.
+        default: Seconds that it lives where the answer does not say.
+        code: The field that says what went wrong: then there is no token.
+        refusals: Bodies of refusals that the provider knows.
+    """
+
+    provider: Provider
+    tokens: tuple[str, ...] = ("access_token",)
+    life: str = "expires_in"
+    default: float | None = None
+    code: str = "error"
+    refusals: tuple[Fields, ...] = ()
+
+
+class _Others:
+    """Where a store app gets its ticket and its app's token from."""
+
+    async def token(self, provider: Provider) -> Token:
+        """Return some token."""
+        return make_token("ticket-1", provider=provider.kind)
+
+    async def invalidate(self, token: Token) -> None:
+        """Take note of a refusal."""
+
+
+_FEISHU: Fields = {"app_id": "cli_a1", "app_secret": SECRET}
+_DINGTALK: Fields = {"app_key": "ding1", "app_secret": SECRET}
+_STORE = Kind(FeishuStoreApp(**_FEISHU), ("app_access_token",), "expire", 1800.0, "code", ({"code": 10012},))
+KINDS = {
+    "oauth2": Kind(
+        ClientCredentials(token_url="https://idp.example/token", client_id="crm", client_secret=SECRET),
+        default=600.0,
+        refusals=({"error": "invalid_client", "error_description": SECRET}, {"error": SECRET}),
+    ),
+    "entra": Kind(
+        Entra(tenant="contoso.example", client_id="app", client_secret=SECRET),
+        default=600.0,
+        refusals=({"error": "invalid_client", "error_codes": [7000215, 50196]}, {"error": "x", "error_codes": [-1]}),
+    ),
+    "feishu": Kind(
+        FeishuTenant(**_FEISHU),
+        ("tenant_access_token", "app_access_token"),
+        "expire",
+        1800.0,
+        "code",
+        ({"code": 10003},),
+    ),
+    "feishu_app": Kind(FeishuApp(**_FEISHU), ("app_access_token", "tenant_access_token"), "expire", 1800.0, "code"),
+    "feishu_store_app": _STORE,
+    "feishu_store_tenant": Kind(
+        FeishuStoreTenant(**_FEISHU, tenant_key="t1"), ("tenant_access_token",), "expire", 1800.0, "code"
+    ),
+    "feishu_ticket": Kind(FeishuTicket(**_FEISHU), (), "expire", None, "code", ({"code": "99991401"},)),
+    "wecom": Kind(
+        WeCom(corp_id="ww1", corp_secret=SECRET),
+        code="errcode",
+        refusals=({"errcode": 40001, "errmsg": SECRET}, {"errcode": SECRET}),
+    ),
+    "dingtalk": Kind(
+        DingTalk(**_DINGTALK), ("accessToken",), "expireIn", None, "code", ({"code": "invalidClientIdOrSecret"},)
+    ),
+    "dingtalk_corp": Kind(DingTalk(**_DINGTALK, corp_id="ding 1?"), code="code", refusals=({"punish": 1},)),
+    "dingtalk_legacy": Kind(DingTalkLegacy(**_DINGTALK), code="errcode", refusals=({"errcode": "40089"},)),
+    "managed_identity": Kind(
+        ManagedIdentity(
+            resource="https://graph.example", identity_endpoint="http://127.0.0.1:4/", identity_header=SECRET
+        ),
+        code="",
+        refusals=({"access_token": "t", "expires_on": "1795168177"}, {"access_token": "t", "expires_on": 10**400}),
+    ),
+}
+
+
+def _fetch(kind: Kind, data: bytes) -> None:
+    message = read_message(data)
+    http = token_http(message)
+    http.others = _Others()
+    try:
+        grant = run(kind.provider.fetch(http))
+    except (CredentialRejected, TokenUnavailable) as error:
+        check_request_error(error)
+    else:
+        check_grant(grant)
+        require(len(json.dumps(dict(grant.extra))) <= LIMITS.answer_bytes, "an extra longer than the answer")
+        if not any(name.lower() == b"content-encoding" for name, _ in message.headers):
+            _check_origin(grant, kind, message)
+
+
+def _check_origin(grant: Grant, kind: Kind, message: Message) -> None:
+    """Require that what was granted is what the server said, and that it said so."""
+    fields = json.loads(message.body)
+    require(200 <= message.status < 300, "a grant in an answer that is none")
+    require(not fields.get(kind.code) or fields[kind.code] == "0", "a grant in an answer that is an error")
+    named = [fields[name] for name in kind.tokens if fields.get(name)]
+    require(named and grant.value == named[0], "a token that the server has not sent")
+    given = fields.get(kind.life)
+    if isinstance(kind.provider, ManagedIdentity) and given in (None, ""):
+        require(life_of(fields["expires_on"]) is not None, "an end that is no instant")
+        return
+    require(grant.expires_in == life_of(given, default=kind.default), "another life than the one that was given")
+
+
+def _seeds(kind: Kind) -> tuple[bytes, ...]:
+    good: Fields = {**dict.fromkeys(kind.tokens, "t-1"), kind.life: 7200, "token_type": "bearer", "scope": "a b"}
+    odd = ["7200", " 7200 ", "1_000", "\uff11\uff12", 1e400, -1, True, None, 7199.5, 10**400, "1e3", float("nan"), "0"]
+    bodies: list[object] = [good, *({**good, kind.life: life} for life in odd), *kind.refusals]
+    bodies += [{**good, name: bad} for name in kind.tokens for bad in ("a\r\nx: y", "", 7, "t" * 20_000, ["t"], SECRET)]
+    bodies += [[], "t", {**good, kind.code or "error": {"a": [1]}}, {**good, "token_type": [["x"]]}]
+    whole = [b"200\ncontent-type: application/json\n\n" + json.dumps(body).encode() for body in bodies]
+    heads = (
+        b"401\nwww-authenticate: Basic",
+        b"429\nretry-after: 120",
+        b"503\nretry-after: Fri, 20 Nov 2026 08:50:07 GMT\ndate: Fri, 20 Nov 2026 08:49:37 GMT",
+        b"302\nlocation: https://evil.example/" + SECRET.encode(),
+        b"403\ncontent-type: text/html",
+        b"200\ncontent-encoding: gzip",
+        b"400\nset-cookie: a=" + SECRET.encode(),
+    )
+    refused = json.dumps(kind.refusals[0] if kind.refusals else {kind.code: 1}).encode()
+    return (*whole, *(head + b"\n\n" + refused for head in heads), b"400\n\n" + SECRET.encode())
+
+
+def _words(kind: Kind) -> tuple[bytes, ...]:
+    names = (*kind.tokens, kind.life, kind.code, "token_type", "error_codes", "expires_on", "sub_code")
+    return (
+        *(f'"{name}":'.encode() for name in names if name),
+        *(b"200\n", b"400\n", b"401\n", b"503\n", b"\n\n", b"retry-after: ", b"content-encoding: gzip\n"),
+        *(b"\\u0000", b"\\r\\n", b"\\ud800", b"1e400", b"NaN", b"-0", b'"1_0"', SECRET.encode()),
+    )
+
+
+def _target(name: str, kind: Kind) -> Target:
+    fetch: Callable[[bytes], None] = partial(_fetch, kind)
+    field = kind.tokens[0] if kind.tokens else "code"
+    openings = (b'200\n\n{"%s": "' % field.encode(), b'200\n\n{"%s": ' % kind.life.encode(), b"429\nretry-after: ")
+    # Most of what is long is read by the same code, so two of them are enough for the longest.
+    most = 1 << (20 if name in ("oauth2", "wecom") else 16)
+    return Target(f"grant.{name}", fetch, _seeds(kind), _words(kind), most, openings)
+
+
+TARGETS = tuple(_target(name, kind) for name, kind in KINDS.items())

@@ -1,0 +1,96 @@
+"""Inputs that are HTTP messages: a status, header lines, an empty line, a body. And a client that gets them."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import functools
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import httpx
+
+from tokenmw.limits import Limits
+from tokenmw.providers import TokenHTTP
+from tokenmw.testing import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine
+
+__all__ = ["LIMITS", "NOW", "Message", "read_message", "run", "token_http"]
+
+NOW = 1_795_164_577.0
+"""Friday, 20 November 2026, 08:49:37 GMT."""
+
+LIMITS = Limits()
+_LONGEST_HEAD = 1 << 16  # no HTTP client reads more of it
+
+
+class Message(NamedTuple):
+    """What a server sends."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def read_message(data: bytes) -> Message:
+    """Read an input; every input is a message."""
+    head, _, body = data.partition(b"\n\n")
+    head = head[:_LONGEST_HEAD]
+    first, *lines = head.split(b"\n")
+    digits = first[:3]
+    status = int(digits) if len(digits) == 3 and digits.isdigit() and digits >= b"100" else 200
+    pairs = (line.partition(b":") for line in lines)
+    # What h11 lets through: a name is a token, and a line ends nowhere but at its end.
+    headers = [(name, value.strip()) for name, _, value in pairs if name.replace(b"-", b"").isalnum()]
+    return Message(status, [line for line in headers if not set(line[1]) & set(b"\r\0")], body)
+
+
+class _Body(httpx.AsyncByteStream):
+    """A body in two chunks, as it might come."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        half = len(self._body) // 2
+        yield self._body[:half]
+        yield self._body[half:]
+
+
+class Wire(httpx.AsyncBaseTransport):
+    """Answers every request with one message."""
+
+    def __init__(self) -> None:
+        self.message = Message(200, [], b"")
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        status, headers, body = self.message
+        return httpx.Response(status, headers=headers, stream=_Body(body), request=request)
+
+
+@functools.cache
+def _wire() -> tuple[Wire, TokenHTTP]:
+    wire = Wire()
+    client = httpx.AsyncClient(transport=wire, trust_env=False)
+    return wire, TokenHTTP(client, limits=LIMITS, clock=ManualClock(NOW))
+
+
+def token_http(message: Message) -> TokenHTTP:
+    """Return what providers get, whose next answers are this message."""
+    wire, http = _wire()
+    wire.message = message
+    return http
+
+
+@functools.cache
+def _runner(_process: int) -> asyncio.Runner:
+    runner = asyncio.Runner()
+    atexit.register(runner.close)
+    return runner
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine in a loop that lasts as long as the process: one for each input would take all the time."""
+    return _runner(os.getpid()).run(work)

@@ -1,0 +1,135 @@
+"""Replies of Redis: whatever type and value stands under our keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+from uuid import UUID
+
+from tests.fuzz.messages import run
+from tests.fuzz.oracles import Target, require
+from tests.fuzz.stored import RINGS, check_record
+from tokenmw.shared.keys import Names
+from tokenmw.shared.sealing import Unreadable
+from tokenmw.shared.session_store import AWAY, RedisSessionStore
+from tokenmw.shared.token_store import Busy, Dead, Found, Leased, Noted, RedisTokenStore, Stored, TokenKeys, TokenRecord
+
+__all__ = ["TARGETS"]
+
+NAMES = Names("tokenmw", name_key="old-secret-0123456789")
+RECORD = b'["t-1","Bearer",7200.0,60.0,{}]'
+
+
+class _Replies:
+    """A connection that gives the replies of an input, and good ones when those are used up."""
+
+    def __init__(self, replies: list[Any], good: Any) -> None:
+        self.replies = replies
+        self.good = good
+
+    async def run(self, *_: Any) -> Any:
+        return self.replies.pop(0) if self.replies else self.good
+
+    def over_at(self, _key: bytes) -> None:
+        """Know nothing of the server's clock."""
+
+    async def pipeline(self, commands: Any) -> list[Any]:
+        return [await self.run() for _ in commands]
+
+    async def run_each(self, _script: str, calls: Any) -> list[Any]:
+        return [await self.run() for _ in calls]
+
+
+def _value(word: str, *, key: bytes) -> Any:
+    """Return what a reply has in one place."""
+    ring, body = RINGS[0], word[1:].encode()
+    values: dict[str, Any] = {
+        "s": ring.seal(body, key=key, version=7),
+        "f": RINGS[3].seal(body, key=key, version=7),
+        "b": body,
+        "n": None,
+        "a": AWAY,
+        "u": ring.seal(UUID(int=7).bytes, key=key, version=0),
+    }
+    return values.get(word[:1], ring.seal(RECORD, key=key, version=7))
+
+
+def _tokens(data: bytes) -> None:
+    """Read replies of the token scripts: a kind and a value, in lines."""
+    keys = TokenKeys.of(NAMES, "d")
+    lines = data.decode("utf-8", "replace").split("\n")[:8]
+    replies = [_token_reply(line, keys) for line in lines]
+    record = TokenRecord("t-1", "Bearer", 7200.0, None, {})
+    operations: list[tuple[list[Any], Callable[[RedisTokenStore], Any]]] = [
+        ([b"lease", b"9", 0], lambda store: store.acquire(keys, "me", known=0, seconds=6.0)),
+        ([b"stored", b"", 0], lambda store: store.commit(keys, "me", record, version=8, left=60.0)),
+        ([b"buried", b"", 0, b"9"], lambda store: store.bury(keys, version=8, known=0, left=60.0)),
+    ]
+    for good, operation in operations:
+        told = [reply[: len(good)] for reply in replies]
+        store = RedisTokenStore(cast("Any", _Replies(told, good)), seals=RINGS[0])
+        try:
+            outcome = run(operation(store))
+        except Unreadable as error:
+            require(error.why == "unknown-key", "a damaged value that is not done away with")
+            continue
+        require(isinstance(outcome, (Found, Leased, Busy, Noted, Stored, Dead)), "an outcome that is none")
+        if isinstance(outcome, Found):
+            check_record(outcome.record)
+            require(outcome.left <= outcome.record.life, "a token that lives longer than it was granted")
+
+
+def _token_reply(line: str, keys: TokenKeys) -> list[Any]:
+    kind, _, word = line.partition(" ")
+    left = len(line) * 1_000_003 % 10**9
+    if kind in ("lease", "held", "stored", "dead", "buried"):
+        return [kind.encode(), b"9", left, b"9"]
+    key = keys.note if kind == "note" else keys.token
+    return [b"note" if kind == "note" else b"newer", _text(word, key), left, b"9"]
+
+
+def _text(word: str, key: bytes) -> bytes:
+    value = _value(word, key=key)
+    return value if isinstance(value, bytes) else b""
+
+
+def _sessions(data: bytes) -> None:
+    """Read what stands under session keys, of any type."""
+    lines = data.decode("utf-8", "replace").split("\n")[:8]
+    key = b"tokenmw:v1:{d}:session"
+    good = _value("u", key=key)
+    values = [_value(line, key=key) for line in lines]
+    store = RedisSessionStore(cast("Any", _Replies([*values], good)), names=NAMES, seals=RINGS[0], ttl=3600.0)
+    answers = [*run(store.touch([key] * len(values)))]
+    store = RedisSessionStore(cast("Any", _Replies([*values], good)), names=NAMES, seals=RINGS[0], ttl=3600.0)
+    answers += run(store.offer([(key, str(UUID(int=9)), 1.0)] * len(values)))
+    if isinstance(values[0], bytes):  # the script makes it so, whatever type is there
+        store = RedisSessionStore(cast("Any", _Replies(values[:1], good)), names=NAMES, seals=RINGS[0], ttl=3600.0)
+        try:
+            answers.append(run(store.get_or_create(key, str(UUID(int=9)))))
+        except Unreadable as error:
+            require(error.why == "unknown-key", "a damaged session that is not replaced")
+    for answer in answers:
+        require(answer is None or answer is AWAY or str(UUID(str(answer))) == answer, "a session id that is none")
+
+
+_REPLIES = (
+    b"newer t\nlease",
+    b"held",
+    b"note sbecause\nnote b\xff\nlease",
+    b"newer f",
+    b"newer b\x01",
+    b"dead",
+    b"newer s[]",
+)
+
+TARGETS = (
+    Target("replies.tokens", _tokens, _REPLIES, (b"newer ", b"note ", b"lease", b"held", b"\n", b"s", b"f"), 1 << 16),
+    Target(
+        "replies.sessions",
+        _sessions,
+        (b"u\nn\na\nb\x01\nf", b"f", b"sx", b"b"),
+        (b"\n", b"u", b"n", b"a", b"f", b"s"),
+        1 << 16,
+    ),
+)

@@ -1,0 +1,127 @@
+"""Values in Redis: damaged, copied to where they do not belong, foreign, or written by somebody else."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from tests.fuzz.oracles import Target, check_life, check_request_error, require
+from tokenmw.shared.sealing import Seals, Unreadable
+from tokenmw.shared.token_store import TokenRecord
+from tokenmw.tokens.failures import Failure
+from tokenmw.values import Grant
+
+__all__ = ["RINGS", "TARGETS", "check_record"]
+
+_OLD, _NEW, _FOREIGN = "old-secret-0123456789", "new-secret-0123456789", "foreign-secret-0123456789"
+RINGS = (Seals([_OLD]), Seals([_NEW, _OLD]), Seals([]), Seals([_FOREIGN]))
+_KEYS = (b"tokenmw:v1:{d}:token", b"tokenmw:v1:{e}:token", b"other:v1:{d}:session")
+_BODY = b'["t-1","Bearer",7200.0,60.0,{}]'
+
+
+def _envelope(data: bytes) -> None:
+    """Seal a body, damage the value as the input says, and open it under every ring and key.
+
+    The first byte chooses ring and key, the next ones are pairs of a position and a change, up to a line's end; what
+    is behind it is the body, or after an "=" the whole value.
+    """
+    plan, _, body = data.partition(b"\n")
+    choice = plan[0] if plan else 0
+    ring, key, version = RINGS[choice % 4], _KEYS[choice // 4 % 3], choice * 1_000_003
+    sealed = ring.seal(body, key=key, version=version)
+    value = bytearray(sealed)
+    for position, change in zip(plan[1::2], plan[2::2], strict=False):
+        if change == 0xFF:
+            del value[position:]
+        elif value:
+            value[position % len(value)] ^= change
+    damaged = body[1:] if body.startswith(b"=") else bytes(value)
+    for opener in RINGS:
+        for place in _KEYS:
+            try:
+                opened = opener.open(damaged, key=place)
+            except Unreadable as error:
+                require(error.why in ("unknown-key", "damaged"), "an unknown reason")
+                require(
+                    error.why == "damaged"
+                    or damaged[9:13] != ring.seal(b"", key=key, version=0)[9:13]
+                    or not _has(opener, ring),
+                    "a known secret that is called unknown",
+                )
+                continue
+            if opener.sealing:
+                require((damaged, place) == (sealed, key), "a value that nobody sealed here")
+                require(opened == (version, body), "another body than the one that was sealed")
+            else:
+                require(opened == (int.from_bytes(damaged[1:9]), damaged[13:]), "another body than the plain one")
+            require(opened[0] < 2**52, "a version that no script can compare")
+
+
+def _has(opener: Seals, ring: Seals) -> bool:
+    return opener is ring or (opener, ring) == (RINGS[1], RINGS[0])
+
+
+def check_record(record: TokenRecord) -> None:
+    """Require a record that can be served, and that is read again as it is written."""
+    grant = Grant(record.value, expires_in=record.life, token_type=record.token_type, extra=record.extra)
+    check_life(record.life)
+    require(grant.value == record.value, "a token that cannot be granted")
+    require(record.quiet_left is None or math.isfinite(record.quiet_left), "a rule that never ends")
+    require(TokenRecord.decode(record.encode()) == record, "a record that changes when it is written")
+    require(record.value not in repr(record) or len(record.value) < 12, "a repr with the token")
+
+
+def _record(data: bytes) -> None:
+    try:
+        record = TokenRecord.decode(data)
+    except Unreadable as error:
+        require(error.why == "damaged" and error.__cause__ is None, "an unreadable record for another reason")
+    else:
+        check_record(record)
+
+
+def _note(data: bytes) -> None:
+    """Read why another process got no token; whatever stands there, waiters get an error that can be shown."""
+    failure = Failure.from_note(data, left=30.0, before=None, now=1_000.0)
+    require(type(failure.permanent) is bool and type(failure.count) is int and failure.count >= 1, "no failure")
+    require(failure.until == 1_030.0 and failure.said, "a failure that does not end with its note")
+    check_request_error(failure.error("crm", now=1_000.0))
+    again = Failure.from_note(failure.note(), left=30.0, before=None, now=1_000.0)
+    same = [(one.permanent, one.detail, one.code, one.count) for one in (failure, again)]
+    require(same[0] == same[1], "a note that changes when it is written")
+
+
+_ROWS: tuple[Any, ...] = (
+    ["t-1", "Bearer", 7200, None, {}],
+    ["t-1", "Bearer", 7200.5, 60, {"instance_url": "https://eu.example"}],
+    ["t-1", "Bearer", 7200, 10**400, {}],
+    ["t\r\nx: y", "Bearer", 7200, "soon", []],
+    {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5},
+    ["t", "B", 1e400, float("nan"), {"a": {"b": [1, None, True]}}],
+)
+_NOTES: tuple[Any, ...] = (
+    [True, "the token endpoint refuses (invalid_client, HTTP 401)", "invalid_client", 2],
+    [False, "busy\r\nforged: line", "c", 1],
+    [0, "x" * 5_000, "y" * 5_000, -1],
+    [True, "a", "b", float("inf")],
+    [True, {"a": 1}, ["b"], "3"],
+    [True, "", "", 10**400],
+)
+TARGETS = (
+    Target(
+        "envelope",
+        _envelope,
+        (b"\0\n" + _BODY, b"\x01\x09\x01\n", b"\x02\0\xff\nbody", b"\0\n=\x01" + bytes(20)),
+        (b"\n=",),
+    ),
+    Target(
+        "record",
+        _record,
+        tuple(json.dumps(row).encode() for row in _ROWS),
+        (b"NaN", b"1e400", b"\\r\\n", b"null", b"{", b"["),
+    ),
+    Target(
+        "note", _note, tuple(json.dumps(note).encode() for note in _NOTES), (b"Infinity", b"\\n", b"true", b"[", b'"')
+    ),
+)

@@ -1,0 +1,16 @@
+"""All targets, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.fuzz import answers, callers, grants, replies, stored, urls
+
+if TYPE_CHECKING:
+    from tests.fuzz.oracles import Target
+
+__all__ = ["TARGETS"]
+
+TARGETS: dict[str, Target] = {
+    target.name: target for module in (grants, answers, stored, replies, callers, urls) for target in module.TARGETS
+}

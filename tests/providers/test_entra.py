@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.providers.microsoft import SECRET, TENANT, bot, entra
+from tests.providers.wire import http_answer, wire
+from tokenmw.clock import SYSTEM_CLOCK
+from tokenmw.errors import CredentialRejected, TokenUnavailable
+from tokenmw.limits import Limits
+from tokenmw.providers import Answer, TokenHTTP
+from tokenmw.testing import Fault, ProviderServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+
+@pytest.fixture
+def server() -> ProviderServer:
+    """A login that knows one app."""
+    return ProviderServer(clients={"app": SECRET})
+
+
+@pytest.fixture
+async def in_process(server: ProviderServer, library: Any) -> AsyncGenerator[TokenHTTP]:
+    """The server without a socket, through a client of each library."""
+    async with library.AsyncClient(transport=server.transport(library.__name__)) as client:
+        yield TokenHTTP(client, limits=Limits(answer_bytes=10_000, fetch_seconds=2.0), clock=SYSTEM_CLOCK)
+
+
+async def test_app_and_bot_earn_a_token_in_their_tenant(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """One request each; a bot without a tenant asks in that of the Bot Framework."""
+    granted = {
+        (await entra().fetch(in_process)).value: f"{TENANT} https://graph.microsoft.com/.default",
+        (await entra(scope="api://crm/.default").fetch(in_process)).value: f"{TENANT} api://crm/.default",
+        (await bot().fetch(in_process)).value: "botframework.com https://api.botframework.com/.default",
+        (await bot(tenant=TENANT).fetch(in_process)).value: f"{TENANT} https://api.botframework.com/.default",
+    }
+    assert list(granted.values()) == [token.scope for value in granted if (token := server.issued.find(value))]
+    assert 4 == server.calls["entra", "app"]
+
+
+async def test_answer_is_the_token_its_life_and_when_to_refresh(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Every call gives another token; `refresh_in` comes with long lives and is kept."""
+    server.entra.life = 86399.0
+    first, second = await entra().fetch(in_process), await entra().fetch(in_process)
+    assert (86399.0, "Bearer", 43199) == (first.expires_in, first.token_type, first.extra["refresh_in"])
+    assert first.value != second.value
+
+
+async def test_assertions_are_made_anew_for_each_attempt(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """By a function, sync or async; its tokens are shared if the key behind it has a name."""
+    asked: list[str] = []
+
+    async def assertion() -> str:
+        asked.append(f"jwt-{len(asked)}")
+        return asked[-1]
+
+    app = entra(client_secret=None, client_assertion=assertion, credential_id="key-1")
+    assert (await app.fetch(in_process)).value != (await app.fetch(in_process)).value
+    assert ["jwt-0", "jwt-1"] == asked
+    assert app.shareable
+    assert app == entra(client_secret=None, client_assertion=lambda: "other", credential_id="key-1")
+    unnamed = bot(app_secret=None, client_assertion=assertion)
+    assert not unnamed.shareable
+    assert (await unnamed.fetch(in_process)).value
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code", "text"),
+    [
+        (401, "invalid_client", 7000215, "AADSTS7000215: the secret is wrong"),
+        (401, "invalid_client", 7000222, "the secret has expired"),
+        (401, "invalid_client", 7000218, "give a secret"),
+        (401, "invalid_client", 700027, "signed with a key"),
+        (401, "invalid_client", 700024, "clock"),
+        (400, "unauthorized_client", 700016, "the tenant does not know the app"),
+        (400, "invalid_request", 90002, "no such tenant"),
+        (400, "invalid_scope", 70011, "check scope"),
+        (400, "invalid_grant", 123456, r"\(AADSTS123456\)$"),
+    ],
+)
+async def test_refusals_for_good_say_why(
+    server: ProviderServer, in_process: TokenHTTP, *, status: int, error: str, code: int, text: str
+) -> None:
+    """By `error` and status; the number is a detail, and the text of the server is not shown."""
+    body = {"error": error, "error_codes": [code], "error_description": f"AADSTS{code}: {SECRET}"}
+    server.entra.script.then(Fault(status=status, body=body))
+    with pytest.raises(CredentialRejected, match=text) as caught:
+        await entra().fetch(in_process)
+    assert (error, True, None) == (caught.value.code, caught.value.said, caught.value.__context__)
+    trace = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    trace.stack = traceback.StackSummary.from_list(trace.stack[1:])
+    assert SECRET not in "".join(trace.format()) + str(caught.value) + repr(entra())
+    assert (await entra().fetch(in_process)).value
+
+
+@pytest.mark.parametrize(
+    ("fault", "retry_after", "said"),
+    [
+        (Fault(status=429, headers={"Retry-After": "60"}), 60.0, True),
+        (Fault(status=429, headers={"Retry-After": "99999"}), 3600.0, True),
+        (Fault(status=503, body={"error": "temporarily_unavailable"}), None, True),
+        (Fault(status=400, body={"error": "temporarily_unavailable", "error_codes": [90033]}), None, True),
+        (Fault(status=400, body={"error": "invalid_grant", "error_codes": [50196]}), None, True),
+        (Fault(status=400, body={"error": "server_error"}), None, True),
+        (Fault(body="<h1>Sign in to the network</h1>"), None, False),
+        (Fault(status=307, headers={"Location": "https://elsewhere.example/"}), None, False),
+        (Fault(close=True), None, False),
+        (Fault(body=b"x" * 20_000), None, False),
+        (Fault(fields={"access_token": ""}), None, False),
+        (Fault(without=["access_token"]), None, False),
+        (Fault(fields={"expires_in": "0"}), None, False),
+        (Fault(fields={"expires_in": "soon"}), None, False),
+    ],
+)
+async def test_what_may_pass_is_no_refusal(
+    server: ProviderServer, in_process: TokenHTTP, fault: Fault, retry_after: float | None, *, said: bool
+) -> None:
+    """Busy, looping, garbage and network faults; only what the login itself said is told to other instances."""
+    server.entra.script.then(fault)
+    with pytest.raises(TokenUnavailable) as caught:
+        await entra().fetch(in_process)
+    assert (retry_after, said) == (caught.value.retry_after, caught.value.said)
+
+
+async def test_a_slow_answer_is_given_up(server: ProviderServer, library: Any) -> None:
+    """Within `Limits.fetch_seconds`."""
+    hang = server.entra.script.hang()
+    async with library.AsyncClient(transport=server.transport(library.__name__)) as client, asyncio.timeout(10):
+        http = TokenHTTP(client, limits=Limits(fetch_seconds=0.05), clock=SYSTEM_CLOCK)
+        with pytest.raises(TokenUnavailable, match="TimeoutError"):
+            await entra().fetch(http)
+    hang.release()
+
+
+@pytest.mark.parametrize(("life", "expected"), [("3599", 3599.0), (3599.5, 3599.5), (None, 600.0)])
+async def test_life_may_be_text_or_missing(
+    server: ProviderServer, in_process: TokenHTTP, life: object, expected: float
+) -> None:
+    """Older endpoints give strings; without one it is ten minutes."""
+    server.entra.script.then(Fault(fields={"expires_in": life}))
+    assert expected == (await entra().fetch(in_process)).expires_in
+
+
+async def test_each_wrong_request_has_its_number(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """The test server answers as the login does: unknown app, wrong secret, foreign tenant."""
+    server.entra.tenants = {TENANT}
+    for wrong, code in (({"client_id": "x"}, 700016), ({"client_secret": "x"}, 7000215), ({"tenant": "x"}, 90002)):
+        with pytest.raises(CredentialRejected, match=f"AADSTS{code}"):
+            await entra(**wrong).fetch(in_process)
+
+
+@pytest.mark.parametrize(
+    ("status", "challenge", "rejected"),
+    [
+        (401, "", True),
+        (401, 'Bearer realm="", authorization_uri="https://login.example", error="invalid_token"', True),
+        (401, 'Bearer realm="", error="insufficient_claims", claims="eyJhY2Nlc3Nf"', False),
+        (403, "", False),
+        (429, "", False),
+        (200, "", False),
+    ],
+)
+def test_401_is_a_rejection_but_for_missing_claims(status: int, challenge: str, *, rejected: bool) -> None:
+    """Permission, throttling and continuous access evaluation are helped by no other token of the same kind."""
+    answer = Answer(status, headers={"WWW-Authenticate": challenge} if challenge else {})
+    assert (rejected, rejected) == (entra().is_rejected(answer), bot().is_rejected(answer))
+
+
+async def test_the_form_is_microsoft_s(http: TokenHTTP) -> None:
+    """The secret is in the body, not in the URL, and nothing else is sent along."""
+    body = json.dumps({"token_type": "Bearer", "expires_in": 3599, "access_token": "t"}).encode()
+    async with wire(http_answer(200, body=body)) as server:
+        await entra(base_url=server.url).fetch(http)
+    head, _, form = server.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(f"POST /{TENANT}/oauth2/v2.0/token HTTP".encode())
+    assert {b"grant_type", b"scope", b"client_id", b"client_secret"} == {one.split(b"=")[0] for one in form.split(b"&")}

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.providers.microsoft import TENANT, bot, entra
+from tokenmw.errors import ConfigurationError
+
+
+@pytest.mark.parametrize("tenant", ["common", "Organizations", "consumers"])
+@pytest.mark.parametrize("make", [entra, bot])
+def test_common_is_refused_with_the_reason(make: Any, tenant: str) -> None:
+    """Nobody signs in, so nobody decides the tenant."""
+    with pytest.raises(ConfigurationError, match="Here nobody signs in"):
+        make(tenant=tenant)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"tenant": ""}, r"Entra\(tenant=…\) must be a tenant's id or domain"),
+        ({"tenant": "a/b"}, r"Entra\(tenant=…\) must be"),
+        ({"tenant": None}, r"Entra\(tenant=…\) must be"),
+        ({"cloud": "germany"}, "must be one of public, usgov, usdod, china"),
+        ({"scope": "User.Read"}, r'"/.default" behind it'),
+        ({"scope": "a/.default b/.default"}, r'"/.default" behind it'),
+        ({"client_secret": None}, "needs client_secret=…"),
+        ({"client_assertion": "jwt"}, "not both"),
+        ({"client_secret": 5}, r"\(client_secret=…\) must be a str"),
+        ({"base_url": "http://login.example"}, r"Entra\(base_url=…\) would send the credential without TLS"),
+        ({"refresh_before": -1}, r"\(refresh_before=…\) must be a positive"),
+        ({"hosts": "graph.example"}, r"\(hosts=…\) must be a list"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any], text: str) -> None:
+    """When the object is made, by name."""
+    with pytest.raises(ConfigurationError, match=text):
+        entra(**options)
+
+
+def test_a_bot_s_options_have_a_bot_s_names() -> None:
+    """Not those of the app that it is."""
+    for options, text in (({"app_id": ""}, "app_id"), ({"app_secret": None}, "app_secret"), ({"cloud": ""}, "cloud")):
+        with pytest.raises(ConfigurationError, match=rf"BotFramework\({text}=…\)"):
+            bot(**options)
+
+
+@pytest.mark.parametrize(
+    ("cloud", "login", "tenant", "bot_host"),
+    [
+        ("public", "login.microsoftonline.com", "botframework.com", "smba.trafficmanager.net"),
+        ("usgov", "login.microsoftonline.us", "microsoftservices.onmicrosoft.us", "smba.infra.gov.teams.microsoft.us"),
+        ("usdod", "login.microsoftonline.us", "microsoftservices.onmicrosoft.us", "smba.infra.dod.teams.microsoft.us"),
+        (
+            "china",
+            "login.partner.microsoftonline.cn",
+            "microsoftservices.partner.onmschina.cn",
+            ".botframework.azure.cn",
+        ),
+    ],
+)
+def test_each_cloud_has_its_hosts(cloud: Any, login: str, tenant: str, bot_host: str) -> None:
+    """Login, tenant of bots and channels; a token of one cloud goes to no host of another one."""
+    one = bot(cloud=cloud, base_url=None)
+    assert f"https://{login}/{tenant}/oauth2/v2.0/token" == one.token_url
+    assert one.hosts is not None
+    assert bot_host in one.hosts
+    # The two of the US government have one login, and so one credential.
+    others = [bot(cloud=other, base_url=None) for other in ("public", "usgov", "china") if other[:2] != cloud[:2]]
+    assert all(other.hosts is not None and not other.hosts & one.hosts for other in others)
+    assert all(other != one for other in others)
+
+
+def test_hosts_are_those_of_the_scope() -> None:
+    """Graph's for Graph; for a resource that does not tell, wherever the auth object is used."""
+    assert frozenset({"graph.microsoft.com"}) == entra(base_url=None).hosts
+    assert frozenset({"dod-graph.microsoft.us"}) == entra(base_url=None, cloud="usdod").hosts
+    assert frozenset({"graph.microsoft.com", "localhost"}) == entra().hosts
+    assert entra(scope="api://crm/.default").hosts is None
+    assert frozenset({"skype.example"}) == bot(hosts=["skype.example"]).hosts
+    assert frozenset({"crm.example"}) == entra(scope="api://crm/.default", hosts=["CRM.example"]).hosts
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ({"tenant": "fabrikam.com"}, False),
+        ({"client_id": "b"}, False),
+        ({"client_secret": "t"}, False),
+        ({"scope": "api://crm/.default"}, False),
+        ({"cloud": "usgov"}, False),
+        ({"base_url": "http://127.0.0.1"}, False),
+        ({"tenant": TENANT.upper(), "hosts": ["a.example"], "refresh_before": 60}, True),
+    ],
+)
+def test_equality_is_the_credential(other: dict[str, Any], *, same: bool) -> None:
+    """Two tenants of one app, two clouds of one app id, two secrets: each has a token of its own."""
+    assert same is (entra() == entra(**other))
+    assert entra() != bot()

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.providers.platforms import BASE
+from tokenmw import ConfigurationError, CredentialRejected, TokenBroker, TokenUnavailable
+from tokenmw.providers import FeishuStoreApp, FeishuStoreTenant, FeishuTicket
+from tokenmw.testing import ManualClock, ProviderServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from tests.servers import RedisServer
+
+APP = {"app_id": "cli_s1", "app_secret": "s3cr3t", "base_url": BASE}
+TICKET = FeishuTicket(app_id="cli_s1", app_secret="s3cr3t", base_url=BASE)
+
+
+def tenant(key: str, secret: str = "s3cr3t") -> FeishuStoreTenant:
+    """Make the credential of one tenant."""
+    return FeishuStoreTenant(app_id="cli_s1", app_secret=secret, tenant_key=key, base_url=BASE)
+
+
+@asynccontextmanager
+async def instances(
+    server: ProviderServer, *, clock: ManualClock, redis: str | None = None, count: int = 1
+) -> AsyncGenerator[list[TokenBroker]]:
+    """Start some instances of a service."""
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx.AsyncClient(transport=server.transport()))
+        made = [TokenBroker({}, redis=redis, secret_key="k" * 32, http=http, clock=clock) for _ in range(count)]
+        yield [await stack.enter_async_context(broker) for broker in made]
+
+
+async def test_one_ticket_and_one_app_token_serve_all_tenants() -> None:
+    """Two tenants of one app have two tokens, for one app token."""
+    server, clock = ProviderServer(clients={"cli_s1": "s3cr3t"}), ManualClock()
+    server.feishu_ticket.tickets["cli_s1"] = "ticket-1"
+    async with instances(server, clock=clock) as [broker]:
+        await broker.hand_in(TICKET, FeishuTicket.grant("ticket-1"))
+        values = {(await broker.token(tenant(key))).value for key in ("one", "two", "one")}
+        app = await broker.token(FeishuStoreApp(app_id="cli_s1", app_secret="s3cr3t", base_url=BASE))
+    assert (2, "a-") == (len(values), app.value[:2])
+    counted = ("feishu_ticket", "feishu_store_app", "feishu_store_tenant")
+    assert [0, 1, 2] == [server.calls[name] for name in counted]
+
+
+async def test_without_a_ticket_the_platform_is_asked_to_send_it() -> None:
+    """Once, whoever asks; when the event has come, the next attempt goes well."""
+    server, clock = ProviderServer(clients={"cli_s1": "s3cr3t"}), ManualClock()
+    async with instances(server, clock=clock) as [broker]:
+        for _ in range(5):
+            with pytest.raises(TokenUnavailable, match="app_ticket, which comes as an event"):
+                await broker.token(tenant("one"))
+        assert 1 == server.calls["feishu_ticket"]
+        server.feishu_ticket.tickets["cli_s1"] = "ticket-1"
+        await broker.hand_in(TICKET, FeishuTicket.grant("ticket-1"))
+        clock.advance(2)
+        assert (await broker.token(tenant("one"))).value
+
+
+async def test_refused_ticket_is_dropped_and_asked_for_again() -> None:
+    """Code 10012 means that another ticket is on its way."""
+    server, clock = ProviderServer(clients={"cli_s1": "s3cr3t"}), ManualClock()
+    server.feishu_ticket.tickets["cli_s1"] = "ticket-2"
+    async with instances(server, clock=clock) as [broker]:
+        await broker.hand_in(TICKET, FeishuTicket.grant("ticket-1"))
+        clock.advance(10)
+        with pytest.raises(TokenUnavailable, match="refuses the app_ticket"):
+            await broker.token(tenant("one"))
+        clock.advance(5)
+        with pytest.raises(TokenUnavailable, match="comes as an event"):
+            await broker.token(tenant("one"))
+        assert 1 == server.calls["feishu_ticket"]
+        await broker.hand_in(TICKET, FeishuTicket.grant("ticket-2"))
+        clock.advance(10)
+        assert (await broker.token(tenant("one"))).value
+
+
+async def test_refused_app_token_is_replaced() -> None:
+    """Code 99991664: the tenant's next attempt has a new one."""
+    server, clock = ProviderServer(clients={"cli_s1": "s3cr3t"}), ManualClock()
+    server.feishu_ticket.tickets["cli_s1"] = "ticket-1"
+    async with instances(server, clock=clock) as [broker]:
+        await broker.hand_in(TICKET, FeishuTicket.grant("ticket-1"))
+        await broker.token(tenant("one"))
+        server.issued.revoke_all()
+        clock.advance(10)
+        with pytest.raises(TokenUnavailable, match="refuses the app's token"):
+            await broker.token(tenant("two"))
+        clock.advance(2)
+        assert (await broker.token(tenant("two"))).value
+        assert 2 == server.calls["feishu_store_app"]
+
+
+async def test_ticket_that_one_process_got_is_used_by_another(redis_server: RedisServer) -> None:
+    """It goes through Redis, sealed; a later one replaces it, whichever process it came to."""
+    server, clock = ProviderServer(clients={"cli_s1": "s3cr3t"}), ManualClock()
+    async with instances(server, clock=clock, redis=redis_server.url, count=3) as [first, second, third]:
+        for number, getter in enumerate((first, second), 1):
+            server.feishu_ticket.tickets["cli_s1"] = f"ticket-{number}"
+            await getter.hand_in(TICKET, FeishuTicket.grant(f"ticket-{number}"))
+        assert "ticket-2" == (await third.token(TICKET)).value
+        assert (await third.token(tenant("one"))).value == (await first.token(tenant("one"))).value
+    assert (0, 1) == (server.calls["feishu_ticket"], server.calls["feishu_store_tenant"])
+
+
+async def test_wrong_secret_is_permanent_for_all_three() -> None:
+    """It is told by the first request that needs it."""
+    server = ProviderServer(clients={"cli_s1": "s3cr3t"})
+    async with instances(server, clock=ManualClock()) as [broker]:
+        with pytest.raises(CredentialRejected, match="10014"):
+            await broker.token(tenant("one", secret="wrong"))
+
+
+def test_tenants_clouds_and_kinds_are_separate() -> None:
+    """No tenant gets another one's token, and no self-built app's token is a store app's."""
+    lark = FeishuStoreTenant(app_id="cli_s1", app_secret="s3cr3t", tenant_key="one")
+    different = [tenant("one"), tenant("two"), tenant("one", "t"), lark, FeishuStoreApp(**APP), TICKET]  # type: ignore[arg-type]
+    assert len(different) == len(set(different))
+    assert tenant("one") == tenant("one")
+    with pytest.raises(ConfigurationError, match=r"FeishuStoreTenant\(tenant_key=…\) is empty"):
+        tenant("")

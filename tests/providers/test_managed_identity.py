@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.providers.wire import http_answer, wire
+from tokenmw.clock import SYSTEM_CLOCK
+from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from tokenmw.limits import Limits
+from tokenmw.providers import Answer, ManagedIdentity, TokenHTTP
+from tokenmw.testing import Fault, ProviderServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+GRAPH = "https://graph.microsoft.com"
+ENDPOINT = "http://localhost/metadata/identity/oauth2/token"
+
+
+@pytest.fixture
+def server() -> ProviderServer:
+    """An identity endpoint that knows one user-assigned identity."""
+    return ProviderServer(clients={"user-assigned": ""}, token_life=86400)
+
+
+@pytest.fixture
+async def in_process(server: ProviderServer, library: Any) -> AsyncGenerator[TokenHTTP]:
+    """The server without a socket, whatever address is asked."""
+    async with library.AsyncClient(transport=server.transport(library.__name__)) as client:
+        yield TokenHTTP(client, limits=Limits(), clock=SYSTEM_CLOCK)
+
+
+async def test_a_machine_asks_its_metadata(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Numbers as text, and the same token again while it is young."""
+    machine = ManagedIdentity(resource=GRAPH)
+    first, again = await machine.fetch(in_process), await machine.fetch(in_process)
+    assert (86400.0, first.value) == (first.expires_in, again.value)
+    assigned = await ManagedIdentity(resource=GRAPH, client_id="user-assigned").fetch(in_process)
+    assert first.value != assigned.value
+    assert 1 == server.calls["managed_identity", "user-assigned"]
+
+
+async def test_an_app_asks_the_endpoint_of_its_platform(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """With the header, and with `expires_on` alone, by the clock of the answer."""
+    server.managed_identity.header = "platform-header"
+    app = ManagedIdentity(resource=GRAPH, identity_endpoint=ENDPOINT, identity_header="platform-header")
+    assert 86400.0 == pytest.approx((await app.fetch(in_process)).expires_in, abs=2)
+    wrong = ManagedIdentity(resource=GRAPH, identity_endpoint=ENDPOINT, identity_header="other")
+    with pytest.raises(CredentialRejected, match="check that the identity is assigned here") as caught:
+        await wrong.fetch(in_process)
+    assert not caught.value.said
+    assert "other" not in str(caught.value) + repr(wrong)
+
+
+async def test_the_answer_s_clock_counts(http: TokenHTTP) -> None:
+    """A machine whose clock is years off has the right life all the same; without a date, our clock has to do."""
+    lives: list[float] = []
+    date = "Date: Tue, 05 Mar 2024 00:00:00 GMT\r\n"  # 1709596800
+    ends = int(SYSTEM_CLOCK.time() + 3600)
+    for headers, expires_on in ((date, 1709596800 + 3600), ("", ends)):
+        body = f'{{"access_token": "t", "expires_on": "{expires_on}", "token_type": "Bearer"}}'.encode()
+        async with wire(http_answer(200, headers=headers, body=body)) as server:
+            one = ManagedIdentity(resource=GRAPH, identity_endpoint=f"{server.url}/msi?x=1", identity_header="h")
+            lives.append((await one.fetch(http)).expires_in)
+        assert b"GET /msi?x=1&api-version=2019-08-01&resource=https%3A%2F%2Fgraph" in server.requests[0]
+        assert b"x-identity-header: h\r\n" in server.requests[0].lower()
+    assert 3600.0 == lives[0]
+    assert 3600.0 == pytest.approx(lives[1], abs=30)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(status=404), TokenUnavailable),
+        (Fault(status=410), TokenUnavailable),
+        (Fault(status=429), TokenUnavailable),
+        (Fault(status=500), TokenUnavailable),
+        (Fault(body="<h1>A proxy</h1>"), TokenUnavailable),
+        (Fault(close=True), TokenUnavailable),
+        (Fault(without=["access_token"]), TokenUnavailable),
+        (Fault(without=["expires_in", "expires_on"]), TokenUnavailable),
+        (Fault(without=["expires_in"], fields={"expires_on": "12/20/2019 23:59:59 +00:00"}), TokenUnavailable),
+        (Fault(without=["expires_in"], fields={"expires_on": "nan"}), TokenUnavailable),
+        (Fault(without=["expires_in"], fields={"expires_on": "1"}), TokenUnavailable),
+        (Fault(status=400, body={"error": "invalid_request", "error_description": "Identity not found"}), None),
+        (Fault(status=403), None),
+    ],
+)
+async def test_each_fault_is_one_error(
+    server: ProviderServer, in_process: TokenHTTP, fault: Fault, error: type[Exception] | None
+) -> None:
+    """An endpoint that is being updated comes back; an identity that is not there is a refusal of this machine."""
+    server.managed_identity.script.then(fault)
+    with pytest.raises(error or CredentialRejected):
+        await ManagedIdentity(resource=GRAPH).fetch(in_process)
+    assert (await ManagedIdentity(resource=GRAPH).fetch(in_process)).value
+
+
+def test_only_an_identity_that_other_machines_have_is_shared() -> None:
+    """Two machines with identities of their own must not share a token through Redis."""
+    assert not ManagedIdentity(resource=GRAPH).shareable
+    here = ManagedIdentity(resource=GRAPH, client_id="a")
+    there = ManagedIdentity(resource=GRAPH, client_id="a", identity_endpoint=ENDPOINT, identity_header="h")
+    assert here.shareable
+    assert here == there
+    assert here != ManagedIdentity(resource=GRAPH, client_id="b")
+    assert here != ManagedIdentity(resource="https://vault.azure.net", client_id="a")
+    assert ManagedIdentity(resource=GRAPH) != ManagedIdentity(resource=GRAPH, identity_endpoint=ENDPOINT)
+
+
+def test_hosts_are_those_of_the_resource() -> None:
+    """A bot's token goes to its channels, Graph's to Graph."""
+    assert frozenset({"graph.microsoft.com"}) == ManagedIdentity(resource=GRAPH).hosts
+    channels = ManagedIdentity(resource="https://api.botframework.com").hosts
+    assert channels is not None
+    assert "smba.trafficmanager.net" in channels
+    assert ManagedIdentity(resource="https://vault.azure.net").hosts is None
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"resource": ""}, r"\(resource=…\) is empty"),
+        ({"resource": f"{GRAPH}/.default"}, "leave out"),
+        ({"client_id": 5}, r"\(client_id=…\) must be a str"),
+        ({"identity_header": "h"}, "needs identity_endpoint=…"),
+        ({"identity_endpoint": "http://10.0.0.1/msi"}, r"\(identity_endpoint=…\) would send .* allow_http=True"),
+        ({"refresh_before": 0}, r"\(refresh_before=…\) must be a positive"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any], text: str) -> None:
+    """When the object is made, by name."""
+    given: dict[str, Any] = {"resource": GRAPH} | options
+    with pytest.raises(ConfigurationError, match=text):
+        ManagedIdentity(**given)
+
+
+def test_401_is_a_rejection() -> None:
+    """As of any token of Entra."""
+    assert ManagedIdentity(resource=GRAPH).is_rejected(Answer(401))
+    assert not ManagedIdentity(resource=GRAPH).is_rejected(Answer(403))

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import time
+import traceback
+import uuid
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import jwt
+import pytest
+
+from tests.providers.wire import http_answer, wire
+from tokenmw.clock import SYSTEM_CLOCK
+from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from tokenmw.limits import Limits
+from tokenmw.providers import ClientCredentials, TokenHTTP
+from tokenmw.testing import Fault, ProviderServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+SECRET = "s3:cr%3t ä"
+GRANTED = b'{"access_token": "t-1", "token_type": "bearer", "expires_in": 60, "instance_url": "https://na1.example"}'
+
+
+def credentials(**options: Any) -> ClientCredentials:
+    """Make the credential of the client `crm`."""
+    defaults = {"token_url": "https://idp.example/oauth2/token", "client_id": "crm", "client_secret": SECRET}
+    given: dict[str, Any] = defaults | options
+    return ClientCredentials(**given)
+
+
+@pytest.fixture
+def server() -> ProviderServer:
+    """A strict server that knows one client."""
+    return ProviderServer(clients={"crm": SECRET})
+
+
+@pytest.fixture
+async def in_process(server: ProviderServer, library: Any) -> AsyncGenerator[TokenHTTP]:
+    """The server without a socket, through a client of each library."""
+    async with library.AsyncClient(transport=server.transport(library.__name__)) as client:
+        yield TokenHTTP(client, limits=Limits(), clock=SYSTEM_CLOCK)
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+async def test_secret_earns_a_token(server: ProviderServer, in_process: TokenHTTP, method: str) -> None:
+    """Both methods of RFC 6749 §2.3.1, one request each, secrets of any letters."""
+    grant = await credentials(auth_method=method, scope="b a").fetch(in_process)
+    issued = server.issued.find(grant.value)
+    assert issued is not None
+    assert ("crm", "b a", 3600.0, "Bearer") == (issued.client, issued.scope, grant.expires_in, grant.token_type)
+    assert {"scope": "b a"} == dict(grant.extra)
+    assert 1 == server.calls["oauth2"] == server.calls["oauth2", "crm"]
+
+
+async def test_signed_assertion_earns_a_token_each_time(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """RFC 7523 §2.2 as in the docstring, with PyJWT; a server that keeps the `jti` takes every attempt."""
+
+    def assertion() -> str:
+        claims = {"iss": "crm", "sub": "crm", "aud": "https://idp.example/oauth2/token", "jti": str(uuid.uuid4())}
+        return jwt.encode(claims | {"exp": int(time.time()) + 60}, "k" * 32, algorithm="HS256")
+
+    crm = credentials(client_secret=None, auth_method="private_key_jwt", client_assertion=assertion)
+    assert (await crm.fetch(in_process)).value != (await crm.fetch(in_process)).value
+    fixed = credentials(client_secret=None, auth_method="private_key_jwt", client_assertion=assertion())
+    await fixed.fetch(in_process)
+    with pytest.raises(CredentialRejected, match="invalid_client"):
+        await fixed.fetch(in_process)
+
+
+async def test_request_is_the_form_of_rfc_6749(http: TokenHTTP) -> None:
+    """Fields that were not given are not sent; the scope goes out as it came."""
+    async with wire(http_answer(200, body=GRANTED)) as server:
+        await credentials(token_url=f"{server.url}/t").fetch(http)
+        crm = credentials(token_url=f"{server.url}/t", scope="z a", audience="https://api.example", resource="urn:r")
+        grant = await crm.fetch(http)
+    assert ("t-1", 60.0, "Bearer") == (grant.value, grant.expires_in, grant.token_type)
+    assert {"instance_url": "https://na1.example"} == dict(grant.extra)
+    bare, full = (request.rpartition(b"\r\n\r\n")[2].decode() for request in server.requests)
+    assert {"grant_type": ["client_credentials"]} == parse_qs(bare)
+    asked = {"scope": ["z a"], "audience": ["https://api.example"], "resource": ["urn:r"]}
+    assert {"grant_type": ["client_credentials"], **asked} == parse_qs(full)
+
+
+async def test_server_that_does_not_decode_needs_the_opt_out(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Many servers ignore the form-encoding that RFC 6749 asks for."""
+    server.oauth2.decodes_basic = False
+    with pytest.raises(CredentialRejected, match="check client_id, the secret and auth_method"):
+        await credentials().fetch(in_process)
+    await credentials(form_encode_basic=False).fetch(in_process)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "retry_after"),
+    [
+        (Fault(status=503, headers={"Retry-After": "2"}), TokenUnavailable, 2.0),
+        (Fault(status=429, body={"error": "slow_down"}), TokenUnavailable, None),
+        (Fault(close=True), TokenUnavailable, None),
+        (Fault(body="<h1>Sign in to the network</h1>"), TokenUnavailable, None),
+        (Fault(fields={"expires_in": 0}), TokenUnavailable, None),
+        (Fault(without=["access_token"]), TokenUnavailable, None),
+        (Fault(status=400, body={"error": "invalid_scope"}), CredentialRejected, None),
+        (Fault(status=404), CredentialRejected, None),
+    ],
+)
+async def test_one_fault_is_one_error_and_the_next_call_goes_well(
+    server: ProviderServer, in_process: TokenHTTP, fault: Fault, error: type[Exception], retry_after: float | None
+) -> None:
+    """A failure leaves nothing behind."""
+    server.oauth2.script.then(fault)
+    with pytest.raises(error) as caught:
+        await credentials().fetch(in_process)
+    assert retry_after == getattr(caught.value, "retry_after", None)
+    assert (await credentials().fetch(in_process)).value
+
+
+async def test_missing_life_is_the_default(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Ten minutes, or what the option says."""
+    server.oauth2.script.always = Fault(without=["expires_in"])
+    assert 600.0 == (await credentials().fetch(in_process)).expires_in
+    assert 7200.0 == (await credentials(default_life=7200).fetch(in_process)).expires_in
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "private_key_jwt"])
+async def test_no_error_shows_a_secret(http: TokenHTTP, method: str) -> None:
+    """Not even one that the server repeats, with all variables of all frames printed."""
+    secret = "s3cr3t-of-crm"
+    given = (
+        {"client_assertion": secret, "client_secret": None}
+        if method == "private_key_jwt"
+        else {"client_secret": secret}
+    )
+    answers = [
+        http_answer(400, body=f'{{"error": "{secret}", "error_description": "{secret}"}}'.encode()),
+        http_answer(401, body=f"<html>{secret}".encode()),
+        http_answer(200, headers=f"content-type: text/{secret}!\r\n", body=secret.encode()),
+        http_answer(302, headers=f"location: https://idp.example/?{secret}\r\n"),
+        b"",
+    ]
+    for answer in answers:
+        async with wire(answer) as server:
+            crm = credentials(token_url=server.url, auth_method=method, **given)
+            with pytest.raises((CredentialRejected, TokenUnavailable)) as caught:
+                await crm.fetch(http)
+        trace = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        trace.stack = traceback.StackSummary.from_list(trace.stack[1:])
+        assert secret not in "".join(trace.format()) + repr(crm) + repr(caught.value.__dict__)
+        assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ({}, True),
+        ({"scope": "a  b"}, False),
+        ({"client_secret": "t"}, False),
+        ({"client_id": "erp"}, False),
+        ({"token_url": "https://idp.example/other"}, False),
+        ({"audience": "a"}, False),
+        ({"resource": "a"}, False),
+        ({"auth_method": "client_secret_post"}, False),
+        ({"hosts": ["api.example"], "refresh_before": 60, "default_life": 60, "allow_http": True}, True),
+    ],
+)
+def test_equality_is_the_credential(other: dict[str, Any], *, same: bool) -> None:
+    """Whatever makes another token is another key; how it is used is not."""
+    assert same is (credentials() == credentials(**other))
+
+
+def test_order_of_scopes_makes_no_other_credential() -> None:
+    """RFC 6749 §3.3: the order does not matter."""
+    assert credentials(scope="a b c") == credentials(scope=" c  b a b")
+    assert credentials(audience="a") != credentials(resource="a")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"token_url": "http://idp.example/t"}, r"ClientCredentials\(token_url=…\) would send .* allow_http=True"),
+        ({"client_secret": None}, "ClientCredentials needs client_secret=…"),
+        ({"scope": ["a", "b"]}, r"\(scope=…\), scopes separated by spaces, must be a str, not list"),
+        ({"scope": "a\nb"}, "control character"),
+        ({"audience": ""}, r"\(audience=…\) is empty"),
+        ({"resource": 5}, r"\(resource=…\) must be a str"),
+        ({"refresh_before": 0}, r"\(refresh_before=…\) must be a positive"),
+        ({"default_life": "600"}, r"\(default_life=…\) must be a positive"),
+        ({"hosts": "api.example"}, r"\(hosts=…\) must be a list"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any], text: str) -> None:
+    """When the object is made, and by name."""
+    with pytest.raises(ConfigurationError, match=text):
+        credentials(**options)
+
+
+def test_options_are_attributes_for_those_who_use_the_provider() -> None:
+    """The token manager and the auth object read them."""
+    crm = credentials(hosts=["API.example"], refresh_before=60, token_url="http://idp/", allow_http=True)
+    assert (frozenset({"api.example"}), 60.0, True, True) == (
+        crm.hosts,
+        crm.refresh_before,
+        crm.allow_http,
+        crm.shareable,
+    )
+    unnamed = credentials(client_secret=None, auth_method="private_key_jwt", client_assertion=lambda: "a")
+    assert not unnamed.shareable
+    assert "<ClientCredentials>" == repr(crm)

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenmw.errors import CredentialRejected, TokenUnavailable
+from tokenmw.providers.answer import Answer
+from tokenmw.providers.oauth2_answer import bearer_rejected, grant_of
+from tokenmw.values import MAX_LIFE, Grant
+
+SECRET = "s3cr3t"
+GOOD: dict[str, Any] = {"access_token": "t-1", "token_type": "Bearer", "expires_in": 3600}
+PERMANENT = [
+    *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"),
+    *("unsupported_grant_type", "invalid_scope", "invalid_target"),
+]
+
+
+def grant(fields: object, *, status: int = 200, retry_after: float | None = None) -> Grant:
+    """Read an answer as `ClientCredentials` does, after the secret was sent."""
+    body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+    answer = Answer(status, body=body, retry_after=retry_after)
+    return grant_of(answer, default_life=600.0, repeats_secret=lambda text: SECRET in text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "life"),
+    [
+        ({"expires_in": 7200}, 7200.0),
+        ({"expires_in": "7200"}, 7200.0),
+        ({"expires_in": 7199.5}, 7199.5),
+        ({"expires_in": None}, 600.0),
+        ({"expires_in": 10**12}, MAX_LIFE),
+    ],
+)
+def test_life_comes_in_any_json_type(fields: dict[str, Any], life: float) -> None:
+    """A missing life is the default's (RFC 6749 §5.1 only recommends the field)."""
+    assert life == grant(GOOD | fields).expires_in
+
+
+@pytest.mark.parametrize("life", [0, -1, "soon", True, math.nan, math.inf, [], {}])
+def test_answer_with_an_impossible_life_is_not_used(life: object) -> None:
+    """An expired or endless token is never cached."""
+    with pytest.raises(TokenUnavailable, match="life"):
+        grant(GOOD | {"expires_in": life})
+
+
+@pytest.mark.parametrize(
+    ("given_type", "expected"),
+    [
+        ("bearer", "Bearer"),
+        ("BEARER", "Bearer"),
+        ("Bearer", "Bearer"),
+        (None, "Bearer"),
+        ("", "Bearer"),
+        ("DPoP", "DPoP"),
+    ],
+)
+def test_token_type_is_written_as_apis_expect_it(given_type: str | None, expected: str) -> None:
+    """RFC 6749 §5.1 makes it case-insensitive, and many APIs do not know."""
+    assert expected == grant(GOOD | {"token_type": given_type}).token_type
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"access_token": None},
+        {"access_token": ""},
+        {"access_token": 5},
+        {"access_token": ["t"]},
+        {"access_token": "t\r\nx-injected: 1"},
+        {"access_token": "t" * 20_000},
+        {"token_type": "two words"},
+        {"token_type": {"a": 1}},
+        {"token_type": 5.5},
+    ],
+)
+def test_malformed_token_is_never_granted(fields: dict[str, Any]) -> None:
+    """Nothing empty, nothing that breaks a header."""
+    with pytest.raises(TokenUnavailable):
+        grant(GOOD | fields)
+
+
+def test_answer_without_a_token_is_never_granted() -> None:
+    """A 200 alone is not enough."""
+    with pytest.raises(TokenUnavailable, match="empty or not text"):
+        grant({})
+
+
+def test_extra_has_the_scalars_that_handlers_need() -> None:
+    """`instance_url` and the like stay; other tokens, structures and oversized fields do not."""
+    extra = {"instance_url": "https://na1.example", "scope": "a b", "issued_at": "1", "n": 1, "x": 0.5, "ok": True}
+    dropped = {
+        "refresh_token": "r",
+        "id_token": "i",
+        "claims": {"a": 1},
+        "list": [1],
+        "nothing": None,
+        "nan": math.nan,
+        "long": "x" * 5000,
+    }
+    assert extra == dict(grant(GOOD | extra | dropped).extra)
+    assert len(grant(GOOD | {f"f{n}": n for n in range(1000)}).extra) <= 32
+
+
+def test_extra_has_nothing_that_repeats_the_secret() -> None:
+    """It goes into Redis with the token, where it may be readable."""
+    repeated = {"client_secret": SECRET, "request": f"client_secret={SECRET}", f"for {SECRET}": True}
+    assert {"scope": "a"} == dict(grant(GOOD | repeated | {"scope": "a"}).extra)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 422])
+@pytest.mark.parametrize("code", PERMANENT)
+def test_permanent_errors_reject_the_credential(code: str, status: int) -> None:
+    """RFC 6749 §5.2: the same request would get the same answer, whatever the status."""
+    with pytest.raises(CredentialRejected, match=rf"\({code}, HTTP {status}\)") as caught:
+        grant({"error": code, "error_description": f"you sent {SECRET}"}, status=status)
+    assert (code, True) == (caught.value.code, caught.value.said)
+    assert SECRET not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 503])
+@pytest.mark.parametrize("code", ["temporarily_unavailable", "server_error", "slow_down"])
+def test_transient_errors_are_unavailability_with_the_pause(code: str, status: int) -> None:
+    """The credential is fine; `Retry-After` is kept."""
+    with pytest.raises(TokenUnavailable) as caught:
+        grant({"error": code}, status=status, retry_after=9.0)
+    assert (True, 9.0) == (caught.value.said, caught.value.retry_after)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_busy_statuses_win_over_the_body(status: int) -> None:
+    """A gateway's 503 may carry the error of somebody else."""
+    with pytest.raises(TokenUnavailable, match=f"HTTP {status}") as caught:
+        grant({"error": "invalid_client"}, status=status)
+    assert caught.value.said
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said", "text"),
+    [
+        (400, b"<html>", True, r"refuses \(HTTP 400\)"),
+        (401, b"", True, r"refuses \(HTTP 401\)"),
+        (403, b"<html>blocked", False, r"refuses \(HTTP 403\)"),
+        (403, b'{"error": "access_denied"}', True, r"refuses \(access_denied, HTTP 403\)"),
+        (400, b'{"error": "AADSTS-like.code"}', True, r"refuses \(AADSTS-like.code, HTTP 400\)"),
+        (400, b'{"error": {"code": 5}}', True, r"refuses \(HTTP 400\)"),
+        (400, b'{"error": ["invalid_client"]}', True, r"refuses \(HTTP 400\)"),
+        (200, b'{"error": "bad_verification_code"}', True, r"refuses \(bad_verification_code, HTTP 200\)"),
+        (404, b"<html>", True, r"no token endpoint answers there \(HTTP 404\): check token_url"),
+        (404, b'{"error": "Not Found"}', True, r"check token_url"),
+        (405, b"", True, "check token_url"),
+        (410, b"", True, "check token_url"),
+    ],
+)
+def test_other_refusals_name_what_to_check(status: int, body: bytes, text: str, *, said: bool) -> None:
+    """A bare 403 is a firewall's, which may dislike only this machine; a 404 is a wrong URL."""
+    with pytest.raises(CredentialRejected, match=text) as caught:
+        grant(body, status=status)
+    assert said is caught.value.said
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>sign in", b"[]", b'"t-1"', b"access_token=t-1"])
+def test_200_without_a_json_object_is_unavailability(body: bytes) -> None:
+    """A captive portal says 200 too."""
+    with pytest.raises(TokenUnavailable, match="JSON object") as caught:
+        grant(body)
+    assert not caught.value.said
+
+
+def test_200_with_an_error_that_is_no_text_is_unavailability() -> None:
+    """What cannot be read is not taken for a refusal."""
+    with pytest.raises(TokenUnavailable, match="not text"):
+        grant(GOOD | {"error": {"code": 1}})
+
+
+@pytest.mark.parametrize("code", [SECRET, f"bad_{SECRET}", "x" * 65, "two words", "<b>", "ключ", "a\nb"])
+def test_code_that_could_repeat_the_secret_or_break_a_log_is_not_shown(code: str) -> None:
+    """An endpoint may echo anything."""
+    with pytest.raises(CredentialRejected) as caught:
+        grant({"error": code}, status=400)
+    assert "" == caught.value.code
+    assert "the token endpoint refuses (HTTP 400): check the credential" == str(caught.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda leaf: st.lists(leaf, max_size=3) | st.dictionaries(st.text(), leaf, max_size=3),
+)
+FIELDS = st.sampled_from(["access_token", "expires_in", "token_type", "error", "error_description", "scope"])
+
+
+@settings(deadline=None)
+@given(st.dictionaries(FIELDS | st.text(), JSON), st.integers(200, 599))
+def test_no_answer_is_too_strange(fields: dict[str, Any], status: int) -> None:
+    """A usable grant or one of our two errors, and nothing else."""
+    try:
+        granted = grant(fields, status=status)
+    except (CredentialRejected, TokenUnavailable):
+        return
+    assert status < 300
+    assert fields["access_token"] == granted.value
+    assert 0 < granted.expires_in <= MAX_LIFE
+    json.dumps(dict(granted.extra), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "challenge", "rejected"),
+    [
+        (401, "", True),
+        (401, "Bearer", True),
+        (401, 'Bearer realm="a", error="invalid_token"', True),
+        (401, 'Bearer error="invalid_token", error_description="error=insufficient_scope"', True),
+        (401, "Bearer error=invalid_token", True),
+        (401, 'Bearer error="insufficient_scope", scope="a"', False),
+        (401, 'bearer realm="", ERROR = "Insufficient_Claims", claims="ey"', False),
+        (401, 'Basic, Bearer error="insufficient_scope"', False),
+        (401, 'Bearer not_error="insufficient_scope"', True),
+        (403, 'Bearer error="insufficient_scope"', False),
+        (403, 'Bearer error="invalid_token"', False),
+        (200, "", False),
+        (500, "", False),
+    ],
+)
+def test_api_rejects_a_token_by_401_only(status: int, challenge: str, *, rejected: bool) -> None:
+    """RFC 6750 §3.1; a token without enough rights is valid, and a new one has no more."""
+    assert rejected is bearer_rejected(Answer(status, headers={"WWW-Authenticate": challenge} if challenge else {}))

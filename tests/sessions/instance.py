@@ -1,0 +1,108 @@
+"""One instance of a service as the sessions see it: a manager, its touches, and a way to a real Redis."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from tests.servers import RedisServer
+from tokenmw.clock import SYSTEM_CLOCK, Clock
+from tokenmw.limits import Limits
+from tokenmw.observe.events import Observers
+from tokenmw.observe.throttle import ThrottledLog
+from tokenmw.sessions.derive import Derivation
+from tokenmw.sessions.manager import SessionManager
+from tokenmw.sessions.offers import Offers
+from tokenmw.sessions.touches import Touches
+from tokenmw.shared.connection import SharedConnection
+from tokenmw.shared.keys import Names
+from tokenmw.shared.sealing import Seals
+from tokenmw.shared.session_store import RedisSessionStore
+from tokenmw.testing import ManualClock
+
+SECRET = "a-secret-of-some-length"
+TTL = 3600.0
+# The machine that runs the tests may be slow; what is measured here is never the deadline.
+PATIENT: dict[str, Any] = {"command_seconds": 2.0}
+
+
+class Instance:
+    """Sessions with Redis: its own clock is the test's, Redis and the way to it have the real one."""
+
+    def __init__(
+        self,
+        server: RedisServer,
+        *,
+        secret: str | None = SECRET,
+        seal: str | None = None,
+        policy: Any = "available",
+        ttl: float = TTL,
+        clock: ManualClock | None = None,
+        url: str = "",
+        redis_clock: Clock = SYSTEM_CLOCK,
+        **limits: Any,
+    ) -> None:
+        self.clock = clock or ManualClock()
+        self.limits = Limits(**(PATIENT | limits))
+        self.log = ThrottledLog(SYSTEM_CLOCK)
+        self.manager = SessionManager(
+            ttl=ttl, policy=policy, derivation=Derivation(secret), limits=self.limits, clock=self.clock
+        )
+        self.unreadable: list[tuple[str, str]] = []
+        self._url = url or server.url
+        self._redis_clock = redis_clock
+        self._names = Names("tokenmw", name_key=secret)
+        self._seals = Seals([seal] if seal else [])
+        self._ttl = ttl
+
+    async def __aenter__(self) -> Self:
+        self.connection = SharedConnection(
+            self._url,
+            names=self._names,
+            limits=self.limits,
+            clock=self._redis_clock,
+            log=self.log,
+            observers=Observers((), log=self.log),
+        )
+        self.store = RedisSessionStore(self.connection, names=self._names, seals=self._seals, ttl=1.1 * self._ttl)
+        self.store.on_unreadable = lambda kind, why: self.unreadable.append((kind, why))
+        self.touches = Touches(self.store, limit=self.limits.touches, clock=self.clock)
+        self.offers = Offers(self.manager, self.touches, clock=self.clock)
+        self.connection.on_back = self.offers.begin
+        self.manager.start(self.store, self.touches)
+        await self.connection.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.manager.stop()
+        await self.connection.close()
+
+    async def get(self, api_key: bytes) -> str:
+        """Return what a request with this key gets."""
+        return await self.manager.get(api_key)
+
+    def key(self, api_key: bytes) -> bytes:
+        """Return the name of this key's session in Redis."""
+        return self.store.key(api_key)
+
+
+def commands(server: RedisServer) -> dict[str, int]:
+    """Return how often each command has reached a server, from clients: what scripts call is not among them."""
+    lines: bytes = server.command("INFO", "commandstats")
+    counts: dict[str, int] = {}
+    for line in lines.decode().splitlines():
+        if line.startswith("cmdstat_"):
+            name, _, rest = line.removeprefix("cmdstat_").partition(":calls=")
+            counts[name] = int(rest.partition(",")[0])
+    return counts
+
+
+def sent(server: RedisServer) -> dict[str, int]:
+    """Return the commands of the package since the statistics were reset: scripts, and what only touches send."""
+    counts = commands(server)
+    names = ("evalsha", "eval", "getex")
+    return {name: counts[name] for name in names if counts.get(name)}
+
+
+def reset_statistics(server: RedisServer) -> None:
+    """Begin to count anew."""
+    server.command("CONFIG", "RESETSTAT")

@@ -1,0 +1,142 @@
+"""Sessions in use are kept alive in Redis, in batches, and what Redis has wins."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.servers import RedisServer
+from tests.sessions.instance import SECRET, TTL, Instance, reset_statistics, sent
+from tokenmw.shared.guard import SharedUnavailable
+
+KEY = b"sk-live-0815"
+
+
+async def used_again(one: Instance, *keys: bytes) -> list[str | None]:
+    """Let a twentieth of the time pass, and send a request with each key."""
+    one.clock.advance(0.051 * TTL)
+    return [one.manager.known(key) for key in keys]
+
+
+async def test_touch_is_due_after_a_twentieth(redis_server: RedisServer) -> None:
+    """Not before it, once, and it starts the time in Redis again."""
+    async with Instance(redis_server) as one:
+        session = await one.get(KEY)
+        one.clock.advance(0.049 * TTL)
+        assert session == one.manager.known(KEY)
+        assert len(one.touches) == 0
+        redis_server.command("PEXPIRE", one.key(KEY), 10_000)
+        await used_again(one, KEY, KEY, KEY)
+        assert len(one.touches) == 1
+        reset_statistics(redis_server)
+        await one.touches.send()
+        assert sent(redis_server) == {"getex": 1}
+        assert 1.09 * TTL * 1000 < redis_server.command("PTTL", one.key(KEY)) <= 1.1 * TTL * 1000
+        assert (0, session) == (len(one.touches), one.manager.known(KEY))
+
+
+async def test_key_that_nobody_uses_is_not_touched(redis_server: RedisServer) -> None:
+    """Only a request keeps a session alive."""
+    async with Instance(redis_server) as one:
+        await one.get(KEY)
+        one.clock.advance(0.9 * TTL)
+        one.manager.purge()
+        assert len(one.touches) == 0
+
+
+async def test_many_touches_are_few_round_trips(redis_server: RedisServer) -> None:
+    """250 of them are three pipelines."""
+    keys = [b"%d" % number for number in range(250)]
+    async with Instance(redis_server) as one:
+        ids = [await one.get(key) for key in keys]
+        await used_again(one, *keys)
+        trips = 0
+        pipeline = one.connection.pipeline
+
+        async def counted(commands: list[tuple[bytes | str | int, ...]]) -> list[object]:
+            nonlocal trips
+            trips += 1
+            return await pipeline(commands)
+
+        one.connection.pipeline = counted  # type: ignore[assignment,method-assign]
+        reset_statistics(redis_server)
+        await one.touches.send()
+        assert (trips, sent(redis_server)) == (3, {"getex": 250})
+        assert ids == [one.manager.known(key) for key in keys]
+
+
+async def test_touch_that_finds_another_id_takes_it(redis_server: RedisServer) -> None:
+    """What was written first wins: two instances that had different ids agree after one touch."""
+    async with Instance(redis_server) as one, Instance(redis_server) as two:
+        ours = await one.get(KEY)
+        redis_server.command("DEL", one.key(KEY))
+        theirs = await two.get(KEY)
+        assert ours != theirs
+        assert [ours] == await used_again(one, KEY)
+        await one.touches.send()
+        assert theirs == one.manager.known(KEY) == await two.get(KEY)
+
+
+async def test_touch_that_finds_nothing_writes_ours(redis_server: RedisServer) -> None:
+    """After an eviction or FLUSHALL the id comes back with the next touch, and others take it over."""
+    async with Instance(redis_server) as one, Instance(redis_server) as two:
+        ours = await one.get(KEY)
+        redis_server.command("FLUSHALL")
+        await used_again(one, KEY)
+        await one.touches.send()
+        assert 0 < redis_server.command("PTTL", one.key(KEY)) <= 1.1 * TTL * 1000
+        assert ours == await two.get(KEY)
+
+
+@pytest.mark.parametrize("seal", [None, SECRET])
+@pytest.mark.parametrize("damage", [("SET", b"garbage"), ("LPUSH", b"1")])
+async def test_touch_mends_what_is_no_session(
+    redis_server: RedisServer, damage: tuple[bytes, ...], seal: str | None
+) -> None:
+    """Also among others in one pipeline, which are not disturbed by it."""
+    keys = [KEY, b"other"]
+    async with Instance(redis_server, seal=seal) as one, Instance(redis_server, seal=seal) as two:
+        ids = [await one.get(key) for key in keys]
+        redis_server.command("DEL", one.key(KEY))
+        redis_server.command(damage[0], one.key(KEY), *damage[1:])
+        await used_again(one, *keys)
+        await one.touches.send()
+        assert ids == [one.manager.known(key) for key in keys] == [await two.get(key) for key in keys]
+
+
+async def test_waiting_touches_are_bounded(redis_server: RedisServer) -> None:
+    """Beyond Limits(touches=…) a touch is lost, and comes a twentieth later; one that waits is replaced."""
+    keys = [b"%d" % number for number in range(30)]
+    async with Instance(redis_server, touches=10) as one:
+        for key in keys:
+            await one.get(key)
+        await used_again(one, *keys)
+        assert len(one.touches) == 10
+        newer = one.manager._keep(keys[0], one.manager._derivation.fresh(), shared=False)
+        one.touches.add(keys[0], newer)
+        assert newer is one.touches._waiting[keys[0]]
+        await one.touches.send()
+        await used_again(one, *keys[10:])
+        assert len(one.touches) == 10
+
+
+async def test_touches_wait_while_redis_is_away(private_redis: RedisServer) -> None:
+    """What was not sent is sent later; nothing is lost, nothing is counted twice."""
+    keys = [b"%d" % number for number in range(5)]
+    async with Instance(private_redis) as one:
+        ids = [await one.get(key) for key in keys]
+        await used_again(one, *keys)
+        private_redis.kill()
+        with pytest.raises(SharedUnavailable):
+            await one.touches.send()
+        assert len(one.touches) == 5
+        private_redis.restart()
+        async with asyncio.timeout(20.0):
+            while one.touches or not private_redis.command("DBSIZE"):
+                try:
+                    await one.touches.send()
+                except SharedUnavailable:
+                    await asyncio.sleep(0.05)
+        async with Instance(private_redis) as two:
+            assert ids == [await two.get(key) for key in keys]

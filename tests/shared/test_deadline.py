@@ -1,0 +1,81 @@
+"""A deadline cuts off no reply that is here already."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tokenmw.shared.deadline import Deadline
+
+
+async def test_it_ends_what_takes_longer() -> None:
+    """With the error of the standard library, not before its time, and after it has said that half of it is over."""
+    halves: list[float] = []
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        async with Deadline(0.1, on_half=lambda: halves.append(time.monotonic() - began)):
+            await asyncio.sleep(60)
+    assert time.monotonic() - began >= 0.1
+    assert 1 == len(halves)
+    assert 0.05 <= halves[0]
+
+
+async def test_it_leaves_alone_what_is_quicker() -> None:
+    """And leaves no timer behind."""
+    halves: list[None] = []
+    async with Deadline(60.0, on_half=lambda: halves.append(None)) as deadline:
+        await asyncio.sleep(0)
+    assert deadline._handle is not None
+    assert deadline._handle.cancelled()
+    assert (False, []) == (deadline.excused, halves)
+
+
+async def test_an_error_of_what_is_inside_stays_what_it_is() -> None:
+    """Also a cancellation from elsewhere."""
+    with pytest.raises(ZeroDivisionError):
+        async with Deadline(60.0, on_half=lambda: None):
+            raise ZeroDivisionError
+
+    async def waits() -> None:
+        async with Deadline(60.0, on_half=lambda: None):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(waits())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_is_found_in_the_turn_of_the_timer_counts() -> None:
+    """The loop stood still over the half, or over the whole: who waits gets it, and there was no trouble."""
+    loop, halves = asyncio.get_running_loop(), list[None]()
+    for stall in (0.06, 0.2):
+        found: asyncio.Future[str] = loop.create_future()
+        async with Deadline(0.1, on_half=lambda: halves.append(None)) as deadline:
+            time.sleep(stall)  # noqa: ASYNC251  the fault of the program that this is about
+            # What a socket has is handed on in the next turn, before timers, and who waits runs in the one after it.
+            loop.call_soon(loop.call_soon, found.set_result, "here")
+            assert await found == "here"
+        assert not deadline.excused
+    assert [] == halves
+
+
+@pytest.mark.parametrize(("stall", "excused"), [(0.0, False), (0.5, True)])
+async def test_a_loop_that_stood_still_longer_than_it_is_an_excuse(stall: float, *, excused: bool) -> None:
+    """A reply that does not come then says nothing of the server."""
+    deadline = Deadline(0.2, on_half=lambda: None)
+
+    async def waits() -> None:
+        async with deadline:
+            await asyncio.sleep(0)
+            time.sleep(stall)  # noqa: ASYNC251  the fault of the program that this is about
+            await asyncio.sleep(60)
+
+    with pytest.raises(TimeoutError):
+        await waits()
+    # Without a stall of ours, the machine may have had one.
+    assert (deadline.late > 0.2) == deadline.excused
+    assert excused <= deadline.excused

@@ -1,0 +1,223 @@
+"""The API key of a request is found where it may be, and nowhere by accident."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenmw import APIKeySource, ConfigurationError
+
+DEFAULT = APIKeySource()
+EVERYWHERE = APIKeySource(["authorization", "x-api-key"], query=["key", "api_key"], cookies=["key", "k2"])
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def scope(headers: Headers, query: bytes = b"") -> dict[str, Any]:
+    """Make the part of a connection that the source looks at."""
+    return {"type": "http", "headers": headers, "query_string": query}
+
+
+AUTH, X, GOOG, COOKIE = b"authorization", b"x-api-key", b"x-goog-api-key", b"cookie"
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ([], None),
+        ([(b"host", b"example")], None),
+        ([(AUTH, b"Bearer k")], b"k"),
+        ([(AUTH, b"bearer   k ")], b"k"),
+        ([(AUTH, b"BEARER\tk")], b"k"),
+        ([(AUTH, b"Bearer \ta\tb ")], b"a\tb"),  # as it stands in the request, and as X-API-Key would have it
+        ([(AUTH, b"token\ta\tb")], b"a\tb"),
+        ([(AUTH, b"ApiKey k")], b"k"),
+        ([(AUTH, b"Api-Key k")], b"k"),
+        ([(AUTH, b"Token k")], b"k"),
+        ([(AUTH, b"k")], b"k"),
+        ([(X, b"k")], b"k"),
+        ([(X, b" k ")], b"k"),
+        ([(X, b"Bearer k")], b"Bearer k"),  # a header of its own has no schemes
+        ([(GOOG, b"k")], b"k"),
+        ([(X, b"\xff\xfe \xc3\xa9")], b"\xff\xfe \xc3\xa9"),
+        # Other credentials are no API keys, and do not hide one.
+        ([(AUTH, b"Basic dTpw")], None),
+        ([(AUTH, b"Digest username=u")], None),
+        ([(AUTH, b"Basic dTpw"), (X, b"k")], b"k"),
+        ([(AUTH, b"two words"), (X, b"k")], b"k"),
+        # The first source in order, whatever the order of the headers.
+        ([(X, b"second"), (AUTH, b"Bearer first")], b"first"),
+        ([(GOOG, b"third"), (X, b"second")], b"second"),
+        # Empty: absent, and the search ends.
+        ([(AUTH, b"")], None),
+        ([(AUTH, b"Bearer"), (X, b"k")], None),
+        ([(AUTH, b"Bearer  "), (X, b"k")], None),
+        ([(AUTH, b""), (X, b"k")], None),
+        ([(X, b" "), (GOOG, b"k")], None),
+        # Given twice: the same value is one, two values are none.
+        ([(X, b"k"), (X, b"k")], b"k"),
+        ([(X, b"k"), (X, b"other")], None),
+        ([(AUTH, b"Bearer k"), (AUTH, b"Bearer other"), (X, b"k")], None),
+        ([(AUTH, b"Basic dTpw"), (AUTH, b"Bearer k")], None),
+    ],
+)
+def test_key_in_headers(headers: Headers, found: bytes | None) -> None:
+    """Headers in the order of the source; from Authorization the schemes in which people send API keys."""
+    assert found == DEFAULT.find(scope(headers))
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        (b"", None),
+        (b"a=1&b=2", None),
+        (b"key=k", b"k"),
+        (b"a=1&key=k&b", b"k"),
+        (b"%6bey=k", b"k"),
+        (b"key=a%2Bb%20c+d%", b"a+b c d%"),
+        (b"key=%ff%00", b"\xff\x00"),
+        (b"key=%zz", b"%zz"),
+        (b"key=a=b", b"a=b"),
+        (b"api_key=k2&key=k1", b"k1"),
+        (b"key=&api_key=k", None),
+        (b"key", None),
+        (b"key=k&key=k", b"k"),
+        (b"key=k&key=%6b", b"k"),
+        (b"key=k&key=other", None),
+        (b"key=k&key=other&api_key=k", None),
+        (b"key=k&key=", None),
+    ],
+)
+def test_key_in_the_query(query: bytes, found: bytes | None) -> None:
+    """Percent-encoding is undone; the rules for empty and repeated values are those of headers."""
+    assert found == EVERYWHERE.find(scope([], query))
+    assert DEFAULT.find(scope([], query)) is None
+
+
+@pytest.mark.parametrize(
+    ("cookies", "found"),
+    [
+        ([b"a=1; b=2"], None),
+        ([b"key=k"], b"k"),
+        ([b" a=1 ;key = k ; b"], b"k"),
+        ([b'key="k"'], b"k"),
+        ([b'key="\\134\\"\\377\\1k\\"'], b'\\"\xff1k\\'),
+        ([b'key="'], b'"'),
+        ([b"key=\xc3\xa0"], b"\xc3\xa0"),
+        ([b"key=\xff"], b"\xff"),
+        ([b"k2=2; key=1"], b"1"),
+        ([b"a=1", b"key=k"], b"k"),  # HTTP/2 may split the header
+        ([b"key=; k2=k"], None),
+        ([b"key=k; key=k"], b"k"),
+        ([b"key=k; key=other"], None),
+        ([b"key=k", b"key=other"], None),
+        ([b"key=k; key=other; k2=k"], None),
+        ([b";;=;"], None),
+    ],
+)
+def test_key_in_cookies(cookies: list[bytes], found: bytes | None) -> None:
+    """The rules for empty and repeated values are those of headers."""
+    headers = [(COOKIE, cookie) for cookie in cookies]
+    assert found == EVERYWHERE.find(scope(headers))
+    assert DEFAULT.find(scope(headers)) is None
+
+
+def test_headers_come_before_the_query_and_that_before_cookies() -> None:
+    """A key that ends the search, good or bad, is not passed over for a later one."""
+    cookie = (COOKIE, b"key=c")
+    assert EVERYWHERE.find(scope([cookie, (X, b"h")], b"key=q")) == b"h"
+    assert EVERYWHERE.find(scope([cookie], b"key=q")) == b"q"
+    assert EVERYWHERE.find(scope([cookie])) == b"c"
+    assert EVERYWHERE.find({"type": "websocket", "headers": [cookie]}) == b"c"
+    assert EVERYWHERE.find(scope([cookie, (X, b"")], b"key=q")) is None
+    assert EVERYWHERE.find(scope([cookie], b"key=")) is None
+
+
+@pytest.mark.parametrize("place", ["header", "authorization", "query", "cookie"])
+def test_key_longer_than_max_bytes_is_none(place: str) -> None:
+    """The bound is on the key itself, wherever it stands; it is not cut to the bound."""
+    source = APIKeySource(query=["key"], cookies=["key"], max_bytes=8)
+
+    def find(key: bytes) -> bytes | None:
+        match place:
+            case "header":
+                return source.find(scope([(X, key)]))
+            case "authorization":
+                return source.find(scope([(AUTH, b"Bearer " + key), (X, b"k")]))
+            case "query":
+                return source.find(scope([], b"key=" + key.replace(b"x", b"%78")))
+            case _:
+                return source.find(scope([(COOKIE, b"a=1; key=" + key)]))
+
+    assert find(b"x" * 8) == b"x" * 8
+    assert find(b"x" * 9) is None
+
+
+ANY = st.binary(max_size=40) | st.sampled_from(
+    [
+        b"key",
+        b"Bearer ",
+        b"bearer",
+        b"%",
+        b"%f",
+        b"\xff",
+        b"key=k",
+        b'key="\\777"',
+        b"key=\\",
+        b"&key=",
+        b";key=;",
+        b"\x00",
+    ]
+)
+NAMES = st.sampled_from([AUTH, X, GOOG, COOKIE]) | ANY
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    headers=st.lists(st.tuples(NAMES, st.lists(ANY, max_size=4).map(b"".join)), max_size=6),
+    query=st.lists(ANY).map(b"".join),
+)
+def test_no_bytes_whatever_make_it_raise(headers: Headers, query: bytes) -> None:
+    """A request is never answered with a 500 because of its key; what is found is within the bound and never empty."""
+    for source in (DEFAULT, EVERYWHERE):
+        found = source.find(scope(headers, query))
+        assert found is None or 0 < len(found) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"headers": "x-api-key"}, r"headers=…\) takes a list of names, not a lone string: \['x-api-key'\]"),
+        ({"query": b"key"}, "query"),
+        ({"cookies": "key"}, "cookies"),
+        ({"headers": None}, "headers"),
+        ({"query": 5}, "query"),
+        ({"headers": [None]}, "None is no name"),
+        ({"headers": [b"x-api-key"]}, "is no name"),
+        ({"headers": [""]}, "is no name"),
+        ({"headers": ["x api key"]}, "is no name"),
+        ({"headers": ["x-api-key:"]}, "is no name"),
+        ({"headers": ["schlüssel"]}, "is no name"),
+        ({"headers": ["x\x7f"]}, "is no name"),
+        ({"cookies": ["a=b"]}, "is no name"),
+        ({"headers": []}, "at least one"),
+        ({"max_bytes": 0}, "max_bytes"),
+        ({"max_bytes": True}, "max_bytes"),
+        ({"max_bytes": 1.5}, "max_bytes"),
+    ],
+)
+def test_source_that_cannot_work_is_refused_when_made(options: dict[str, Any], complaint: str) -> None:
+    """The text names the option and what is wrong with it."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        APIKeySource(**options)
+
+
+def test_names_may_come_from_any_iterable_in_any_case() -> None:
+    """Header names are compared in lower case, as servers hand them on; parameters and cookies as they are."""
+    source = APIKeySource((name for name in ("X-Key",)), query={"Key"})  # type: ignore[arg-type]
+    assert source.find(scope([(b"x-key", b"k")])) == b"k"
+    assert (source.find(scope([], b"Key=k")), source.find(scope([], b"key=k"))) == (b"k", None)
+    assert repr(source) == "APIKeySource(headers=('x-key',), query=('Key',), cookies=())"

@@ -1,0 +1,93 @@
+"""A test that leaves something behind for the others fails, whatever else it found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(tmp_path: Path, *, sample: str) -> str:
+    """Run a sample under the fixtures and configuration of this test suite; return what pytest says."""
+    file = tmp_path / "test_sample.py"
+    file.write_text("import asyncio\nimport pytest\n" + sample)
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    command += ["-p", "tests.conftest", "-p", "no:cacheprovider", "-q", str(file)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
+def test_a_task_that_outlives_its_test_is_a_failure(tmp_path: Path) -> None:
+    """The failure names the task, and the next test is not disturbed."""
+    output = run(
+        tmp_path,
+        sample="""
+async def test_leaks():
+    keep.append(asyncio.create_task(asyncio.sleep(60), name="forgotten"))
+
+async def test_is_clean():
+    await asyncio.create_task(asyncio.sleep(0))
+
+keep = []
+""",
+    )
+    assert "forgotten" in output
+    assert "2 passed, 1 error" in output
+
+
+def test_what_ends_by_itself_or_with_a_fixture_is_no_leak(tmp_path: Path) -> None:
+    """Fixtures close after the test, and a task may take a moment to end. Plain tests get no event loop."""
+    output = run(
+        tmp_path,
+        sample="""
+@pytest.fixture
+async def background():
+    task = asyncio.create_task(asyncio.sleep(60))
+    yield
+    task.cancel()
+
+async def test_with_a_fixture(background):
+    pass
+
+async def test_with_a_task_that_is_ending():
+    keep.append(asyncio.create_task(asyncio.sleep(0.01)))
+
+def test_without_a_loop(request):
+    assert "anyio_backend" not in request.fixturenames
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+
+keep = []
+""",
+    )
+    assert "3 passed in" in output
+
+
+def test_a_warning_is_a_failure(tmp_path: Path) -> None:
+    """A coroutine that nobody awaited does not pass unseen."""
+    output = run(
+        tmp_path,
+        sample="""
+def test_forgets_to_await():
+    asyncio.sleep(0)
+""",
+    )
+    assert "never awaited" in output
+    assert "1 failed" in output
+
+
+def test_who_breaks_the_shared_server_is_told(tmp_path: Path) -> None:
+    """The failure names the fixture to use instead, and the next test has a running server."""
+    output = run(
+        tmp_path,
+        sample="""
+def test_kills(redis_server):
+    redis_server.kill()
+
+def test_goes_on(redis_server):
+    assert redis_server.command("PING") == "PONG"
+""",
+    )
+    assert "Outages need private_redis" in output
+    assert "2 passed, 1 error" in output

@@ -1,0 +1,224 @@
+"""FastAPI applications annotate their parameters, and nothing they return by mistake shows a token."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, Header, WebSocket
+from fastapi.exceptions import FastAPIError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from tokenmw import (
+    ConfigurationError,
+    RequestTokens,
+    Token,
+    TokenBroker,
+    TokenMiddleware,
+    provider_token,
+    request_tokens,
+    session_id,
+)
+from tokenmw.fastapi import SessionID, Tokens, token_from
+from tokenmw.providers import Grant, Provider, StaticToken
+from tokenmw.testing import make_token
+
+SECRET = "s3cret-t0ken"
+KEY = {"x-api-key": "k-1"}
+CALLS: list[str] = []
+
+
+async def credential_of(tenant: str, x_region: Annotated[str, Header()] = "eu") -> Provider:
+    """Choose a credential by the path and a header, as a dependency."""
+    CALLS.append(tenant)
+    return StaticToken(f"{tenant}-{x_region}")
+
+
+def plain_credential_of(tenant: str) -> Provider:
+    """Do so in a worker thread."""
+    return StaticToken(f"{tenant}-plain")
+
+
+A = Annotated[Token, Depends(provider_token("a"))]
+OfTenant = Annotated[Token, Depends(token_from(credential_of))]
+
+
+@pytest.fixture
+def broker() -> TokenBroker:
+    """Return a broker with one provider."""
+    return TokenBroker({"a": StaticToken(SECRET)})
+
+
+@pytest.fixture(params=["lifespan", "middleware"])
+def app(request: pytest.FixtureRequest, broker: TokenBroker) -> FastAPI:
+    """Make an application that has the broker by its lifespan, or by the middleware."""
+    if request.param == "lifespan":
+        app = FastAPI(lifespan=broker.lifespan)
+    else:
+        app = FastAPI()
+        app.add_middleware(TokenMiddleware, broker=broker, inject=["a"])
+
+    @app.get("/async")
+    async def in_loop(session: SessionID, a: A, again: A, tokens: Tokens) -> list[Any]:
+        return [session, a.value == SECRET, a is again, (await tokens.resolve("a")).provider]
+
+    @app.get("/sync")
+    def in_thread(session: SessionID, a: A, tokens: Tokens) -> list[Any]:
+        return [session, a.value == SECRET, "a" in tokens]
+
+    @app.get("/of/{tenant}")
+    async def of_tenant(token: OfTenant, same: Annotated[Token, Depends(token_from(credential_of))]) -> list[str]:
+        return [token.value, token.provider, same.value]
+
+    @app.get("/plain/{tenant}")
+    def plain_of(token: Annotated[Token, Depends(token_from(plain_credential_of))]) -> str:
+        return token.value
+
+    @app.websocket("/ws/{tenant}")
+    async def socket(websocket: WebSocket, session: SessionID, token: OfTenant, tokens: Tokens) -> None:
+        await websocket.accept()
+        await websocket.send_json([session, token.value, (await tokens.resolve("a")).value == SECRET])
+
+    return app
+
+
+def test_parameters_are_filled(app: FastAPI, broker: TokenBroker) -> None:
+    """In async, sync and WebSocket routes, with postponed annotations, by lifespan or middleware."""
+    with TestClient(app, headers=KEY) as client:
+        session, *rest = client.get("/async").json()
+        assert [True, True, "a"] == rest
+        assert [session, True] == client.get("/sync").json()[:2]
+        with client.websocket_connect("/ws/acme") as websocket:
+            assert [session, "acme-eu", True] == websocket.receive_json()
+
+
+def test_a_dependency_chooses_the_credential(app: FastAPI) -> None:
+    """It is a dependency as any other, asked once in a request, and takes part in the route's own parameters."""
+    CALLS.clear()
+    with TestClient(app) as client:
+        assert ["acme-us", "static", "acme-us"] == client.get("/of/acme", headers={"x-region": "us"}).json()
+        assert ["acme"] == CALLS
+        assert "acme-plain" == client.get("/plain/acme").json()
+        parameters = client.get("/openapi.json").json()["paths"]["/of/{tenant}"]["get"]["parameters"]
+    assert {("tenant", "path"), ("x-region", "header")} == {(one["name"], one["in"]) for one in parameters}
+
+
+def test_dependencies_can_be_overridden(app: FastAPI) -> None:
+    """Written again, or by the public function, they are the key in `dependency_overrides`."""
+    fake = make_token("fake", provider="a")
+    app.dependency_overrides = {
+        provider_token("a"): lambda: fake,
+        session_id: lambda: "session-1",
+        token_from(plain_credential_of): lambda: make_token("chosen"),
+        credential_of: lambda: StaticToken("other"),
+    }
+    with TestClient(app) as client:
+        assert ["session-1", False] == client.get("/sync").json()[:2]
+        assert "chosen" == client.get("/plain/acme").json()
+        assert ["other", "static", "other"] == client.get("/of/acme").json()
+        app.dependency_overrides = {request_tokens: lambda: {"a": "here"}}
+        assert client.get("/sync").json()[2]
+
+
+def test_the_documentation_shows_the_locks(app: FastAPI) -> None:
+    """Bearer or header, for routes with a session id only; and the locks refuse nobody."""
+    with TestClient(app) as client:
+        document = client.get("/openapi.json").json()
+        assert 200 == client.get("/sync").status_code
+    assert [{"BearerAPIKey": []}, {"HeaderAPIKey": []}] == document["paths"]["/sync"]["get"]["security"]
+    assert "security" not in document["paths"]["/of/{tenant}"]["get"]
+    bearer, header = document["components"]["securitySchemes"].values()
+    assert ("http", "bearer") == (bearer["type"], bearer["scheme"])
+    assert ("apiKey", "header", "x-api-key") == (header["type"], header["in"], header["name"])
+
+
+@pytest.mark.parametrize("wrong", [None, "a", 5])
+def test_token_from_takes_a_dependency(wrong: Any, broker: TokenBroker) -> None:
+    """What is none is refused at once; what it returns instead of a provider is not shown."""
+    with pytest.raises(ConfigurationError, match="token_from takes a dependency"):
+        token_from(wrong)
+    app = FastAPI(lifespan=broker.lifespan)
+
+    @app.get("/")
+    async def route(token: Annotated[Token, Depends(token_from(lambda: {"secret": SECRET}))]) -> None: ...
+
+    with TestClient(app) as client, pytest.raises(ConfigurationError, match="return a Provider, not dict") as caught:
+        client.get("/")
+    assert SECRET not in str(caught.value)
+
+
+def test_token_from_tells_how_to_give_a_fixed_provider() -> None:
+    """A provider is no dependency, but a function that returns it is."""
+    with pytest.raises(ConfigurationError, match="lambda"):
+        token_from(StaticToken("t"))  # type: ignore[arg-type]
+    assert token_from(credential_of) == token_from(credential_of)
+    assert hash(token_from(credential_of)) == hash(token_from(credential_of))
+    assert token_from(credential_of) != token_from(plain_credential_of)
+    assert "credential_of" in repr(token_from(credential_of))
+
+
+THINGS = ["token", "grant", "provider", "tokens", "broker", "auth"]
+
+
+def thing(request: Request, broker: TokenBroker, name: str) -> Any:
+    """Return something that holds a secret."""
+    tokens: RequestTokens = request.state.tokens
+    grant = Grant(SECRET, expires_in=60)
+    things = {"token": tokens["a"], "grant": grant, "provider": StaticToken(SECRET), "tokens": tokens, "broker": broker}
+    return {**things, "auth": broker.auth("a")}[name]
+
+
+@pytest.mark.parametrize("name", THINGS)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_route_that_returns_a_secret_does_not_show_it(name: str, wrapped: bool, broker: TokenBroker) -> None:  # noqa: FBT001  as pytest gives it
+    """Alone or in a dict, in Starlette and FastAPI, annotated or not, with debug pages on: no value gets out."""
+    app = FastAPI(debug=True)
+
+    def wrap(value: Any) -> Any:
+        return {"it": [value]} if wrapped else value
+
+    @app.get("/plain")
+    async def plain(request: Request):  # type: ignore[no-untyped-def]  # noqa: ANN202  that is the case
+        return wrap(thing(request, broker, name))
+
+    @app.get("/any")
+    async def anything(request: Request) -> Any:
+        return wrap(thing(request, broker, name))
+
+    async def starlette(request: Request) -> JSONResponse:
+        return JSONResponse(wrap(thing(request, broker, name)))
+
+    app.mount("/starlette", Starlette(routes=[Route("/", starlette)]))
+    app.add_middleware(TokenMiddleware, broker=broker, inject=["a"])
+    with TestClient(app, raise_server_exceptions=False) as client:
+        for path in ("/plain", "/any", "/starlette/"):
+            answer = client.get(path)
+            assert 500 == answer.status_code
+            assert SECRET not in answer.text
+
+
+@pytest.mark.parametrize("kind", [Token, Grant, Provider, RequestTokens, TokenBroker])
+def test_a_return_annotation_of_a_secret_is_refused(kind: Any) -> None:
+    """FastAPI finds no way to write it, and says so when the route is made."""
+    app = FastAPI()
+
+    def route() -> Any: ...
+
+    route.__annotations__["return"] = kind
+    with pytest.raises(FastAPIError):
+        app.get("/")(route)
+
+
+def test_without_fastapi_the_import_names_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is our error, and an ImportError for programs that probe."""
+    monkeypatch.delitem(sys.modules, "tokenmw.fastapi")
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with pytest.raises(ConfigurationError, match=r'pip install "tokenmw\[fastapi\]"') as caught:
+        importlib.import_module("tokenmw.fastapi")
+    assert isinstance(caught.value, ImportError)

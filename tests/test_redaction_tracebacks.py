@@ -1,0 +1,210 @@
+"""No frame of this package, and none under it, shows a secret, whoever writes down the variables of tracebacks."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import redis.asyncio as redis
+
+from tests.canary.rendering import rendered
+from tokenmw import CredentialRejected, Grant, Provider, Token, TokenBroker, TokenUnavailable
+from tokenmw.clock import SYSTEM_CLOCK
+from tokenmw.limits import Limits
+from tokenmw.providers import (
+    BotFramework,
+    ClientCredentials,
+    DingTalk,
+    DingTalkLegacy,
+    Entra,
+    FeishuStoreApp,
+    FeishuStoreTenant,
+    FeishuTenant,
+    FeishuTicket,
+    ManagedIdentity,
+    StaticToken,
+    TokenHTTP,
+    WeCom,
+    credential_text,
+)
+from tokenmw.providers.unlogged_url import with_query_token
+from tokenmw.testing import Fault, ProviderServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECRET = "s3cr3t-of-this-test"
+KEY = SECRET.encode()
+IMDS = "http://127.0.0.1/metadata/identity/oauth2/token"
+LOCAL: dict[str, Any] = {"base_url": "http://127.0.0.1"}
+
+
+def shown(error: BaseException) -> str:
+    """Return all that a report shows of an error, with the variables of the standard library's frames."""
+    parts, waiting = [rendered(error)], [error]
+    while waiting:
+        one = waiting.pop()
+        waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
+        for frame, _ in traceback.walk_tb(one.__traceback__):
+            if "site-packages" not in frame.f_code.co_filename and "/tests/" not in frame.f_code.co_filename:
+                parts.append(f"{frame.f_code.co_qualname}: {frame.f_locals!r}")
+    return "\n".join(parts)
+
+
+def make(kind: Callable[..., Provider], secret: str, **options: Any) -> Callable[..., Provider]:
+    """Return a maker of a provider whose secret can be chosen."""
+
+    def made(**given: Any) -> Provider:
+        return kind(**{secret: SECRET, **options, **given})
+
+    return made
+
+
+def static(**given: Any) -> Provider:
+    """Make a provider that is a token."""
+    return StaticToken(SECRET, **given)
+
+
+KINDS: dict[str, Callable[..., Provider]] = {
+    "oauth2": make(ClientCredentials, "client_secret", client_id="c", token_url="http://127.0.0.1/oauth2/token"),
+    "oauth2 post": make(
+        ClientCredentials,
+        "client_secret",
+        client_id="c",
+        token_url="http://127.0.0.1/oauth2/token",
+        auth_method="client_secret_post",
+    ),
+    "assertion": make(
+        ClientCredentials,
+        "client_assertion",
+        client_id="c",
+        token_url="http://127.0.0.1/oauth2/token",
+        auth_method="private_key_jwt",
+    ),
+    "feishu": make(FeishuTenant, "app_secret", app_id="a", **LOCAL),
+    "feishu ticket": make(FeishuTicket, "app_secret", app_id="a", **LOCAL),
+    "feishu store": make(FeishuStoreApp, "app_secret", app_id="a", **LOCAL),
+    "feishu store tenant": make(FeishuStoreTenant, "app_secret", app_id="a", tenant_key="t", **LOCAL),
+    "wecom": make(WeCom, "corp_secret", corp_id="c", **LOCAL),
+    "dingtalk": make(DingTalk, "app_secret", app_key="a", **LOCAL),
+    "dingtalk corp": make(DingTalk, "app_secret", app_key="a", corp_id="c", **LOCAL),
+    "dingtalk legacy": make(DingTalkLegacy, "app_secret", app_key="a", **LOCAL),
+    "entra": make(Entra, "client_secret", client_id="c", tenant="t", **LOCAL),
+    "bot": make(BotFramework, "app_secret", app_id="a", tenant="t", **LOCAL),
+    "identity": make(ManagedIdentity, "identity_header", resource="r", identity_endpoint=IMDS),
+    "static": static,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("slip", [{"hosts": "one"}, {"allow_http": True, "hosts": 1}, {"unknown": 1}, {"secret": 1}])
+def test_slip_in_a_provider_shows_no_secret(kind: str, slip: dict[str, Any]) -> None:
+    """Whichever option cannot work: the secret is an argument of the same call."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        KINDS[kind](**slip)
+    assert SECRET not in shown(caught.value)
+
+
+class Foreign(Provider):
+    """A provider of the program's own, with an identity that cannot be one."""
+
+    __slots__ = ("secret",)
+    kind = "foreign"
+
+    def __init__(self) -> None:
+        self.secret = SECRET
+
+    def identity(self) -> tuple[object, ...]:
+        """Return the secret, and a set."""
+        return (self.secret, frozenset({1}))
+
+    async def fetch(self, http: TokenHTTP) -> Grant:
+        """Refuse."""
+        raise NotImplementedError
+
+
+URL = f"redis://user:{SECRET}@127.0.0.1"
+SLIPS: dict[str, Callable[[], object]] = {
+    "newline": lambda: credential_text(f"{SECRET}\n", option="x"),
+    "newline in a provider": lambda: WeCom(corp_id="c", corp_secret=f"{SECRET}\n"),
+    "password in a URL": lambda: WeCom(corp_id="c", corp_secret="s", base_url=f"https://u:{SECRET}@idp.example"),
+    "password of Redis": lambda: TokenBroker({}, redis=f"{URL}:port/0"),
+    "option of Redis": lambda: TokenBroker({}, redis=f"{URL}:6379/0?socket_timeout=x"),
+    "scheme of Redis": lambda: TokenBroker({}, redis=URL.replace("redis", "http")),
+    "client of Redis": lambda: TokenBroker({}, redis=redis.Redis(password=SECRET, decode_responses=True)),
+    "secret_key": lambda: TokenBroker({}, redis=f"{URL}:6379", secret_key=[SECRET, "short"]),
+    "secret_key twice": lambda: TokenBroker({}, secret_key=[SECRET, SECRET]),
+    "name_key": lambda: TokenBroker({}, secret_key=SECRET, name_key=f"{SECRET}\n"),
+    "another option": lambda: TokenBroker({}, redis=f"{URL}:6379", secret_key=SECRET, namespace="a b"),
+    "unknown option": lambda: TokenBroker({}, redis=f"{URL}:6379", secret=SECRET),  # type: ignore[call-arg]
+    "secret as provider": lambda: TokenBroker({"crm": SECRET}),  # type: ignore[dict-item]
+    "override": lambda: TokenBroker({}).override({"crm": SECRET}).__enter__(),  # type: ignore[dict-item]
+    "identity": lambda: TokenBroker({"crm": Foreign()}, redis=f"{URL}:6379"),
+    "grant": lambda: Grant(f"{SECRET} ", expires_in=1),
+    "life of a grant": lambda: Grant(SECRET, expires_in="soon"),  # type: ignore[arg-type]
+    "extra of a grant": lambda: Grant("t", expires_in=1, extra={SECRET: {SECRET}}),
+    "token": lambda: Token(SECRET, provider="crm", expires_at=1.0, extra=1),  # type: ignore[arg-type]
+    "long URL": lambda: with_query_token(httpx.URL(f"https://h/?{'a' * 60_000}"), "t", SECRET * 1000),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_slip_shows_no_secret(slip: str) -> None:
+    """Where objects are made, and in what is below: no variable has it, and no error behind."""
+    with pytest.raises((ValueError, TypeError, TokenUnavailable, httpx.InvalidURL)) as caught:
+        SLIPS[slip]()
+    assert SECRET not in shown(caught.value)
+
+
+TOKENS = ("access_token", "accessToken", "tenant_access_token", "app_access_token")
+LIVES = ("expires_in", "expireIn", "expire")
+ANSWERS: dict[str, Fault] = {
+    "closed": Fault(close=True),
+    "busy": Fault(status=503),
+    "refused": Fault(status=400, body={"error": SECRET, "error_codes": [7000215], "code": SECRET, "errcode": SECRET}),
+    "no JSON": Fault(status=200, body=f"<html>{SECRET}"),
+    "a list": Fault(status=200, body=[SECRET]),
+    "no life": Fault(body=dict.fromkeys(TOKENS, SECRET) | dict.fromkeys(LIVES, "x")),
+    "no token": Fault(body=dict.fromkeys(TOKENS, f"{SECRET}\n") | dict.fromkeys(LIVES, 60)),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "static"])
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_fetch_that_fails_shows_no_secret(kind: str, answer: str) -> None:
+    """Not the credential, not what the server repeats, and not a token that cannot be used."""
+    server = ProviderServer()
+    for endpoint in vars(server).values():
+        if hasattr(endpoint, "script"):
+            endpoint.script.always = ANSWERS[answer]
+    async with httpx.AsyncClient(transport=server.transport()) as client:
+        http = TokenHTTP(client, limits=Limits(), clock=SYSTEM_CLOCK)
+        with pytest.raises((TokenUnavailable, CredentialRejected)) as caught:
+            await KINDS[kind]().fetch(http)
+    # The store apps' tokens need a broker; the others were asked.
+    assert server.calls or "store" in kind
+    assert SECRET not in shown(caught.value)
+
+
+FUNCTIONS: dict[str, Provider] = {
+    "bytes": StaticToken(lambda: KEY),  # type: ignore[arg-type, return-value]
+    "spaces": StaticToken(lambda: f"{SECRET} "),
+    "raises": StaticToken(lambda: str(int(SECRET))),
+    "long": ClientCredentials(
+        client_id="c",
+        token_url="https://idp.example",
+        auth_method="private_key_jwt",
+        client_assertion=lambda: SECRET * 10_000,
+    ),
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+async def test_credential_of_a_function_is_not_shown(function: str) -> None:
+    """What it returned may be the token, or the key, in the wrong form."""
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(TokenUnavailable) as caught:
+            await FUNCTIONS[function].fetch(TokenHTTP(client, limits=Limits(), clock=SYSTEM_CLOCK))
+    assert SECRET not in shown(caught.value)

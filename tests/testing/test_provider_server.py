@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import sys
+from base64 import b64encode
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tests.testing.conftest import BASE, CRM, FORM, token_of
+from tokenmw.errors import ConfigurationError
+from tokenmw.testing import ManualClock, ProviderServer, make_token
+from tokenmw.testing.provider_server import Fault, TokenEndpoint, json_response
+
+
+async def test_token_is_issued_and_the_api_takes_it(server: ProviderServer, client: Any) -> None:
+    """The answers are those of RFC 6749 §5.1 and RFC 6750."""
+    fields = await token_of(client, scope="a")
+    assert {"token_type": "Bearer", "expires_in": 3600.0, "scope": "a"}.items() <= fields.items()
+    headers = {"authorization": f"Bearer {fields['access_token']}"}
+    answer = await client.post("/api/v1/things", headers=headers, content=b"12345")
+    assert {"client": "crm", "scope": "a", "path": "/api/v1/things", "received": 5} == answer.json()
+    assert {"oauth2": 1, ("oauth2", "crm"): 1, "api": 1} == dict(server.calls)
+    assert 1 == len(server.issued)
+
+
+async def test_each_token_is_another_one(client: Any) -> None:
+    """So that a test can tell two fetches apart."""
+    assert 5 == len({(await token_of(client))["access_token"] for _ in range(5)})
+
+
+async def test_api_refuses_what_is_no_valid_token(server: ProviderServer, clock: ManualClock, client: Any) -> None:
+    """Unknown, expired and revoked tokens are a 401 with the challenge of RFC 6750 §3."""
+
+    async def status(value: str) -> tuple[int, bool]:
+        answer = await client.get("/api/x", headers={"authorization": value} if value else {})
+        return answer.status_code, 'error="invalid_token"' in answer.headers.get("www-authenticate", "")
+
+    first, second = [(await token_of(client))["access_token"] for _ in range(2)]
+    server.revoke(first)
+    assert (401, True) == await status(f"Bearer {first}")
+    assert (200, False) == await status(f"bearer {second}")
+    server.revoke(make_token(second))
+    assert (401, True) == await status(f"Bearer {second}")
+    third = (await token_of(client))["access_token"]
+    clock.advance(3599)
+    assert (200, False) == await status(f"Bearer {third}")
+    clock.advance(1)
+    assert (401, True) == await status(f"Bearer {third}")
+    assert (401, True) == await status("Bearer never-issued")
+    assert (401, False) == await status("")
+    with pytest.raises(KeyError):
+        server.revoke("never-issued")
+
+
+BASIC = {"authorization": "Basic " + b64encode(b"crm:s").decode()}
+
+
+@pytest.mark.parametrize(
+    ("form", "headers", "status", "error"),
+    [
+        (FORM | CRM, {}, 200, None),
+        (FORM, BASIC, 200, None),
+        (FORM | CRM, BASIC, 400, "invalid_request"),
+        (FORM | {"client_id": "crm", "client_secret": "wrong"}, {}, 400, "invalid_client"),
+        (FORM | {"client_id": "other", "client_secret": "s"}, {}, 400, "invalid_client"),
+        (FORM, {"authorization": "Basic " + b64encode(b"crm:wrong").decode()}, 401, "invalid_client"),
+        (FORM, {"authorization": "Basic !"}, 401, "invalid_client"),
+        (FORM, {}, 400, "invalid_client"),
+        (CRM, {}, 400, "invalid_request"),
+        (CRM | {"grant_type": "password"}, {}, 400, "unsupported_grant_type"),
+        (FORM | CRM, {"content-type": "application/json"}, 400, "invalid_request"),
+    ],
+)
+async def test_requests_are_judged_as_by_real_servers(
+    client: Any, form: dict[str, str], headers: dict[str, str], status: int, error: str | None
+) -> None:
+    """RFC 6749 §5.2, and one authentication method only (§2.3)."""
+    answer = await client.post("/oauth2/token", data=form, headers=headers)
+    assert (status, error) == (answer.status_code, answer.json().get("error"))
+    assert (status == 401) is ("www-authenticate" in answer.headers)
+
+
+async def test_unknown_method_and_path_are_refused(client: Any) -> None:
+    """As by any web server."""
+    assert 405 == (await client.get("/oauth2/token")).status_code
+    assert 404 == (await client.post("/oauth2/tokens")).status_code
+
+
+async def test_same_token_comes_until_its_renewal_window(
+    server: ProviderServer, clock: ManualClock, client: Any
+) -> None:
+    """With the life that is left, as from Feishu (1800 s), WeChat (300 s) and WeCom (0 s)."""
+    server.oauth2.renewal_window = 1800.0
+    first = await token_of(client)
+    clock.advance(1000)
+    again = await token_of(client)
+    assert (first["access_token"], 2600) == (again["access_token"], again["expires_in"])
+    assert first["access_token"] != (await token_of(client, scope="other"))["access_token"]
+    clock.advance(800)
+    assert first["access_token"] != (await token_of(client))["access_token"]
+
+
+async def test_server_can_run_again(server: ProviderServer) -> None:
+    """What it has issued is still good."""
+    tokens: list[str] = []
+    for _ in range(2):
+        with server.running() as base_url:
+            async with httpx.AsyncClient(base_url=base_url, trust_env=False) as client:
+                tokens.append((await token_of(client))["access_token"])
+                headers = {"authorization": f"Bearer {tokens[0]}"}
+                assert 200 == (await client.get("/api/x", headers=headers)).status_code
+
+
+async def test_without_uvicorn_the_error_names_the_install_line(
+    server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server in process needs nothing."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'tokenmw\[demo\]'"), server.running():
+        pass
+
+
+class Ticket(TokenEndpoint):
+    """Another provider, in as many lines as it takes."""
+
+    name = "ticket"
+    path = "/ticket"
+
+    async def answer(self, request: Request, fault: Fault) -> Response:
+        value, life = self.grant((await request.json())["app"])
+        return json_response(fault.change({"code": 0, "ticket": value, "expire": life}))
+
+
+async def test_provider_of_ones_own_is_one_small_class() -> None:
+    """Faults, counting and tokens come with it."""
+    server = ProviderServer(endpoints=[lambda server: Ticket(server, life=60)])
+    async with httpx.AsyncClient(base_url=BASE, transport=server.transport()) as client:
+        answer = (await client.post("/ticket", json={"app": "a"})).json()
+        assert ("ticket-1", 60) == (answer["ticket"][:8], answer["expire"])
+        headers = {"authorization": f"Bearer {answer['ticket']}"}
+        assert "a" == (await client.get("/api/x", headers=headers)).json()["client"]
+    assert 1 == server.calls["ticket"]

@@ -1,0 +1,67 @@
+"""Redis was emptied: tokens and invalidations are told to it again."""
+
+from __future__ import annotations
+
+from tests.tokens.instance import keys_of
+from tests.tokens.scripted import Scripted
+from tests.tokens.world import World
+
+
+def doubt(world: World, *numbers: int) -> None:
+    """Let instances take it that Redis has lost what it held."""
+    for number in numbers:
+        one = world.instances[number]
+        for slot in one.slots:
+            one.coherence.doubt(slot)
+
+
+async def test_a_token_is_shared_again_without_a_request(world: World) -> None:
+    """The slot was looked at a moment ago, and nobody uses it."""
+    await world.get(0)
+    await world.instances[0].housekeep()
+    world.redis.flush()
+    doubt(world, 0)
+    await world.instances[0].housekeep()
+    assert "token-1" == (await world.get(1)).value
+    assert 1 == len(world.stage.calls)
+
+
+async def test_an_older_token_does_not_come_back(world: World) -> None:
+    """Versions decide: the instance with the older one takes the newer one, whoever comes first."""
+    for first, second in ((0, 1), (1, 0)):
+        old = await world.get(0)
+        world.clock.advance(60)
+        await world.get(1)
+        assert await world.instances[0].coherence.invalidate(old)
+        new = await world.get(0)
+        world.redis.flush()
+        doubt(world, 0, 1)
+        for number in (first, second):
+            await world.instances[number].housekeep()
+        world.clock.advance(31)
+        for number in (1, 2):
+            await world.get(number)  # in use, so it is compared
+            await world.instances[number].housekeep()
+        assert new.value == (await world.get(0)).value == (await world.get(1)).value == (await world.get(2)).value
+        world.clock.advance(700)
+
+
+async def test_an_invalidation_is_told_again(world: World) -> None:
+    """Without it, an instance that still has the dead token would put it back."""
+    token = await world.get(0)
+    await world.get(1)
+    world.clock.advance(60)
+    one = world.instances[0]
+    assert await one.coherence.invalidate(token)
+    world.redis.flush()
+    doubt(world, 0)
+    await one.housekeep()
+    _, dead = await world.stores[0].read(keys_of(Scripted(world.stage)))
+    assert one.slot(Scripted(world.stage)).dead == dead > 0
+    doubt(world, 1)
+    await world.instances[1].housekeep()
+    found, _ = await world.stores[0].read(keys_of(Scripted(world.stage)))
+    assert found is None
+    world.clock.advance(7200)
+    doubt(world, 0)
+    assert not one.coherence.due(one.slot(Scripted(world.stage)), world.clock.monotonic())

@@ -1,0 +1,146 @@
+"""Tokens that an API refused: dropped by comparison, everywhere, and never taken back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tokens.instance import settle
+from tests.tokens.scripted import Scripted
+from tests.tokens.world import World
+from tokenmw.errors import CredentialRejected
+
+
+async def test_a_rejected_token_is_dropped_everywhere(world: World) -> None:
+    """The instance that is told buries it; the others find that out within 30 s of use."""
+    tokens = [await world.get(number) for number in range(3)]
+    world.clock.advance(60)
+    assert await world.instances[0].coherence.invalidate(tokens[0])
+    assert "token-2" == (await world.get(0)).value
+    for number in (1, 2):
+        assert "token-1" == (await world.get(number)).value
+        await world.instances[number].housekeep()
+        await settle()
+        assert "token-2" == (await world.get(number)).value
+    assert 2 == len(world.stage.calls)
+
+
+async def test_only_a_token_in_use_is_compared_with_redis(world: World) -> None:
+    """Once in 30 s, however often it is used; one that nobody asks for costs Redis nothing."""
+    await world.get(0)
+    one = world.instances[0]
+    slot = one.slot(Scripted(world.stage))
+    due: list[bool] = []
+    for seconds in (29, 2, 31):
+        await world.get(0)
+        world.clock.advance(seconds)
+        due.append(one.coherence.due(slot, world.clock.monotonic()))
+        await one.housekeep()
+    world.clock.advance(3600)
+    assert [False, True, True, False] == [*due, one.coherence.due(slot, world.clock.monotonic())]
+
+
+async def test_a_late_report_about_an_old_token_causes_nothing(world: World) -> None:
+    """Many requests in flight with the old token fail at once; the new one stays."""
+    token = await world.get(0)
+    world.clock.advance(60)
+    one = world.instances[0]
+    assert await one.coherence.invalidate(token)
+    await world.get(0)
+    world.clock.advance(60)
+    for _ in range(100):
+        assert not await one.coherence.invalidate(token)
+    assert "token-2" == (await world.get(0)).value
+    assert 2 == len(world.stage.calls)
+
+
+async def test_an_api_that_always_refuses_does_not_make_every_request_fetch(world: World) -> None:
+    """An hour of refusals, one request a second: the fetches thin out like after failures."""
+    one = world.instances[0]
+    for _ in range(3600):
+        await one.coherence.invalidate(await world.get(0))
+        world.clock.advance(1)
+    assert len(world.stage.calls) <= 24
+
+
+async def test_a_token_younger_than_five_seconds_is_not_dropped(world: World) -> None:
+    """An API that has not heard of it yet is not a reason to fetch."""
+    token = await world.get(0)
+    world.clock.advance(4)
+    assert not await world.instances[0].coherence.invalidate(token)
+    world.clock.advance(2)
+    assert await world.instances[0].coherence.invalidate(token)
+
+
+async def test_a_rejection_while_redis_is_away_is_told_later(world: World) -> None:
+    """The token does not come back from Redis or from another instance."""
+    tokens = [await world.get(number) for number in range(2)]
+    world.clock.advance(60)
+    world.redis.up = False
+    assert await world.instances[0].coherence.invalidate(tokens[0])
+    assert "token-2" == (await world.get(0)).value
+    world.redis.up = True
+    await world.instances[0].housekeep()
+    assert "token-1" == (await world.get(1)).value
+    await world.instances[1].housekeep()
+    await settle()
+    assert "token-2" == (await world.get(1)).value
+    assert "token-2" == (await world.get(2)).value
+
+
+async def test_a_rejection_without_redis_reaches_the_others_even_if_nothing_was_fetched_since(world: World) -> None:
+    """Housekeeping tells Redis of it as long as the token would live."""
+    tokens = [await world.get(number) for number in range(2)]
+    world.clock.advance(60)
+    world.redis.up = False
+    assert await world.instances[0].coherence.invalidate(tokens[0])
+    await world.instances[0].housekeep()
+    world.redis.up = True
+    await world.instances[0].housekeep()
+    await world.get(1)
+    await world.instances[1].housekeep()
+    await settle()
+    assert "token-2" == (await world.get(1)).value
+
+
+async def test_flushall_is_healed_by_who_still_has_the_token(world: World) -> None:
+    """No fetch: the copies in use are offered again."""
+    await world.get(0)
+    world.redis.flush()
+    world.clock.advance(31)
+    await world.get(0)
+    await world.instances[0].housekeep()
+    assert "token-1" == (await world.get(1)).value
+    assert 1 == len(world.stage.calls)
+
+
+async def test_flushall_does_not_bring_a_rejected_token_back(world: World) -> None:
+    """The tombstone is gone, but who knows the value as rejected never takes it, and buries it again."""
+    tokens = [await world.get(number) for number in range(2)]
+    world.clock.advance(60)
+    assert await world.instances[0].coherence.invalidate(tokens[0])
+    world.redis.flush()
+    await world.get(1)
+    await world.instances[1].housekeep()  # offers token-1, which it does not know as rejected
+    assert "token-2" == (await world.get(0)).value
+
+
+async def test_invalidating_whatever_is_there_asks_anew_everywhere(world: World) -> None:
+    """An operator's wish is fulfilled at once, after failures, too."""
+    for number in range(2):
+        await world.get(number)
+    one = world.instances[2]
+    await one.coherence.invalidate_whatever(one.slot(Scripted(world.stage)))
+    assert "token-2" == (await world.get(2)).value
+    world.clock.advance(31)
+    await world.get(1)
+    await world.instances[1].housekeep()
+    await settle()
+    assert "token-2" == (await world.get(1)).value
+    world.stage.fails(CredentialRejected("wrong secret"))
+    world.clock.advance(7200)
+    with pytest.raises(CredentialRejected):
+        await world.get(0)
+    world.stage.answer = world.stage.new
+    first = world.instances[0]
+    await first.coherence.invalidate_whatever(first.slot(Scripted(world.stage)))
+    assert "token-3" == (await world.get(0)).value

@@ -1,0 +1,120 @@
+"""Lives of all lengths, and providers that repeat their token."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from tests.tokens.instance import Instance, settle
+from tests.tokens.scripted import Scripted, Stage
+from tokenmw.testing import ManualClock
+from tokenmw.values import Grant
+
+
+async def test_a_repeated_token_is_not_asked_for_again_at_once(clock: ManualClock, stage: Stage) -> None:
+    """The provider repeats its token until shortly before the end (WeChat's, QQ's way): few requests, no loop."""
+    issued = clock.monotonic()
+
+    async def same() -> Grant:
+        left = 7200.0 - (clock.monotonic() - issued)
+        if left > 300:
+            return Grant("the-one", expires_in=int(left))
+        return await stage.new()
+
+    stage.answer = same
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage))
+        await one.manager.get(slot)
+        while clock.monotonic() < issued + 7190:
+            token = one.manager.fresh(slot)
+            assert token is not None
+            await settle(5)
+            clock.advance(1)
+        lefts = [7200 - (call - issued) for call in stage.calls]
+        # At the window, and then at half of what remained each time, until the provider gives a new one.
+        assert 1440 <= lefts[1] <= 1800
+        assert lefts[1] / 2 == pytest.approx(lefts[2], abs=3)
+        assert lefts[2] / 2 == pytest.approx(lefts[3], abs=3)
+        assert 5 == len(lefts)
+        assert "token-1" == (await one.manager.get(slot)).value
+
+
+async def test_a_token_repeated_until_its_end_is_asked_for_once_a_minute_at_most(
+    clock: ManualClock, stage: Stage
+) -> None:
+    """Where nobody has declared it: half of what remains would be asked for ever more often."""
+    ends = clock.monotonic() + 7200.0
+
+    async def same() -> Grant:
+        return Grant("the-one", expires_in=ends - clock.monotonic())
+
+    stage.answer = same
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage))
+        await one.manager.get(slot)
+        while clock.monotonic() < ends - 11:
+            assert one.manager.fresh(slot) is not None
+            await settle(5)
+            clock.advance(1)
+    pauses = [later - sooner for sooner, later in pairwise(stage.calls)]
+    assert 60.0 <= min(pauses) <= 62.0
+
+
+async def test_a_token_repeated_until_its_end_is_waited_for_once(clock: ManualClock, stage: Stage) -> None:
+    """WeCom's way: `renewal_window=0`, so nobody asks before the end, and then once."""
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage, renewal_window=0))
+        first = await one.manager.get(slot)
+        clock.advance(7199.9)
+        assert first is one.manager.fresh(slot)
+        await settle()
+        assert 1 == len(stage.calls)
+        clock.advance(0.2)
+        assert one.manager.fresh(slot) is None
+        assert "token-2" == (await one.manager.get(slot)).value
+
+
+@pytest.mark.parametrize("life", [0.064, 1.0, 300.0, 7200.0, 10 * 365 * 86_400.0])
+async def test_any_length_of_life_works(clock: ManualClock, stage: Stage, life: float) -> None:
+    """From 64 ms to ten years (cut to 30 days): never expired, refreshed in time, two fetches for two lives."""
+    stage.life = life
+    held = min(life, 30 * 86_400.0)
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage))
+        first = await one.manager.get(slot)
+        assert held == pytest.approx(first.expires_at - clock.time(), abs=1e-6)
+        for _ in range(1000):
+            token = one.manager.fresh(slot)
+            assert token is not None
+            assert clock.time() < token.expires_at
+            await settle(5)
+            clock.advance(held / 1000)
+        assert 2 == len(stage.calls)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("window", [60, 300, 1800])
+async def test_a_token_repeated_until_a_window_is_replaced_without_a_wait(
+    clock: ManualClock, stage: Stage, window: int, *, declared: bool
+) -> None:
+    """QQ's minute, stable_token's five, Feishu's thirty: no request waits, whether the window is declared or not."""
+    issued = {"at": clock.monotonic()}
+
+    async def same() -> Grant:
+        left = 7200.0 - (clock.monotonic() - issued["at"])
+        if stage.issued and left > window:
+            return Grant(stage.issued[-1], expires_in=int(left))
+        issued["at"] = clock.monotonic()
+        return await stage.new()
+
+    stage.answer = same
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage, renewal_window=window if declared else None))
+        first = await one.manager.get(slot)
+        for _ in range(7195):
+            clock.advance(1)
+            assert one.manager.fresh(slot) is not None or not declared
+            await settle(4)
+        assert first != await one.manager.get(slot)
+        assert len(stage.calls) <= (2 if declared else 9)

@@ -1,0 +1,176 @@
+"""Tokens in one process: at once while fresh, one flight when not, and never an expired one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+import pytest
+
+from tests.tokens.instance import Instance, settle
+from tests.tokens.scripted import Scripted, Stage
+from tokenmw.errors import TokenUnavailable
+from tokenmw.limits import Limits
+from tokenmw.testing import ManualClock
+from tokenmw.values import Grant
+
+
+async def test_a_fresh_token_is_returned_without_asking_again(clock: ManualClock, stage: Stage) -> None:
+    """Promise 3: no provider, no await that waits, while the token is good."""
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage))
+        first = await one.manager.get(slot)
+        clock.advance(7200 - 1801)
+        assert first is await one.manager.get(slot)
+        assert first is one.manager.fresh(slot)
+        await settle()
+        assert 1 == len(stage.calls)
+
+
+async def test_an_aging_token_is_served_while_one_refresh_runs(clock: ManualClock, stage: Stage) -> None:
+    """A thousand requests in the refresh window cause one fetch and wait for nothing."""
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage))
+        first = await one.manager.get(slot)
+        stage.takes(2.0)
+        clock.advance(7200 - 1400)  # within [E - W, E - 0.8 W] = [1800, 1440] before the end
+        for _ in range(1000):
+            assert first is one.manager.fresh(slot)
+        await settle()
+        assert 2 == len(stage.calls)
+        assert first is one.manager.fresh(slot)
+        await clock.elapse(2.0)
+        assert "token-2" == (await one.manager.get(slot)).value
+        assert 2 == len(stage.calls)
+
+
+async def test_the_refresh_is_drawn_once_and_spread(clock: ManualClock, stage: Stage) -> None:
+    """Instances refresh at different times in the first fifth of the window, and none before it."""
+    draws: list[float] = []
+    for _ in range(200):
+        async with Instance(clock) as one:
+            slot = one.slot(Scripted(stage))
+            await one.manager.get(slot)
+            assert slot.now is not None
+            draws.append(slot.now.end_mono - slot.now.refresh_mono)
+            assert slot.now.end_wall - slot.now.refresh_wall == pytest.approx(draws[-1])
+    assert 1440.0 <= min(draws) < 1500.0
+    assert 1740.0 < max(draws) <= 1800.0
+
+
+async def test_an_expired_token_is_waited_for_by_all_in_one_flight(clock: ManualClock, stage: Stage) -> None:
+    """Nobody gets the old one, and the provider is asked once."""
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage))
+        await one.manager.get(slot)
+        clock.advance(7200 - 9)  # less than S = 10 s before the end
+        assert one.manager.fresh(slot) is None
+        stage.takes(1.0)
+        waiting = [asyncio.create_task(one.manager.get(slot)) for _ in range(100)]
+        await settle()
+        await clock.elapse(1.0)
+        assert {"token-2"} == {token.value for token in await asyncio.gather(*waiting)}
+        assert 2 == len(stage.calls)
+
+
+@pytest.mark.parametrize("step", [7300.0, -7300.0])
+async def test_the_stricter_clock_counts(clock: ManualClock, stage: Stage, step: float) -> None:
+    """A wall clock set forward ends a token; set back, it does not lengthen one."""
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage))
+        await one.manager.get(slot)
+        clock.step_wall(step)
+        assert (one.manager.fresh(slot) is None) == (step > 0)
+        clock.advance(7195)
+        assert one.manager.fresh(slot) is None
+        assert "token-2" == (await one.manager.get(slot)).value
+
+
+async def test_cancelled_clients_do_not_end_the_fetch(clock: ManualClock, stage: Stage) -> None:
+    """Clients that give up after 1 s on a provider that takes 2 s cause one fetch, not one each."""
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage))
+        stage.takes(2.0)
+        for _ in range(2):
+            waiting = [asyncio.create_task(one.manager.get(slot)) for _ in range(50)]
+            await settle()
+            await clock.elapse(0.9)
+            for task in waiting:
+                task.cancel()
+            await settle()
+        await clock.elapse(0.3)
+        assert "token-1" == (await one.manager.get(slot)).value
+        assert 1 == len(stage.calls)
+
+
+async def test_the_fetch_sees_nothing_of_the_requests_context(clock: ManualClock, stage: Stage) -> None:
+    """What the first request put into context variables is not the others' business."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")
+    seen = []
+
+    async def look() -> Grant:
+        seen.append(variable.get())
+        return await stage.new()
+
+    stage.answer = look
+    async with Instance(clock) as one:
+        variable.set("the first request's")
+        await one.manager.get(one.slot(Scripted(stage)))
+    assert ["nothing"] == seen
+
+
+async def test_flights_are_bounded(clock: ManualClock, stage: Stage) -> None:
+    """One more than the bound is refused at once, with the option's name."""
+    async with Instance(clock, limits=Limits(flights=3)) as one:
+        stage.takes(1.0)
+        waiting = [asyncio.create_task(one.manager.get(one.slot(Scripted(stage, secret=str(n))))) for n in range(3)]
+        await settle()
+        with pytest.raises(TokenUnavailable, match="flights=3"):
+            await one.manager.get(one.slot(Scripted(stage, secret="one more")))
+        await clock.elapse(1.0)
+        await asyncio.gather(*waiting)
+
+
+async def test_slots_are_bounded_and_purged(clock: ManualClock, stage: Stage) -> None:
+    """Promise 8: tenants come and go, and what they leave goes, too; named ones stay."""
+    async with Instance(clock, limits=Limits(tokens=10)) as one:
+        named = one.slots.name(Scripted(stage, secret="named"), "named")
+        for number in range(50):
+            await one.manager.get(one.slot(Scripted(stage, secret=str(number))))
+        assert 11 == len(one.slots)
+        clock.advance(7300)
+        one.slots.purge(keep=one.manager.flying)
+        assert [named] == list(one.slots)
+
+
+async def test_housekeeping_does_not_change_which_slot_makes_room(clock: ManualClock, stage: Stage) -> None:
+    """The tenant that asks all the time stays, however many others come between two of its requests."""
+    async with Instance(clock, limits=Limits(tokens=3)) as one:
+        busy = one.slot(Scripted(stage, secret="busy"))
+        await one.manager.get(busy)
+        for number in range(10):
+            await one.manager.get(one.slot(Scripted(stage, secret=str(number))))
+            assert busy is one.slot(Scripted(stage, secret="busy"))
+            await one.housekeep()
+            one.slots.purge(keep=one.manager.flying)
+
+
+async def test_closing_ends_what_is_under_way(clock: ManualClock, stage: Stage) -> None:
+    """Waiters get an error, not a cancellation that nobody asked for."""
+    async with Instance(clock) as one:
+        stage.takes(3.0)
+        waiting = asyncio.create_task(one.manager.get(one.slot(Scripted(stage))))
+        await settle()
+    with pytest.raises(TokenUnavailable):
+        await waiting
+    assert 0 == clock.sleepers
+
+
+async def test_an_exclusive_provider_is_not_asked_without_a_lease(clock: ManualClock, stage: Stage) -> None:
+    """Unless the program says that it is the only process."""
+    async with Instance(clock) as one:
+        with pytest.raises(TokenUnavailable, match="lease"):
+            await one.manager.get(one.slot(Scripted(stage, exclusive=True)))
+        assert [] == stage.calls
+    async with Instance(clock, single=True) as one:
+        assert "token-1" == (await one.manager.get(one.slot(Scripted(stage, exclusive=True)))).value

@@ -1,0 +1,82 @@
+"""Notes in Redis about why there is no token: read with no more trust than a provider's answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenmw.errors import CredentialRejected, TokenUnavailable
+from tokenmw.tokens.failures import Failure
+
+UNKNOWN = "crm: no valid token: another process could not get a token"
+
+
+def read(note: bytes) -> Failure:
+    """Read a note that holds for 30 s."""
+    return Failure.from_note(note, left=30.0, before=None, now=1_000.0)
+
+
+NO_NOTES = [
+    *(b"", b"\xff", b"{}", b"[]", b"[1]", b"[" * 100_000, b'[false, "", "", 1]'),
+    *(b'[false, "a", "b", Infinity]', b'[false, "a", "b", "x"]', b'[false, ["a"], "", 1]'),
+    *(b'[false, "a\\nforged: line", "", 1]', b'[false, "\\u2028", "", 1]', b'[false, "\\ud800", "", 1]'),
+    json.dumps([False, "x" * 1_001, "", 1]).encode(),
+]
+
+
+@pytest.mark.parametrize("note", NO_NOTES, ids=lambda note: repr(note[:32]))
+def test_a_note_that_cannot_be_shown_says_only_that_there_is_no_token(note: bytes) -> None:
+    """Else who writes to Redis would write our log."""
+    assert UNKNOWN == str(read(note).error("crm", now=1_000.0))
+
+
+def test_a_code_that_cannot_be_shown_is_left_out() -> None:
+    """The rest of the note stays."""
+    error = read(json.dumps([True, "the token endpoint refuses", "a\nb", 1]).encode()).error("crm", now=1_000.0)
+    assert isinstance(error, CredentialRejected)
+    assert ("", "crm: the provider rejects the credential: the token endpoint refuses") == (error.code, str(error))
+
+
+PLAIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E) | st.sampled_from("ä密"), max_size=40)
+
+
+@given(st.booleans(), PLAIN.filter(bool), PLAIN, st.integers(1, 1_000))
+def test_every_note_is_read_as_it_was_written(permanent: bool, detail: str, code: str, count: int) -> None:  # noqa: FBT001
+    """All instances tell their callers the same."""
+    failure = Failure(permanent=permanent, detail=detail, code=code, count=count, until=0.0, said=True)
+    again = read(failure.note())
+    assert (permanent, detail, code, count, 1_030.0) == (
+        again.permanent,
+        again.detail,
+        again.code,
+        again.count,
+        again.until,
+    )
+
+
+def test_failures_in_a_row_are_counted_up_to_a_bound() -> None:
+    """Python writes no number of more digits than it reads, and one more may be one digit more."""
+    failure = read(f'[false, "busy", "", {"9" * 4300}]'.encode())
+    after = Failure.of(TokenUnavailable("busy"), before=failure, now=1_000.0)
+    assert after.count == read(after.note()).count + 1 == 1_000_001
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda leaf: st.lists(leaf, max_size=4)
+)
+
+
+@given(st.binary() | st.lists(JSON, min_size=4, max_size=4).map(lambda row: json.dumps(row).encode()))
+def test_no_note_is_too_strange(note: bytes) -> None:
+    """There is an error to raise, of one line, and the failures in a row can go on being counted."""
+    failure = read(note)
+    error: Any = failure.error("crm", now=1_000.0)
+    assert isinstance(error, (CredentialRejected, TokenUnavailable))
+    assert str(error).isprintable()
+    after = Failure.of(TokenUnavailable("busy"), before=failure, now=1_000.0)
+    assert failure.count + 1 == after.count
+    assert after.until <= 1_300.0

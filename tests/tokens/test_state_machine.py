@@ -1,0 +1,207 @@
+"""Whatever happens, in whatever order: several instances, one provider, one Redis, on a virtual clock.
+
+The machine drives real managers over the model of Redis that `test_store_contract` holds to the scripts' promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.tokens.instance import Instance, SkewedClock, settle
+from tests.tokens.issuer import Credential, Issuer
+from tests.tokens.memory_store import MemoryRedis, MemoryStore
+from tokenmw.errors import RequestError
+from tokenmw.limits import Limits
+from tokenmw.testing import ManualClock
+from tokenmw.values import Token
+
+INSTANCES = 3
+SECRETS = ("one", "two")
+instances = st.integers(0, INSTANCES - 1)
+secrets = st.sampled_from(SECRETS)
+
+
+class TokenLife(RuleBasedStateMachine):
+    """The life of tokens under everything that can happen to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        logging.getLogger("tokenmw").setLevel(logging.CRITICAL)  # thousands of lines about faults made on purpose
+        self.loop = asyncio.new_event_loop()
+        self.reports: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _loop, context: self.reports.append(context))
+        self.clock = ManualClock()
+        self.redis = MemoryRedis(self.clock)
+        self.issuers = {secret: Issuer(self.clock, secret, shares=self.shares) for secret in SECRETS}
+        self.members = [self.start(number) for number in range(INSTANCES)]
+        self.versions: dict[tuple[int, str], int] = {}
+        self.held: list[tuple[int, Token]] = []
+
+    def shares(self, number: int) -> bool:
+        store: Any = self.members[number].store
+        return self.redis.up and not store.cut
+
+    def start(self, number: int) -> Instance:
+        clock = SkewedClock(self.clock, wall=(0.0, 300.0, -300.0)[number])
+        one = Instance(clock, store=MemoryStore(self.redis), limits=Limits(tokens=8, rejected=8, flights=4))
+        self.loop.run_until_complete(one.__aenter__())
+        return one
+
+    def excuse(self, *, lossy: bool = False) -> None:
+        """Something has happened after which another fetch is right."""
+        for issuer in self.issuers.values():
+            issuer.excuse(lossy=lossy)
+
+    async def request(self, number: int, secret: str) -> Token | RequestError:
+        one = self.members[number]
+        task = asyncio.ensure_future(one.manager.get(one.slot(Credential(self.issuers[secret], number))))
+        for _ in range(150):
+            await settle(5)
+            if task.done():
+                break
+            await self.clock.elapse(0.1)
+        assert task.done(), "a request waited for more than 15 s"
+        try:
+            return await task
+        except RequestError as error:
+            return error
+
+    @rule(number=instances, secret=secrets)
+    def get(self, number: int, secret: str) -> None:
+        began = self.clock.monotonic()
+        answer = self.loop.run_until_complete(self.request(number, secret))
+        assert self.clock.monotonic() - began < 13, "a request waited too long"
+        if isinstance(answer, Token):
+            assert answer.value.startswith(f"{secret}-"), "another credential's token"
+            assert self.clock.monotonic() < self.issuers[secret].ends[answer.value], "an expired token"
+            assert answer.value not in self.members[number].rejected
+            self.held = [*self.held[-20:], (number, answer)]
+
+    @rule(rounds=st.integers(2, 12), pause=st.sampled_from([0.2, 1.0, 10.0, 60.0, 600.0]))
+    def traffic(self, rounds: int, pause: float) -> None:
+        """All instances want both tokens, again and again."""
+        for _ in range(rounds):
+            for secret in SECRETS:
+                for number in range(INSTANCES):
+                    self.get(number, secret)
+            self.advance(pause)
+
+    @rule(seconds=st.sampled_from([0.3, 1.0, 10.0, 31.0, 300.0, 1800.0, 3600.0, 7200.0]))
+    def advance(self, seconds: float) -> None:
+        self.loop.run_until_complete(self.clock.elapse(seconds))
+
+    @rule(secret=secrets, mode=st.sampled_from(["ok", "ok", "slow", "rejects", "429", "garbage", "hangs"]))
+    def provider(self, secret: str, mode: str) -> None:
+        self.issuers[secret].mode = mode
+
+    @rule(data=st.data())
+    def report(self, data: st.DataObject) -> None:
+        """An API says "invalid" of a token that some request still held."""
+        if self.held:
+            number, token = data.draw(st.sampled_from(self.held))
+            self.excuse()
+            self.loop.run_until_complete(self.members[number].coherence.invalidate(token))
+
+    @rule(number=instances)
+    def crash(self, number: int) -> None:
+        """A process dies in the middle of whatever it does, and another is started in its place."""
+        dead = self.members[number]
+        dead.store.cut = True  # type: ignore[union-attr]
+        self.loop.run_until_complete(dead.manager.stop())
+        self.excuse()
+        for issuer in self.issuers.values():
+            issuer.failures.pop(number, None)
+        self.versions = {key: version for key, version in self.versions.items() if key[0] != number}
+        self.held = [(owner, token) for owner, token in self.held if owner != number]
+        self.members[number] = self.start(number)
+
+    @rule(number=instances, seconds=st.sampled_from([-7200.0, -60.0, 60.0, 7200.0]))
+    def clock_steps(self, number: int, seconds: float) -> None:
+        """The wall clock of one machine is set."""
+        clock: Any = self.members[number].clock
+        clock.wall += seconds
+        self.excuse()
+
+    @rule(up=st.booleans())
+    def redis_goes_or_comes(self, up: bool) -> None:  # noqa: FBT001  drawn by hypothesis
+        if self.redis.up != up:
+            self.excuse(lossy=True)
+        self.redis.up = up
+        self.offer()
+
+    @rule(number=instances, cut=st.booleans())
+    def one_instance_is_cut_off(self, number: int, cut: bool) -> None:  # noqa: FBT001  drawn by hypothesis
+        self.excuse(lossy=True)
+        self.members[number].store.cut = cut  # type: ignore[union-attr]
+        self.offer()
+
+    def offer(self) -> None:
+        """Do what housekeeping does once a second: whoever reaches Redis again offers what it has."""
+        for number in range(INSTANCES):
+            self.housekeeping(number)
+
+    @rule()
+    def flushall(self) -> None:
+        self.excuse(lossy=True)
+        self.redis.flush()
+
+    @rule(number=instances)
+    def housekeeping(self, number: int) -> None:
+        self.loop.run_until_complete(self.members[number].housekeep())
+
+    @invariant()
+    def versions_do_not_go_back(self) -> None:
+        for number, one in enumerate(self.members):
+            for slot in one.slots:
+                assert isinstance(slot.provider, Credential)
+                if slot.now is not None:
+                    key = (number, slot.provider.secret)
+                    assert self.versions.get(key, 0) <= slot.now.version
+                    self.versions[key] = slot.now.version
+
+    @invariant()
+    def nothing_is_handed_out_that_has_ended(self) -> None:
+        for one in self.members:
+            for slot in one.slots:
+                token = one.manager.fresh(slot)
+                assert isinstance(slot.provider, Credential)
+                if token is not None:
+                    assert self.clock.monotonic() < slot.provider.issuer.ends[token.value]
+        self.loop.run_until_complete(settle(5))
+
+    @invariant()
+    def the_provider_is_asked_as_rarely_as_promised(self) -> None:
+        assert [] == [fault for issuer in self.issuers.values() for fault in issuer.faults]
+
+    @invariant()
+    def memory_is_bounded(self) -> None:
+        for one in self.members:
+            assert len(one.slots) <= 8
+            assert len(one.rejected) <= 8
+
+    @invariant()
+    def nothing_is_reported_by_the_loop(self) -> None:
+        assert [] == self.reports
+
+    def teardown(self) -> None:
+        for one in self.members:
+            self.loop.run_until_complete(one.manager.stop())
+        self.loop.run_until_complete(settle())
+        assert set() == asyncio.all_tasks(self.loop)
+        self.loop.close()
+        logging.getLogger("tokenmw").setLevel(logging.NOTSET)
+
+
+TestTokenLife = TokenLife.TestCase
+TestTokenLife.settings = settings(
+    max_examples=200,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)

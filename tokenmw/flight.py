@@ -1,0 +1,163 @@
+"""One task that many wait for.
+
+The task belongs to whoever owns the :class:`Flights`, not to a request: it runs to its end whoever leaves, and only
+`close` cancels it. Each waiter has a future of its own in a set, and one callback of the task wakes them all.
+
+`asyncio.shield` is not used: each shield adds a callback to the task and takes it off again with a scan of all of
+them, so 20 000 cancelled waiters block the loop for seconds. Leaving a set costs the same however many are in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Hashable
+
+    from tokenmw.clock import Clock
+
+__all__ = ["Flight", "FlightCancelled", "Flights", "TooManyFlights"]
+
+T = TypeVar("T")
+
+
+class TooManyFlights(Exception):
+    """Raised when a flight would be one more than the bound allows."""
+
+
+class FlightCancelled(Exception):
+    """Raised instead of `CancelledError`, which would look as if the waiter itself had been cancelled."""
+
+
+class Flight(Generic[T]):
+    """One task under way, and those who wait for it.
+
+    Attributes:
+        started: When it began, by the monotonic clock.
+    """
+
+    __slots__ = ("_bell", "_clock", "_loop", "_task", "_waiters", "started")
+
+    def __init__(self, work: Coroutine[Any, Any, T], *, clock: Clock, patience: float | None = None) -> None:
+        self.started = clock.monotonic()
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._waiters: set[asyncio.Future[None]] = set()
+        # An empty context: what the first request put into context variables is not the others' business.
+        self._task = self._loop.create_task(work, context=contextvars.Context())
+        # One for all waiters: a timer for each would cost more than the waiting.
+        self._bell = None if patience is None else self._loop.create_task(self._ring_for_all(patience))
+
+    async def wait(self, seconds: float | None = None, *, clock: Clock | None = None) -> bool:
+        """Wait until the task has ended, for so many seconds at most. Return whether it has ended.
+
+        A cancelled waiter takes only itself out. The seconds are those of the flight's clock, or of `clock`.
+        """
+        if self._task.done():
+            return True
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.add(waiter)
+        timer: asyncio.Task[None] | None = None
+        if seconds is not None:
+            timer = self._loop.create_task(_ring(clock or self._clock, seconds, waiter))
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+            if timer is not None:
+                timer.cancel()
+        return self._task.done()
+
+    def result(self) -> T:
+        """Return what the task returned, or raise what it raised. Only after `wait` said that it has ended.
+
+        All who call it are raised the same exception object: whoever hands it on makes one of his own.
+
+        Raises:
+            FlightCancelled: The owner was closed.
+        """
+        if self._task.cancelled():
+            raise FlightCancelled
+        return self._task.result()
+
+    async def _ring_for_all(self, patience: float) -> None:
+        await self._clock.sleep(patience)
+        self._wake()
+
+    def _land(self) -> None:
+        if self._bell is not None:
+            self._bell.cancel()
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+
+async def _ring(clock: Clock, seconds: float, waiter: asyncio.Future[None]) -> None:
+    await clock.sleep(max(0.0, seconds))
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class Flights(Generic[T]):
+    """The flights under way, one for each key and `limit` in all.
+
+    After `patience` seconds those who wait are woken, although the flight goes on for whoever comes later.
+    """
+
+    __slots__ = ("_clock", "_flights", "_limit", "_patience")
+
+    def __init__(self, limit: int, *, clock: Clock, patience: float | None = None) -> None:
+        self._limit = limit
+        self._patience = patience
+        self._clock = clock
+        self._flights: dict[Hashable, Flight[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._flights
+
+    def get(self, key: Hashable) -> Flight[T] | None:
+        """Return the flight that is under way for a key."""
+        return self._flights.get(key)
+
+    def join(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> Flight[T]:
+        """Return the flight for a key, begun now if there is none.
+
+        Raises:
+            TooManyFlights: There is none, and `limit` others are under way, or the flights are closed.
+        """
+        flight = self._flights.get(key)
+        if flight is not None:
+            return flight
+        if len(self._flights) >= self._limit:
+            raise TooManyFlights
+        flight = Flight(work(), clock=self._clock, patience=self._patience)
+        self._flights[key] = flight
+
+        def land(task: asyncio.Task[T]) -> None:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            if not task.cancelled():
+                task.exception()  # looked at, so that the loop never reports it as not retrieved
+            flight._land()
+
+        flight._task.add_done_callback(land)
+        return flight
+
+    async def close(self) -> None:
+        """Cancel all flights and wait for their ends. No other begins any more."""
+        self._limit = 0
+        flights = list(self._flights.values())
+        tasks = {task for flight in flights for task in (flight._task, flight._bell) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

@@ -1,0 +1,118 @@
+"""One server that takes writes, as one instance sees it: its guard, and the probe that finds it back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from tokenmw.shared.guard import Guard, Seats, SharedUnavailable
+from tokenmw.shared.scripts import run_script
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tokenmw.clock import Clock
+    from tokenmw.limits import Limits
+    from tokenmw.observe.throttle import ThrottledLog
+    from tokenmw.shared.client import AnyClient
+
+__all__ = ["Primary"]
+
+_PROBE: Final = b":probe"
+
+
+class Primary:
+    """One server. While its breaker is open, a background task probes with a script that writes.
+
+    Attributes:
+        key: The key that was used last of those which it has; the probe's key lies in the same slot.
+        ahead: Seconds by which its clock is ahead of this event loop's, at most; None if that is not known.
+        on_lost: Called with a word when its breaker opens.
+        on_back: Called when a probe has closed it.
+        look_again: Awaited after a failed probe: a cluster may have given the slot to another server meanwhile.
+    """
+
+    def __init__(
+        self,
+        client: AnyClient,
+        *,
+        key: bytes,
+        limits: Limits,
+        clock: Clock,
+        seats: Seats,
+        log: ThrottledLog,
+        look_again: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._client = client
+        self._limits = limits
+        self._clock = clock
+        self._log = log
+        self._look_again = look_again
+        self._prober: asyncio.Task[None] | None = None
+        self._closed = False
+        self.key = key
+        self.ahead: float | None = None
+        self.guard = Guard(limits=limits, clock=clock, seats=seats)
+        self.guard.on_open = self._lost
+        self.guard.on_failure = self._failed
+        self.guard.on_recovery = self._recovered
+        self.on_lost: Callable[[str], None] = lambda _word: None
+        self.on_back: Callable[[], None] = lambda: None
+
+    async def probe(self) -> None:
+        """Write to it.
+
+        Raises:
+            SharedUnavailable: It takes no writes, or not in a command's time.
+        """
+        # `…{slot}:kind` and `…{slot}:probe` are in one slot.
+        key = self.key.rpartition(b":")[0] + _PROBE
+
+        def write() -> Awaitable[Any]:
+            return run_script(self._client, "probe", (key,), ())
+
+        # Nobody waits for a probe, so it may take as long as connecting takes, which a ready client of the user's does
+        # within the command. But only a server that answers in a command's time is one that is back.
+        await self.guard.attempt(write, seconds=self._limits.connect_seconds, writes=True)
+        await self.guard.attempt(write, writes=True)
+
+    async def close(self) -> None:
+        """Stop probing."""
+        self._closed = True
+        if self._prober is not None:
+            prober = self._prober
+            prober.cancel()
+            await asyncio.wait([prober])
+
+    def _failed(self, word: str) -> None:
+        self._log.problem("redis", "Redis cannot be used (%s); requests go on without it.", word)
+
+    def _recovered(self) -> None:
+        self._log.over("redis", "Redis answers again.")
+
+    def _lost(self, word: str) -> None:
+        self.on_lost(word)
+        if self._prober is None and not self._closed:
+            self._prober = asyncio.get_running_loop().create_task(self._until_back(), name="tokenmw probe of Redis")
+
+    async def _until_back(self) -> None:
+        while not await self._is_back():
+            if self._closed:
+                return  # a user's client can lose the cancellation, as redis-py does on Python 3.11
+        # Before anything can open the breaker again, so that there is a next prober then.
+        self._prober = None
+        self.guard.breaker.close()
+        self.on_back()
+
+    async def _is_back(self) -> bool:
+        await self._clock.sleep(self.guard.breaker.next_pause())
+        try:
+            await self.probe()
+        except SharedUnavailable:
+            if self._look_again is not None:
+                await self._look_again()
+            return False
+        except Exception as error:  # noqa: BLE001  a prober that ends would leave Redis unused for ever
+            self._log.problem("redis-probe", "The probe of Redis raised %s.", type(error).__name__)
+            return False
+        return True

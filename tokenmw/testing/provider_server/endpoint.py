@@ -1,0 +1,142 @@
+"""What all endpoints of the test server have in common: counting, faults, and tokens."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tokenmw.testing.provider_server.fault import ConnectionClosedError, Fault, Script
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from tokenmw.testing.provider_server.server import ProviderServer
+
+__all__ = ["ABORT", "Endpoint", "TokenEndpoint", "json_fields", "json_response"]
+
+ABORT = "tokenmw.abort"
+"""The name in the connection's state of the function that closes the connection."""
+
+
+class Endpoint:
+    """An ASGI application for one path. A subclass gives `name`, `path`, `methods`, `caller` and `answer`.
+
+    Attributes:
+        name: How `ProviderServer.calls` counts it.
+        script: What goes wrong, and when.
+    """
+
+    name: ClassVar[str]
+    path: ClassVar[str]
+    methods: ClassVar[tuple[str, ...]] = ("POST",)
+
+    def __init__(self, server: ProviderServer) -> None:
+        self.script = Script()
+        self.server = server
+
+    async def caller(self, request: Request) -> str:  # noqa: ARG002  some endpoints cannot tell
+        """Return the client that a request says it comes from, or "". It is counted under that name too."""
+        return ""
+
+    async def answer(self, request: Request, fault: Fault) -> Response:
+        """Answer as the real one would, with `fault.change` applied to what went well."""
+        raise NotImplementedError
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count the call, misbehave as the script says, and answer."""
+        request = Request(scope, receive)
+        await request.body()
+        fault = self.script.take()
+        self.server.calls[self.name] += 1
+        caller = await self.caller(request)
+        if caller:
+            self.server.calls[self.name, caller] += 1
+        try:
+            await self._misbehave(fault)
+            response = fault.response() if fault.answers else await self.answer(request, fault)
+            if not fault.answers:
+                response.headers.update(fault.headers)
+        except ConnectionClosedError:
+            await _close(scope, receive)
+            return
+        await response(scope, receive, send)
+
+    async def _misbehave(self, fault: Fault) -> None:
+        if fault.hang is not None:
+            await self.server.hold(fault.hang)
+        delay = self.server.delay + fault.delay
+        if delay > 0:
+            await self.server.closing.wait(delay)
+        if fault.close or self.server.closing.is_set():
+            raise ConnectionClosedError
+
+
+class TokenEndpoint(Endpoint):
+    """An endpoint that issues tokens.
+
+    Attributes:
+        life: Seconds that a token lives.
+        renewal_window: Seconds before expiry from which another token is issued; before that, the same one
+            comes again with its remaining life. None: another one each time; 0: never before expiry.
+        issuer: What stands in front of each token. Endpoints with one issuer give a client one token; by default
+            it is the endpoint's name.
+    """
+
+    issuer: ClassVar[str] = ""
+
+    def __init__(self, server: ProviderServer, *, life: float, renewal_window: float | None = None) -> None:
+        super().__init__(server)
+        self.life = life
+        self.renewal_window = renewal_window
+
+    def grant(self, client: str, *, scope: str = "") -> tuple[str, float]:
+        """Return a token for a client, and the seconds that it still lives."""
+        issued, issuer = self.server.issued, self.issuer or self.name
+        if self.renewal_window is not None:
+            token = issued.current(issuer, client, scope=scope)
+            if token is not None and issued.remaining(token) > self.renewal_window:
+                return token.value, _whole(issued.remaining(token))
+        return issued.issue(issuer, client, scope=scope, life=self.life).value, _whole(self.life)
+
+
+def _whole(seconds: float) -> float:
+    # Real servers give whole seconds; lives so short that this would matter exist in tests only.
+    return int(seconds) if seconds > 60 else seconds
+
+
+async def json_fields(request: Request, *, named: bool = True) -> dict[str, Any]:
+    """Return the JSON object that a request has as its body; empty if it has none.
+
+    Args:
+        request: The request.
+        named: Whether it must call it JSON; not all platforms look at that.
+    """
+    if named and request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        return {}
+    try:
+        fields: Any = await request.json()
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", fields) if isinstance(fields, dict) else {}
+
+
+def json_response(content: Any, status: int = 200, **headers: str) -> Response:
+    """Make a JSON answer that no cache keeps (RFC 6749 §5.1). NaN is written as Python writes it."""
+    lines = {
+        "Cache-Control": "no-store",
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
+    return Response(json.dumps(content), status, headers=lines, media_type="application/json")
+
+
+async def _close(scope: Scope, receive: Receive) -> None:
+    abort = scope.get("state", {}).get(ABORT)
+    if abort is None:
+        # In process: the transport turns it into the client's own error.
+        raise ConnectionClosedError
+    abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass

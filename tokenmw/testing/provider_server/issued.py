@@ -1,0 +1,90 @@
+"""The tokens that the test server has issued, and whether they are still good."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from tokenmw.clock import Clock
+
+__all__ = ["IssuedToken", "IssuedTokens"]
+
+
+@dataclass
+class IssuedToken:
+    """One token that was handed out.
+
+    Attributes:
+        value: The token.
+        endpoint: The endpoint that issued it, such as `"oauth2"`.
+        client: The client that it was issued to.
+        scope: What was asked for.
+        expires_at: When it expires, by the monotonic clock, in seconds.
+        revoked: Whether it was withdrawn before.
+    """
+
+    value: str
+    endpoint: str
+    client: str
+    scope: str
+    expires_at: float
+    revoked: bool = False
+
+
+@final
+class IssuedTokens:
+    """All issued tokens. No value is ever given twice to different grants."""
+
+    def __init__(self, *, clock: Clock) -> None:
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._tokens: dict[str, IssuedToken] = {}
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def issue(self, endpoint: str, client: str, *, scope: str = "", life: float) -> IssuedToken:
+        """Issue a new token that lives so many seconds."""
+        value = f"{endpoint}-{next(self._numbers)}-{secrets.token_urlsafe(12)}"
+        token = IssuedToken(value, endpoint, client, scope, self._clock.monotonic() + life)
+        self._tokens[value] = token
+        return token
+
+    def current(self, endpoint: str, client: str, *, scope: str = "") -> IssuedToken | None:
+        """Return the newest token of a client that is still good."""
+        for token in reversed(self._tokens.values()):
+            if (token.endpoint, token.client, token.scope) == (endpoint, client, scope) and self.is_good(token):
+                return token
+        return None
+
+    def find(self, value: str) -> IssuedToken | None:
+        """Return what is known about a token."""
+        return self._tokens.get(value)
+
+    def remaining(self, token: IssuedToken) -> float:
+        """Return the seconds of life that are left."""
+        return token.expires_at - self._clock.monotonic()
+
+    def is_good(self, token: IssuedToken) -> bool:
+        """Return whether an API would take it now."""
+        return not token.revoked and self.remaining(token) > 0
+
+    def extend(self, token: IssuedToken, *, life: float) -> None:
+        """Let a token live so many seconds from now on, as some servers do when it is asked for again."""
+        token.expires_at = self._clock.monotonic() + life
+
+    def revoke(self, value: str) -> None:
+        """Withdraw a token before it expires.
+
+        Raises:
+            KeyError: It was never issued.
+        """
+        self._tokens[value].revoked = True
+
+    def revoke_all(self) -> None:
+        """Withdraw every token issued so far."""
+        for token in self._tokens.values():
+            token.revoked = True

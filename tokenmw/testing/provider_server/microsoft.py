@@ -1,0 +1,174 @@
+"""Microsoft's login, its machines' identity endpoint, and the Bot Connector."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from tokenmw.testing.provider_server.endpoint import Endpoint, TokenEndpoint, json_response
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from tokenmw.testing.provider_server.fault import Fault
+    from tokenmw.testing.provider_server.server import ProviderServer
+
+__all__ = ["BotConnector", "EntraTokens", "ManagedIdentityTokens"]
+
+_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_LONG = 7200.0  # seconds; from this life on, the answer says when to refresh
+
+
+class EntraTokens(TokenEndpoint):
+    """`POST /{tenant}/oauth2/v2.0/token`, for Entra and for bots: another token each time.
+
+    Attributes:
+        tenants: The known tenants, in lower case; None: any but `common` and its like.
+    """
+
+    name = "entra"
+    path = "/{tenant}/oauth2/v2.0/token"
+
+    def __init__(self, server: ProviderServer, *, life: float) -> None:
+        super().__init__(server, life=life)
+        self.tenants: set[str] | None = None
+        self._assertions: set[str] = set()
+
+    async def caller(self, request: Request) -> str:
+        """Return the app's id."""
+        return (await _form(request)).get("client_id", "")
+
+    async def answer(self, request: Request, fault: Fault) -> Response:
+        """Grant a token, or say what is wrong with the request, with a number."""
+        form, tenant = await _form(request), str(request.path_params["tenant"]).lower()
+        refusal = self._refusal(form, tenant)
+        if refusal is not None:
+            return refusal
+        value, life = self.grant(form["client_id"], scope=f"{tenant} {form['scope']}")
+        content: dict[str, Any] = {"token_type": "Bearer", "expires_in": life, "ext_expires_in": life}
+        if life >= _LONG:
+            content["refresh_in"] = int(life // 2)
+        return json_response(fault.change({**content, "access_token": value}))
+
+    def _refusal(self, form: dict[str, str], tenant: str) -> Response | None:
+        client, scope = form.get("client_id", ""), form.get("scope", "")
+        if form.get("grant_type") != "client_credentials":
+            return _error(400, "unsupported_grant_type", 70003)
+        if tenant in {"common", "organizations", "consumers"}:
+            return _error(400, "invalid_request", 50059)
+        if self.tenants is not None and tenant not in self.tenants:
+            return _error(400, "invalid_request", 90002)
+        if len(scope.split()) != 1 or not scope.endswith("/.default"):
+            return _error(400, "invalid_scope", 1002012)
+        if not self.server.knows(client, None):
+            return _error(400, "unauthorized_client", 700016)
+        return self._proof_refusal(client, form)
+
+    def _proof_refusal(self, client: str, form: dict[str, str]) -> Response | None:
+        assertion = form.get("client_assertion")
+        if assertion is not None:
+            if form.get("client_assertion_type") != _ASSERTION_TYPE or assertion in self._assertions:
+                return _error(401, "invalid_client", 700027)
+            self._assertions.add(assertion)
+            return None
+        if "client_secret" not in form:
+            return _error(401, "invalid_client", 7000218)
+        return None if self.server.knows(client, form["client_secret"]) else _error(401, "invalid_client", 7000215)
+
+
+class ManagedIdentityTokens(TokenEndpoint):
+    """`GET /metadata/identity/oauth2/token`: numbers come as text, and the same token comes again.
+
+    Attributes:
+        header: The `X-IDENTITY-HEADER` of App Service, whose answers have `expires_on` only; None: IMDS.
+    """
+
+    name = "managed_identity"
+    path = "/metadata/identity/oauth2/token"
+    methods = ("GET",)
+
+    def __init__(self, server: ProviderServer, *, life: float) -> None:
+        super().__init__(server, life=life, renewal_window=life / 2)
+        self.header: str | None = None
+
+    async def caller(self, request: Request) -> str:
+        """Return the user-assigned identity, if it is one."""
+        return request.query_params.get("client_id", "")
+
+    async def answer(self, request: Request, fault: Fault) -> Response:
+        """Grant a token to whoever can show that no browser was tricked into the request."""
+        query = request.query_params
+        version = "2018-02-01" if self.header is None else "2019-08-01"
+        proven = request.headers.get("metadata" if self.header is None else "x-identity-header") == (
+            self.header or "true"
+        )
+        if not proven or query.get("api-version") != version or not query.get("resource"):
+            return _identity_error("invalid_request")
+        client = query.get("client_id", "")
+        if client and not self.server.knows(client, None):
+            return _identity_error("invalid_request")
+        value, life = self.grant(client, scope=query["resource"])
+        now = datetime.now(UTC)
+        content = {
+            "access_token": value,
+            "expires_on": str(int(now.timestamp() + life)),
+            "resource": query["resource"],
+            "token_type": "Bearer",
+            **({"expires_in": str(int(life)), "not_before": str(int(now.timestamp()))} if self.header is None else {}),
+        }
+        return json_response(fault.change(content), Date=now.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+
+
+class BotConnector(Endpoint):
+    """`POST /v3/conversations/{id}/activities`, as the host of a `serviceUrl` has it. Teams puts a region in front.
+
+    Attributes:
+        activities: What was sent: the app's id, the conversation, and the activity.
+    """
+
+    name = "bot_connector"
+    path = "/v3/conversations/{conversation}/activities"
+
+    def __init__(self, server: ProviderServer) -> None:
+        super().__init__(server)
+        self.activities: list[tuple[str, str, dict[str, Any]]] = []
+
+    async def answer(self, request: Request, fault: Fault) -> Response:
+        """Take an activity from an app whose token is good, and is a bot's."""
+        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        token = self.server.issued.find(value)
+        if scheme != "Bearer" or token is None or not self.server.issued.is_good(token):
+            return json_response({"message": "Authorization has been denied for this request."}, 401)
+        if "api.botframework." not in token.scope:
+            return json_response({"error": {"code": "BotNotRegistered", "message": "Not a bot's token."}}, 403)
+        self.activities.append((token.client, request.path_params["conversation"], await request.json()))
+        return json_response(fault.change({"id": f"1:{secrets.token_urlsafe(8)}"}), 201)
+
+
+async def _form(request: Request) -> dict[str, str]:
+    return dict(parse_qsl((await request.body()).decode("latin-1"), keep_blank_values=True))
+
+
+def _error(status: int, error: str, code: int) -> Response:
+    trace, correlation = str(uuid.uuid4()), str(uuid.uuid4())
+    at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    content = {
+        "error": error,
+        "error_description": (
+            f"AADSTS{code}: {error} (test server). Trace ID: {trace} Correlation ID: {correlation} Timestamp: {at}"
+        ),
+        "error_codes": [code],
+        "timestamp": at,
+        "trace_id": trace,
+        "correlation_id": correlation,
+        "error_uri": f"https://login.microsoftonline.com/error?code={code}",
+    }
+    return json_response(content, status)
+
+
+def _identity_error(code: str) -> Response:
+    return json_response({"error": code, "error_description": "Identity not found"}, 400)

@@ -1,0 +1,91 @@
+"""An OAuth 2.0 token endpoint that takes client credentials (RFC 6749 §4.4)."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote_plus
+
+from tokenmw.testing.provider_server.endpoint import TokenEndpoint, json_response
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from tokenmw.testing.provider_server.fault import Fault
+    from tokenmw.testing.provider_server.server import ProviderServer
+
+__all__ = ["OAuth2Endpoint"]
+
+_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+class OAuth2Endpoint(TokenEndpoint):
+    """`POST /oauth2/token`, as strict as real ones.
+
+    Assertions (RFC 7523 §2.2) are not verified, but each is taken once only: real servers keep the `jti`.
+
+    Attributes:
+        decodes_basic: Whether it form-decodes id and secret of the `Authorization` header (RFC 6749 §2.3.1).
+            Many real servers do not.
+    """
+
+    name = "oauth2"
+    path = "/oauth2/token"
+
+    def __init__(self, server: ProviderServer, *, life: float, renewal_window: float | None = None) -> None:
+        super().__init__(server, life=life, renewal_window=renewal_window)
+        self.decodes_basic = True
+        self._assertions: set[str] = set()
+
+    async def caller(self, request: Request) -> str:
+        """Return the client id that a request names."""
+        basic = self._basic(request)
+        form = dict(parse_qsl((await request.body()).decode("latin-1")))
+        return (basic or (form.get("client_id", ""),))[0]
+
+    async def answer(self, request: Request, fault: Fault) -> Response:
+        """Grant a token, or say what is wrong with the request (RFC 6749 §5)."""
+        if request.headers.get("content-type", "").partition(";")[0] != "application/x-www-form-urlencoded":
+            return _error("invalid_request")
+        pairs = parse_qsl((await request.body()).decode("latin-1"), keep_blank_values=True)
+        form = dict(pairs)
+        basic = self._basic(request)
+        methods = (basic is not None) + ("client_secret" in form) + ("client_assertion" in form)
+        if len(form) != len(pairs) or methods > 1:
+            return _error("invalid_request")
+        client = basic[0] if basic else form.get("client_id", "")
+        if not self._is_client(client, basic=basic, form=form):
+            challenge = {"WWW_Authenticate": 'Basic realm="oauth2"'} if basic else {}
+            return json_response({"error": "invalid_client"}, 401 if basic else 400, **challenge)
+        if "grant_type" not in form:
+            return _error("invalid_request")
+        if form["grant_type"] != "client_credentials":
+            return _error("unsupported_grant_type")
+        scope = form.get("scope", "")
+        value, life = self.grant(client, scope=scope)
+        content = {"access_token": value, "token_type": "Bearer", "expires_in": life}
+        return json_response(fault.change(content | ({"scope": scope} if scope else {})))
+
+    def _basic(self, request: Request) -> tuple[str, str] | None:
+        scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            client, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
+        except ValueError:  # no ASCII, no base64, or no UTF-8 in it
+            return ("", "")
+        return (unquote_plus(client), unquote_plus(secret)) if self.decodes_basic else (client, secret)
+
+    def _is_client(self, client: str, *, basic: tuple[str, str] | None, form: dict[str, str]) -> bool:
+        assertion = form.get("client_assertion")
+        if assertion is None:
+            return self.server.knows(client, basic[1] if basic else form.get("client_secret", ""))
+        if assertion in self._assertions or form.get("client_assertion_type") != _ASSERTION_TYPE:
+            return False
+        self._assertions.add(assertion)
+        return self.server.knows(client, None)
+
+
+def _error(code: str) -> Response:
+    return json_response({"error": code, "error_description": f"{code} (test server)"}, 400)

@@ -1,0 +1,186 @@
+"""A token server for tests: the endpoints of real providers, with faults on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from tokenmw.clock import SYSTEM_CLOCK, Clock
+from tokenmw.testing.provider_server.bearer_api import BearerAPI
+from tokenmw.testing.provider_server.dingtalk import DingTalkAPI, DingTalkCorpTokens, DingTalkTokens
+from tokenmw.testing.provider_server.dingtalk_legacy import DingTalkLegacyAPI, DingTalkLegacyTokens
+from tokenmw.testing.provider_server.fault import ConnectionClosedError, Hang
+from tokenmw.testing.provider_server.feishu import FeishuAPI, FeishuAppTokens, FeishuTenantTokens
+from tokenmw.testing.provider_server.feishu_store import (
+    FeishuStoreAppTokens,
+    FeishuStoreTenantTokens,
+    FeishuTicketRequests,
+)
+from tokenmw.testing.provider_server.issued import IssuedTokens
+from tokenmw.testing.provider_server.latch import Latch
+from tokenmw.testing.provider_server.microsoft import BotConnector, EntraTokens, ManagedIdentityTokens
+from tokenmw.testing.provider_server.oauth2 import OAuth2Endpoint
+from tokenmw.testing.provider_server.running import running_app
+from tokenmw.testing.provider_server.wecom import WeComAPI, WeComTokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping
+
+    from starlette.types import Receive, Scope, Send
+
+    from tokenmw.testing.provider_server.endpoint import Endpoint
+    from tokenmw.values import Token
+
+__all__ = ["ProviderServer"]
+
+
+class ProviderServer:
+    """A token endpoint, and an API that takes its tokens, for tests without a network.
+
+    In the same process, through a client's transport::
+
+        server = ProviderServer()
+        async with httpx.AsyncClient(transport=server.transport()) as http: ...
+        assert 1 == server.calls["oauth2"]
+
+    Over real HTTP, from a thread of its own::
+
+        with server.running() as base_url:
+            crm = ClientCredentials(token_url=f"{base_url}/oauth2/token", client_id="crm", client_secret="…")
+
+    With faults::
+
+        server.oauth2.script.then(Fault(status=503, headers={"Retry-After": "2"}), Fault(close=True))
+        server.revoke(token)
+
+    Args:
+        clients: The known clients and their secrets; None: any client with any secret.
+        token_life: Seconds that a token lives.
+        renewal_window: Seconds before expiry from which another token is issued; before that, the same one
+            comes again. None: another one each time; 0: never before expiry.
+        delay: Seconds, real ones, that each answer takes.
+        clock: By which tokens expire.
+        endpoints: More endpoints, each a function of this server that makes one; see `Endpoint`.
+
+    Attributes:
+        calls: How often each endpoint was called, by its name (`calls["oauth2"]`) and for each client
+            (`calls["oauth2", "crm"]`).
+        issued: All tokens that were handed out.
+        oauth2: `POST /oauth2/token`.
+        api: `/api/…`.
+        feishu_tenant, feishu_app: Feishu's token endpoints, which give a client one token.
+        feishu_ticket, feishu_store_app, feishu_store_tenant: Those of store apps.
+        feishu_api: `/open-apis/…`.
+        wecom: `GET /cgi-bin/gettoken`.
+        wecom_api: `/cgi-bin/…`.
+        dingtalk, dingtalk_corp: `POST /v1.0/oauth2/accessToken` and `POST /v1.0/oauth2/{corp}/token`.
+        dingtalk_api: `/v1.0/…`.
+        dingtalk_legacy: `GET /gettoken`.
+        dingtalk_legacy_api: `/topapi/…`.
+        entra: `POST /{tenant}/oauth2/v2.0/token`, for Entra and for bots.
+        managed_identity: `GET /metadata/identity/oauth2/token`.
+        bot_connector: `POST /v3/conversations/{id}/activities`.
+        app: The whole as a Starlette application.
+    """
+
+    def __init__(
+        self,
+        *,
+        clients: Mapping[str, str] | None = None,
+        token_life: float = 3600.0,
+        renewal_window: float | None = None,
+        delay: float = 0.0,
+        clock: Clock = SYSTEM_CLOCK,
+        endpoints: Iterable[Callable[[ProviderServer], Endpoint]] = (),
+    ) -> None:
+        self.clients = None if clients is None else dict(clients)
+        self.delay = delay
+        self.calls: Counter[str | tuple[str, str]] = Counter()
+        self.issued = IssuedTokens(clock=clock)
+        self.closing = Latch()
+        self._hanging: set[Hang] = set()
+        self.oauth2 = OAuth2Endpoint(self, life=token_life, renewal_window=renewal_window)
+        self.api = BearerAPI(self)
+        self.feishu_tenant = FeishuTenantTokens(self)
+        self.feishu_app = FeishuAppTokens(self)
+        self.feishu_ticket = FeishuTicketRequests(self)
+        self.feishu_store_app = FeishuStoreAppTokens(self)
+        self.feishu_store_tenant = FeishuStoreTenantTokens(self)
+        self.feishu_api = FeishuAPI(self)
+        self.wecom = WeComTokens(self)
+        self.wecom_api = WeComAPI(self)
+        self.dingtalk = DingTalkTokens(self)
+        self.dingtalk_corp = DingTalkCorpTokens(self)
+        self.dingtalk_api = DingTalkAPI(self)
+        self.dingtalk_legacy = DingTalkLegacyTokens(self)
+        self.dingtalk_legacy_api = DingTalkLegacyAPI(self)
+        self.entra = EntraTokens(self, life=token_life)
+        self.managed_identity = ManagedIdentityTokens(self, life=token_life)
+        self.bot_connector = BotConnector(self)
+        # An API takes every path below its own, so what issues its tokens stands before it.
+        store = (self.feishu_ticket, self.feishu_store_app, self.feishu_store_tenant)
+        feishu = (self.feishu_tenant, self.feishu_app, *store, self.feishu_api)
+        dingtalk = (self.dingtalk, self.dingtalk_corp, self.dingtalk_api)
+        legacy = (self.dingtalk_legacy, self.dingtalk_legacy_api)
+        microsoft = (self.entra, self.managed_identity, self.bot_connector)
+        platforms = (*feishu, self.wecom, self.wecom_api, *dingtalk, *legacy, *microsoft)
+        served = [self.oauth2, self.api, *platforms, *(make(self) for make in endpoints)]
+        self.app = Starlette(routes=[Route(one.path, one, methods=list(one.methods)) for one in served])
+
+    def revoke(self, token: str | Token) -> None:
+        """Withdraw an issued token before it expires, as a provider may at any time.
+
+        Raises:
+            KeyError: This server has not issued it.
+        """
+        self.issued.revoke(token if isinstance(token, str) else token.value)
+
+    def knows(self, client: str, secret: str | None) -> bool:
+        """Return whether a client may have a token; without a secret, whether there is such a client."""
+        if self.clients is None:
+            return bool(client)
+        return client in self.clients and secret in (None, self.clients[client])
+
+    async def hold(self, hang: Hang) -> None:
+        """Hold a caller back until it is released or this server ends. For endpoints."""
+        self._hanging.add(hang)
+        hang.arrived.set()
+        await hang.released.wait()
+        self._hanging.discard(hang)
+
+    def transport(self, library: str = "httpx") -> Any:
+        """Make a transport for a client of `httpx` or `httpx2` that calls this server without a socket.
+
+        A closed connection is a `RemoteProtocolError` of the library, as on a real one.
+        """
+        client_library: Any = importlib.import_module(library)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await self.app(scope, receive, send)
+            except ConnectionClosedError:
+                raise client_library.RemoteProtocolError("Server disconnected.") from None
+
+        return client_library.ASGITransport(app=app)
+
+    @contextlib.contextmanager
+    def running(self) -> Generator[str]:
+        """Serve over real HTTP on a free port of this machine, and give the base URL.
+
+        Raises:
+            ConfigurationError: uvicorn is not installed.
+        """
+        self.closing = Latch()
+        with running_app(self.app) as base_url:
+            try:
+                yield base_url
+            finally:
+                # What still waits here would keep the thread from ending.
+                self.closing.set()
+                for hang in tuple(self._hanging):
+                    hang.release()

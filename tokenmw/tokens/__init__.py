@@ -1,0 +1,1 @@
+"""The life of a token: held, renewed in one flight, shared under a lease, invalidated by comparison."""

@@ -1,0 +1,42 @@
+"""Tokens of other providers, for a provider whose own request needs one: a tenant's needs the app's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenmw.providers.base import Provider
+    from tokenmw.tokens.coherence import Coherence
+    from tokenmw.tokens.manager import TokenManager
+    from tokenmw.tokens.slots import Slots
+    from tokenmw.values import Token
+
+__all__ = ["OtherTokens"]
+
+
+class OtherTokens:
+    """Gets the tokens that `TokenHTTP.token` is asked for, as any request would.
+
+    Each has a slot, a flight and a lease of its own, so one app token serves all tenants. The fetch that waits here
+    is bound by its own `fetch_seconds`; the flight that it waits for goes on if that is not enough.
+    """
+
+    __slots__ = ("_coherence", "_manager", "_slots")
+
+    def __init__(self, manager: TokenManager, *, slots: Slots, coherence: Coherence) -> None:
+        self._manager = manager
+        self._slots = slots
+        self._coherence = coherence
+
+    async def token(self, provider: Provider) -> Token:
+        """Return a valid token of another provider.
+
+        Raises:
+            TokenUnavailable: There is none now.
+            CredentialRejected: That provider refuses its credential.
+        """
+        return await self._manager.get(self._slots.slot(provider, provider.kind))
+
+    async def invalidate(self, token: Token) -> None:
+        """Drop another provider's token that was refused, if it is still the current one."""
+        await self._coherence.invalidate(token)

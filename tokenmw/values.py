@@ -1,0 +1,242 @@
+"""What a provider grants, what a handler gets, and the windows of a token's life as pure functions."""
+
+from __future__ import annotations
+
+import json
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self
+
+from tokenmw.errors import ConfigurationError, TokenUnavailable
+from tokenmw.frames import without_locals
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MAX_LIFE", "MAX_TOKEN_BYTES", "Closed", "Grant", "Opaque", "Token", "Unshown", "Windows", "windows"]
+
+MAX_LIFE: Final = 30 * 86_400.0  # seconds; a longer life is a slip of the provider's or of a unit
+MAX_TOKEN_BYTES: Final = 16 << 10
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Closed:
+    """What has secrets in it or behind it: no pickle looks into it, and it is its own copy, as a function is.
+
+    It has no `__dict__` and is no dataclass on purpose: FastAPI's encoder would walk into one and put a token into a
+    response.
+    """
+
+    __slots__ = ()
+
+    _mend: ClassVar[str] = "Make it where it is used."
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"A {type(self).__name__} is not pickled: it holds secrets. {self._mend}")
+
+
+class Opaque(Closed):
+    """A slotted value that cannot be changed, and that no encoder, pickle or traceback can look into."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, _value: object) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be set: it is a frozen value.")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted: it is a frozen value.")
+
+
+class Unshown(str):
+    """A secret inside of an object: text as any other, but for `repr`, which does not tell it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<not shown>"
+
+
+class Grant(Opaque):
+    """What one token request gave. Made by providers, for example `Grant("t-1", expires_in=7200)`.
+
+    Args:
+        value: The token. Visible ASCII without spaces, as it goes into a header; at most 16 KiB.
+        expires_in: Seconds of life, counted from when the request was sent. More than 30 days is cut to that.
+        token_type: The scheme in front of the token in an `Authorization` header (RFC 6749 §7.1).
+        extra: More of the answer that handlers need, such as `instance_url`; JSON values only.
+
+    Raises:
+        TokenUnavailable: The value is empty, malformed or too long, or the life is not a positive number. The text
+            says which, and never holds the value.
+    """
+
+    __slots__ = ("expires_in", "extra", "token_type", "value")
+
+    value: str
+    expires_in: float
+    token_type: str
+    extra: Mapping[str, Any]
+
+    @without_locals
+    def __init__(
+        self,
+        value: str,
+        *,
+        expires_in: float,
+        token_type: str = "Bearer",
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(value, str) or not value:
+            raise TokenUnavailable("the token is empty or not text")
+        if len(value) > MAX_TOKEN_BYTES:
+            raise TokenUnavailable(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
+        # Anything else would let the provider write further header lines into our callers' requests.
+        if not all("!" <= character <= "~" for character in value):
+            raise TokenUnavailable("the token has spaces, control characters or characters outside ASCII")
+        if isinstance(expires_in, bool) or not isinstance(expires_in, (int, float)):
+            raise TokenUnavailable("the token's life is not a number")
+        if not expires_in > 0:  # NaN as well
+            raise TokenUnavailable("the token has already expired")
+        if not isinstance(token_type, str) or not _is_word(token_type):
+            raise TokenUnavailable("the token's type is not one word")
+        _check_json(extra)
+        put = object.__setattr__
+        put(self, "value", value)
+        put(self, "expires_in", float(min(expires_in, MAX_LIFE)))
+        put(self, "token_type", token_type)
+        put(self, "extra", MappingProxyType(dict(extra)) if extra else _NOTHING)
+
+    def __repr__(self) -> str:
+        # An error reporter may meet one whose __init__ has refused its arguments.
+        return f"<Grant {getattr(self, 'token_type', '?')} of {getattr(self, 'expires_in', 0):.0f} s>"
+
+
+def _check_json(extra: Mapping[str, Any] | None) -> None:
+    # Here, so that a slip is told without Redis, too.
+    try:
+        json.dumps(None if extra is None else dict(extra), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise TokenUnavailable("the grant's extra holds something that is no JSON value") from None
+
+
+def _is_word(text: str) -> bool:
+    return text.isascii() and text.replace("-", "").replace("_", "").isalnum()
+
+
+class Token(Opaque):
+    """A provider's access token, as a handler gets it.
+
+    Attributes:
+        value: The token itself.
+        provider: The name under which it was asked for.
+        expires_at: Seconds since 1970 (UTC) at which the provider stops taking it.
+        token_type: `Bearer` for most.
+        extra: More of the provider's answer, such as `instance_url`. Read-only.
+    """
+
+    _mend = "Resolve it where it is used."
+    __slots__ = ("_origin", "_scheme", "expires_at", "extra", "provider", "token_type", "value")
+
+    value: str
+    provider: str
+    expires_at: float
+    token_type: str
+    extra: Mapping[str, Any]
+    _scheme: str | None
+    _origin: object | None
+
+    def __init__(
+        self,
+        value: str,
+        *,
+        provider: str,
+        expires_at: float,
+        token_type: str = "Bearer",
+        extra: Mapping[str, Any] | None = None,
+        scheme: str | None = "Bearer",
+        origin: object | None = None,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "value", value)
+        del value  # what comes may be no mapping, and reports of errors show the variables of each frame
+        put(self, "provider", provider)
+        put(self, "expires_at", expires_at)
+        put(self, "token_type", token_type)
+        put(
+            self,
+            "extra",
+            extra if isinstance(extra, MappingProxyType) else MappingProxyType(dict(extra or {})),
+        )
+        put(self, "_scheme", scheme)
+        # Which generation of which key it is, so that invalidate() can compare; opaque outside the token manager.
+        put(self, "_origin", origin)
+
+    @property
+    def authorization(self) -> str:
+        """The whole `Authorization` header, `Bearer …`.
+
+        Raises:
+            ConfigurationError: The provider takes its token elsewhere (a query parameter, a header of its own).
+        """
+        if self._scheme is None:
+            raise ConfigurationError(
+                f"{self.provider} does not take its token in the Authorization header: "
+                f"use auth=broker.auth({self.provider!r}), which puts it where it belongs."
+            )
+        return f"{self._scheme} {self.value}"
+
+    def under(self, provider: str) -> Token:
+        """Return the same token under a provider's name: two names may stand for one credential."""
+        if provider == self.provider:
+            return self
+        return Token(
+            self.value,
+            provider=provider,
+            expires_at=self.expires_at,
+            token_type=self.token_type,
+            extra=self.extra,
+            scheme=self._scheme,
+            origin=self._origin,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Token of {self.provider}, expires_at={self.expires_at:.0f}>"
+
+
+class Windows:
+    """The two margins before a token's expiry, in seconds.
+
+    Attributes:
+        refresh: From so long before expiry on, a new one is fetched in the background.
+        stop: From so long before expiry on, the token is not handed out any more.
+    """
+
+    __slots__ = ("refresh", "stop")
+
+    def __init__(self, refresh: float, stop: float) -> None:
+        self.refresh = refresh
+        self.stop = stop
+
+    def __repr__(self) -> str:
+        return f"Windows(refresh={self.refresh:g}, stop={self.stop:g})"
+
+
+def windows(life: float, *, refresh_before: float | None = None, renewal_window: float | None = None) -> Windows:
+    """Return the windows of a token that lives `life` seconds.
+
+    The refresh window is a quarter of the life, at most an hour, and nine tenths of the provider's renewal window
+    (asked earlier, it would only repeat the old token). `refresh_before` replaces the first two, up to half the life.
+
+    >>> windows(7200, renewal_window=60)
+    Windows(refresh=54, stop=10)
+    """
+    refresh = min(life / 4, 3600.0) if refresh_before is None else min(refresh_before, life / 2)
+    if renewal_window is not None:
+        refresh = min(refresh, 0.9 * renewal_window)
+    return Windows(refresh, min(10.0, life / 50, refresh / 4))
