@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.holding import all_told, sessions, tokens
+from tests.faults.line import Line
 from tests.faults.load import SECRET, WARM
 from tests.faults.outages import Outage, Place
 from tests.processes import Workers
-from tests.proxies import Proxy
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
 from tokenmw.testing import ProviderServer
@@ -82,7 +82,6 @@ async def campaign(outages: Iterable[Outage]) -> dict[str, Finding]:
             return await _found(outage, lasting_url)
 
     async with AsyncExitStack() as stack:
-        # One for all: the proxies share this process with it.
         lasting_url = await asyncio.to_thread(stack.enter_context, ProviderServer().running())
         group = await stack.enter_async_context(asyncio.TaskGroup())
         tasks = [group.create_task(one(outage), name=outage.name) for outage in outages]
@@ -95,9 +94,9 @@ async def _found(outage: Outage, lasting_url: str) -> Finding:
     async with AsyncExitStack() as stack:
         server = await asyncio.to_thread(stack.enter_context, RedisServer(*outage.options))
         base_url = await asyncio.to_thread(stack.enter_context, provider.running())
-        proxy = await stack.enter_async_context(Proxy(server.port))
-        place = Place(server, proxy, stack.enter_context(server.connect()))
-        arguments: dict[str, Any] = {"redis": server.url if outage.direct else proxy.url, "base_url": base_url}
+        line = await stack.enter_async_context(Line(server.port))
+        place = Place(server, line, stack.enter_context(server.connect()))
+        arguments: dict[str, Any] = {"redis": server.url if outage.direct else line.url, "base_url": base_url}
         arguments |= {"lasting_url": lasting_url, "limits": {"command_seconds": COMMAND}}
         target = "tests.faults.load:under_load"
         workers = await stack.enter_async_context(Workers(target, processes=2, arguments=arguments))
@@ -179,7 +178,7 @@ async def _settled(workers: Workers) -> list[dict[str, str]]:
 
 def _look(finding: Finding, server: RedisServer, answers: list[dict[str, Any]]) -> None:
     """Take note of what the server holds, and whether it is what the workers have."""
-    if finding.sessions != finding.known:  # some hundred commands, while the proxies of other faults wait
+    if finding.sessions != finding.known:  # some hundred commands
         finding.sessions = sessions(server)
     dropper, other = finding.served = [answer["tokens"] for answer in answers]
     finding.tokens = tokens(server, dropper)

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from tests.proxies import Proxy
+from tests.faults.line import Line
 from tests.resp import RedisServerError, RespConnection
 from tests.servers import RedisServer
 
@@ -23,12 +23,12 @@ class Place:
 
     Attributes:
         server: The server.
-        proxy: The line to it.
+        line: The way to it.
         admin: A connection that was made before the fault.
     """
 
     server: RedisServer
-    proxy: Proxy
+    line: Line
     admin: RespConnection
 
 
@@ -43,7 +43,7 @@ class Outage:
         name: Its row in the README.
         made: Makes it and lifts it.
         state: What `status()` says while it lasts; "either" where that depends on the moment.
-        direct: Whether the workers come without the proxy.
+        direct: Whether the workers come without the line.
         options: More options of the server.
         stall: Seconds for which the workers' own event loop stands still, at every fifth new key.
         heals: Whether all is shared again within the promised time; what Redis evicts waits for its next touch.
@@ -58,19 +58,16 @@ class Outage:
     heals: bool = True
 
 
-def _line(**spoilt: object) -> Made:
+def _line(**spoilt: float) -> Made:
     """Make a fault of the proxy's: attributes that are set and put back."""
 
     @asynccontextmanager
     async def made(place: Place) -> AsyncGenerator[None]:
-        before = {name: getattr(place.proxy, name) for name in spoilt}
-        for name, value in spoilt.items():
-            setattr(place.proxy, name, value)
+        before = await place.line.spoil(**spoilt)
         if "connect_delay" in spoilt:
-            place.proxy.cut()
+            await place.line.cut()
         yield
-        for name, value in before.items():
-            setattr(place.proxy, name, value)
+        await place.line.spoil(**before)
 
     return made
 
@@ -132,10 +129,10 @@ async def _frozen(place: Place) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def _refused(place: Place) -> AsyncGenerator[None]:
-    await place.proxy.refuse()
-    place.proxy.cut()
+    await place.line.refuse()
+    await place.line.cut()
     yield
-    await place.proxy.listen()
+    await place.line.listen()
 
 
 @asynccontextmanager

@@ -63,6 +63,32 @@ async def test_what_is_found_in_the_turn_of_the_timer_counts() -> None:
     assert [] == halves
 
 
+async def test_what_could_not_go_on_gets_its_time_back() -> None:
+    """The loop stood still for most of the deadline or for more than all of it; then what is inside still has its time.
+
+    Each of the sleeps takes a third of the deadline, on a loop that runs.
+    """
+    for stall in (0.25, 0.7):
+        async with Deadline(0.3, on_half=lambda: None):
+            time.sleep(stall)  # noqa: ASYNC251  the fault of the program that this is about
+            await asyncio.sleep(0.1)
+
+
+async def test_it_gets_it_back_once() -> None:
+    """A loop that stands still again and again does not make a deadline endless."""
+
+    async def waits() -> None:
+        async with Deadline(0.1, on_half=lambda: None):
+            while True:
+                time.sleep(0.03)  # noqa: ASYNC251  the fault of the program that this is about
+                await asyncio.sleep(0)
+
+    task = asyncio.create_task(waits())
+    done, _ = await asyncio.wait([task], timeout=10)
+    assert done
+    assert isinstance(task.exception(), TimeoutError)
+
+
 @pytest.mark.parametrize(("stall", "excused"), [(0.0, False), (0.5, True)])
 async def test_a_loop_that_stood_still_longer_than_it_is_an_excuse(stall: float, *, excused: bool) -> None:
     """A reply that does not come then says nothing of the server."""

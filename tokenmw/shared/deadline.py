@@ -2,7 +2,8 @@
 
 When an event loop has stood still (a long computation, a suspended machine), a timer fires in the same turn in which
 the reply is found in the socket, and a plain one cancels who waits for it, although the server was quick. So between a
-timer and its effect there are some turns of the loop, which take no time when it runs.
+timer and its effect there are some turns of the loop, which take no time when it runs. And what could not be sent, or
+answered by a machine that was suspended with us, gets the time back for which the loop stood still, once.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["Deadline"]
 
 _TURNS: Final = 4  # one for the reply's bytes, one for who waits for them, and some for what lies between
+_STALL: Final = 10  # timers that are late by less than a tenth of the deadline are late as ever
 
 
 class Deadline:
     """Ends what is done inside of it after so many seconds, with `TimeoutError`; says when half of them are over.
+
+    Seconds in which the loop stood still are not counted, but it ends after twice its seconds of a loop that runs.
 
     >>> async with Deadline(0.15, on_half=note) as deadline:
     ...     await command()
@@ -29,13 +33,14 @@ class Deadline:
         late: Seconds by which its timers came too late in all, because the loop stood still.
     """
 
-    __slots__ = ("_began", "_handle", "_loop", "_on_half", "_seconds", "_timeout", "late")
+    __slots__ = ("_began", "_handle", "_longer", "_loop", "_on_half", "_seconds", "_timeout", "late")
 
     def __init__(self, seconds: float, *, on_half: Callable[[], None]) -> None:
         self._seconds = seconds
         self._on_half = on_half
         self._timeout = asyncio.timeout(None)
         self._handle: asyncio.Handle | None = None
+        self._longer = False
         self.late = 0.0
 
     @property
@@ -47,7 +52,7 @@ class Deadline:
         await self._timeout.__aenter__()
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
-        self._at(self._seconds / 2, self._half)
+        self._at(self._began + self._seconds / 2, self._half)
         return self
 
     async def __aexit__(
@@ -57,9 +62,7 @@ class Deadline:
             self._handle.cancel()
         await self._timeout.__aexit__(kind, error, traceback)
 
-    def _at(self, seconds: float, then: Callable[[], None]) -> None:
-        due = self._began + seconds
-
+    def _at(self, due: float, then: Callable[[], None]) -> None:
         def fire() -> None:
             self.late += max(0.0, self._loop.time() - due)
             self._after_turns(_TURNS, then)
@@ -74,8 +77,12 @@ class Deadline:
 
     def _half(self) -> None:
         self._on_half()
-        self._at(self._seconds, self._end)
+        self._at(self._began + self._seconds, self._end)
 
     def _end(self) -> None:
+        if self.late > self._seconds / _STALL and not self._longer:
+            self._longer = True
+            self._at(self._loop.time() + min(self.late, self._seconds), self._end)
+            return
         self._handle = None
         self._timeout.reschedule(self._loop.time())
