@@ -55,8 +55,9 @@ class Line:
         """Accept connections, on the port of the last time."""
         await self._told({"call": "listen"})
 
-    async def _told(self, order: dict[str, Any]) -> Any:
+    async def _told(self, order: dict[str, Any]) -> dict[str, float]:
         await self._workers.tell(order)
+        answer: dict[str, float]
         (answer,) = await self._workers.hear()
         return answer
 
