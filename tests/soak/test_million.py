@@ -2,9 +2,8 @@
 
 What is measured, and how small a leak is seen:
 
-- `tracemalloc` counts each byte, but takes four times as long, so a part of the requests. The rarest kind of request
-  is one in fifty; the smallest thing to keep of one is an entry of a container, about a hundred bytes. That is two
-  bytes for each request, and half of it is the bound.
+- `tracemalloc` counts each byte. The rarest kind of request is one in fifty; the smallest thing to keep of one is an
+  entry of a container, about a hundred bytes. That is two bytes for each request, and half of it is the bound.
 - Resident memory sees what C libraries keep, too, over all requests. It moves by some MB with the allocator and what
   is under way, so over half a million requests the bound is sixteen bytes.
 """
@@ -118,13 +117,13 @@ async def test_a_million_requests_leave_memory_flat(private_redis: RedisServer, 
 
 
 async def test_each_byte_is_given_back(private_redis: RedisServer, told: Told) -> None:
-    """The same with every allocation counted, over 200 000 requests and bounds that are reached in the first tenth."""
+    """The same with every allocation counted, and bounds that are reached in the first tenth."""
     limits = Limits(**(asdict(PATIENT) | {"sessions": 5_000, "tokens": 500, "rejected": 300, "refused_keys": 200}))
     tracemalloc.start()
     try:
         async with Flood(private_redis.url, limits=limits, step=0.005, regulars=400) as flood:
             for _ in range(SAMPLES):
-                await flood.send(200_000 // SAMPLES)
+                await flood.send(1_000_000 // SAMPLES)
                 await flood.shared_again()
                 gc.collect()
                 told.take(sample(flood.served, memory=_allocated()))
