@@ -11,7 +11,7 @@ from tokenmw.clock import SYSTEM_CLOCK, Clock
 from tokenmw.frames import without_locals
 from tokenmw.life import Life
 from tokenmw.limits import Limits
-from tokenmw.options import checked_choice, checked_key, checked_token
+from tokenmw.options import checked_choice, checked_grant, checked_key, checked_token
 from tokenmw.outgoing import TokenAuth, token_auth
 from tokenmw.parts import Parts
 from tokenmw.snapshot import Status
@@ -139,6 +139,7 @@ class TokenBroker(Closed):
     @without_locals
     async def hand_in(self, provider: str | Provider, grant: Grant) -> None:
         """Give all instances a token that came by itself, such as Feishu's `app_ticket`, in place of an older one."""
+        checked_grant(grant)
         slot = self.sources.slot(provider)
         await self.ensure_open().coherence.hand_in(slot, grant)
 

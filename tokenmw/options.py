@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers.base import Provider, credential_text
 from tokenmw.shared.sealing import SHORTEST_SECRET
-from tokenmw.values import Token
+from tokenmw.values import Grant, Token
 
 if TYPE_CHECKING:
     from tokenmw.clock import Clock
@@ -22,6 +22,7 @@ __all__ = [
     "checked_choice",
     "checked_clock",
     "checked_flag",
+    "checked_grant",
     "checked_key",
     "checked_name_key",
     "checked_names",
@@ -169,6 +170,13 @@ def checked_token(token: object) -> None:
     """Raise for what is no token: its value would be taken for one that is not current any more, and nothing happen."""
     if not isinstance(token, Token):
         raise ConfigurationError(f"invalidate takes the Token that broker.token(…) gave, not {type(token).__name__}.")
+
+
+def checked_grant(grant: object) -> None:
+    """Raise for what is no grant: a bare token does not tell how long it lives."""
+    if not isinstance(grant, Grant):
+        kind = type(grant).__name__
+        raise ConfigurationError(f"hand_in takes a Grant, such as Grant(token, expires_in=3600), not {kind}.")
 
 
 def checked_choice(value: object, *, option: str, choices: Sequence[str]) -> None:

@@ -91,13 +91,14 @@ class Coherence:
 
     @without_locals
     async def invalidate_whatever(self, slot: Slot) -> None:
-        """Drop whatever token a provider has, here and in Redis, and let it be asked again at once."""
+        """Drop whatever token a provider has or is asked for, here and in Redis, and let it be asked again at once."""
         now = Moment(self._clock)
         if slot.now is not None:
             self._drop(slot, slot.now, slot.now.version)
         else:
             slot.dead_until = slot.dead_end = now.mono + _UNKNOWN_LIFE
-        slot.dead = max(slot.dead, int(now.wall * 1_000_000) if slot.keys is not None else slot.dead)
+        # And what is being asked for at this moment.
+        slot.dead = max(slot.dead, int(now.wall * 1_000_000))
         slot.failure = None
         slot.deaf_until = now.mono
         await self._bury(slot, version=None)

@@ -103,13 +103,17 @@ class Renewal:
         if slot.provider.exclusive and (leases or not self._single_process):
             self._asking.fail(slot, TokenUnavailable(_ONLY_SHARED))
             return
-        asked = Moment(self._clock)
-        grant = await self._asking.ask(slot)
-        if grant is not None:
+        while True:
+            asked = Moment(self._clock)
+            # Now, and not with the answer: what is declared invalid while it is under way must be above it.
             version = max(int(asked.wall * 1_000_000), slot.known + 1)
-            self._asking.install(
+            grant = await self._asking.ask(slot)
+            if grant is None or self._asking.install(
                 slot, record_of(grant), version=version, left=grant.expires_in, at=asked, shared=not offer
-            )
+            ):
+                return
+            if slot.now is not None:
+                return  # a newer one has come meanwhile
 
 
 class _Lease:
