@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,15 @@ settings.load_profile("ci" if os.environ.get("CI") else "home")
 
 GRACE = 0.25
 """Seconds in which a task that is ending anyway may end after its test."""
+
+
+def pytest_collection_finish() -> None:
+    """Take all that was loaded out of the garbage collector's sight.
+
+    With it a collection takes half a second, in which the event loop of some test stands still: longer than a deadline.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -127,16 +127,31 @@ async def test_a_cancelled_caller_counts_nothing(guarded: Make, proxy: Proxy) ->
     assert one.failures == []
 
 
-async def test_a_stalled_loop_counts_nothing(guarded: Make, redis_server: RedisServer) -> None:
-    """When our own loop stood still, replies look late that were not."""
+async def test_a_loop_that_stalls_again_and_again_counts_nothing(guarded: Make, redis_server: RedisServer) -> None:
+    """When our own loop stood still, replies look late that were not; also when it does where it gave time back."""
     one = guarded(redis_server.url, command_seconds=0.03)
     await one.guard.attempt(one.client.ping, seconds=1)
     for _ in range(3):
         task = asyncio.create_task(one.guard.attempt(lambda: one.client.blpop(["nothing"], timeout=0)))
-        await asyncio.sleep(0.01)
-        time.sleep(0.1)  # noqa: ASYNC251  the fault of the program that this is about
+        while not task.done():
+            await asyncio.sleep(0.002)
+            time.sleep(0.1)  # noqa: ASYNC251  the fault of the program that this is about
         assert await word(task) == "timeout"
     assert one.failures == []
+
+
+async def test_a_stall_is_no_excuse_for_a_server_that_does_not_answer_after_it(
+    guarded: Make, redis_server: RedisServer
+) -> None:
+    """Else a program whose loop stands still now and then would never find out that Redis is away."""
+    one = guarded(redis_server.url, command_seconds=0.2)
+    await one.guard.attempt(one.client.ping, seconds=1)
+    for _ in range(3):  # the machine may stand still for a second time in one of them
+        task = asyncio.create_task(one.guard.attempt(lambda: one.client.blpop(["nothing"], timeout=0)))
+        await asyncio.sleep(0.01)
+        time.sleep(0.5)  # noqa: ASYNC251  the fault of the program that this is about
+        assert await word(task) == "timeout"
+    assert "timeout" in one.failures
 
 
 async def test_a_reply_that_came_while_the_loop_stood_still_is_taken(guarded: Make, redis_server: RedisServer) -> None:

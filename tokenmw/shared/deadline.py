@@ -30,7 +30,7 @@ class Deadline:
     ...     await command()
 
     Attributes:
-        late: Seconds by which its timers came too late in all, because the loop stood still.
+        late: Seconds by which its timers came too late, because the loop stood still, and which it has not got back.
     """
 
     __slots__ = ("_began", "_handle", "_longer", "_loop", "_on_half", "_seconds", "_timeout", "late")
@@ -45,7 +45,7 @@ class Deadline:
 
     @property
     def excused(self) -> bool:
-        """Whether it was over, and the loop stood still for longer than it: then nothing is learnt of the server."""
+        """Whether it was over, and the loop stood still for longer than it once more: nothing is learnt of the server."""
         return self._timeout.expired() and self.late > self._seconds
 
     async def __aenter__(self) -> Self:
@@ -81,8 +81,9 @@ class Deadline:
 
     def _end(self) -> None:
         if self.late > self._seconds / _STALL and not self._longer:
+            more, self.late = min(self.late, self._seconds), 0.0
             self._longer = True
-            self._at(self._loop.time() + min(self.late, self._seconds), self._end)
+            self._at(self._loop.time() + more, self._end)
             return
         self._handle = None
         self._timeout.reschedule(self._loop.time())
