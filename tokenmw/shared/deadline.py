@@ -45,7 +45,7 @@ class Deadline:
 
     @property
     def excused(self) -> bool:
-        """Whether it was over, and the loop stood still for longer than it once more: nothing is learnt of the server."""
+        """Whether the loop stood still for longer than it once more: then nothing is learnt of the server."""
         return self._timeout.expired() and self.late > self._seconds
 
     async def __aenter__(self) -> Self:
