@@ -27,7 +27,7 @@ class Limits:
         wait_seconds: How long a request waits for a token at most.
         inject_seconds: How long a request or the start-up waits for tokens that the middleware injects, counted
             from when the fetch began. After that the handler runs, and the token's use raises.
-        command_seconds: Bound of one Redis command, from pool to reply.
+        command_seconds: Bound of one Redis command, from pool to reply, in which the event loop runs.
         connect_seconds: Bound of making one Redis connection; it is never cut short by `command_seconds`.
         connections: Redis connections of this process.
         commands: Redis commands under way or waiting at once; a further one counts as "Redis is busy".
