@@ -11,7 +11,8 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from tests.asgi import Exchange, answering, call
-from tokenmw import TokenBroker, TokenMiddleware
+from tokenmw import TokenBroker, TokenMiddleware, session_id
+from tokenmw.broker import STATE_KEY
 from tokenmw.testing import ManualClock
 
 KEY = (b"x-api-key", b"k-1")
@@ -176,3 +177,47 @@ async def test_a_plain_function_is_asked_too() -> None:
         app = TokenMiddleware(answering(who), broker=broker)
         statuses = [(await call(app, headers=[(b"x-api-key", key)])).status for key in (b"k-1", b"k-2", b"broken")]
     assert [200, 401, 503] == statuses
+
+
+@pytest.mark.parametrize(("key", "status"), [(None, 401), (b"wrong", 401), (b"k-1", 200)])
+async def test_without_session_ids_callers_are_checked_all_the_same(
+    directory: Directory, key: bytes | None, status: int
+) -> None:
+    """`sessions=False` leaves out the id, and lets nobody in."""
+    headers = [] if key is None else [(b"x-api-key", key)]
+    async with TokenBroker({}, authenticate=directory, missing_key="reject") as broker:
+        app = TokenMiddleware(answering(state_of), broker=broker, sessions=False)
+        answer = await call(app, headers=headers)
+        assert status == answer.status
+        if status == 200:
+            assert {"caller": {"name": "one"}} == answer.json
+        # With `authenticate` alone, a request without a key is a caller that nobody knows.
+        other = TokenMiddleware(answering(state_of), broker=broker, sessions=False, missing_key="random")
+        if key is None:
+            assert {"caller": None} == (await call(other)).json
+        assert Counter([] if key is None else [key.decode()]) == directory.calls
+
+
+async def test_the_middlewares_own_missing_key_holds_without_session_ids() -> None:
+    """Nobody without a key, although the broker alone would let them in."""
+    async with TokenBroker({}) as broker:
+        app = TokenMiddleware(answering(state_of), broker=broker, sessions=False, missing_key="reject")
+        assert 401 == (await call(app)).status
+        assert {} == (await call(app, headers=[KEY])).json
+
+
+async def test_the_caller_is_asked_for_once_where_the_id_is_wanted_later(directory: Directory) -> None:
+    """A route's own dependency makes the id that the middleware has left out, for the caller that it has found."""
+
+    async def later(scope: Scope) -> Any:
+        return [await session_id(HTTPConnection(scope)), scope["state"]["caller"]]
+
+    async with TokenBroker({}, authenticate=directory) as broker:
+        app = TokenMiddleware(answering(later), broker=broker, sessions=False)
+        assert [await broker.session_id("k-1"), {"name": "one"}] == (await call(app, headers=[KEY])).json
+    assert Counter(["k-1"]) == directory.calls
+
+
+async def state_of(scope: Scope) -> Any:
+    """Answer with what the middleware has put into the state, but for the broker and the tokens."""
+    return {name: value for name, value in scope["state"].items() if name not in {"tokens", STATE_KEY}}

@@ -142,3 +142,40 @@ async def test_the_session_id_does_not_need_the_tokens(caplog: pytest.LogCapture
         assert answer.json == await session_id(connection)
         assert connection.state.tokens is await request_tokens(connection)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("dependency", [provider_token("a"), request_tokens, session_id])
+async def test_without_the_middleware_no_dependency_is_a_way_past_authenticate(dependency: Any) -> None:
+    """Else a route that wants no session id would use the program's tokens for anybody."""
+    asked: list[str] = []
+
+    async def knows(_connection: HTTPConnection, key: str) -> str | None:
+        asked.append(key)
+        return key if key == "k-1" else None
+
+    async with TokenBroker({"a": StaticToken("t")}, authenticate=knows, missing_key="reject") as broker:
+        for headers in ([], [(b"x-api-key", b"wrong")], [(b"authorization", b"Basic YTpi")]):
+            with pytest.raises(APIKeyRefused):
+                await dependency(connection_to(broker, *headers))
+        connection = connection_to(broker, KEY)
+        for _ in range(2):
+            await dependency(connection)
+            await session_id(connection)
+        assert "k-1" == connection.state.caller
+    assert ["wrong", "k-1"] == asked
+
+
+@pytest.mark.parametrize("dependency", [provider_token("a"), request_tokens])
+async def test_a_key_that_is_wanted_is_wanted_by_each_dependency(dependency: Any) -> None:
+    """Without `authenticate`, any key will do; what the middleware lets in has come in."""
+    async with TokenBroker({"a": StaticToken("t")}, missing_key="reject") as broker:
+        with pytest.raises(APIKeyRefused):
+            await dependency(connection_to(broker))
+        await dependency(connection_to(broker, KEY))
+
+        async def used(scope: Any) -> None:
+            await dependency(HTTPConnection(scope))
+
+        for sessions in (True, False):
+            app = TokenMiddleware(answering(used), broker=broker, sessions=sessions, missing_key="random")
+            assert 200 == (await call(app)).status

@@ -222,3 +222,18 @@ def test_without_fastapi_the_import_names_the_install_line(monkeypatch: pytest.M
     with pytest.raises(ConfigurationError, match=r'pip install "tokenmw\[fastapi\]"') as caught:
         importlib.import_module("tokenmw.fastapi")
     assert isinstance(caught.value, ImportError)
+
+
+def test_a_credential_that_a_dependency_chooses_is_for_callers_that_may_come_in() -> None:
+    """With the lifespan alone: the route wants no session id."""
+    broker = TokenBroker({}, authenticate=lambda _connection, key: key == "k-1", missing_key="reject")
+    api = FastAPI(lifespan=broker.lifespan)
+
+    @api.get("/{tenant}")
+    async def length(token: Annotated[Token, Depends(token_from(credential_of))]) -> int:
+        return len(token.value)
+
+    with TestClient(api) as client:
+        assert [401, 401, 200] == [
+            client.get("/t", headers=headers).status_code for headers in ({}, {"x-api-key": "k-2"}, KEY)
+        ]

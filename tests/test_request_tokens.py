@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from tests.asgi import Source, answering, call, lifespan, session_of
+from tests.shared.waiting import until
 from tokenmw import (
     ConfigurationError,
     CredentialRejected,
@@ -196,3 +197,38 @@ async def test_outgoing_requests_carry_this_requests_credentials(library: str) -
         app = TokenMiddleware(answering(use), broker=broker)
         assert [200, 200] == (await call(app, headers=[(b"x-tenant", b"acme")])).json
     assert 2 == server.calls["oauth2", "acme"]
+
+
+async def test_a_connection_that_was_silent_for_longer_than_a_token_lives_has_the_next_one() -> None:
+    """On a WebSocket nobody else may ask: a look-up that finds none causes a fetch, and the next one finds it."""
+    server, clock = ProviderServer(token_life=60), ManualClock()
+    with server.running() as base_url:
+        crm = ClientCredentials(token_url=f"{base_url}/oauth2/token", client_id="app", client_secret="s3cr3t")
+        async with TokenBroker({"crm": crm}, clock=clock) as broker:
+            tokens = await tokens_in(TokenMiddleware(answering(session_of), broker=broker, inject=["crm"]))
+            first = tokens["crm"].value
+            clock.advance(61)
+            with pytest.raises(TokenUnavailable, match=r"being fetched.*resolve\('crm'\)"):
+                tokens["crm"]
+            slot = broker.parts.slots.slot(crm, "crm")
+            await asyncio.sleep(0)
+            assert broker.parts.tokens.flying(slot)
+            await until(lambda: not broker.parts.tokens.flying(slot), within=20)
+            assert first != tokens["crm"].value
+
+
+async def test_a_look_up_after_the_pause_of_a_failure_causes_the_next_attempt(
+    app: TokenMiddleware, source: Source, clock: ManualClock
+) -> None:
+    """And none before; it raises what is known, and the one after it has the token."""
+    source.error = TokenUnavailable("busy")
+    tokens = await tokens_in(app)
+    for calls, seconds in ((1, 0.5), (1, 2.0), (2, 0.0)):
+        with pytest.raises(TokenUnavailable, match="busy"):
+            tokens["a"]
+        source.error = None
+        clock.advance(seconds)
+        for _ in range(10):  # the background's turn
+            await asyncio.sleep(0)
+        assert calls == source.calls
+    assert "t-2" == tokens["a"].value

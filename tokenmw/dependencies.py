@@ -11,11 +11,11 @@ from starlette.requests import HTTPConnection
 
 from tokenmw.broker import STATE_KEY, TokenBroker
 from tokenmw.errors import ConfigurationError
-from tokenmw.identity import identify
+from tokenmw.identity import admit, guarded, identify
 from tokenmw.request import RequestTokens, tokens_of
 from tokenmw.values import Token
 
-__all__ = ["provider_token", "request_tokens", "session_id", "tokens_here"]
+__all__ = ["provider_token", "request_tokens", "session_id"]
 
 _NO_BROKER = (
     "No TokenBroker serves this application: add Middleware(TokenMiddleware, broker=broker), or "
@@ -29,8 +29,8 @@ def provider_token(name: str) -> Callable[[HTTPConnection], Awaitable[Token]]:
         async def send(feishu: Annotated[Token, Depends(provider_token("feishu"))]): ...
 
     Two calls with one name give equal dependencies, so it is resolved once in a request and can be named in
-    `app.dependency_overrides`. When it is used it may raise `TokenUnavailable` (503), `CredentialRejected` (502), or
-    a `ConfigurationError` that lists the known names.
+    `app.dependency_overrides`. When it is used it may raise `TokenUnavailable` (503), `CredentialRejected` (502),
+    `APIKeyRefused` (401) where the broker checks callers, or a `ConfigurationError` that lists the known names.
     """
     if not isinstance(name, str) or not name:
         raise ConfigurationError('provider_token takes the name of a provider, such as provider_token("feishu").')
@@ -46,7 +46,10 @@ class _ProviderToken:
         self._name = name
 
     async def __call__(self, connection: HTTPConnection) -> Token:
-        return await tokens_here(connection).resolve(self._name)
+        tokens = _tokens_here(connection)
+        if tokens.identified_by is None:
+            await _checked(tokens, connection)
+        return await tokens.resolve(self._name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _ProviderToken) and other._name == self._name
@@ -65,7 +68,7 @@ async def session_id(connection: HTTPConnection) -> str:
         APIKeyRefused: The key is missing and the broker wants one, or it is refused.
         SessionUnavailable: There is no id to be had now.
     """
-    tokens = tokens_here(connection)
+    tokens = _tokens_here(connection)
     if tokens.identified_by is not None:
         # By the middleware, whose options may differ from the broker's.
         known: str = connection.scope["state"]["session_id"]
@@ -75,21 +78,24 @@ async def session_id(connection: HTTPConnection) -> str:
 
 
 async def request_tokens(connection: HTTPConnection) -> RequestTokens:
-    """Return the tokens of a connection, with or without the middleware.
+    """Return the tokens of a connection, with or without the middleware, if its caller may come in.
+
+    A coroutine function, because FastAPI runs every other dependency in a worker thread.
 
         tokens: Annotated[RequestTokens, Depends(request_tokens)]
 
     Raises:
+        APIKeyRefused: The key is missing and the broker wants one, or it is refused.
         ConfigurationError: Neither the middleware nor the lifespan has told the application's broker.
     """
-    return tokens_here(connection)
+    tokens = _tokens_here(connection)
+    if tokens.identified_by is None:
+        await _checked(tokens, connection)
+    return tokens
 
 
-def tokens_here(connection: HTTPConnection) -> RequestTokens:
-    """Do what `request_tokens` does, for this package's own modules.
-
-    That one is a coroutine function, because FastAPI runs every other dependency in a worker thread.
-    """
+def _tokens_here(connection: HTTPConnection) -> RequestTokens:
+    """Return the tokens of a connection, whoever calls."""
     tokens = connection.scope.get(STATE_KEY)
     if isinstance(tokens, RequestTokens):
         return tokens
@@ -97,3 +103,10 @@ def tokens_here(connection: HTTPConnection) -> RequestTokens:
     if not isinstance(broker, TokenBroker):
         raise ConfigurationError(_NO_BROKER)
     return tokens_of(broker, connection.scope)
+
+
+async def _checked(tokens: RequestTokens, connection: HTTPConnection) -> None:
+    # The middleware has done it by its own options; without it, a route without a session id must not be open.
+    broker = tokens.broker
+    if tokens.admitted_by is None and guarded(broker):
+        await admit(tokens, connection.scope, source=broker.api_key, missing_key=broker.missing_key)

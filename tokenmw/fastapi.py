@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 from starlette.requests import HTTPConnection
 
-from tokenmw.dependencies import request_tokens, session_id, tokens_here
+from tokenmw.dependencies import request_tokens, session_id
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers.base import Provider
 from tokenmw.request import RequestTokens
@@ -95,7 +95,8 @@ def token_from(provider: Callable[..., Any]) -> Callable[..., Awaitable[Token]]:
         async def contacts(crm: CRM) -> None: ...
 
     Two calls with one dependency give equal ones. When it is used it may raise `TokenUnavailable` (503),
-    `CredentialRejected` (502), or a `ConfigurationError` if what was chosen is no provider.
+    `CredentialRejected` (502), `APIKeyRefused` (401) where the broker checks callers, or a `ConfigurationError` if
+    what was chosen is no provider.
 
     Raises:
         ConfigurationError: It was not given a dependency.
@@ -129,7 +130,8 @@ class _TokenFrom(Closed):
             given = type(provider).__name__
             del provider  # perhaps the secret itself; reports of errors show the variables of each frame
             raise ConfigurationError(f"The dependency given to token_from must return a Provider, not {given}.")
-        return await tokens_here(connection).broker.token(provider)
+        tokens = await request_tokens(connection)
+        return await tokens.broker.token(provider)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _TokenFrom) and other._dependency == self._dependency

@@ -12,9 +12,15 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
     from tokenmw.api_key import APIKeySource
+    from tokenmw.broker import TokenBroker
     from tokenmw.request import RequestTokens
 
-__all__ = ["identify", "identify_known"]
+__all__ = ["admit", "guarded", "identify", "identify_known"]
+
+
+def guarded(broker: TokenBroker) -> bool:
+    """Return whether a broker lets some callers in only: then nobody gets a token through it unchecked."""
+    return broker.parts.callers is not None or broker.missing_key == "reject"
 
 
 def identify_known(tokens: RequestTokens, scope: Scope, *, source: APIKeySource) -> bool:
@@ -35,6 +41,34 @@ def identify_known(tokens: RequestTokens, scope: Scope, *, source: APIKeySource)
 
 
 @without_locals
+async def admit(
+    tokens: RequestTokens, scope: Scope, *, source: APIKeySource, missing_key: Literal["random", "reject"]
+) -> bytes | None:
+    """Return the API key of a connection if it may come in, and leave the caller in its state.
+
+    `authenticate` is asked once for a connection and source, whoever else wants to know.
+
+    Raises:
+        APIKeyRefused: There is no usable key and `missing_key="reject"`, or `authenticate` refuses the key.
+        SessionUnavailable: The key cannot be checked now.
+    """
+    api_key = source.find(scope)
+    if api_key is None and missing_key == "reject":
+        raise APIKeyRefused("This service needs an API key.")
+    broker = tokens.broker
+    callers = broker.parts.callers
+    if callers is not None and tokens.admitted_by is not source:
+        state: dict[str, Any] = scope["state"]
+        state["caller"] = None
+        if api_key is not None:
+            broker.ensure_open()
+            state["caller"] = await callers.caller(scope, api_key)
+    tokens.admitted_by = source
+    tokens.anonymous = api_key is None
+    return api_key
+
+
+@without_locals
 async def identify(
     tokens: RequestTokens, scope: Scope, *, source: APIKeySource, missing_key: Literal["random", "reject"]
 ) -> str:
@@ -50,21 +84,12 @@ async def identify(
     if tokens.identified_by is source and not (tokens.anonymous and missing_key == "reject"):
         known: str = state["session_id"]
         return known
+    api_key = await admit(tokens, scope, source=source, missing_key=missing_key)
     broker = tokens.broker
-    api_key = source.find(scope)
-    callers = broker.parts.callers
     if api_key is None:
-        if missing_key == "reject":
-            raise APIKeyRefused("This service needs an API key.")
         session_id = str(uuid4())
-        if callers is not None:
-            state["caller"] = None
     else:
-        if callers is not None:
-            broker.ensure_open()
-            state["caller"] = await callers.caller(scope, api_key)
         session_id = broker.parts.sessions.known(api_key) or await broker.session_id(api_key)
     state["session_id"] = session_id
     tokens.identified_by = source
-    tokens.anonymous = api_key is None
     return session_id

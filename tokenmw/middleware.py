@@ -12,7 +12,7 @@ from tokenmw.api_key import APIKeySource, checked_source
 from tokenmw.broker import MissingKey, TokenBroker
 from tokenmw.errors import ConfigurationError, RequestError
 from tokenmw.frames import without_locals
-from tokenmw.identity import identify, identify_known
+from tokenmw.identity import admit, guarded, identify, identify_known
 from tokenmw.options import checked_choice, checked_flag, checked_names
 from tokenmw.problems import problem_response, refuse
 from tokenmw.request import tokens_of
@@ -41,7 +41,7 @@ class TokenMiddleware(Closed):
         broker: The program's broker.
         inject: Names of providers whose tokens are resolved before the handler runs, or a callable, sync or async,
             that gives them for a connection. What goes wrong is raised when the token is used.
-        sessions: Whether session ids are made.
+        sessions: Whether session ids are made. Where callers are checked, they are all the same.
         on_error: Makes the answer of an error that reaches the middleware, sync or async.
         api_key: Where the API key is found, if not where the broker says.
         missing_key: `"random"` or `"reject"`, if not as the broker says.
@@ -82,6 +82,7 @@ class TokenMiddleware(Closed):
         self._on_error = on_error
         self._source = api_key or broker.api_key
         self._missing_key: MissingKey = missing_key or broker.missing_key
+        self._checks = sessions or guarded(broker) or missing_key == "reject"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -101,7 +102,7 @@ class TokenMiddleware(Closed):
         tokens = tokens_of(self._broker, scope)
         try:
             # When all is known, this is all there is to do: nothing is awaited, so there is no coroutine to make.
-            known = not self._sessions or identify_known(tokens, scope, source=self._source)
+            known = not self._checks or (self._sessions and identify_known(tokens, scope, source=self._source))
             if not known or self._choose is not None or not tokens.inject_known(self._names):
                 await self._prepare(tokens, scope)
             await self.app(scope, receive, answer)
@@ -143,8 +144,9 @@ class TokenMiddleware(Closed):
 
     @without_locals
     async def _prepare(self, tokens: RequestTokens, scope: Scope) -> None:
-        if self._sessions:
-            await identify(tokens, scope, source=self._source, missing_key=self._missing_key)
+        if self._checks:
+            check = identify if self._sessions else admit
+            await check(tokens, scope, source=self._source, missing_key=self._missing_key)
         cold = tokens.inject_fresh(self._names if self._choose is None else await self._chosen(self._choose, scope))
         if cold:
             await tokens.inject(cold)

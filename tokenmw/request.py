@@ -64,11 +64,12 @@ class RequestTokens(Closed):
 
     Attributes:
         broker: The broker behind it.
+        admitted_by: The source whose API key was checked; None if none was, and where a known session id needed none.
         identified_by: The source that gave the connection's session id; None if none has been asked yet.
         anonymous: Whether that source found no API key.
     """
 
-    __slots__ = ("_choices", "_errors", "_injected", "_scope", "anonymous", "broker", "identified_by")
+    __slots__ = ("_choices", "_errors", "_injected", "_scope", "admitted_by", "anonymous", "broker", "identified_by")
 
     def __init__(self, broker: TokenBroker, scope: Scope) -> None:
         self.broker = broker
@@ -78,6 +79,7 @@ class RequestTokens(Closed):
         # Most requests need neither of the two.
         self._errors: dict[str, Exception] | None = None
         self._choices: dict[str, Choice] | None = None
+        self.admitted_by: APIKeySource | None = None
         self.identified_by: APIKeySource | None = None
         self.anonymous = False
 
@@ -96,12 +98,16 @@ class RequestTokens(Closed):
         token = None if slot is None else self.broker.parts.tokens.fresh(slot)
         if token is not None:
             return token if token.provider == name else token.under(name)
+        if slot is not None:
+            # Else a connection that was silent for longer than a token lives would never have one again.
+            self.broker.parts.tokens.refresh_soon(slot)
         if slot is not None and slot.failure is not None:
             raise slot.failure.error(name, now=self.broker.parts.clock.monotonic())
         if self._errors is not None and name in self._errors:
             raise self._errors[name]
         raise TokenUnavailable(
-            f"{name}: the token has ended since it was injected; `await request.state.tokens.resolve({name!r})`.",
+            f"{name}: the token has ended since it was injected, and a new one is being fetched; "
+            f"`await request.state.tokens.resolve({name!r})` waits for it.",
             provider=name,
             retry_after=1.0,
         )
