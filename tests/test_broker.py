@@ -16,7 +16,7 @@ import redis.asyncio
 from pydantic import SecretStr
 
 from tests.asgi import answering, session_of
-from tokenmw import APIKeySource, ConfigurationError, Limits, TokenBroker, TokenMiddleware
+from tokenmw import APIKeySource, ConfigurationError, Grant, Limits, TokenBroker, TokenMiddleware
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.providers import Provider, StaticToken
 
@@ -34,6 +34,10 @@ class Exclusive(Provider):
     def identity(self) -> tuple[object, ...]:
         """Be the only one."""
         return ()
+
+    async def fetch(self, http: object) -> Grant:
+        """Give what nobody asks for here."""
+        return Grant("t", expires_in=60)
 
 
 # Option, wrong value, what the text says.

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
+import httpx
 import pytest
 
 from tokenmw import ConfigurationError, Grant, Provider, TokenBroker
 from tokenmw.providers import ClientCredentials
 from tokenmw.shared.sealing import Seals
+from tokenmw.testing import make_token
 
 
 def _not_async(_self: object, _http: object) -> None:
+    pass
+
+
+async def _async(_self: object, *_more: object) -> None:
     pass
 
 
@@ -30,6 +38,13 @@ def _nobody(_self: object) -> tuple[object, ...]:
         ("scheme", 5),
         ("scheme", "Bearer\r\nX-Evil: 1"),
         ("fetch", _not_async),
+        ("authorize", _async),
+        ("is_rejected", _async),
+        ("identity", _async),
+        ("identity", lambda _self: "abc"),
+        ("identity", lambda _self: (UUID(int=0),)),
+        ("identity", lambda _self: ("a", ("b", ["c"]))),
+        ("identity", lambda _self: ("a", Decimal(1))),
     ],
 )
 def test_a_slip_in_a_class_of_ones_own_is_told_when_the_broker_is_made(attribute: str, value: object) -> None:
@@ -42,6 +57,34 @@ def test_a_slip_in_a_class_of_ones_own_is_told_when_the_broker_is_made(attribute
     slipped = type("Own", (Provider,), body)
     with pytest.raises(ConfigurationError, match=f"Own.{attribute}"):
         TokenBroker({"own": slipped()})
+
+
+@pytest.mark.parametrize("method", ["fetch", "identity"])
+def test_a_class_without_a_method_that_it_needs_is_told(method: str) -> None:
+    """And where the README shows one."""
+
+    async def fetch(_self: object, _http: object) -> Grant:
+        return Grant("t", expires_in=60)
+
+    body: dict[str, object] = {"__slots__": (), "kind": "own", "identity": _nobody, "fetch": fetch}
+    del body[method]
+    lacking = type("Own", (Provider,), body)
+    with pytest.raises(ConfigurationError, match=f"Own has no {method}.*Writing a provider"):
+        TokenBroker({"own": lacking()})
+
+
+def test_a_token_that_goes_elsewhere_needs_a_method_that_puts_it_there() -> None:
+    """The text is for the author of the class, and not for who uses the auth object already."""
+
+    class Elsewhere(Provider):
+        __slots__ = ()
+        kind = "elsewhere"
+        scheme = None
+
+    request = httpx.Request("GET", "https://api.example")
+    with pytest.raises(ConfigurationError, match=r"Elsewhere has scheme = None.*authorize\(self, request, token\)"):
+        Elsewhere().authorize(request, make_token("elsewhere"))
+    assert "authorization" not in request.headers
 
 
 def test_an_option_that_is_named_and_never_set_is_told() -> None:

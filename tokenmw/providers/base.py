@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.frames import without_locals
+from tokenmw.providers.identity import checked_identity, kinds_of
 from tokenmw.values import MAX_LIFE, Grant, Opaque, Token
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Provider(Opaque):
         scheme: The word in front of the token in the `Authorization` header; None if it goes elsewhere.
     """
 
-    __slots__ = ("_credential", "_hash")
+    __slots__ = ("_credential", "_hash", "_kinds")
 
     kind: ClassVar[str] = ""
     exclusive: bool = False
@@ -106,7 +107,7 @@ class Provider(Opaque):
 
         Parts are str, bytes, int, float, bool, None, and tuples of those. `kind` is added to them.
         """
-        raise NotImplementedError
+        raise ConfigurationError(f'{type(self).__name__} has no identity: README, "Writing a provider", shows one.')
 
     async def fetch(self, http: TokenHTTP) -> Grant:
         """Ask the provider for a token, with one request.
@@ -119,6 +120,9 @@ class Provider(Opaque):
 
     def authorize(self, request: OutgoingRequest, token: Token) -> None:
         """Put the token where the provider's API wants it."""
+        if self.scheme is None:
+            name = type(self).__name__
+            raise ConfigurationError(f"{name} has scheme = None, so it needs an authorize(self, request, token).")
         request.headers["Authorization"] = token.authorization
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool | None:
@@ -132,7 +136,9 @@ class Provider(Opaque):
     def credential(self) -> tuple[object, ...]:
         """The identity with the kind in front; computed once."""
         if not _is_set(self, "_credential"):
-            object.__setattr__(self, "_credential", (self.kind, *self.identity()))
+            parts = checked_identity(self.identity(), owner=type(self).__name__)
+            object.__setattr__(self, "_kinds", kinds_of(parts))
+            object.__setattr__(self, "_credential", (self.kind, *parts))
         return self._credential  # type: ignore[attr-defined, no-any-return]
 
     def __eq__(self, other: object) -> bool:
@@ -140,7 +146,7 @@ class Provider(Opaque):
             return True
         if not isinstance(other, Provider):
             return NotImplemented
-        return self.credential == other.credential
+        return self.credential == other.credential and self._kinds == other._kinds  # type: ignore[attr-defined]
 
     def __hash__(self) -> int:
         if not _is_set(self, "_hash"):

@@ -9,13 +9,12 @@ import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from tokenmw.providers.base import Provider
 from tokenmw.providers.http import ascii_host
 from tokenmw.raised import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from tokenmw.providers.base import Provider
 
 __all__ = [
     "call_credential",
@@ -93,8 +92,19 @@ def check_provider(provider: Provider) -> None:
     scheme: object = provider.scheme
     if scheme is not None and not (isinstance(scheme, str) and scheme.isascii() and scheme.replace("-", "").isalnum()):
         raise ConfigurationError(f"{name}.scheme must be one word, such as Bearer, or None.")
+    _check_methods(provider, name=name)
+
+
+def _check_methods(provider: Provider, *, name: str) -> None:
+    if type(provider).fetch is Provider.fetch:
+        raise ConfigurationError(f'{name} has no fetch: README, "Writing a provider", shows one.')
     if not inspect.iscoroutinefunction(provider.fetch):
         raise ConfigurationError(f"{name}.fetch must be an `async def`.")
+    for method in ("authorize", "is_rejected"):
+        # Nobody awaits it: a request would go without a token, or each good answer count as a rejection.
+        if inspect.iscoroutinefunction(getattr(provider, method)):
+            raise ConfigurationError(f"{name}.{method} must be a plain `def`, not an `async def`.")
+    _ = provider.credential  # it checks what `identity` gives
 
 
 def is_host(name: str) -> bool:
