@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # The empty name is `tokenmw` itself: only what stands above it may use the public names.
 LAYERS = [
     {"errors", "frames", "raised"},
+    {"callbacks"},
     {"clock"},
     {"limits"},
     {"flight"},

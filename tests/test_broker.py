@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import re
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("limits", {"tokens": 5}, "limits must be a Limits(…)"),
     ("observers", print, "observers must be a list of observers, not builtin_function_or_method"),
     ("observers", [5], "observers[0] must be a callable (event) -> None"),
+    ("observers", [lambda: None], "observers[0] must be a callable (event) -> None: this one takes ()"),
+    ("observers", [Counter], "observers[0] is a class: make an object of it"),
+    ("authenticate", lambda key: key, "authenticate must be a callable (connection, key) -> object | None: this one"),
+    ("providers", {"crm": lambda: None}, "providers['crm'] must be a callable (connection) -> Provider: this one"),
     ("single_process", "no", "single_process must be True or False"),
     ("clock", None, "clock must have monotonic(), time() and sleep()"),
     ("clock", type(SYSTEM_CLOCK), "clock must have monotonic(), time() and sleep()"),
@@ -129,6 +134,8 @@ def test_an_exclusive_provider_that_shares_nothing_needs_to_be_alone() -> None:
 
 
 MIDDLEWARE: list[tuple[str, Any, str]] = [
+    ("on_error", lambda error: error, "on_error=…) must be a callable (connection, error) -> Response: this one takes"),
+    ("inject", lambda: ["crm"], "inject=…) must be a callable (connection) -> names: this one takes ()"),
     ("broker", None, "broker=…) must be a TokenBroker, not NoneType"),
     ("broker", TokenBroker, "broker=…) must be a TokenBroker, not type"),
     ("inject", "crm", "inject=…) takes a list of names, not a lone string: ['crm']"),

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
 from tests.asgi import Lifespan, Source, answering, application, call, is_open, lifespan, session_of
-from tokenmw import TokenBroker, TokenMiddleware
+from tokenmw import ConfigurationError, TokenBroker, TokenMiddleware
 from tokenmw.broker import STATE_KEY
 from tokenmw.providers import StaticToken
 from tokenmw.testing import ManualClock
@@ -216,3 +216,15 @@ async def test_the_broker_is_a_lifespan_itself() -> None:
         assert {"mine": "kept", STATE_KEY: broker} == state
         assert is_open(broker)
     assert not is_open(broker)
+
+
+@pytest.mark.parametrize("slip", [None, lambda: None, "generator"])
+def test_what_is_no_lifespan_is_told_when_it_is_handed_in(slip: Any) -> None:
+    """Not when the server starts; the text says what is missing."""
+
+    async def generator(_app: object) -> AsyncGenerator[None]:
+        yield
+
+    text = "write @asynccontextmanager above it" if slip == "generator" else r"a callable \(app\) -> async context"
+    with pytest.raises(ConfigurationError, match=f"lifespan_with.*{text}"):
+        TokenBroker({}).lifespan_with(generator if slip == "generator" else slip)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from tokenmw.api_key import APIKeySource, checked_source
+from tokenmw.callbacks import checked_lifespan
 from tokenmw.clock import SYSTEM_CLOCK, Clock
 from tokenmw.frames import without_locals
 from tokenmw.life import Life
@@ -140,13 +141,11 @@ class TokenBroker(Closed):
     async def hand_in(self, provider: str | Provider, grant: Grant) -> None:
         """Give all instances a token that came by itself, such as Feishu's `app_ticket`, in place of an older one."""
         checked_grant(grant)
-        slot = self.sources.slot(provider)
-        await self.ensure_open().coherence.hand_in(slot, grant)
+        await self.ensure_open().coherence.hand_in(self.sources.slot(provider), grant)
 
     async def invalidate_provider(self, provider: str | Provider) -> None:
         """Drop whatever token a provider has, here and on all instances; the next request fetches a new one."""
-        slot = self.sources.slot(provider)
-        await self.ensure_open().coherence.invalidate_whatever(slot)
+        await self.ensure_open().coherence.invalidate_whatever(self.sources.slot(provider))
 
     def auth(self, provider: str | Provider) -> TokenAuth:
         """Return an auth object for an httpx or httpx2 client: it places the token, and replaces a refused one once."""
@@ -192,6 +191,7 @@ class TokenBroker(Closed):
 
     def lifespan_with(self, lifespan: Any) -> Any:
         """Return a lifespan around another one: `FastAPI(lifespan=broker.lifespan_with(mine))`; its state is kept."""
+        checked_lifespan(lifespan)
 
         @asynccontextmanager
         async def both(app: Any) -> AsyncGenerator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from tokenmw.api_key import APIKeySource, checked_source
 from tokenmw.broker import MissingKey, TokenBroker
+from tokenmw.callbacks import checked_callback
 from tokenmw.errors import ConfigurationError, RequestError
 from tokenmw.frames import without_locals
 from tokenmw.identity import admit, guarded, identify, identify_known
@@ -65,8 +66,9 @@ class TokenMiddleware(Closed):
             raise ConfigurationError(f"TokenMiddleware(broker=…) must be a TokenBroker, not {type(broker).__name__}.")
         if api_key is not None:
             checked_source(api_key, option="TokenMiddleware(api_key=…)")
-        if not callable(on_error):
-            raise ConfigurationError("TokenMiddleware(on_error=…) must be a callable (connection, error) -> Response.")
+        checked_callback(on_error, option="TokenMiddleware(on_error=…)", takes="(connection, error) -> Response")
+        if callable(inject):
+            checked_callback(inject, option="TokenMiddleware(inject=…)", takes="(connection) -> names")
         checked_flag(sessions, option="TokenMiddleware(sessions=…)")
         if missing_key is not None:
             checked_choice(missing_key, option="TokenMiddleware(missing_key=…)", choices=("random", "reject"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from starlette.requests import HTTPConnection
 
+from tokenmw.callbacks import checked_callback
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers.base import Provider, credential_text
 from tokenmw.shared.sealing import SHORTEST_SECRET
@@ -61,11 +62,13 @@ def checked_providers(providers: object, *, option: str = "providers") -> dict[s
             )
         if _is_provider_class(provider):
             raise ConfigurationError(f"{option}[{name!r}] is a class, not a provider: make an object of it.")
-        if not isinstance(provider, Provider) and not callable(provider):
-            raise ConfigurationError(
-                f"{option}[{name!r}] must be a Provider or a callable (connection) -> Provider, "
-                f"not {type(provider).__name__}."
-            )
+        if not isinstance(provider, Provider):
+            if not callable(provider):
+                raise ConfigurationError(
+                    f"{option}[{name!r}] must be a Provider or a callable (connection) -> Provider, "
+                    f"not {type(provider).__name__}."
+                )
+            checked_callback(provider, option=f"{option}[{name!r}]", takes="(connection) -> Provider")
     return cast("dict[str, Provider | ProviderOfRequest]", given)
 
 

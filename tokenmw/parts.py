@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from tokenmw.callbacks import checked_callback
 from tokenmw.callers import Authenticate, Callers
 from tokenmw.errors import ConfigurationError
 from tokenmw.healing import Healing
@@ -99,8 +100,8 @@ class Parts:
         checked_choice(session_policy, option="session_policy", choices=("available", "required"))
         if session_policy == "required" and redis is None:
             raise ConfigurationError('session_policy="required" needs redis=…: ids of one process are not shared.')
-        if authenticate is not None and not callable(authenticate):
-            raise ConfigurationError("authenticate must be a callable (connection, key) -> object | None.")
+        if authenticate is not None:
+            checked_callback(authenticate, option="authenticate", takes="(connection, key) -> object | None")
         if http is not None:
             checked_client(http)
         self.limits = limits

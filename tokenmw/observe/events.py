@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from tokenmw.callbacks import checked_callback
 from tokenmw.errors import ConfigurationError
 from tokenmw.raised import with_place
 
@@ -108,8 +109,9 @@ class Observers:
         self._observers = tuple(observers)
         self._log = log
         for number, observer in enumerate(self._observers):
-            if not callable(observer):
-                raise ConfigurationError(f"observers[{number}] must be a callable (event) -> None.")
+            if isinstance(observer, type):
+                raise ConfigurationError(f"observers[{number}] is a class: make an object of it.")
+            checked_callback(observer, option=f"observers[{number}]", takes="(event) -> None")
             if inspect.iscoroutinefunction(observer) or inspect.iscoroutinefunction(type(observer).__call__):
                 raise ConfigurationError(
                     f"observers[{number}] is async, and nobody would await it: make it a plain one."
