@@ -19,7 +19,8 @@ __all__ = ["provider_token", "request_tokens", "session_id"]
 
 _NO_BROKER = (
     "No TokenBroker serves this application: add Middleware(TokenMiddleware, broker=broker), or "
-    "lifespan=broker.lifespan."
+    "lifespan=broker.lifespan. If that is there, this server or test client has sent no lifespan events: write "
+    "`with TestClient(app)`, or add the middleware, which needs none."
 )
 
 

@@ -61,8 +61,8 @@ def test_tls_and_this_machine_are_fine(url: str) -> None:
         ("https://idp.example/\n", "absolute URL"),
         (" https://idp.example/", "absolute URL"),
         ("ftp://idp.example/", "absolute URL"),
-        (b"https://idp.example/", "absolute URL"),
-        (None, "absolute URL"),
+        (b"https://idp.example/", "must be a str, not bytes"),
+        (None, "must be a str, not NoneType"),
         ("https://user:pa55word@idp.example/", "take it out"),
         ("https://pa55word@idp.example/", "take it out"),
         ("https://localhost\\@pa55word.example/", "take it out|absolute URL"),
@@ -132,3 +132,10 @@ def test_no_url_is_too_strange(url: str) -> None:
     assert parsed.scheme == "https" or parsed.host in ("localhost", "::1") or parsed.host.startswith("127.")
     assert (b"", "") == (parsed.userinfo, parsed.fragment)
     assert parsed.port is None or 0 < parsed.port < 65_536
+
+
+@pytest.mark.parametrize("given", [None, b"https://idp.example/token", httpx.URL("https://idp.example/token")])
+def test_what_is_no_text_is_told_as_that(given: Any) -> None:
+    """Settings objects hold URLs in classes of their own, whose text is a good URL."""
+    with pytest.raises(ConfigurationError, match=r"token_url=…\) must be a str, not"):
+        token_url(given, option=OPTION, allow_http=False)

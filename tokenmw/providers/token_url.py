@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from tokenmw.errors import ConfigurationError
@@ -26,6 +26,8 @@ def token_url(url: str, *, option: str, allow_http: bool) -> str:
         ConfigurationError: It is no absolute https URL, has user information or a fragment, or a host or port that
             cannot be. The text names the option and the mend, and never repeats the URL, which may hold a password.
     """
+    if not isinstance(cast("object", url), str):
+        raise ConfigurationError(f"{option} must be a str, not {type(url).__name__}.")
     parsed = read_url(url)
     if parsed.scheme not in ("http", "https") or len(url) > _LONGEST:
         raise ConfigurationError(
