@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.frames import without_locals
-from tokenmw.providers.identity import checked_identity, kinds_of
+from tokenmw.providers.identity_parts import checked_identity, kinds_of
 from tokenmw.values import MAX_LIFE, Grant, Opaque, Token
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ class Provider(Opaque):
         super().__init_subclass__()
         if "__slots__" not in cls.__dict__:
             # With a __dict__, a JSON encoder that meets a provider would write out the secret.
-            raise ConfigurationError(f"{cls.__name__} must name its attributes in __slots__ (or have an empty one).")
+            raise ConfigurationError(
+                f"{cls.__name__} must name its attributes in __slots__ (or have an empty one); a dataclass cannot be a Provider."
+            )
         if not cls.kind.isidentifier():
             raise ConfigurationError(f'{cls.__name__} needs a kind, such as kind = "{cls.__name__.lower()}".')
 
