@@ -93,7 +93,8 @@ class Provider(Opaque):
         if "__slots__" not in cls.__dict__:
             # With a __dict__, a JSON encoder that meets a provider would write out the secret.
             raise ConfigurationError(
-                f"{cls.__name__} must name its attributes in __slots__ (or have an empty one); a dataclass cannot be a Provider."
+                f"{cls.__name__} must name its attributes in __slots__ (or have an empty one); a dataclass cannot be a "
+                "Provider."
             )
         if not cls.kind.isidentifier():
             raise ConfigurationError(f'{cls.__name__} needs a kind, such as kind = "{cls.__name__.lower()}".')
