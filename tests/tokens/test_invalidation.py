@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import pytest
-
-from tests.tokens.instance import Instance, settle
+from tests.tokens.instance import settle
 from tests.tokens.scripted import Scripted
 from tests.tokens.world import World
-from tokenmw.errors import CredentialRejected
 
 
 async def test_a_rejected_token_is_dropped_everywhere(world: World) -> None:
@@ -124,44 +119,3 @@ async def test_flushall_does_not_bring_a_rejected_token_back(world: World) -> No
     await world.get(1)
     await world.instances[1].housekeep()  # offers token-1, which it does not know as rejected
     assert "token-2" == (await world.get(0)).value
-
-
-async def test_invalidating_whatever_is_there_asks_anew_everywhere(world: World) -> None:
-    """An operator's wish is fulfilled at once, after failures, too."""
-    for number in range(2):
-        await world.get(number)
-    one = world.instances[2]
-    await one.coherence.invalidate_whatever(one.slot(Scripted(world.stage)))
-    assert "token-2" == (await world.get(2)).value
-    world.clock.advance(31)
-    await world.get(1)
-    await world.instances[1].housekeep()
-    await settle()
-    assert "token-2" == (await world.get(1)).value
-    world.stage.fails(CredentialRejected("wrong secret"))
-    world.clock.advance(7200)
-    with pytest.raises(CredentialRejected):
-        await world.get(0)
-    world.stage.answer = world.stage.new
-    first = world.instances[0]
-    await first.coherence.invalidate_whatever(first.slot(Scripted(world.stage)))
-    assert "token-3" == (await world.get(0)).value
-
-
-@pytest.mark.parametrize("redis", ["none", "away"])
-async def test_a_token_that_is_being_fetched_is_dropped_as_well(world: World, redis: str) -> None:
-    """What was asked for before the operator's wish is not what the operator wants; who waits gets what comes after."""
-    world.redis.up = False
-    async with Instance(world.clock, store=None if redis == "none" else world.stores[0]) as one:
-        slot = one.slot(Scripted(world.stage))
-        world.stage.takes(2.0)
-        waiting = asyncio.create_task(one.manager.get(slot))
-        await settle()
-        await world.clock.elapse(1.0)
-        await one.coherence.invalidate_whatever(slot)
-        await world.clock.elapse(1.0)
-        await settle()
-        assert not waiting.done()
-        await world.clock.elapse(2.0)
-        assert "token-2" == (await waiting).value == (await one.manager.get(slot)).value
-    assert 2 == len(world.stage.calls)

@@ -85,20 +85,21 @@ class Renewal:
 
     async def __call__(self, slot: Slot) -> None:
         """Give a slot a new generation or a failure."""
+        began = self._clock.monotonic()
         try:
             if self._store is None or slot.keys is None:
-                await self._alone(slot)
+                await self._alone(slot, began=began)
             else:
                 await _Lease(self._asking, self._store, slot, slot.keys, limits=self._limits).run()
         except SharedUnavailable:
-            await self._alone(slot)
+            await self._alone(slot, began=began)
         except Unreadable:
             # What stands in Redis is sealed by a secret that others have: it is theirs, so ours is not offered.
-            await self._alone(slot, offer=False)
+            await self._alone(slot, began=began, offer=False)
         except Exception as error:  # noqa: BLE001  a slip in a provider's class must not look like a token that ended
             self._asking.fail(slot, error)
 
-    async def _alone(self, slot: Slot, *, offer: bool = True) -> None:
+    async def _alone(self, slot: Slot, *, began: float, offer: bool = True) -> None:
         leases = self._store is not None and slot.keys is not None
         if slot.provider.exclusive and (leases or not self._single_process):
             self._asking.fail(slot, TokenUnavailable(_ONLY_SHARED))
@@ -114,6 +115,9 @@ class Renewal:
                 return
             if slot.now is not None:
                 return  # a newer one has come meanwhile
+            if self._clock.monotonic() - began >= self._limits.wait_seconds:
+                self._asking.fail(slot, TokenUnavailable("each one was declared invalid while it was fetched"))
+                return
 
 
 class _Lease:

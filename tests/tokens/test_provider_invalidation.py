@@ -1,0 +1,74 @@
+"""A provider is invalidated: whatever token it has, and whatever it is asked for at that moment."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.tokens.instance import Instance, settle
+from tests.tokens.scripted import Scripted, Stage
+from tests.tokens.world import World
+from tokenmw.errors import CredentialRejected, TokenUnavailable
+from tokenmw.testing import ManualClock
+
+
+async def test_invalidating_whatever_is_there_asks_anew_everywhere(world: World) -> None:
+    """An operator's wish is fulfilled at once, after failures, too."""
+    for number in range(2):
+        await world.get(number)
+    one = world.instances[2]
+    await one.coherence.invalidate_whatever(one.slot(Scripted(world.stage)))
+    assert "token-2" == (await world.get(2)).value
+    world.clock.advance(31)
+    await world.get(1)
+    await world.instances[1].housekeep()
+    await settle()
+    assert "token-2" == (await world.get(1)).value
+    world.stage.fails(CredentialRejected("wrong secret"))
+    world.clock.advance(7200)
+    with pytest.raises(CredentialRejected):
+        await world.get(0)
+    world.stage.answer = world.stage.new
+    first = world.instances[0]
+    await first.coherence.invalidate_whatever(first.slot(Scripted(world.stage)))
+    assert "token-3" == (await world.get(0)).value
+
+
+@pytest.mark.parametrize("redis", ["none", "away"])
+async def test_a_token_that_is_being_fetched_is_dropped_as_well(world: World, redis: str) -> None:
+    """What was asked for before the operator's wish is not what the operator wants; who waits gets what comes after."""
+    world.redis.up = False
+    async with Instance(world.clock, store=None if redis == "none" else world.stores[0]) as one:
+        slot = one.slot(Scripted(world.stage))
+        world.stage.takes(2.0)
+        waiting = asyncio.create_task(one.manager.get(slot))
+        await settle()
+        await world.clock.elapse(1.0)
+        await one.coherence.invalidate_whatever(slot)
+        await world.clock.elapse(1.0)
+        await settle()
+        assert not waiting.done()
+        await world.clock.elapse(2.0)
+        assert "token-2" == (await waiting).value == (await one.manager.get(slot)).value
+    assert 2 == len(world.stage.calls)
+
+
+async def test_invalidations_without_end_let_nobody_wait_without_end(clock: ManualClock, stage: Stage) -> None:
+    """They come faster than the provider answers: after 12 s that is a failure, for who joins later than that, too."""
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage))
+        stage.takes(4.5)
+        first = asyncio.create_task(one.manager.get(slot))
+        for _ in range(13):
+            await clock.elapse(0.5)
+            await one.coherence.invalidate_whatever(slot)
+            await clock.elapse(0.5)
+        late = asyncio.create_task(one.manager.get(slot))
+        await clock.elapse(0.6)
+        with pytest.raises(TokenUnavailable, match="still being fetched after 12 s"):
+            await first
+        with pytest.raises(TokenUnavailable, match="declared invalid"):
+            await asyncio.wait_for(late, 5)
+        assert not one.manager.flying(slot)
+    assert 3 == len(stage.calls)
