@@ -6,8 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from tests.tokens.instance import Instance, settle
+from tests.tokens.instance import Instance, SkewedClock, keys_of, settle
+from tests.tokens.memory_store import MemoryStore
 from tests.tokens.scripted import Scripted, Stage
+from tests.tokens.world import World
+from tokenmw.errors import TokenUnavailable
 from tokenmw.testing import ManualClock
 from tokenmw.values import Grant
 
@@ -118,3 +121,54 @@ async def test_a_token_repeated_until_a_window_is_replaced_without_a_wait(
             await settle(4)
         assert first != await one.manager.get(slot)
         assert len(stage.calls) <= (2 if declared else 9)
+
+
+def suspended(world: World, seconds: float) -> Instance:
+    """Return an instance whose machine is suspended so long in a fetch: its wall clock shows it, the other does not."""
+    clock = SkewedClock(world.clock)
+
+    async def long() -> Grant:
+        grant = await world.stage.new()
+        clock.wall += seconds
+        return grant
+
+    world.stage.answer = long
+    return Instance(clock, store=MemoryStore(world.redis))
+
+
+@pytest.mark.parametrize(("step", "left"), [(3000.0, 4200.0), (-3000.0, 7200.0)])
+async def test_what_passed_while_a_machine_was_suspended_counts_for_the_others(
+    world: World, step: float, left: float
+) -> None:
+    """Redis is told what is left by the stricter clock, not by one that stood still or was set back."""
+    async with suspended(world, step) as one:
+        token = await one.manager.get(one.slot(Scripted(world.stage)))
+    found, _dead = await world.stores[0].read(keys_of(Scripted(world.stage)))
+    assert found is not None
+    assert token.value == found.record.value
+    assert left == pytest.approx(found.left, abs=1e-3)
+
+
+async def test_a_token_that_ended_while_a_machine_was_suspended_is_not_shared(world: World) -> None:
+    """Not for a moment, and the lease is free for the next one."""
+    async with suspended(world, 7200.0) as one:
+        with pytest.raises(TokenUnavailable, match="already expired"):
+            await one.manager.get(one.slot(Scripted(world.stage)))
+    assert {} == world.redis.data
+
+
+async def test_who_was_suspended_takes_what_another_has_got_meanwhile(world: World) -> None:
+    """Its lease lapsed while it stood still."""
+    async with suspended(world, 7300.0) as one:
+        long = world.stage.answer
+
+        async def overtaken() -> Grant:
+            grant = await long()
+            world.redis.delete(keys_of(Scripted(world.stage)), "lease")
+            world.stage.answer = world.stage.new
+            await world.get(0)
+            return grant
+
+        world.stage.answer = overtaken
+        assert "token-2" == (await one.manager.get(one.slot(Scripted(world.stage)))).value
+    assert 2 == len(world.stage.calls)

@@ -185,7 +185,12 @@ class _Lease:
         record = record_of(grant)
         if self._slot.now is not None:
             record = self._slot.now.quiet_if_repeated(record, grant.expires_in, asked)
-        left = grant.expires_in - (self._clock.monotonic() - asked.mono)
+        left = grant.expires_in - Moment(self._clock).since(asked)
+        if left <= 0:
+            await self._give_back(version)
+            over = self._install(record, version, grant.expires_in, asked, shared=False)
+            await self._look_again()
+            return over
         try:
             answer = await self._store.commit(self._keys, self._owner, record, version=version, left=left)
         except (SharedUnavailable, Unreadable):

@@ -31,6 +31,10 @@ class Moment:
         self.mono = clock.monotonic()
         self.wall = clock.time()
 
+    def since(self, earlier: Moment) -> float:
+        """Return the seconds that have passed since another moment, by the clock that says more."""
+        return max(self.mono - earlier.mono, self.wall - earlier.wall)
+
 
 class Generation:
     """One token with its times by both clocks.
