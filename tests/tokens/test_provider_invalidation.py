@@ -72,3 +72,60 @@ async def test_invalidations_without_end_let_nobody_wait_without_end(clock: Manu
             await asyncio.wait_for(late, 5)
         assert not one.manager.flying(slot)
     assert 3 == len(stage.calls)
+
+
+async def test_a_fetch_under_a_lease_is_dropped_though_the_token_before_has_ended(world: World) -> None:
+    """The tombstone lives as long as what it is for, not as long as what stood there before."""
+    for number in range(2):
+        await world.get(number)
+    world.clock.advance(7201)
+    world.stage.takes(1.0)
+    asking = asyncio.create_task(world.get(1))
+    await world.clock.elapse(0.5)
+    one = world.instances[0]
+    await one.coherence.invalidate_whatever(one.slot(Scripted(world.stage)))
+    await world.clock.elapse(3.0)
+    assert "token-3" == (await asking).value == (await world.get(0)).value
+
+
+@pytest.mark.parametrize("second", ["provider", "token"])
+async def test_a_second_invalidation_does_not_shorten_the_first(world: World, second: str) -> None:
+    """Redis is away, and comes back when the first one's token would still be offered by who has it."""
+    world.stage.life = 86_400.0
+    for number in range(2):
+        await world.get(number)
+    world.redis.up = False
+    one = world.instances[0]
+    slot = one.slot(Scripted(world.stage))
+    await one.coherence.invalidate_whatever(slot)
+    if second == "provider":
+        await one.coherence.invalidate_whatever(slot)
+    else:
+        world.stage.life = 100.0
+        token = await world.get(0)
+        world.clock.advance(10)
+        assert await one.coherence.invalidate(token)
+    world.clock.advance(40_000)
+    world.redis.up = True
+    await one.housekeep()
+    await world.get(1)
+    await world.instances[1].housekeep()
+    await settle()
+    assert "token-1" != (await world.get(1)).value
+
+
+async def test_what_was_asked_for_without_redis_does_not_come_back_hours_later(world: World) -> None:
+    """Nobody knows how long a token will live that another process is asking for: it may be the longest life."""
+    world.stage.life = 86_400.0
+    world.stores[2].cut = True
+    world.stage.takes(2.0)
+    asking = asyncio.create_task(world.get(2))
+    await world.clock.elapse(1.0)
+    one = world.instances[0]
+    await one.coherence.invalidate_whatever(one.slot(Scripted(world.stage)))
+    await world.clock.elapse(1.0)
+    assert "token-1" == (await asking).value
+    world.clock.advance(40_000)
+    world.stores[2].cut = False
+    await world.instances[2].housekeep()
+    assert "token-2" == (await world.get(0)).value == (await world.get(2)).value

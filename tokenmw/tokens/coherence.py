@@ -17,6 +17,7 @@ from tokenmw.shared.token_store import Dead, Found, Stored
 from tokenmw.tokens.asking import record_of
 from tokenmw.tokens.failures import pause
 from tokenmw.tokens.slot import Moment, Slot
+from tokenmw.values import MAX_LIFE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,6 @@ __all__ = ["Coherence"]
 
 _TOO_YOUNG: Final = 5.0  # seconds; an API that refuses so young a token has perhaps not heard of it yet
 _FORGIVEN: Final = 600.0  # seconds without a report after which the next one is the first again
-_UNKNOWN_LIFE: Final = 7200.0  # of a token that this process has never seen
 
 
 class Coherence:
@@ -95,10 +95,8 @@ class Coherence:
         now = Moment(self._clock)
         if slot.now is not None:
             self._drop(slot, slot.now, slot.now.version)
-        else:
-            slot.dead_until = slot.dead_end = now.mono + _UNKNOWN_LIFE
-        # And what is being asked for at this moment.
-        slot.dead = max(slot.dead, int(now.wall * 1_000_000))
+        # And what is being asked for at this moment, here or elsewhere: nobody knows yet how long it will live.
+        slot.condemn(int(now.wall * 1_000_000), until=now.mono + MAX_LIFE)
         slot.failure = None
         slot.deaf_until = now.mono
         await self._bury(slot, version=None)
@@ -126,8 +124,7 @@ class Coherence:
 
     def _drop(self, slot: Slot, generation: Generation, version: int) -> None:
         self._rejected.add(generation.token.value)
-        slot.dead = max(slot.dead, version)
-        slot.dead_until = slot.dead_end = generation.end_mono
+        slot.condemn(version, until=generation.end_mono)
         slot.now = None
         self._observe(TokenInvalidated(slot.name))
 

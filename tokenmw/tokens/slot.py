@@ -152,6 +152,12 @@ class Slot:
         """The highest version that is of no use any more to whoever looks for a new token."""
         return max(self.dead, 0 if self.now is None else self.now.version)
 
+    def condemn(self, version: int, *, until: float) -> None:
+        """Take a version, and all before it, for invalid; Redis must know of it until that monotonic time."""
+        self.dead = max(self.dead, version)
+        # No sooner than before: whoever still has an older token would offer it.
+        self.dead_until = self.dead_end = max(self.dead_end, until)
+
     def token_of(self, record: TokenRecord, *, expires_at: float) -> Token:
         """Return the token of a record, under this slot's name."""
         scheme = self.provider.scheme
