@@ -181,6 +181,15 @@ def test_whatever_is_there_is_buried_with_the_note(scripts: Scripts) -> None:
     assert scripts.bury(None, known=FUTURE + 9) == ("buried", FUTURE + 9)
 
 
+def test_whatever_is_asked_for_is_buried_too(scripts: Scripts) -> None:
+    """A lease may be ahead of the server's clock; what is committed under it is dead, and its holder asks anew."""
+    assert scripts.lease("a1", known=FUTURE) == FUTURE + 1
+    assert scripts.bury(None) == ("buried", FUTURE + 1)
+    assert scripts.commit("a1", FUTURE + 1) == "dead"
+    assert scripts.lease("b2", known=FUTURE + 9) == FUTURE + 10
+    assert scripts.bury(40) == ("buried", FUTURE + 1)  # a version that is named takes no other along
+
+
 def test_a_tombstone_neither_sinks_nor_lapses_early(scripts: Scripts) -> None:
     """Of two tombstones the higher version and the longer life stay: the older token may still be offered."""
     scripts.bury(60, ms=LIFE)

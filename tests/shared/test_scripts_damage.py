@@ -27,6 +27,7 @@ GARBAGE = {
     "hexadecimal": b"0x7fffffffffffffff",
     "number out of range": b"9007199254740991",
     "negative": b"-1",
+    "lease out of range": b"a1:9007199254740991",
 }
 # Two rounds of a token's life: what happens between any two steps must not end it.
 STEPS = ("acquire", "commit", "bury", "acquire", "commit")
@@ -58,6 +59,9 @@ def test_a_key_of_another_type_is_as_good_as_none(scripts: Scripts, key: bytes, 
 def test_garbage_is_as_good_as_none(scripts: Scripts, key: bytes, garbage: str, forever: bool) -> None:  # noqa: FBT001
     """It blocks nobody, wins no comparison, and makes no number that cannot be stored."""
     lasting: tuple[str | int, ...] = () if forever else ("PX", LIFE)
+    scripts.command("SET", key, GARBAGE[garbage], *lasting)
+    assert scripts.bury(None)[1] < 2**52
+    scripts.command("DEL", TOMB)
     scripts.command("SET", key, GARBAGE[garbage], *lasting)
     assert scripts.lease("a1") < 2**52
     scripts.command("DEL", LEASE)

@@ -144,7 +144,9 @@ class MemoryStore:
         self._reach()
         found = self._token(keys)
         if version is None:
-            version = max(self.server.now(), 0 if found is None else found.version, known)
+            lease = self.server.get(keys, "lease")
+            seen = (0 if seat is None else seat.version for seat in (found, lease))
+            version = max(self.server.now(), known, *seen)
             left = max(left, 0.0 if found is None else found.left)
             self.server.delete(keys, "note")
         if found is not None and found.version > version:

@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
-from tests.tokens.instance import Instance, settle
+from tests.tokens.instance import Instance, SkewedClock, settle
 from tests.tokens.scripted import Scripted, Stage
 from tests.tokens.world import World
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.testing import ManualClock
+from tokenmw.values import Grant
 
 
 async def test_invalidating_whatever_is_there_asks_anew_everywhere(world: World) -> None:
@@ -129,3 +130,37 @@ async def test_what_was_asked_for_without_redis_does_not_come_back_hours_later(w
     world.stores[2].cut = False
     await world.instances[2].housekeep()
     assert "token-2" == (await world.get(0)).value == (await world.get(2)).value
+
+
+@pytest.mark.parametrize("redis", ["none", "away", "lost"])
+async def test_a_version_ahead_of_the_clock_is_dropped_as_well(world: World, redis: str) -> None:
+    """The wall clock is set back during the fetch, or the lease's version was by a server whose clock is ahead."""
+    clock = SkewedClock(world.clock)
+    world.redis.wall = 300.0
+    world.redis.up = redis == "lost"
+    async with Instance(clock, store=None if redis == "none" else world.stores[0]) as one:
+        slot = one.slot(Scripted(world.stage))
+        world.stage.takes(2.0)
+        waiting = asyncio.create_task(one.manager.get(slot))
+        await world.clock.elapse(1.0)
+        world.redis.up = False
+        clock.wall -= 60.0
+        await one.coherence.invalidate_whatever(slot)
+        await world.clock.elapse(3.5)
+        assert "token-2" == (await waiting).value == (await one.manager.get(slot)).value
+
+
+async def test_a_lease_ahead_of_the_servers_clock_is_dropped_as_well(world: World) -> None:
+    """An instance whose clock is ahead has handed a token in: leases are above it, and above the server's time."""
+    await world.instances[1].coherence.hand_in(
+        world.instances[1].slot(Scripted(world.stage)), Grant("handed-in", expires_in=7200)
+    )
+    assert {"handed-in"} == {(await world.get(number)).value for number in (0, 2)}
+    first, last = world.instances[0], world.instances[2]
+    await last.coherence.invalidate_whatever(last.slot(Scripted(world.stage)))
+    world.stage.takes(1.0)
+    asking = asyncio.create_task(world.get(2))
+    await world.clock.elapse(0.5)
+    await first.coherence.invalidate_whatever(first.slot(Scripted(world.stage)))
+    await world.clock.elapse(2.0)
+    assert "token-2" == (await asking).value == (await world.get(0)).value

@@ -168,6 +168,15 @@ async def test_burying_whatever_is_there_opens_the_way(shared: Shared) -> None:
     assert version <= await lease(shared.store, B)
 
 
+async def test_burying_whatever_is_there_takes_what_is_asked_for_along(shared: Shared) -> None:
+    """Also where the lease is above the server's time."""
+    future = 4_000_000_000_000_000  # microseconds: in the year 2096
+    version = await lease(shared.store, A, known=future)
+    assert Dead(version) == await shared.store.bury(KEYS, version=None, known=0, left=10)
+    assert Dead(version) == await shared.store.commit(KEYS, A, record("t1"), version=version, left=7200)
+    assert version < await lease(shared.store, B)
+
+
 @pytest.mark.parametrize("seen", ["stored", "buried", "known"])
 async def test_a_lease_is_above_all_versions_that_were_seen(shared: Shared, seen: str) -> None:
     """Even if the server's clock has gone back, or an instance whose clock is ahead has offered its token."""

@@ -52,8 +52,9 @@ class Asking:
         self._observe = observe
         self.clock = clock
 
-    async def ask(self, slot: Slot) -> Grant | None:
-        """Ask the provider once, within `fetch_seconds`; None: the slot has the failure."""
+    async def ask(self, slot: Slot, *, version: int) -> Grant | None:
+        """Ask the provider once, within `fetch_seconds`, for a version; None: the slot has the failure."""
+        slot.asked = version
         began = self.clock.monotonic()
         fetch = asyncio.ensure_future(_called(slot, self._http))
         timer = asyncio.ensure_future(self.clock.sleep(self._limits.fetch_seconds))

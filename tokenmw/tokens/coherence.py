@@ -95,8 +95,9 @@ class Coherence:
         now = Moment(self._clock)
         if slot.now is not None:
             self._drop(slot, slot.now, slot.now.version)
-        # And what is being asked for at this moment, here or elsewhere: nobody knows yet how long it will live.
-        slot.condemn(int(now.wall * 1_000_000), until=now.mono + MAX_LIFE)
+        # And what is being asked for at this moment, here or elsewhere: nobody knows yet how long it will live. By the
+        # clock alone it would be missed: what is asked for here may be ahead of it.
+        slot.condemn(max(int(now.wall * 1_000_000), slot.asked), until=now.mono + MAX_LIFE)
         slot.failure = None
         slot.deaf_until = now.mono
         await self._bury(slot, version=None)

@@ -108,7 +108,7 @@ class Renewal:
             asked = Moment(self._clock)
             # Now, and not with the answer: what is declared invalid while it is under way must be above it.
             version = max(int(asked.wall * 1_000_000), slot.known + 1)
-            grant = await self._asking.ask(slot)
+            grant = await self._asking.ask(slot, version=version)
             if grant is None or self._asking.install(
                 slot, record_of(grant), version=version, left=grant.expires_in, at=asked, shared=not offer
             ):
@@ -177,7 +177,7 @@ class _Lease:
 
     async def _ask_and_commit(self, version: int) -> bool:
         asked = Moment(self._clock)
-        grant = await self._asking.ask(self._slot)
+        grant = await self._asking.ask(self._slot, version=version)
         if grant is None:
             await self._give_back(version, failure=self._slot.failure)
             await self._look_again()

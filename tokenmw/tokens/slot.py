@@ -113,6 +113,7 @@ class Slot:
         now: The generation in use, or None.
         failure: Why the last attempt gave nothing; None after a success.
         used: Whether a request has used the token since housekeeping looked.
+        asked: The version of the token that was asked for last, and perhaps is asked for now.
         dead: The highest version known to be invalid.
         dead_until: The monotonic time until which Redis must know of it; 0 if it does.
         dead_end: The same, also if it does: Redis may lose it again.
@@ -122,6 +123,7 @@ class Slot:
     """
 
     __slots__ = (
+        "asked",
         "dead",
         "dead_end",
         "dead_until",
@@ -142,6 +144,7 @@ class Slot:
         self.now: Generation | None = None
         self.failure: Failure | None = None
         self.used = False
+        self.asked = 0
         self.dead = 0
         self.dead_until = self.dead_end = 0.0
         self.rejections = 0

@@ -7,7 +7,8 @@ local life = tonumber(ARGV[3])
 local version = tonumber(ARGV[1])
 if not version then
   local now = redis.call('TIME')
-  version = math.max(now[1] * 1000000 + now[2], stored, tonumber(ARGV[2]))
+  local _, leased = lease_at(KEYS[2]) -- what is being asked for counts; it may be above this server's time
+  version = math.max(now[1] * 1000000 + now[2], stored, tonumber(leased or 0), tonumber(ARGV[2]))
   life = math.max(life, left)
   redis.call('DEL', KEYS[3]) -- who says "whatever is there" wants the provider asked again
 end

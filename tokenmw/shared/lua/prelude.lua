@@ -37,7 +37,10 @@ local function lease_at(key)
     return false, false, 0
   end
   local owner, version = string.match(value, '^(%w+):(%d+)$')
-  return owner or false, version or false, left
+  if not owner or tonumber(version) >= LAST then
+    return false, false, 0
+  end
+  return owner, version, left
 end
 
 -- The version in a value's header; 0 if it is not of our format, so that garbage never wins a comparison.
