@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NoReturn
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.tokens.instance import Instance, SkewedClock, settle
 from tests.tokens.scripted import Scripted, Stage
 from tests.tokens.world import World
 from tokenmw.errors import CredentialRejected, TokenUnavailable
+from tokenmw.shared.guard import SharedUnavailable
 from tokenmw.testing import ManualClock
 from tokenmw.values import Grant
 
@@ -164,3 +166,22 @@ async def test_a_lease_ahead_of_the_servers_clock_is_dropped_as_well(world: Worl
     await first.coherence.invalidate_whatever(first.slot(Scripted(world.stage)))
     await world.clock.elapse(2.0)
     assert "token-2" == (await asking).value == (await world.get(0)).value
+
+
+async def test_a_lease_is_above_what_was_declared_invalid_since_the_flight_began(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis could not be told and its clock is behind: asked for below that, token after token would be in vain."""
+
+    async def busy(*_args: object, **_options: object) -> NoReturn:
+        raise SharedUnavailable("busy")
+
+    one = world.instances[1]
+    monkeypatch.setattr(world.stores[1], "bury", busy)
+    world.stage.takes(1.0)
+    asking = asyncio.create_task(world.get(1))
+    await world.clock.elapse(0.5)
+    await one.coherence.invalidate_whatever(one.slot(Scripted(world.stage)))
+    await world.clock.elapse(5.0)
+    assert "token-2" == (await asking).value
+    assert 2 == len(world.stage.calls)

@@ -139,9 +139,9 @@ class _Lease:
         began = self._clock.monotonic()
         while True:
             at = Moment(self._clock)
-            seat = await self._store.acquire(
-                self._keys, self._owner, known=self._known, seconds=self._limits.lease_seconds
-            )
+            # What was declared invalid since counts, and not a token that has come since: it ends this flight.
+            known = max(self._known, self._slot.dead)
+            seat = await self._store.acquire(self._keys, self._owner, known=known, seconds=self._limits.lease_seconds)
             if isinstance(seat, Found):
                 if self._asking.adopt(self._slot, seat, at) or self._has(seat, at):
                     return
