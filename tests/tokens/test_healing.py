@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tests.tokens.instance import keys_of
-from tests.tokens.scripted import Scripted
+from tests.tokens.instance import Instance, keys_of
+from tests.tokens.scripted import Scripted, Stage
 from tests.tokens.world import World
+from tokenmw.limits import Limits
+from tokenmw.testing import ManualClock
 
 
 def doubt(world: World, *numbers: int) -> None:
@@ -65,3 +67,44 @@ async def test_an_invalidation_is_told_again(world: World) -> None:
     world.clock.advance(7200)
     doubt(world, 0)
     assert not one.coherence.due(one.slot(Scripted(world.stage)), world.clock.monotonic())
+
+
+async def test_an_invalidation_is_told_again_though_nobody_has_asked_since(world: World) -> None:
+    """Tidying up keeps it as long as the dead token would live, and no longer."""
+    token = await world.get(0)
+    await world.get(1)
+    world.clock.advance(60)
+    one = world.instances[0]
+    assert await one.coherence.invalidate(token)
+    world.clock.advance(3600)
+    one.slots.purge(keep=one.manager.flying)
+    world.redis.flush()
+    doubt(world, 0, 1)
+    for number in (1, 0, 1):
+        await world.instances[number].housekeep()
+    found, _ = await world.stores[0].read(keys_of(Scripted(world.stage)))
+    assert found is None
+    world.clock.advance(3600)
+    one.slots.purge(keep=one.manager.flying)
+    assert [] == list(one.slots)
+
+
+async def test_slots_kept_for_an_invalidation_are_bounded(world: World) -> None:
+    """Promise 8: a month of invalidated tenants takes no more than any tenants."""
+    async with Instance(world.clock, store=world.stores[0], limits=Limits(tokens=10)) as one:
+        for number in range(50):
+            await one.coherence.invalidate_whatever(one.slot(Scripted(world.stage, secret=str(number))))
+        world.clock.advance(1)
+        one.slots.purge(keep=one.manager.flying)
+        assert 10 == len(one.slots)
+
+
+async def test_without_redis_there_is_nobody_to_tell(clock: ManualClock, stage: Stage) -> None:
+    """A slot is not kept for that."""
+    async with Instance(clock) as one:
+        slot = one.slot(Scripted(stage))
+        await one.manager.get(slot)
+        await one.coherence.invalidate_whatever(slot)
+        clock.advance(1)
+        one.slots.purge(keep=one.manager.flying)
+        assert [] == list(one.slots)

@@ -207,7 +207,7 @@ class Coherence:
     async def _bury(self, slot: Slot, *, version: int | None) -> bool:
         """Tell Redis that a version is invalid. Return whether Redis could be asked."""
         if self._store is None or slot.keys is None:
-            slot.dead_until = 0.0
+            slot.dead_until = slot.dead_end = 0.0
             return True
         left = max(0.0, slot.dead_until - self._clock.monotonic())
         at = Moment(self._clock)

@@ -71,6 +71,6 @@ class Slots:
             if not usable:
                 slot.now = None
             failed = 0.0 if slot.failure is None else slot.failure.until + _FAILURE_KEPT
-            waiting = max(slot.dead_until, slot.deaf_until, failed)
+            waiting = max(slot.dead_end, slot.deaf_until, failed)  # Redis may lose what it was told
             if not usable and waiting < now.mono and not keep(slot):
                 self._recent.pop(provider, None)
