@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from tests.tokens.instance import Instance, keys_of
 from tests.tokens.scripted import Scripted, Stage
 from tests.tokens.world import World
 from tokenmw.limits import Limits
+from tokenmw.shared.token_store import Found
 from tokenmw.testing import ManualClock
 
 
@@ -87,6 +92,35 @@ async def test_an_invalidation_is_told_again_though_nobody_has_asked_since(world
     world.clock.advance(3600)
     one.slots.purge(keep=one.manager.flying)
     assert [] == list(one.slots)
+
+
+async def test_what_was_read_before_redis_was_emptied_does_not_stand_for_what_is_there_now(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply of a look says that a token is dead; by then Redis knows neither of that nor of one before."""
+    one, store, keys = world.instances[0], world.stores[0], keys_of(Scripted(world.stage))
+    first = await world.get(0)
+    world.clock.advance(60)
+    assert await one.coherence.invalidate(first)
+    second = await world.get(0)
+    await world.get(1)
+    world.clock.advance(60)
+    assert await world.instances[1].coherence.invalidate(await world.get(1))
+    read = store.read
+
+    async def late(*args: Any) -> tuple[Found | None, int]:
+        answer = await read(*args)
+        world.redis.flush()
+        doubt(world, 0)
+        return answer
+
+    monkeypatch.setattr(store, "read", late)
+    slot = one.slot(Scripted(world.stage))
+    await one.coherence.check(slot)
+    monkeypatch.setattr(store, "read", read)
+    await one.housekeep()
+    assert second.value != (await world.get(0)).value
+    assert slot.dead == (await read(keys))[1] > 0
 
 
 async def test_slots_kept_for_an_invalidation_are_bounded(world: World) -> None:

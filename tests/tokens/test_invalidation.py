@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from tests.tokens.instance import settle
+import asyncio
+from typing import Any, NoReturn
+
+import pytest
+
+from tests.tokens.instance import keys_of, settle
 from tests.tokens.scripted import Scripted
 from tests.tokens.world import World
+from tokenmw.shared.guard import SharedUnavailable
+from tokenmw.shared.token_store import Dead, Found
+from tokenmw.values import MAX_LIFE
 
 
 async def test_a_rejected_token_is_dropped_everywhere(world: World) -> None:
@@ -119,3 +127,38 @@ async def test_flushall_does_not_bring_a_rejected_token_back(world: World) -> No
     await world.get(1)
     await world.instances[1].housekeep()  # offers token-1, which it does not know as rejected
     assert "token-2" == (await world.get(0)).value
+
+
+@pytest.mark.parametrize("number", [0, 2])
+async def test_a_late_reply_does_not_stand_for_a_later_invalidation(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Redis was told of the first one only, and of no later version or longer life: the second is told by and by."""
+    one, store = world.instances[number], world.stores[number]
+    slot = one.slot(Scripted(world.stage))
+    token = await world.get(number)
+    world.clock.advance(10)
+    reply, bury = asyncio.Event(), store.bury
+
+    async def slow(*args: Any, **options: Any) -> Found | Dead:
+        answer = await bury(*args, **options)
+        await reply.wait()
+        return answer
+
+    async def busy(*_args: object, **_options: object) -> NoReturn:
+        raise SharedUnavailable("busy")
+
+    monkeypatch.setattr(store, "bury", slow)
+    first = asyncio.create_task(one.coherence.invalidate(token))
+    await settle()
+    monkeypatch.setattr(store, "bury", busy)
+    await one.coherence.invalidate_whatever(slot)
+    reply.set()
+    assert await first
+    monkeypatch.setattr(store, "bury", bury)
+    await one.housekeep()
+    tomb = world.redis.get(keys_of(Scripted(world.stage)), "tomb")
+    assert tomb is not None
+    assert slot.dead == tomb.version
+    assert MAX_LIFE == pytest.approx(world.redis.left(tomb))
+    assert not one.coherence.due(slot, world.clock.monotonic())

@@ -123,9 +123,9 @@ class Coherence:
         except SharedUnavailable:
             return  # housekeeping offers it later
 
-    def _drop(self, slot: Slot, generation: Generation, version: int) -> None:
+    def _drop(self, slot: Slot, generation: Generation, version: int, *, told: bool = False) -> None:
         self._rejected.add(generation.token.value)
-        slot.condemn(version, until=generation.end_mono)
+        slot.condemn(version, until=generation.end_mono, told=told)
         slot.now = None
         self._observe(TokenInvalidated(slot.name))
 
@@ -172,8 +172,7 @@ class Coherence:
         if slot.now is not generation:
             return
         if dead >= generation.version:
-            self._drop(slot, generation, dead)
-            slot.dead_until = 0.0  # it is from Redis that I know
+            self._drop(slot, generation, dead, told=True)  # it is from Redis that I know
             self._manager.refresh_soon(slot)
         elif found is None or found.version < generation.version:
             await self._offer(store, keys, slot, generation)
@@ -211,13 +210,15 @@ class Coherence:
             return True
         left = max(0.0, slot.dead_until - self._clock.monotonic())
         at = Moment(self._clock)
+        sent = slot.dead, slot.dead_end
         try:
             answer = await self._store.bury(slot.keys, version=version, known=slot.known, left=left)
         except SharedUnavailable:
             return False  # housekeeping tells it later, as long as the token would live
         except Unreadable:
             return True
-        slot.dead_until = 0.0
+        if sent == (slot.dead, slot.dead_end):
+            slot.dead_until = 0.0  # else something was declared invalid meanwhile, and Redis may not have heard of it
         if isinstance(answer, Found):
             self._adopt(slot, answer, at)
         else:

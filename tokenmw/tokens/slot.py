@@ -155,11 +155,13 @@ class Slot:
         """The highest version that is of no use any more to whoever looks for a new token."""
         return max(self.dead, 0 if self.now is None else self.now.version)
 
-    def condemn(self, version: int, *, until: float) -> None:
-        """Take a version, and all before it, for invalid; Redis must know of it until that monotonic time."""
+    def condemn(self, version: int, *, until: float, told: bool = False) -> None:
+        """Take a version, and all before it, for invalid; Redis must know until that monotonic time, if it does not."""
         self.dead = max(self.dead, version)
         # No sooner than before: whoever still has an older token would offer it.
-        self.dead_until = self.dead_end = max(self.dead_end, until)
+        self.dead_end = max(self.dead_end, until)
+        if not told:
+            self.dead_until = self.dead_end
 
     def token_of(self, record: TokenRecord, *, expires_at: float) -> Token:
         """Return the token of a record, under this slot's name."""
