@@ -11,6 +11,7 @@ from tests.tokens.instance import keys_of, settle
 from tests.tokens.scripted import Scripted
 from tests.tokens.world import World
 from tokenmw.shared.guard import SharedUnavailable
+from tokenmw.shared.sealing import Unreadable
 from tokenmw.shared.token_store import Dead, Found
 from tokenmw.values import MAX_LIFE
 
@@ -162,3 +163,24 @@ async def test_a_late_reply_does_not_stand_for_a_later_invalidation(
     assert slot.dead == tomb.version
     assert MAX_LIFE == pytest.approx(world.redis.left(tomb))
     assert not one.coherence.due(slot, world.clock.monotonic())
+
+
+async def test_an_invalidation_beside_anothers_sealed_token_is_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands there is newer, by a secret of theirs: that it cannot be read does not change within a second."""
+    token = await world.get(0)
+    world.clock.advance(10)
+    told: list[int] = []
+
+    async def sealed(*_args: object, version: int, **_options: object) -> NoReturn:
+        told.append(version)
+        raise Unreadable("unknown-key")
+
+    monkeypatch.setattr(world.stores[0], "bury", sealed)
+    one = world.instances[0]
+    assert await one.coherence.invalidate(token)
+    for _ in range(5):
+        world.clock.advance(1)
+        await one.housekeep()
+    assert [one.slot(Scripted(world.stage)).dead] == told

@@ -216,11 +216,11 @@ class Coherence:
         except SharedUnavailable:
             return False  # housekeeping tells it later, as long as the token would live
         except Unreadable:
-            return True
+            answer = None  # others have put a newer one there, sealed by a secret of theirs
         if sent == (slot.dead, slot.dead_end):
             slot.dead_until = 0.0  # else something was declared invalid meanwhile, and Redis may not have heard of it
         if isinstance(answer, Found):
             self._adopt(slot, answer, at)
-        else:
+        elif isinstance(answer, Dead):
             slot.dead = max(slot.dead, answer.version)
         return True
