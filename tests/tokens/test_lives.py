@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 
 import pytest
@@ -172,3 +173,21 @@ async def test_who_was_suspended_takes_what_another_has_got_meanwhile(world: Wor
         world.stage.answer = overtaken
         assert "token-2" == (await one.manager.get(one.slot(Scripted(world.stage)))).value
     assert 2 == len(world.stage.calls)
+
+
+async def test_a_token_that_ended_and_was_declared_invalid_on_its_way_is_asked_for_again(world: World) -> None:
+    """As any other that was declared invalid while it was fetched: who waits gets what comes after."""
+    async with suspended(world, 7300.0) as one:
+        slot = one.slot(Scripted(world.stage))
+        long = world.stage.answer
+
+        async def unwanted() -> Grant:
+            grant = await long()
+            await one.coherence.invalidate_whatever(slot)
+            world.stage.answer = world.stage.new
+            return grant
+
+        world.stage.answer = unwanted
+        waiting = asyncio.create_task(one.manager.get(slot))
+        await world.clock.elapse(1.0)
+        assert "token-2" == (await waiting).value
