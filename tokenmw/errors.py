@@ -14,7 +14,7 @@ No text here holds a secret, a token or an API key: a text names the option or t
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from starlette.exceptions import HTTPException
 
@@ -54,6 +54,7 @@ class RequestError(TokenmwError, HTTPException):
     status: ClassVar[int] = 500
     close_code: ClassVar[int] = 1011
     place: str = ""
+    _source: Any = None  # of an error that is only passed on: whose failure it is
 
     def __init__(self, detail: str, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(self.status, detail, headers)
@@ -67,7 +68,7 @@ class RequestError(TokenmwError, HTTPException):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Process pools and task queues send errors to each other; what is behind this one does not go with it.
-        return type(self), (self.detail,), dict(self.__dict__)
+        return type(self), (self.detail,), {name: part for name, part in self.__dict__.items() if name != "_source"}
 
     def __str__(self) -> str:
         return self.detail

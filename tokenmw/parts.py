@@ -179,13 +179,15 @@ class Parts:
             closers.append(http.aclose)
         asking = Asking(
             http=http,
+            store=store,
             rejected=self.rejected,
             limits=self.limits,
             clock=self.clock,
             log=self.log,
             observe=self.observe,
         )
-        self.tokens.start(Renewal(asking, store=store, limits=self.limits, single_process=self.single_process))
+        renewal = Renewal(asking, store=store, limits=self.limits, single_process=self.single_process)
+        self.tokens.start(renewal, look=asking.look)
         self.coherence.start(asking, store=store)
         http.others = OtherTokens(self.tokens, slots=self.slots, coherence=self.coherence)
         housekeeping = Housekeeping(

@@ -13,6 +13,7 @@ from tokenmw.tokens.asking import Asking
 from tokenmw.tokens.coherence import Coherence
 from tokenmw.tokens.lease import Renewal, TokenStore
 from tokenmw.tokens.manager import TokenManager
+from tokenmw.tokens.others import OtherTokens
 from tokenmw.tokens.rejected import RejectedValues
 from tokenmw.tokens.slots import Slots
 
@@ -66,14 +67,21 @@ class Instance:
         self.coherence = Coherence(
             manager=self.manager, rejected=self.rejected, limits=limits, clock=clock, observe=self.events.append
         )
-        http: Any = None  # scripted providers need none
+        # Scripted providers need no more of it.
+        http: Any = OtherTokens(self.manager, slots=self.slots, coherence=self.coherence)
         self._asking = Asking(
-            http=http, rejected=self.rejected, limits=limits, clock=clock, log=self.log, observe=self.events.append
+            http=http,
+            store=store,
+            rejected=self.rejected,
+            limits=limits,
+            clock=clock,
+            log=self.log,
+            observe=self.events.append,
         )
         self._renewal = Renewal(self._asking, store=store, limits=limits, single_process=single)
 
     async def __aenter__(self) -> Self:
-        self.manager.start(self._renewal)
+        self.manager.start(self._renewal, look=self._asking.look)
         self.coherence.start(self._asking, store=self.store)
         return self
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tokenmw.errors import RequestError, TokenUnavailable
 from tokenmw.observe.events import TokenAdopted, TokenFetched
 from tokenmw.raised import place_of
+from tokenmw.shared.guard import SharedUnavailable
+from tokenmw.shared.sealing import Unreadable
 from tokenmw.shared.token_store import TokenRecord
 from tokenmw.tokens.failures import Failure, pause
 from tokenmw.tokens.slot import Generation, Moment
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.shared.token_store import Found
+    from tokenmw.tokens.lease import TokenStore
     from tokenmw.tokens.rejected import RejectedValues
     from tokenmw.tokens.slot import Slot
 
@@ -33,12 +36,13 @@ _PATIENCE: Final = 1.0  # seconds for a provider's code that does not heed its c
 class Asking:
     """Fills slots: from the provider, or from what another process has stored."""
 
-    __slots__ = ("_http", "_limits", "_log", "_observe", "_rejected", "clock")
+    __slots__ = ("_http", "_limits", "_log", "_observe", "_rejected", "_store", "clock")
 
     def __init__(
         self,
         *,
         http: TokenHTTP,
+        store: TokenStore | None,
         rejected: RejectedValues,
         limits: Limits,
         clock: Clock,
@@ -46,6 +50,7 @@ class Asking:
         observe: Callable[[Event], None],
     ) -> None:
         self._http = http
+        self._store = store
         self._rejected = rejected
         self._limits = limits
         self._log = log
@@ -111,6 +116,18 @@ class Asking:
         if taken:
             self._observe(TokenAdopted(slot.name))
         return taken
+
+    async def look(self, slot: Slot) -> None:
+        """Take what another process has stored, if it is better than what the slot has, and ask nobody."""
+        if self._store is None or slot.keys is None:
+            return
+        at = Moment(self.clock)
+        try:
+            found, _dead = await self._store.read(slot.keys)
+        except (SharedUnavailable, Unreadable):
+            return
+        if found is not None:
+            self.adopt(slot, found, at)
 
     def _take(self, slot: Slot, record: TokenRecord, *, version: int, left: float, at: Moment, shared: bool) -> bool:
         if version <= slot.known:

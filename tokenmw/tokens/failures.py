@@ -10,12 +10,12 @@ import json
 import random
 from typing import TYPE_CHECKING, Final
 
-from tokenmw.errors import CredentialRejected, TokenUnavailable
+from tokenmw.errors import CredentialRejected, RequestError, TokenUnavailable
 
 if TYPE_CHECKING:
-    from tokenmw.errors import RequestError
+    from tokenmw.tokens.slot import Slot
 
-__all__ = ["Failure", "pause"]
+__all__ = ["Failure", "Source", "pause"]
 
 _LONGEST_WISH: Final = 3600.0  # seconds of Retry-After that are obeyed
 _FIRST: Final = {False: 1.0, True: 30.0}  # by permanent: a wrong secret does not mend itself in a second
@@ -31,6 +31,27 @@ def pause(count: int, *, permanent: bool = False) -> float:
     return seconds * random.uniform(0.75, 1.0)
 
 
+class Source:
+    """Whose failure it is that a provider only passed on, because its own request needs that slot's token.
+
+    Attributes:
+        slot: The slot that failed by itself.
+        failure: What it had failed with; None if that was no failure, such as closing.
+    """
+
+    __slots__ = ("failure", "slot")
+
+    def __init__(self, slot: Slot) -> None:
+        source = None if slot.failure is None else slot.failure.source
+        self.slot: Slot = slot if source is None else source.slot
+        self.failure: Failure | None = slot.failure if source is None else source.failure
+
+    @property
+    def stands(self) -> bool:
+        """Whether nothing has changed there: no token, no other failure."""
+        return self.slot.failure is self.failure
+
+
 class Failure:
     """Why there is no new token.
 
@@ -39,12 +60,14 @@ class Failure:
         detail: What happened, without secrets.
         code: The provider's own error code.
         count: How many in a row.
-        until: The monotonic time before which the provider is not asked.
+        until: The monotonic time before which the provider is not asked; see `holds`.
         said: Whether other instances would get the same answer, so that it is noted in Redis.
         place: Where the program's own code raised it; "" if it did not, and of other processes' failures.
+        source: Whose failure it is, if it was only passed on; None: the slot's own.
+        looked: The monotonic time at which Redis was last searched for another process's token.
     """
 
-    __slots__ = ("code", "count", "detail", "permanent", "place", "said", "until")
+    __slots__ = ("code", "count", "detail", "looked", "permanent", "place", "said", "source", "until")
 
     def __init__(self, *, permanent: bool, detail: str, code: str, count: int, until: float, said: bool) -> None:
         self.permanent = permanent
@@ -54,10 +77,14 @@ class Failure:
         self.until = until
         self.said = said
         self.place = ""
+        self.source: Source | None = None
+        self.looked = float("-inf")
 
     @classmethod
     def of(cls, error: BaseException, *, before: Failure | None, now: float) -> Failure:
         """Make a failure of what `fetch` raised; pauses grow from the failure `before`."""
+        if isinstance(error, RequestError) and error._source is not None:
+            return cls._passed_on(error, error._source, before=before, now=now)
         count = 1 if before is None else before.count + 1
         if isinstance(error, CredentialRejected):
             wish = error.retry_after or 0.0
@@ -79,6 +106,20 @@ class Failure:
         return cls(permanent=False, detail=detail, code="", count=count, until=now + pause(count), said=False)
 
     @classmethod
+    def _passed_on(cls, error: RequestError, source: Source, *, before: Failure | None, now: float) -> Failure:
+        # Nobody has refused this slot anything: its row does not grow, and other instances are told by that slot.
+        failure = cls(
+            permanent=isinstance(error, CredentialRejected),
+            detail=error.detail,
+            code=error.code if isinstance(error, CredentialRejected) else "",
+            count=0 if before is None else before.count,
+            until=now if source.failure is None else source.failure.until,
+            said=False,
+        )
+        failure.source = source
+        return failure
+
+    @classmethod
     def from_note(cls, note: bytes, *, left: float, before: Failure | None, now: float) -> Failure:
         """Read a note that another process left; it holds for `left` more seconds, and ends no row of failures."""
         try:
@@ -91,6 +132,14 @@ class Failure:
         code = code if _fits(code) else ""
         count = max(count, 0 if before is None else before.count)
         return cls(permanent=permanent, detail=detail, code=code, count=count, until=now + left, said=True)
+
+    def holds(self, now: float) -> bool:
+        """Return whether it is too early to ask again.
+
+        One that was passed on has no pause of its own. It holds while the other slot's does, during which that one
+        would only raise it again.
+        """
+        return now < self.until and (self.source is None or self.source.stands)
 
     def note(self) -> bytes:
         """Return what the other processes are told."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import TokenUnavailable
 from tokenmw.flight import Flights, TooManyFlights
 from tokenmw.tokens.slot import Moment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from tokenmw.clock import Clock
     from tokenmw.flight import Flight
     from tokenmw.limits import Limits
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["TokenManager"]
 
 _SOON: Final = 1.0  # seconds of Retry-After when nothing better is known
+_LOOK_EVERY: Final = 1.0  # seconds between two looks into Redis during a pause
 
 
 class TokenManager:
@@ -28,7 +32,7 @@ class TokenManager:
     The slots outlive an event loop, the flights do not: `start` and `stop` stand at the two ends of a loop.
     """
 
-    __slots__ = ("_clock", "_flights", "_limits", "_loop", "_monotonic", "_renew", "_time")
+    __slots__ = ("_clock", "_flights", "_limits", "_look", "_loop", "_monotonic", "_renew", "_time")
 
     def __init__(self, *, limits: Limits, clock: Clock) -> None:
         self._limits = limits
@@ -38,16 +42,18 @@ class TokenManager:
         self._flights: Flights[None] = Flights(limits.flights, clock=clock, patience=limits.wait_seconds)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._renew: Renewal | None = None
+        self._look: Callable[[Slot], Coroutine[Any, Any, None]] | None = None
 
-    def start(self, renewal: Renewal) -> None:
-        """Begin to renew, in the running event loop."""
+    def start(self, renewal: Renewal, *, look: Callable[[Slot], Coroutine[Any, Any, None]]) -> None:
+        """Begin to renew, in the running event loop; `look` takes what another process has stored."""
         self._flights = Flights(self._limits.flights, clock=self._clock, patience=self._limits.wait_seconds)
         self._loop = asyncio.get_running_loop()
         self._renew = renewal
+        self._look = look
 
     async def stop(self) -> None:
         """Cancel what is under way; fresh tokens are still handed out."""
-        self._renew = None
+        self._renew = self._look = None
         self._loop = None
         await self._flights.close()
 
@@ -120,7 +126,7 @@ class TokenManager:
         loop = self._loop
         if loop is None or slot.provider in self._flights:
             return
-        if slot.failure is not None and self._monotonic() < slot.failure.until:
+        if slot.failure is not None and slot.failure.holds(self._monotonic()):
             return
         # A sync route looks at its token in a worker thread.
         loop.call_soon_threadsafe(self._refresh, slot)
@@ -141,8 +147,10 @@ class TokenManager:
         if flight is not None:
             return flight
         now = self._monotonic()
-        if slot.failure is not None and now < slot.failure.until:
-            raise slot.failure.error(slot.name, now=now)
+        failure = slot.failure
+        if failure is not None and failure.holds(now):
+            self._look_elsewhere(slot if failure.source is None else failure.source.slot, now)
+            raise failure.error(slot.name, now=now)
         if renew is None:
             raise TokenUnavailable(f"{slot.name}: the broker is closed.", provider=slot.name)
         try:
@@ -153,6 +161,15 @@ class TokenManager:
                 provider=slot.name,
                 retry_after=_SOON,
             ) from None
+
+    def _look_elsewhere(self, slot: Slot, now: float) -> None:
+        # What is handed in to another process, or fetched by one that can, ends a pause here, too.
+        failure, look = slot.failure, self._look
+        if failure is None or look is None or slot.keys is None or now < failure.looked + _LOOK_EVERY:
+            return
+        failure.looked = now
+        with contextlib.suppress(TooManyFlights):
+            self._flights.join(slot.provider, lambda: look(slot))
 
     def _landed(self, slot: Slot) -> Token:
         # Looked at anew: however long the wait was, an expired token is not handed out.

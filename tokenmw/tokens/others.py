@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tokenmw.errors import RequestError
+from tokenmw.tokens.failures import Source
+
 if TYPE_CHECKING:
     from tokenmw.providers.base import Provider
     from tokenmw.tokens.coherence import Coherence
@@ -35,7 +38,15 @@ class OtherTokens:
             TokenUnavailable: There is none now.
             CredentialRejected: That provider refuses its credential.
         """
-        return await self._manager.get(self._slots.slot(provider, provider.kind))
+        slot = self._slots.slot(provider, provider.kind)
+        try:
+            return await self._manager.get(slot)
+        except RequestError as error:
+            # So that whoever passes it on does not count it as his own.
+            error._source = source = Source(slot)
+            # Whoever waits for it uses it: evicted, it could not tell them that there is a token.
+            self._slots.slot(source.slot.provider, source.slot.name)
+            raise
 
     async def invalidate(self, token: Token) -> None:
         """Drop another provider's token that was refused, if it is still the current one."""
