@@ -105,15 +105,16 @@ async def _ring(clock: Clock, seconds: float, waiter: asyncio.Future[None]) -> N
 
 
 class Flights(Generic[T]):
-    """The flights under way, one for each key and `limit` in all.
+    """The flights under way, one for each key and `limit` in all, besides those that they need themselves.
 
     After `patience` seconds those who wait are woken, although the flight goes on for whoever comes later.
     """
 
-    __slots__ = ("_clock", "_flights", "_limit", "_patience")
+    __slots__ = ("_clock", "_counted", "_flights", "_limit", "_patience")
 
     def __init__(self, limit: int, *, clock: Clock, patience: float | None = None) -> None:
         self._limit = limit
+        self._counted = 0
         self._patience = patience
         self._clock = clock
         self._flights: dict[Hashable, Flight[T]] = {}
@@ -128,8 +129,14 @@ class Flights(Generic[T]):
         """Return the flight that is under way for a key."""
         return self._flights.get(key)
 
-    def join(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> Flight[T]:
+    def join(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]], *, counted: bool = True) -> Flight[T]:
         """Return the flight for a key, begun now if there is none.
+
+        Args:
+            key: What is fetched.
+            work: Makes the coroutine that fetches it.
+            counted: False for one that a flight under way waits for. If it needed a place too, a crowd that has taken
+                all places would keep itself from what it waits for.
 
         Raises:
             TooManyFlights: There is none, and `limit` others are under way, or the flights are closed.
@@ -137,12 +144,14 @@ class Flights(Generic[T]):
         flight = self._flights.get(key)
         if flight is not None:
             return flight
-        if len(self._flights) >= self._limit:
+        if not self._limit or (counted and self._counted >= self._limit):
             raise TooManyFlights
         flight = Flight(work(), clock=self._clock, patience=self._patience)
         self._flights[key] = flight
+        self._counted += counted
 
         def land(task: asyncio.Task[T]) -> None:
+            self._counted -= counted
             if self._flights.get(key) is flight:
                 del self._flights[key]
             if not task.cancelled():

@@ -17,7 +17,8 @@ class Limits:
     Attributes:
         tokens: Token keys (provider and credential) held in this process. Beyond it the one used longest ago goes.
         sessions: Session ids held in this process.
-        flights: Token fetches under way at once; a further one is refused with :class:`TokenUnavailable`.
+        flights: Token fetches under way at once; a further one is refused with :class:`TokenUnavailable`. What a fetch
+            itself needs, such as its app's token, is not counted.
         rejected: Token values remembered as rejected, so that they are never adopted again.
         refused_keys: API keys remembered as refused by `authenticate`.
         authentications: Calls of `authenticate` under way at once.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.providers.http import TokenHTTP
 
-__all__ = ["Scripted", "Stage"]
+__all__ = ["Needy", "Scripted", "Stage"]
 
 
 class Stage:
@@ -85,3 +85,18 @@ class Scripted(Provider):
     async def fetch(self, http: TokenHTTP) -> Grant:
         self.stage.calls.append(self.stage.clock.monotonic())
         return await self.stage.answer()
+
+
+class Needy(Scripted):
+    """A credential whose own request needs the token of another one."""
+
+    __slots__ = ("other",)
+    kind = "needy"
+
+    def __init__(self, stage: Stage, other: Provider, *, secret: str = "s") -> None:  # a name, no secret
+        super().__init__(stage, secret=secret)
+        self.other = other
+
+    async def fetch(self, http: TokenHTTP) -> Grant:
+        await http.token(self.other)
+        return await super().fetch(http)

@@ -8,11 +8,11 @@ import contextvars
 import pytest
 
 from tests.tokens.instance import Instance, settle
-from tests.tokens.scripted import Scripted, Stage
+from tests.tokens.scripted import Needy, Scripted, Stage
 from tokenmw.errors import TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.testing import ManualClock
-from tokenmw.values import Grant
+from tokenmw.values import Grant, Token
 
 
 async def test_a_fresh_token_is_returned_without_asking_again(clock: ManualClock, stage: Stage) -> None:
@@ -129,6 +129,22 @@ async def test_flights_are_bounded(clock: ManualClock, stage: Stage) -> None:
             await one.manager.get(one.slot(Scripted(stage, secret="one more")))
         await clock.elapse(1.0)
         await asyncio.gather(*waiting)
+
+
+@pytest.mark.parametrize("tenants", [9, 10, 15])
+async def test_a_bound_full_of_tenants_keeps_none_from_the_apps_token(clock: ManualClock, tenants: int) -> None:
+    """What they all need has a place beside them; as many as the bound allows have their tokens."""
+    app, stage = Stage(clock), Stage(clock)
+    app.takes(1.0)
+    async with Instance(clock, limits=Limits(flights=10)) as one:
+        slots = [one.slot(Needy(stage, Scripted(app), secret=str(number))) for number in range(tenants)]
+        waiting = [asyncio.create_task(one.manager.get(slot)) for slot in slots]
+        await settle()
+        await clock.elapse(1.0)
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert min(tenants, 10) == len(stage.issued) == len([end for end in ends if isinstance(end, Token)])
+    assert all("flights=10" in str(end) for end in ends if not isinstance(end, Token))
+    assert 1 == len(app.calls)
 
 
 async def test_slots_are_bounded_and_purged(clock: ManualClock, stage: Stage) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tokens.instance import Instance, keys_of, settle
 from tests.tokens.memory_store import MemoryRedis, MemoryStore
-from tests.tokens.scripted import Scripted, Stage
+from tests.tokens.scripted import Needy, Scripted, Stage
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.providers.base import Provider
@@ -20,21 +20,6 @@ from tokenmw.testing import ManualClock
 from tokenmw.values import Grant
 
 TICKET = Grant("ticket", expires_in=86_400.0)
-
-
-class Needy(Scripted):
-    """A credential whose own request needs the token of another one."""
-
-    __slots__ = ("other",)
-    kind = "needy"
-
-    def __init__(self, stage: Stage, other: Provider, *, secret: str = "s") -> None:  # a name, no secret
-        super().__init__(stage, secret=secret)
-        self.other = other
-
-    async def fetch(self, http: TokenHTTP) -> Grant:
-        await http.token(self.other)
-        return await super().fetch(http)
 
 
 class CountingStore(MemoryStore):

@@ -75,8 +75,8 @@ class TokenManager:
             return now.token
         return None
 
-    async def get(self, slot: Slot) -> Token:
-        """Return a token, waiting for a flight if need be.
+    async def get(self, slot: Slot, *, counted: bool = True) -> Token:
+        """Return a token, waiting for a flight if need be; `counted` is as in `Flights.join`.
 
         Raises:
             TokenUnavailable: There is none now.
@@ -85,7 +85,7 @@ class TokenManager:
         token = self.fresh(slot)
         if token is not None:
             return token
-        if not await self._flight(slot).wait():
+        if not await self._flight(slot, counted=counted).wait():
             raise TokenUnavailable(
                 f"{slot.name}: the token is still being fetched after {self._limits.wait_seconds:g} s.",
                 provider=slot.name,
@@ -141,7 +141,7 @@ class TokenManager:
         except TokenUnavailable:
             return  # too many flights, or the loop is being closed: the next request asks again
 
-    def _flight(self, slot: Slot) -> Flight[None]:
+    def _flight(self, slot: Slot, *, counted: bool = True) -> Flight[None]:
         renew = self._renew
         flight = self._flights.get(slot.provider)
         if flight is not None:
@@ -154,7 +154,7 @@ class TokenManager:
         if renew is None:
             raise TokenUnavailable(f"{slot.name}: the broker is closed.", provider=slot.name)
         try:
-            return self._flights.join(slot.provider, lambda: renew(slot))
+            return self._flights.join(slot.provider, lambda: renew(slot), counted=counted)
         except TooManyFlights:
             raise TokenUnavailable(
                 f"{slot.name}: more than Limits(flights={self._limits.flights}) tokens are being fetched.",
