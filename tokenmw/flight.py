@@ -36,12 +36,16 @@ class Flight(Generic[T]):
 
     Attributes:
         started: When it began, by the monotonic clock.
+        about: What whoever began it wants to find again while it is under way.
     """
 
-    __slots__ = ("_bell", "_clock", "_loop", "_task", "_waiters", "started")
+    __slots__ = ("_bell", "_clock", "_loop", "_task", "_waiters", "about", "started")
 
-    def __init__(self, work: Coroutine[Any, Any, T], *, clock: Clock, patience: float | None = None) -> None:
+    def __init__(
+        self, work: Coroutine[Any, Any, T], *, clock: Clock, patience: float | None = None, about: Any = None
+    ) -> None:
         self.started = clock.monotonic()
+        self.about = about
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._waiters: set[asyncio.Future[None]] = set()
@@ -129,7 +133,9 @@ class Flights(Generic[T]):
         """Return the flight that is under way for a key."""
         return self._flights.get(key)
 
-    def join(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]], *, counted: bool = True) -> Flight[T]:
+    def join(
+        self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]], *, counted: bool = True, about: Any = None
+    ) -> Flight[T]:
         """Return the flight for a key, begun now if there is none.
 
         Args:
@@ -137,6 +143,7 @@ class Flights(Generic[T]):
             work: Makes the coroutine that fetches it.
             counted: False for one that a flight under way waits for. If it needed a place too, a crowd that has taken
                 all places would keep itself from what it waits for.
+            about: An attribute of the flight.
 
         Raises:
             TooManyFlights: There is none, and `limit` others are under way, or the flights are closed.
@@ -146,7 +153,7 @@ class Flights(Generic[T]):
             return flight
         if not self._limit or (counted and self._counted >= self._limit):
             raise TooManyFlights
-        flight = Flight(work(), clock=self._clock, patience=self._patience)
+        flight = Flight(work(), clock=self._clock, patience=self._patience, about=about)
         self._flights[key] = flight
         self._counted += counted
 

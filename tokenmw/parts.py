@@ -120,8 +120,8 @@ class Parts:
         self._markers = Markers()
         self._warned = False
         self.rejected = RejectedValues(limits=limits, clock=clock)
-        self.slots = Slots(limits=limits, clock=clock, keys_of=self._keys_of)
         self.tokens = TokenManager(limits=limits, clock=clock)
+        self.slots = Slots(limits=limits, clock=clock, keys_of=self._keys_of, flying=self.tokens.slot_of)
         self._derivation = Derivation(name_key)
         self.sessions = SessionManager(
             ttl=self._ttl, policy=session_policy, derivation=self._derivation, limits=limits, clock=clock

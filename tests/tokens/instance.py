@@ -63,7 +63,7 @@ class Instance:
         def keys(provider: Provider) -> TokenKeys | None:
             return keys_of(provider) if store is not None and provider.shareable else None
 
-        self.slots = Slots(limits=limits, clock=clock, keys_of=keys)
+        self.slots = Slots(limits=limits, clock=clock, keys_of=keys, flying=self.manager.slot_of)
         self.coherence = Coherence(
             manager=self.manager, rejected=self.rejected, limits=limits, clock=clock, observe=self.events.append
         )

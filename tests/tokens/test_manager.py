@@ -159,6 +159,30 @@ async def test_slots_are_bounded_and_purged(clock: ManualClock, stage: Stage) ->
         assert [named] == list(one.slots)
 
 
+async def test_a_slot_that_made_room_during_its_fetch_is_found_again(clock: ManualClock, stage: Stage) -> None:
+    """Whoever asks meanwhile gets what is fetched, and whoever asks after him. The bound stays."""
+    async with Instance(clock, limits=Limits(tokens=3)) as one:
+        stage.takes(1.0)
+        waiting = []
+        for name in ("0", "1", "2", "3", "0", "1", "0"):
+            waiting.append(asyncio.create_task(one.manager.get(one.slot(Scripted(stage, secret=name)))))
+            await settle(5)
+            assert 3 >= len(one.slots)
+        await clock.elapse(1.0)
+        tokens = await asyncio.gather(*waiting)
+        assert tokens[0] is tokens[4] is tokens[6] is await one.manager.get(one.slot(Scripted(stage, secret="0")))
+        assert tokens[1] is tokens[5]
+        assert 4 == len(stage.calls)
+        named = one.slot(Scripted(stage, secret="5"))
+        named_too = asyncio.create_task(one.manager.get(named))
+        await settle(5)
+        for number in range(6, 10):
+            one.slot(Scripted(stage, secret=str(number)))
+        assert named is one.slots.name(Scripted(stage, secret="5"), "five")
+        await clock.elapse(1.0)
+        assert await named_too is one.manager.fresh(named)
+
+
 async def test_housekeeping_does_not_change_which_slot_makes_room(clock: ManualClock, stage: Stage) -> None:
     """The tenant that asks all the time stays, however many others come between two of its requests."""
     async with Instance(clock, limits=Limits(tokens=3)) as one:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.flight import Flight
     from tokenmw.limits import Limits
+    from tokenmw.providers.base import Provider
     from tokenmw.tokens.lease import Renewal
     from tokenmw.tokens.slot import Slot
     from tokenmw.values import Token
@@ -135,6 +136,11 @@ class TokenManager:
         """Return whether a flight for the slot is under way."""
         return slot.provider in self._flights
 
+    def slot_of(self, provider: Provider) -> Slot | None:
+        """Return the slot that a flight under way fills for a provider."""
+        flight = self._flights.get(provider)
+        return None if flight is None else flight.about
+
     def _refresh(self, slot: Slot) -> None:
         try:
             self._flight(slot)
@@ -154,7 +160,7 @@ class TokenManager:
         if renew is None:
             raise TokenUnavailable(f"{slot.name}: the broker is closed.", provider=slot.name)
         try:
-            return self._flights.join(slot.provider, lambda: renew(slot), counted=counted)
+            return self._flights.join(slot.provider, lambda: renew(slot), counted=counted, about=slot)
         except TooManyFlights:
             raise TokenUnavailable(
                 f"{slot.name}: more than Limits(flights={self._limits.flights}) tokens are being fetched.",
@@ -169,7 +175,7 @@ class TokenManager:
             return
         failure.looked = now
         with contextlib.suppress(TooManyFlights):
-            self._flights.join(slot.provider, lambda: look(slot))
+            self._flights.join(slot.provider, lambda: look(slot), about=slot)
 
     def _landed(self, slot: Slot) -> Token:
         # Looked at anew: however long the wait was, an expired token is not handed out.

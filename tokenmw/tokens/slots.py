@@ -24,13 +24,29 @@ _FAILURE_KEPT: Final = 600.0
 
 
 class Slots:
-    """Keeps the slots used last, up to `Limits(tokens=…)`, and those of the named providers for ever."""
+    """Keeps the slots used last, up to `Limits(tokens=…)`, and those of the named providers for ever.
 
-    __slots__ = ("_clock", "_keys_of", "_named", "_recent")
+    Args:
+        limits: `tokens` is the bound.
+        clock: For what has ended.
+        keys_of: Gives a provider's Redis keys; None if its token is not shared.
+        flying: Gives the slot that is being filled for a provider. It may have made room for others meanwhile, and is
+            the one to be had again: a flight fills no second one.
+    """
 
-    def __init__(self, *, limits: Limits, clock: Clock, keys_of: Callable[[Provider], TokenKeys | None]) -> None:
+    __slots__ = ("_clock", "_flying", "_keys_of", "_named", "_recent")
+
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        clock: Clock,
+        keys_of: Callable[[Provider], TokenKeys | None],
+        flying: Callable[[Provider], Slot | None],
+    ) -> None:
         self._clock = clock
         self._keys_of = keys_of
+        self._flying = flying
         self._recent: Recent[Provider, Slot] = Recent(limits.tokens)
         self._named: dict[Provider, Slot] = {}
 
@@ -49,8 +65,10 @@ class Slots:
             pass
         slot = self._named.get(provider)
         if slot is None:
-            check_provider(provider)
-            slot = Slot(provider, name, keys=self._keys_of(provider))
+            slot = self._flying(provider)
+            if slot is None:
+                check_provider(provider)
+                slot = Slot(provider, name, keys=self._keys_of(provider))
             self._recent[provider] = slot
         return slot
 
