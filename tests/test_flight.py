@@ -98,7 +98,7 @@ async def test_whoever_leaves_takes_only_himself_out(leaving: list[str]) -> None
     for end, when in zip(ends, leaving, strict=True):
         assert isinstance(end, asyncio.CancelledError) if when != "never" else end == "done"
     assert len(group) == 0
-    assert set() == flight._waiters
+    assert {} == flight._waiters
 
 
 async def test_context_variables_of_the_first_caller_stay_with_him(tasks: str) -> None:
@@ -225,7 +225,7 @@ async def test_twenty_thousand_who_leave_do_not_hold_up_the_loop() -> None:
         waiter.cancel()
     await asyncio.wait(waiters)
     took = time.thread_time() - began
-    assert flight._waiters == set()
+    assert flight._waiters == {}
     work.go.set()
     assert await flight.wait()
     # A second is what the slowest test machine may take; with a scan of all waiters at each leaving it is many.

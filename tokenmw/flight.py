@@ -1,10 +1,10 @@
 """One task that many wait for.
 
 The task belongs to whoever owns the :class:`Flights`, not to a request: it runs to its end whoever leaves, and only
-`close` cancels it. Each waiter has a future of its own in a set, and one callback of the task wakes them all.
+`close` cancels it. Each waiter has a future of its own in a dict, and one callback of the task wakes them all.
 
 `asyncio.shield` is not used: each shield adds a callback to the task and takes it off again with a scan of all of
-them, so 20 000 cancelled waiters block the loop for seconds. Leaving a set costs the same however many are in it.
+them, so 20 000 cancelled waiters block the loop for seconds. Leaving a dict costs the same however many are in it.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ class Flight(Generic[T]):
         self.about = about
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._waiters: set[asyncio.Future[None]] = set()
+        # In the order in which they came, and when.
+        self._waiters: dict[asyncio.Future[None], float] = {}
         # An empty context: what the first request put into context variables is not the others' business.
         self._task = self._loop.create_task(work, context=contextvars.Context())
         # One for all waiters: a timer for each would cost more than the waiting.
-        self._bell = None if patience is None else self._loop.create_task(self._ring_for_all(patience))
+        self._bell = None if patience is None else self._loop.create_task(self._ring_in_turn(patience))
 
     async def wait(self, seconds: float | None = None, *, clock: Clock | None = None) -> bool:
         """Wait until the task has ended, for so many seconds at most. Return whether it has ended.
@@ -62,14 +63,14 @@ class Flight(Generic[T]):
         if self._task.done():
             return True
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = self._clock.monotonic()
         timer: asyncio.Task[None] | None = None
         if seconds is not None:
             timer = self._loop.create_task(_ring(clock or self._clock, seconds, waiter))
         try:
             await waiter
         finally:
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
             if timer is not None:
                 timer.cancel()
         return self._task.done()
@@ -86,24 +87,31 @@ class Flight(Generic[T]):
             raise FlightCancelled
         return self._task.result()
 
-    async def _ring_for_all(self, patience: float) -> None:
-        await self._clock.sleep(patience)
-        self._wake()
+    async def _ring_in_turn(self, patience: float) -> None:
+        while True:
+            now = self._clock.monotonic()
+            due = now + patience  # of whoever comes next, at the earliest
+            for waiter, came in self._waiters.items():
+                if came + patience > now:
+                    due = came + patience
+                    break
+                _wake(waiter)  # it leaves by itself
+            await self._clock.sleep(due - now)
 
     def _land(self) -> None:
         if self._bell is not None:
             self._bell.cancel()
-        self._wake()
-
-    def _wake(self) -> None:
         for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake(waiter)
         self._waiters.clear()
 
 
 async def _ring(clock: Clock, seconds: float, waiter: asyncio.Future[None]) -> None:
     await clock.sleep(max(0.0, seconds))
+    _wake(waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
 
@@ -111,7 +119,7 @@ async def _ring(clock: Clock, seconds: float, waiter: asyncio.Future[None]) -> N
 class Flights(Generic[T]):
     """The flights under way, one for each key and `limit` in all, besides those that they need themselves.
 
-    After `patience` seconds those who wait are woken, although the flight goes on for whoever comes later.
+    Who has waited for `patience` seconds is woken, although the flight goes on for those who came later.
     """
 
     __slots__ = ("_clock", "_counted", "_flights", "_limit", "_patience")
