@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from collections import Counter
 from itertools import pairwise
@@ -66,6 +67,25 @@ async def test_what_was_waited_for_ends_it_at_once(clock: ManualClock, seconds: 
         assert (await one.manager.get(one.slot(app.tenant()))).value
     assert (1, 1) == (len(app.app.calls), len(app.tenants.calls))
     assert len(app.asked.calls) <= 14
+
+
+async def test_an_other_one_that_hangs_is_no_failure_of_its_own_either(clock: ManualClock) -> None:
+    """The fetch that waits for it gives up in time to say so, and not as if its own provider did not answer."""
+    app = App(clock)
+    app.asked.takes(1e6)
+    async with Instance(clock) as one:
+        tenant = one.slot(app.tenant())
+        for _ in range(40):
+            waiting = asyncio.create_task(one.manager.get(tenant))
+            await clock.elapse(10.0)
+            with pytest.raises(TokenUnavailable, match=r"p: no valid token: needy: .*(still being|did not answer)"):
+                await waiting
+            assert tenant.failure is not None
+            assert 0 == tenant.failure.count
+        assert len(app.asked.calls) <= 11
+        await one.coherence.hand_in(one.slot(app.ticket), TICKET)
+        assert (await one.manager.get(tenant)).value
+    assert 0 == clock.sleepers
 
 
 async def test_the_wait_that_is_told_is_the_others(clock: ManualClock) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["TokenManager"]
 
 _SOON: Final = 1.0  # seconds of Retry-After when nothing better is known
+# Of `fetch_seconds`, for which a fetch waits for another slot's. Until its own time was over it could not tell whose
+# the delay is, and its own provider, which nobody has asked, would look like one that does not answer.
+_FOR_FETCH: Final = 0.9
 _LOOK_EVERY: Final = 1.0  # seconds between two looks into Redis during a pause
 
 
@@ -76,8 +79,8 @@ class TokenManager:
             return now.token
         return None
 
-    async def get(self, slot: Slot, *, counted: bool = True) -> Token:
-        """Return a token, waiting for a flight if need be; `counted` is as in `Flights.join`.
+    async def get(self, slot: Slot) -> Token:
+        """Return a token, waiting for a flight if need be.
 
         Raises:
             TokenUnavailable: There is none now.
@@ -86,9 +89,28 @@ class TokenManager:
         token = self.fresh(slot)
         if token is not None:
             return token
-        if not await self._flight(slot, counted=counted).wait():
+        if not await self._flight(slot).wait():
             raise TokenUnavailable(
                 f"{slot.name}: the token is still being fetched after {self._limits.wait_seconds:g} s.",
+                provider=slot.name,
+                retry_after=_SOON,
+            )
+        return self._landed(slot)
+
+    async def get_for_fetch(self, slot: Slot) -> Token:
+        """Return a token that another slot's fetch needs, before the time of that fetch is over.
+
+        Raises:
+            TokenUnavailable: There is none now.
+            CredentialRejected: The provider refuses the credential.
+        """
+        token = self.fresh(slot)
+        if token is not None:
+            return token
+        seconds = _FOR_FETCH * self._limits.fetch_seconds
+        if not await self._flight(slot, counted=False).wait(seconds):
+            raise TokenUnavailable(
+                f"{slot.name}: the token is still being fetched after {seconds:g} s.",
                 provider=slot.name,
                 retry_after=_SOON,
             )

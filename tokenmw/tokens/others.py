@@ -21,8 +21,8 @@ class OtherTokens:
     """Gets the tokens that `TokenHTTP.token` is asked for, as any request would.
 
     Each has a slot, a flight and a lease of its own, so one app token serves all tenants. That flight is bounded by
-    the one that waits for it, and is not counted against `Limits.flights`. The fetch that waits here
-    is bound by its own `fetch_seconds`; the flight that it waits for goes on if that is not enough.
+    the one that waits for it, and is not counted against `Limits.flights`. A fetch waits here for most of its own
+    `fetch_seconds`; the flight that it waits for goes on if that is not enough.
     """
 
     __slots__ = ("_coherence", "_manager", "_slots")
@@ -41,7 +41,7 @@ class OtherTokens:
         """
         slot = self._slots.slot(provider, provider.kind)
         try:
-            return await self._manager.get(slot, counted=False)
+            return await self._manager.get_for_fetch(slot)
         except RequestError as error:
             # So that whoever passes it on does not count it as his own.
             error._source = source = Source(slot)
