@@ -180,7 +180,8 @@ class _Lease:
         grant = await self._asking.ask(self._slot, version=version)
         if grant is None:
             await self._give_back(version, failure=self._slot.failure)
-            await self._look_again()
+            # I may have been stopped past my lease, and so past my patience: then another one has asked meanwhile.
+            await self._asking.look(self._slot)
             return True
         record = record_of(grant)
         if self._slot.now is not None:
@@ -189,7 +190,7 @@ class _Lease:
         if left <= 0:
             await self._give_back(version)
             over = self._install(record, version, grant.expires_in, asked, shared=False)
-            await self._look_again()
+            await self._asking.look(self._slot)
             return over
         try:
             answer = await self._store.commit(self._keys, self._owner, record, version=version, left=left)
@@ -205,16 +206,6 @@ class _Lease:
 
     def _install(self, record: TokenRecord, version: int, left: float, at: Moment, *, shared: bool) -> bool:
         return self._asking.install(self._slot, record, version=version, left=left, at=at, shared=shared)
-
-    async def _look_again(self) -> None:
-        # I may have been stopped past my lease, and so past my patience: then another one has asked meanwhile.
-        at = Moment(self._clock)
-        try:
-            found, _dead = await self._store.read(self._keys)
-        except (SharedUnavailable, Unreadable):
-            return
-        if found is not None:
-            self._asking.adopt(self._slot, found, at)
 
     async def _give_back(self, version: int, *, failure: Failure | None = None) -> None:
         note, seconds = b"", 1.0
