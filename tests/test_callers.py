@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -54,17 +54,16 @@ async def clock() -> ManualClock:
 @pytest.fixture
 async def made(desk: Desk, clock: ManualClock) -> AsyncGenerator[Callable[..., Callers]]:
     """Makes Callers, and stops them."""
-    all_made: list[Callers] = []
+    stops: list[Callable[[], Awaitable[None]]] = []
 
     def make(authenticate: Any = desk, **limits: Any) -> Callers:
         callers = Callers(authenticate, limits=Limits(**limits), clock=clock, log=ThrottledLog(clock))
-        callers.start()
-        all_made.append(callers)
+        stops.append(callers.start())
         return callers
 
     yield make
-    for callers in all_made:
-        await callers.stop()
+    for stop in stops:
+        await stop()
 
 
 @pytest.mark.parametrize("answer", ["alice", 0, "", True, {"tenant": 1}])
@@ -192,12 +191,13 @@ async def test_look_up_that_hangs_does_not_lock_its_key_out(made: Callable[..., 
 async def test_more_look_ups_than_the_bound_are_refused(made: Callable[..., Callers], desk: Desk) -> None:
     """A flood of keys does not become a flood of look-ups; nor does closing leave any."""
     callers = made(authentications=2)
+    stop = callers.start()
     desk.go.clear()
     under_way = [asyncio.create_task(callers.caller(SCOPE, key)) for key in (b"1", b"2")]
     await asyncio.sleep(0)
     with pytest.raises(SessionUnavailable, match="now"):
         await callers.caller(SCOPE, b"3")
-    await callers.stop()
+    await stop()
     ends = await asyncio.gather(*under_way, return_exceptions=True)
     assert [SessionUnavailable] * 2 == [type(end) for end in ends]
 

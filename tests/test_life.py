@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 
 import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from tests.asgi import application, is_open, lifespan
+from tests.asgi import Source, answering, application, call, is_open, lifespan, session_of
 from tests.looptime import LoopTime
 from tests.proxies import Proxy
 from tests.servers import RedisServer
-from tokenmw import ConfigurationError, Limits, TokenBroker
+from tokenmw import ConfigurationError, Limits, TokenBroker, TokenMiddleware
 from tokenmw.life import Life
 from tokenmw.providers import StaticToken
 
@@ -64,6 +65,31 @@ async def test_who_is_cancelled_while_opening_holds_nothing_open() -> None:
     assert is_open(broker)
     entering.cancel()
     await asyncio.wait([entering])
+    assert not is_open(broker)
+
+
+@pytest.mark.parametrize("opened_by", ["entering", "a request"])
+async def test_what_is_opened_while_it_closes_works(redis_server: RedisServer, opened_by: str) -> None:
+    """Jobs come and go in one loop: the close of one that leaves ends nothing of one that has come meanwhile."""
+    limits = Limits(command_seconds=2.0)
+    broker = TokenBroker(
+        {"a": StaticToken(Source())}, redis=redis_server.url, authenticate=lambda _connection, key: key, limits=limits
+    )
+    app = TokenMiddleware(answering(session_of), broker=broker)
+    async with AsyncExitStack() as held:
+        await broker.__aenter__()
+        leaving = asyncio.ensure_future(broker.__aexit__())
+        await asyncio.sleep(0)
+        assert not is_open(broker)
+        if opened_by == "entering":
+            await held.enter_async_context(broker)
+        else:
+            await broker.session_id("another")
+        await leaving
+        async with broker, TokenBroker({}, redis=redis_server.url, limits=limits) as other:
+            assert "t-1" == (await broker.token("a")).value
+            exchange = await call(app, headers=[(b"x-api-key", b"k")])
+            assert await other.session_id("k") == exchange.json
     assert not is_open(broker)
 
 

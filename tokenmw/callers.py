@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from copy import copy
 from typing import TYPE_CHECKING, Final
 
@@ -47,13 +47,10 @@ class Callers:
         self._flights: Flights[object | None] = Flights(limits.authentications, clock=clock)
         self._refused: Lasting[bytes, None] = Lasting(limits.refused_keys, _REFUSED_FOR, timer=clock.monotonic)
 
-    def start(self) -> None:
-        """Begin in the running event loop."""
+    def start(self) -> Callable[[], Awaitable[None]]:
+        """Begin in the running event loop. Return what cancels the look-ups that have begun since."""
         self._flights = Flights(self._limits.authentications, clock=self._clock)
-
-    async def stop(self) -> None:
-        """Cancel what is under way."""
-        await self._flights.close()
+        return self._flights.close
 
     def purge(self) -> None:
         """Drop refusals that hold no more."""

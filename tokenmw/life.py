@@ -1,4 +1,10 @@
-"""A broker's life: opened by the first who enters, closed by the last who leaves, once in each event loop."""
+"""A broker's life: opened by the first who enters, closed by the last who leaves, once in each event loop.
+
+Closing takes a moment: what waits for Redis is sent, flights come to their ends. Who comes in that moment waits for
+nothing of it. The broker opens anew, and for a while two runtimes are in one loop: one that works, one that closes. So
+a close ends what its own runtime has, and nothing else. The parts that last from one runtime to the next are started
+by each, and each start returns what ends only what has begun with it.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ from tokenmw.tokens.slots import Slots
 from tokenmw.values import Unshown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from tokenmw.clock import Clock
     from tokenmw.observe.events import Observer
@@ -147,7 +147,7 @@ class Parts:
         anyio.get_cancelled_exc_class()
         http = TokenHTTP(self._http or default_client(), limits=self.limits, clock=self.clock)
         connection = store = touches = healing = None
-        closers = [self.tokens.stop, self.sessions.stop]
+        closers: list[Callable[[], Awaitable[None]]] = []
         if self._redis is not None:
             connection = SharedConnection(
                 self._redis,
@@ -170,11 +170,9 @@ class Parts:
                 clock=self.clock,
             )
             connection.on_back = healing.begin
-            self.sessions.start(sessions, touches)
-            closers.append(connection.close)
+            closers += [self.sessions.start(sessions, touches), connection.close]
         if self.callers is not None:
-            self.callers.start()
-            closers.append(self.callers.stop)
+            closers.append(self.callers.start())
         if self._http is None:
             closers.append(http.aclose)
         asking = Asking(
@@ -187,7 +185,8 @@ class Parts:
             observe=self.observe,
         )
         renewal = Renewal(asking, store=store, limits=self.limits, single_process=self.single_process)
-        self.tokens.start(renewal, look=asking.look)
+        # While there is a connection to give leases back with.
+        closers.insert(0, self.tokens.start(renewal, look=asking.look))
         self.coherence.start(asking, store=store)
         http.others = OtherTokens(self.tokens, slots=self.slots, coherence=self.coherence)
         housekeeping = Housekeeping(

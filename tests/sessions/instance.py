@@ -68,12 +68,12 @@ class Instance:
         self.touches = Touches(self.store, limit=self.limits.touches, clock=self.clock)
         self.offers = Offers(self.manager, self.touches, clock=self.clock)
         self.connection.on_back = self.offers.begin
-        self.manager.start(self.store, self.touches)
+        self.stop = self.manager.start(self.store, self.touches)
         await self.connection.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.manager.stop()
+        await self.stop()
         await self.connection.close()
 
     async def get(self, api_key: bytes) -> str:

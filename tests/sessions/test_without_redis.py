@@ -160,7 +160,7 @@ async def test_end_during_a_look_up_serves_its_waiters_one_id(private_redis: Red
         waiters = [asyncio.create_task(one.get(KEY)) for _ in range(5)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        await one.manager.stop()
+        await one.stop()
         ids = await asyncio.gather(*waiters)
         assert {one.manager.known(KEY)} == set(ids)
         private_redis.thaw()

@@ -81,12 +81,12 @@ class Instance:
         self._renewal = Renewal(self._asking, store=store, limits=limits, single_process=single)
 
     async def __aenter__(self) -> Self:
-        self.manager.start(self._renewal, look=self._asking.look)
+        self.stop = self.manager.start(self._renewal, look=self._asking.look)
         self.coherence.start(self._asking, store=self.store)
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        await self.manager.stop()
+        await self.stop()
 
     def slot(self, provider: Provider, name: str = "p") -> Slot:
         """Return the slot of a provider."""

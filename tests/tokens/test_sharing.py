@@ -165,7 +165,7 @@ async def test_a_process_that_ends_while_it_fetches_gives_the_lease_back(world: 
     leaving = world.instances[0]
     waiting = asyncio.create_task(leaving.manager.get(leaving.slot(Scripted(world.stage))))
     await settle()
-    await leaving.manager.stop()
+    await leaving.stop()
     with pytest.raises(TokenUnavailable):
         await waiting
     world.stage.answer = world.stage.new
@@ -209,7 +209,7 @@ async def test_a_slow_provider_is_waited_for_after_the_holder_has_died(world: Wo
     doomed = asyncio.create_task(victim.manager.get(victim.slot(Scripted(world.stage))))
     await settle()
     world.stores[0].cut = True
-    await victim.manager.stop()
+    await victim.stop()
     waiting = [
         asyncio.create_task(one.manager.get(one.slot(Scripted(world.stage))))
         for one in world.instances[1:]

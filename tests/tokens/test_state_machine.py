@@ -113,7 +113,7 @@ class TokenLife(RuleBasedStateMachine):
         """A process dies in the middle of whatever it does, and another is started in its place."""
         dead = self.members[number]
         dead.store.cut = True  # type: ignore[union-attr]
-        self.loop.run_until_complete(dead.manager.stop())
+        self.loop.run_until_complete(dead.stop())
         self.excuse()
         for issuer in self.issuers.values():
             issuer.failures.pop(number, None)
@@ -191,7 +191,7 @@ class TokenLife(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for one in self.members:
-            self.loop.run_until_complete(one.manager.stop())
+            self.loop.run_until_complete(one.stop())
         self.loop.run_until_complete(settle())
         assert set() == asyncio.all_tasks(self.loop)
         self.loop.close()

@@ -26,6 +26,8 @@ from tokenmw.shared.guard import SharedUnavailable
 from tokenmw.shared.sealing import Unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
     from tokenmw.sessions.derive import Derivation
@@ -40,7 +42,7 @@ _SLIDE: Final = 20  # the time in Redis is started again after a twentieth of it
 
 
 class SessionManager:
-    """Finds and makes session ids. The local copies outlive an event loop; `start` and `stop` stand at its ends."""
+    """Finds and makes session ids. The local copies outlive an event loop; `start` stands at its beginning."""
 
     __slots__ = (
         "_clock",
@@ -73,16 +75,19 @@ class SessionManager:
         self._store: RedisSessionStore | None = None
         self._touches: Touches | None = None
 
-    def start(self, store: RedisSessionStore, touches: Touches) -> None:
-        """Begin to share, in the running event loop."""
-        self._flights = Flights(self._limits.commands, clock=self._clock)
+    def start(self, store: RedisSessionStore, touches: Touches) -> Callable[[], Awaitable[None]]:
+        """Begin to share, in the running event loop. Return what ends that, but not what another start began since."""
+        flights: Flights[LocalSession | None] = Flights(self._limits.commands, clock=self._clock)
+        self._flights = flights
         self._store = store
         self._touches = touches
 
-    async def stop(self) -> None:
-        """Stop sharing; local copies go on."""
-        self._store = self._touches = None
-        await self._flights.close()
+        async def stop() -> None:
+            if self._flights is flights:
+                self._store = self._touches = None
+            await flights.close()
+
+        return stop
 
     def __len__(self) -> int:
         return len(self._local)

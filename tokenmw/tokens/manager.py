@@ -11,7 +11,7 @@ from tokenmw.flight import Flights, TooManyFlights
 from tokenmw.tokens.slot import Moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from tokenmw.clock import Clock
     from tokenmw.flight import Flight
@@ -33,7 +33,7 @@ _LOOK_EVERY: Final = 1.0  # seconds between two looks into Redis during a pause
 class TokenManager:
     """Hands out the tokens of slots, and renews them.
 
-    The slots outlive an event loop, the flights do not: `start` and `stop` stand at the two ends of a loop.
+    The slots outlive an event loop, the flights do not: `start` stands at its beginning, what that returns at its end.
     """
 
     __slots__ = ("_clock", "_flights", "_limits", "_look", "_loop", "_monotonic", "_renew", "_time")
@@ -48,18 +48,26 @@ class TokenManager:
         self._renew: Renewal | None = None
         self._look: Callable[[Slot], Coroutine[Any, Any, None]] | None = None
 
-    def start(self, renewal: Renewal, *, look: Callable[[Slot], Coroutine[Any, Any, None]]) -> None:
-        """Begin to renew, in the running event loop; `look` takes what another process has stored."""
-        self._flights = Flights(self._limits.flights, clock=self._clock, patience=self._limits.wait_seconds)
+    def start(
+        self, renewal: Renewal, *, look: Callable[[Slot], Coroutine[Any, Any, None]]
+    ) -> Callable[[], Awaitable[None]]:
+        """Begin to renew, in the running event loop; `look` takes what another process has stored.
+
+        Return what ends that: it cancels the flights that have begun since. Fresh tokens are still handed out, and if
+        there was another start meanwhile, that one's flights go on.
+        """
+        flights: Flights[None] = Flights(self._limits.flights, clock=self._clock, patience=self._limits.wait_seconds)
+        self._flights = flights
         self._loop = asyncio.get_running_loop()
         self._renew = renewal
         self._look = look
 
-    async def stop(self) -> None:
-        """Cancel what is under way; fresh tokens are still handed out."""
-        self._renew = self._look = None
-        self._loop = None
-        await self._flights.close()
+        async def stop() -> None:
+            if self._flights is flights:
+                self._renew = self._loop = self._look = None
+            await flights.close()
+
+        return stop
 
     def fresh(self, slot: Slot) -> Token | None:
         """Return the slot's token if it may be handed out now. From any thread; never waits.
