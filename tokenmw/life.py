@@ -4,12 +4,23 @@ Closing takes a moment: what waits for Redis is sent, flights come to their ends
 nothing of it. The broker opens anew, and for a while two runtimes are in one loop: one that works, one that closes. So
 a close ends what its own runtime has, and nothing else. The parts that last from one runtime to the next are started
 by each, and each start returns what ends only what has begun with it.
+
+Nor is a close cut short by what cancels the one that leaves, else its connections would stay. It is a task of its own,
+and who leaves waits for it, so that nothing is left behind an `async with broker:`.
+
+- A cancel scope of anyio cancels each await inside of it, the first one of leaving as well as the next. So the waiting
+  is shielded from it. It is not long: closing has its bounds.
+- A cancellation of asyncio comes once, and leaving begins when it has come. Another one that comes then wants the task
+  to end, and it ends; the close goes on without it.
+- An event loop that ends meanwhile cancels the close, too. Then nothing more is sent, but all is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+
+import anyio
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.frames import without_locals
@@ -37,12 +48,13 @@ class Life:
     other one, and closing them here would end them there.
     """
 
-    __slots__ = ("_entered", "_parts", "_warned", "runtime")
+    __slots__ = ("_closing", "_entered", "_parts", "_warned", "runtime")
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._entered = 0
         self._warned = False
+        self._closing: set[asyncio.Task[None]] = set()  # an event loop does not keep its tasks alive
         self.runtime: Runtime | None = None
 
     @without_locals
@@ -67,7 +79,12 @@ class Life:
         self._entered -= 1
         if self._entered <= 0 and self.runtime is not None:
             runtime, self.runtime = self.runtime, None
-            await runtime.close()
+            closing = asyncio.get_running_loop().create_task(runtime.close(), name="tokenmw closing")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([closing])
+            closing.result()
 
     def ensure(self) -> None:
         """Open if nobody has; then nobody closes it, which is said once."""

@@ -75,12 +75,13 @@ class Runtime:
 
     async def close(self) -> None:
         """End everything, in the order in which the parts lean on each other. A Redis that is slow holds nobody up."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        if self.touches is not None and self.shared is not None and self.shared.usable:
-            with suppress(SharedUnavailable, TimeoutError):  # sessions lose a twentieth of their time at most
-                async with asyncio.timeout(self._seconds):
-                    await self.touches.send()
-        async with AsyncExitStack() as stack:  # one that raises does not keep the others from closing
+        # One that raises does not keep the others from closing; nor does a cancellation, as of a loop that ends.
+        async with AsyncExitStack() as stack:
             for close in reversed(self._closers):
                 stack.push_async_callback(close)
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            if self.touches is not None and self.shared is not None and self.shared.usable:
+                with suppress(SharedUnavailable, TimeoutError):  # sessions lose a twentieth of their time at most
+                    async with asyncio.timeout(self._seconds):
+                        await self.touches.send()
