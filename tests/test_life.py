@@ -143,6 +143,20 @@ def test_two_loops_in_turn_share(redis_server: RedisServer) -> None:
     assert asyncio.run(use()) == asyncio.run(use())
 
 
+def test_who_never_left_an_ended_loop_is_not_counted_in_the_next() -> None:
+    """A request opens the broker there before anybody enters, and the last one who leaves closes it all the same."""
+    broker = TokenBroker({"a": StaticToken(Source())})
+
+    async def use() -> bool:
+        await broker.token("a")
+        async with broker:
+            pass
+        return is_open(broker)
+
+    asyncio.run(broker.__aenter__())
+    assert not asyncio.run(use())
+
+
 async def test_two_loops_at_the_same_time_are_refused() -> None:
     """Each has connections and tasks that the other cannot use; the first one's go on."""
     broker = TokenBroker({"a": StaticToken("t")})

@@ -60,10 +60,7 @@ class Life:
     @without_locals
     async def enter(self) -> None:
         """Open if this is the first."""
-        before = self.runtime
         runtime = self._open()
-        if runtime is not before:
-            self._entered = 0
         self._entered += 1
         if self._entered == 1:
             # Now, so that the first requests are shared.
@@ -105,4 +102,5 @@ class Life:
             raise ConfigurationError("This TokenBroker is open in another running event loop: make one for each loop.")
         self._parts.warn_once()
         self.runtime = runtime = self._parts.open()
+        self._entered = 0  # who entered what was abandoned never leaves it
         return runtime
