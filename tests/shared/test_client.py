@@ -16,7 +16,7 @@ from tests.proxies import Proxy
 from tests.servers import RedisServer
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
-from tokenmw.shared.client import checked_redis, close_client, open_client
+from tokenmw.shared.client import _no_maintenance, checked_redis, close_client, open_client
 from tokenmw.shared.scripts import run_script
 
 if TYPE_CHECKING:
@@ -98,6 +98,16 @@ def test_a_url_that_cannot_work_is_refused_without_its_password(url: str) -> Non
 def test_a_url_that_can_work_is_taken(url: str) -> None:
     """Nothing is connected for it."""
     assert checked_redis(url) == url
+
+
+def test_an_option_that_redis_py_does_not_know_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its async connections learnt of maintenance notifications long after the module for them was there."""
+
+    def as_before(_self: object, *, host: str = "localhost") -> None:
+        """Be made as a connection of redis-py 7 is."""
+
+    monkeypatch.setattr(redis.asyncio.connection.AbstractConnection, "__init__", as_before)
+    assert _no_maintenance() == {}
 
 
 def test_a_client_that_decodes_is_refused() -> None:

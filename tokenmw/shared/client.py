@@ -8,11 +8,12 @@ is made in a task of its own, so that a command's short deadline never cuts a sl
 from __future__ import annotations
 
 from contextlib import suppress
+from inspect import signature
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 import redis.asyncio as redis
-from redis.asyncio.connection import BlockingConnectionPool, Connection, SSLConnection, parse_url
+from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
@@ -26,6 +27,7 @@ __all__ = ["AnyClient", "checked_redis", "close_client", "open_client"]
 AnyClient: TypeAlias = "redis.Redis | redis.RedisCluster"
 
 _SCHEMES: Final = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+_MAINTENANCE: Final = "maint_notifications_config"
 
 
 def checked_redis(given: object) -> str | AnyClient:
@@ -142,12 +144,13 @@ def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, b
 
 
 def _no_maintenance() -> dict[str, Any]:
-    # A feature of one vendor's server, on by default since redis-py 7; with it, pools skip a check for stale data.
-    try:
-        from redis.maint_notifications import MaintNotificationsConfig
-    except ImportError:
+    # A feature of one vendor's server, on by default since redis-py 8.1; with it, pools skip a check for stale data.
+    # The module came with 7.0, for redis-py's sync clients only.
+    if _MAINTENANCE not in signature(AbstractConnection.__init__).parameters:
         return {}
-    return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
+    from redis.maint_notifications import MaintNotificationsConfig
+
+    return {_MAINTENANCE: MaintNotificationsConfig(enabled=False)}
 
 
 async def close_client(client: AnyClient) -> None:
