@@ -14,9 +14,10 @@ from redis.exceptions import RedisClusterException
 from tests.looptime import LoopTime
 from tests.proxies import Proxy
 from tests.servers import RedisServer
+from tests.shared.clusters import needs_cluster_urls
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
-from tokenmw.shared.client import _no_maintenance, checked_redis, close_client, open_client
+from tokenmw.shared.client import checked_redis, close_client, open_client
 from tokenmw.shared.scripts import run_script
 
 if TYPE_CHECKING:
@@ -91,23 +92,13 @@ def test_a_url_that_cannot_work_is_refused_without_its_password(url: str) -> Non
         "redis://user:pa%3Fss@127.0.0.1:6379/15?socket_keepalive=yes",
         "rediss://127.0.0.1:6380/0?ssl_cert_reqs=none",
         "unix:///run/redis.sock?db=3",
-        "redis+cluster://127.0.0.1:7000",
-        "rediss+cluster://127.0.0.1:7000/0",
+        pytest.param("redis+cluster://127.0.0.1:7000", marks=needs_cluster_urls),
+        pytest.param("rediss+cluster://127.0.0.1:7000/0", marks=needs_cluster_urls),
     ],
 )
 def test_a_url_that_can_work_is_taken(url: str) -> None:
     """Nothing is connected for it."""
     assert checked_redis(url) == url
-
-
-def test_an_option_that_redis_py_does_not_know_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its async connections learnt of maintenance notifications long after the module for them was there."""
-
-    def as_before(_self: object, *, host: str = "localhost") -> None:
-        """Be made as a connection of redis-py 7 is."""
-
-    monkeypatch.setattr(redis.asyncio.connection.AbstractConnection, "__init__", as_before)
-    assert _no_maintenance() == {}
 
 
 def test_a_client_that_decodes_is_refused() -> None:
@@ -165,6 +156,7 @@ async def test_a_password_with_cluster_in_it_stays_whole(opened: Open) -> None:
         assert await opened(url).ping()
 
 
+@needs_cluster_urls
 async def test_a_cluster_runs_scripts_and_pipelines(opened: Open, cluster: RedisServer) -> None:
     """Also those that it does not know yet."""
     client = opened(f"redis+cluster://127.0.0.1:{cluster.port}")
@@ -193,7 +185,7 @@ async def test_whoever_is_cancelled_in_a_command_ends_cancelled(opened: Open, re
     assert turns > 2
 
 
-@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+@pytest.mark.parametrize("scheme", ["redis", pytest.param("redis+cluster", marks=needs_cluster_urls)])
 async def test_a_slow_connection_is_not_lost_with_its_first_command(
     opened: Open, redis_server: RedisServer, cluster: RedisServer, scheme: str
 ) -> None:
@@ -218,7 +210,7 @@ async def test_a_slow_connection_is_not_lost_with_its_first_command(
         await close_client(client)
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+cluster"])
+@pytest.mark.parametrize("scheme", ["redis", "rediss", pytest.param("redis+cluster", marks=needs_cluster_urls)])
 @pytest.mark.parametrize("hole", ["silent", "full"])
 async def test_closing_does_not_wait_for_a_dial_into_a_black_hole(opened: Open, scheme: str, hole: str) -> None:
     """Neither where nobody answers, nor where nobody accepts; no socket and no task stay, and waiters are told."""

@@ -13,6 +13,7 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 
 from tests.looptime import LoopTime
 from tests.servers import RedisServer
+from tests.shared.clusters import needs_cluster_urls
 from tests.shared.waiting import word
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.limits import Limits
@@ -37,7 +38,7 @@ async def test_a_command_takes_its_deadline_at_most(guarded: Make, proxy: Proxy)
         assert waited.seconds < 0.3
 
 
-@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+@pytest.mark.parametrize("scheme", ["redis", pytest.param("redis+cluster", marks=needs_cluster_urls)])
 async def test_many_commands_share_few_connections(
     guarded: Make, redis_server: RedisServer, cluster: RedisServer, scheme: str
 ) -> None:

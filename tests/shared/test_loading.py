@@ -9,6 +9,7 @@ from redis.asyncio.connection import Connection
 
 from tests.servers import RedisServer, wheel_server
 from tests.sessions.instance import reset_statistics, sent
+from tests.shared.clusters import needs_cluster_urls
 from tests.shared.waiting import get, word
 from tokenmw.shared.dialling import DIALLED
 
@@ -58,6 +59,7 @@ async def test_the_first_call_on_a_fresh_server_is_one_round_trip(
         assert sent(private_redis) == {"evalsha": calls}
 
 
+@needs_cluster_urls
 async def test_so_it_is_in_a_cluster(connect: Connect, cluster: RedisServer) -> None:
     """Whose connections are made by the nodes."""
     cluster.command("SCRIPT", "FLUSH")

@@ -9,6 +9,7 @@ import pytest
 import redis.asyncio
 
 from tests.servers import RedisServer
+from tests.shared.clusters import needs_cluster_urls
 from tests.shared.waiting import until
 from tokenmw import Limits, TokenBroker
 from tokenmw.observe.events import SharedStateChanged
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     Connect = Callable[..., SharedConnection]
 
+pytestmark = needs_cluster_urls
 OPTIONS = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "60000")
 HALF = 8192
 

@@ -7,12 +7,14 @@ is made in a task of its own, so that a command's short deadline never cuts a sl
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from inspect import signature
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 import redis.asyncio as redis
+from redis import __version__ as redis_version
 from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -27,6 +29,7 @@ __all__ = ["AnyClient", "checked_redis", "close_client", "open_client"]
 AnyClient: TypeAlias = "redis.Redis | redis.RedisCluster"
 
 _SCHEMES: Final = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+_CLUSTER_SINCE: Final = (8, 0, 1)  # the first redis-py whose nodes give back the connection of a command that gave up
 _MAINTENANCE: Final = "maint_notifications_config"
 
 
@@ -106,6 +109,12 @@ def _url_kwargs(url: str) -> dict[str, Any]:
         raise ConfigurationError("redis: a cluster has the database 0 only: leave the number out of the URL.")
     if kwargs.get("decode_responses"):
         raise ConfigurationError("redis: decode_responses cannot be used: values are bytes.")
+    if "cluster" in scheme and tuple(map(int, re.findall(r"\d+", redis_version)[:3])) < _CLUSTER_SINCE:
+        needed = ".".join(map(str, _CLUSTER_SINCE))
+        raise ConfigurationError(
+            f"redis: with redis-py {redis_version} a cluster's node that hung once would never be used again: "
+            f'`pip install "redis>={needed}"`.'
+        )
     return kwargs
 
 
