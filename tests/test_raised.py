@@ -13,6 +13,7 @@ from tests.asgi import answering, call, session_of
 from tokenmw import Grant, Provider, TokenBroker, TokenMiddleware, TokenUnavailable
 from tokenmw.providers import ClientCredentials, StaticToken, TokenHTTP
 from tokenmw.raised import place_of, with_place
+from tokenmw.shared.keys import subkey
 
 TEXT = "canary-of-a-secret"
 HERE = "tests.test_raised"
@@ -107,6 +108,16 @@ def test_a_wrapped_callable_is_found_all_the_same() -> None:
     with pytest.raises(json.JSONDecodeError) as raised:
         wrapped()
     assert f"{HERE}:{line_of(fail)}" == place_of(raised.value, called=wrapped)
+
+
+def test_a_slip_of_this_package_has_a_place_too() -> None:
+    """Where no program was called, it is the innermost line that tells."""
+    unusable: Any = None
+    with pytest.raises(AttributeError) as raised:
+        subkey(unusable, "names")
+    # Caught as the package catches it, so that the traceback begins in it.
+    error = raised.value.with_traceback(raised.tb.tb_next)
+    assert place_of(error, called=None).startswith("tokenmw.shared.keys:")
 
 
 def test_what_no_frame_tells_has_no_place() -> None:

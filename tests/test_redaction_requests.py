@@ -7,7 +7,6 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
-import redis.asyncio as redis
 from starlette.requests import HTTPConnection
 
 from tests.asgi import scope_of
@@ -15,7 +14,6 @@ from tests.test_redaction_tracebacks import KEY, SECRET, shown
 from tokenmw import (
     APIKeyRefused,
     ConfigurationError,
-    Grant,
     Limits,
     SessionUnavailable,
     TokenBroker,
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import Message, Receive, Scope, Send
 
-    from tests.servers import RedisServer
     from tokenmw.errors import RequestError
 
 AWAY = f"redis://:{SECRET}@127.0.0.1:9/0"
@@ -56,40 +53,6 @@ async def test_call_of_the_broker_that_fails_shows_no_secret(method: str) -> Non
         with pytest.raises((SessionUnavailable, ConfigurationError)) as caught:
             await CALLS[method](broker)
     assert SECRET not in shown(caught.value)
-
-
-class Odd(redis.Redis):
-    """A client of the user's with a slip of its own, which is no error of Redis."""
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Fail."""
-        try:
-            raise KeyError(len(args))
-        except KeyError:
-            raise ValueError("a slip") from None
-
-
-UNEXPECTED: dict[str, Callable[[TokenBroker], Awaitable[object]]] = {
-    "enter": lambda broker: broker.__aenter__(),
-    "session_id": lambda broker: broker.session_id(SECRET),
-    "reset_session": lambda broker: broker.reset_session(SECRET),
-    "hand_in": lambda broker: broker.hand_in("crm", Grant(SECRET, expires_in=60)),
-    "invalidate_provider": lambda broker: broker.invalidate_provider("crm"),
-}
-
-
-@pytest.mark.parametrize("method", UNEXPECTED)
-async def test_error_that_nobody_expected_shows_no_secret(method: str, redis_server: RedisServer) -> None:
-    """What this package does not know goes to the caller, with files and lines, and without what was sent."""
-    client = Odd.from_url(redis_server.url, password=None)
-    broker = TokenBroker({"crm": StaticToken(lambda: SECRET, credential_id="1")}, redis=client)
-    with pytest.raises(ValueError, match="a slip") as caught:
-        await UNEXPECTED[method](broker)
-    lines = shown(caught.value)
-    assert "guard.py" in lines
-    assert SECRET not in lines
-    await broker.__aexit__()
-    await client.aclose()
 
 
 async def refuse_all(_connection: HTTPConnection, _key: str) -> None:

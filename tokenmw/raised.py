@@ -18,15 +18,15 @@ def place_of(error: BaseException, *, called: object) -> str:
 
     Args:
         error: The error, with its traceback.
-        called: The program's callable or class.
+        called: The program's callable or class; None where a Redis client may have called the program.
     """
     frames = list(_frames(error))
     ours = _package(__name__)
     packages = [_package(module) for module, _ in frames]
     own = _package(getattr(called, "__module__", None))
     if own not in packages:
-        # What was called is wrapped in something of another package, such as a functools.partial.
-        own = next((package for package in packages if package != ours), ours)
+        # What was called is wrapped in something of another package, such as a functools.partial or a Redis client.
+        own = next((package for package in packages if package not in (ours, "redis")), (packages or [ours])[-1])
     places = [place for place, package in zip(frames, packages, strict=True) if package == own]
     return ":".join(map(str, places[-1])) if places else ""
 

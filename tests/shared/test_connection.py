@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis.asyncio
+from redis.credentials import CredentialProvider
 
 from tests.looptime import LoopTime
 from tests.proxies import Proxy
 from tests.servers import RedisServer
 from tests.shared.waiting import fails, get, until
+from tokenmw import TokenBroker
 from tokenmw.limits import Limits
 from tokenmw.observe.events import SharedStateChanged
 from tokenmw.shared.guard import SharedUnavailable
@@ -172,6 +174,58 @@ async def test_a_prober_survives_whatever_a_client_raises(connect: Connect, redi
     assert connection.state == "down"
     await until(lambda: connection.state == "up", within=6)
     assert len(raised) == 2
+
+
+async def test_a_prober_survives_what_a_look_at_the_slots_raises(
+    connect: Connect, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cluster client calls its program back for that: `address_remap`, credentials."""
+    connection = connect(redis_server.url)
+    primary = next(iter(connection._primaries))
+    client: Any = connection._client
+    evalsha, looks = client.evalsha, list[int]()
+
+    async def look() -> None:
+        looks.append(1)
+        raise KeyError("of-the-program")
+
+    async def away(*args: Any) -> Any:
+        if len(looks) < 2:
+            raise redis.asyncio.ConnectionError
+        return await evalsha(*args)
+
+    primary._look_again = look
+    client.evalsha = away
+    for _ in range(3):
+        primary.guard._count("timeout", time.monotonic())
+    await until(lambda: connection.state == "up", within=6)
+    assert f"The probe of Redis raised KeyError at {__name__}:{look.__code__.co_firstlineno + 2}." in caplog.messages
+    assert "of-the-program" not in caplog.text
+
+
+class Expired(CredentialProvider):
+    """A program's way to its secrets, which raises what the library beneath it does."""
+
+    def get_credentials(self) -> tuple[str]:
+        """Fail."""
+        raise KeyError("of-the-program")
+
+
+async def test_what_a_program_raises_within_its_client_is_an_outage(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Start-up and requests go on; the log names the program's line, and not redis-py's that called it."""
+    async with (
+        redis.asyncio.Redis(port=redis_server.port, credential_provider=Expired()) as client,
+        TokenBroker({}, redis=client) as broker,
+    ):
+        for number in range(3):
+            await client.connection_pool.disconnect()  # redis-py goes on with one that has not logged in
+            await broker.session_id(f"k{number}")
+        assert ("down", "client") == (broker.status().shared, broker.status().shared_error)
+    place = f"{__name__}:{Expired.get_credentials.__code__.co_firstlineno + 2}"
+    assert f"The Redis client raised KeyError at {place}." in caplog.messages
+    assert "of-the-program" not in caplog.text
 
 
 async def test_closing_leaves_no_prober(connect: Connect, proxy: Proxy) -> None:

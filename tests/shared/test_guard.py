@@ -184,6 +184,13 @@ async def test_a_user_pool_that_is_empty_counts_nothing(redis_server: RedisServe
     await pool.aclose()
 
 
+class Unspeakable(Exception):
+    """One of a program's, with a slip in what would tell its text."""
+
+    def __str__(self) -> str:
+        raise LookupError
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -206,6 +213,8 @@ async def test_a_user_pool_that_is_empty_counts_nothing(redis_server: RedisServe
         (exceptions.ClusterDownError("The cluster is down"), "cluster"),
         (exceptions.ConnectionError("Connection closed by server."), "connection"),
         (RuntimeError("Event loop is closed"), "client"),
+        (KeyError("expired credentials"), "client"),
+        (Unspeakable(), "client"),
         (ConnectionRefusedError(), "connection"),
         (TimeoutError(), "timeout"),
         (exceptions.InvalidResponse(), "error"),

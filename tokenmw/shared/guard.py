@@ -50,10 +50,10 @@ _WORDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (ResponseError, "response"),
     (RedisError, "error"),
     (RedisClusterException, "cluster"),
-    (RuntimeError, "client"),
 )
-# RuntimeError: asyncio's, for a client that was made in another event loop or is closed. Requests go on without it.
-_CAUGHT: Final = (RedisError, RedisClusterException, OSError, RuntimeError)
+# What is none of these: asyncio's RuntimeError for a client of another event loop, what a program's own credentials or
+# address_remap raise inside of its client, and slips of this package. Requests go on without Redis, and the log tells.
+_UNKNOWN: Final = "client"
 _SERVER_WORDS: Final = {
     "OOM": "full",
     "READONLY": "readonly",
@@ -105,7 +105,17 @@ class Seats:
 class Guard:
     """Runs commands against one server, each within `command_seconds` from pool to reply."""
 
-    __slots__ = ("_clock", "_doubtful_until", "_limits", "_seats", "breaker", "on_failure", "on_open", "on_recovery")
+    __slots__ = (
+        "_clock",
+        "_doubtful_until",
+        "_limits",
+        "_seats",
+        "breaker",
+        "on_failure",
+        "on_open",
+        "on_recovery",
+        "on_unknown",
+    )
 
     def __init__(self, *, limits: Limits, clock: Clock, seats: Seats | None = None) -> None:
         self._limits = limits
@@ -116,6 +126,7 @@ class Guard:
         self.on_open: Callable[[str], None] = lambda _word: None
         self.on_failure: Callable[[str], None] = lambda _word: None
         self.on_recovery: Callable[[], None] = lambda: None
+        self.on_unknown: Callable[[Exception], None] = lambda _error: None
 
     @property
     def doubtful(self) -> bool:
@@ -151,9 +162,11 @@ class Guard:
             async with deadline, self._seats.free:
                 seated = True
                 result = await command()
-        except _CAUGHT as error:
+        except Exception as error:  # noqa: BLE001  a client calls its program back, which raises whatever it does
             # Who did not get as far as a connection has learnt of our own load, not of the server.
             word = _word_of(error) if seated else "busy"
+            if word == _UNKNOWN:
+                self.on_unknown(error)
             if not deadline.excused:
                 self._count(word, began)
             raise SharedUnavailable(word) from None
@@ -175,8 +188,9 @@ class Guard:
             self.on_open(word)
 
 
-def _word_of(error: BaseException) -> str:
-    text = str(error)
+def _word_of(error: Exception) -> str:
+    # A class that nobody knows is not asked for its text, which may raise.
+    text = str(error) if isinstance(error, RedisError) else ""
     if type(error) is RedisConnectionError and text in _NO_CONNECTION:
         return "busy"
     if type(error) is ResponseError and text.startswith(_NO_PERMISSION):
@@ -186,4 +200,4 @@ def _word_of(error: BaseException) -> str:
         code = inner[1] if inner else text.partition(" ")[0]
         if code in _SERVER_WORDS:
             return _SERVER_WORDS[code]
-    return next(word for kind, word in _WORDS if isinstance(error, kind))
+    return next((word for kind, word in _WORDS if isinstance(error, kind)), _UNKNOWN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenmw.raised import with_place
 from tokenmw.shared.guard import Guard, Seats, SharedUnavailable
 from tokenmw.shared.scripts import run_script
 
@@ -56,6 +57,7 @@ class Primary:
         self.guard.on_open = self._lost
         self.guard.on_failure = self._failed
         self.guard.on_recovery = self._recovered
+        self.guard.on_unknown = self._raised
         self.on_lost: Callable[[str], None] = lambda _word: None
         self.on_back: Callable[[], None] = lambda: None
 
@@ -87,6 +89,9 @@ class Primary:
     def _failed(self, word: str) -> None:
         self._log.problem("redis", "Redis cannot be used (%s); requests go on without it.", word)
 
+    def _raised(self, error: Exception) -> None:
+        self._log.problem("redis-client", "The Redis client raised %s.", with_place(error, called=None))
+
     def _recovered(self) -> None:
         self._log.over("redis", "Redis answers again.")
 
@@ -107,12 +112,16 @@ class Primary:
     async def _is_back(self) -> bool:
         await self._clock.sleep(self.guard.breaker.next_pause())
         try:
+            return await self._probed()
+        except Exception as error:  # noqa: BLE001  a prober that ends would leave Redis unused for ever
+            self._log.problem("redis-probe", "The probe of Redis raised %s.", with_place(error, called=None))
+            return False
+
+    async def _probed(self) -> bool:
+        try:
             await self.probe()
         except SharedUnavailable:
             if self._look_again is not None:
                 await self._look_again()
-            return False
-        except Exception as error:  # noqa: BLE001  a prober that ends would leave Redis unused for ever
-            self._log.problem("redis-probe", "The probe of Redis raised %s.", type(error).__name__)
             return False
         return True
