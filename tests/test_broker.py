@@ -41,6 +41,10 @@ class Exclusive(Provider):
         return Grant("t", expires_in=60)
 
 
+def _of_one(_given: object) -> None:
+    pass
+
+
 # Option, wrong value, what the text says.
 WRONG: list[tuple[str, Any, str]] = [
     ("providers", None, "providers must be a dict"),
@@ -103,7 +107,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("observers", [5], "observers[0] must be a callable (event) -> None"),
     ("observers", [lambda: None], "observers[0] must be a callable (event) -> None: this one takes ()"),
     ("observers", [Counter], "observers[0] is a class: make an object of it"),
-    ("authenticate", lambda key: key, "authenticate must be a callable (connection, key) -> object | None: this one"),
+    ("authenticate", _of_one, "authenticate must be a callable (connection, key) -> object | None: this one"),
     ("providers", {"crm": lambda: None}, "providers['crm'] must be a callable (connection) -> Provider: this one"),
     ("single_process", "no", "single_process must be True or False"),
     ("clock", None, "clock must have monotonic(), time() and sleep()"),
@@ -134,7 +138,7 @@ def test_an_exclusive_provider_that_shares_nothing_needs_to_be_alone() -> None:
 
 
 MIDDLEWARE: list[tuple[str, Any, str]] = [
-    ("on_error", lambda error: error, "on_error=…) must be a callable (connection, error) -> Response: this one takes"),
+    ("on_error", _of_one, "on_error=…) must be a callable (connection, error) -> Response: this one takes"),
     ("inject", lambda: ["crm"], "inject=…) must be a callable (connection) -> names: this one takes ()"),
     ("broker", None, "broker=…) must be a TokenBroker, not NoneType"),
     ("broker", TokenBroker, "broker=…) must be a TokenBroker, not type"),

@@ -29,12 +29,20 @@ def three(_first: object, _second: object, _third: object) -> None:
     """Take three."""
 
 
+def two_or_three(_first: object, _second: object, _third: object = None) -> None:
+    """Take two, or three."""
+
+
+def by_name(*, connection: object, key: str) -> None:
+    """Take two, by their names only."""
+
+
 TWO: list[Any] = [
     Callable(),
     Callable().method,
     Callable.plain,
     functools.partial(three, 1),
-    lambda connection, key, more=1: (connection, key, more),
+    two_or_three,
     min,  # of which no signature is known
     isinstance,
     dict[str, int].setdefault,
@@ -47,9 +55,7 @@ def test_what_takes_two_arguments_is_taken(function: Any) -> None:
     checked_callback(function, option="authenticate", takes="(connection, key) -> object | None")
 
 
-@pytest.mark.parametrize(
-    "function", [three, Callable.method, lambda *, connection, key: (connection, key), functools.partial(three, 1, 2)]
-)
+@pytest.mark.parametrize("function", [three, Callable.method, by_name, functools.partial(three, 1, 2)])
 def test_what_takes_another_number_is_refused(function: Any) -> None:
     """With what it takes, and without a value that it was made with."""
     with pytest.raises(ConfigurationError, match=r"authenticate must be a callable \(connection, key\).*takes \("):

@@ -47,7 +47,7 @@ async def test_everybody_waits_for_so_many_seconds_from_when_he_came() -> None:
         assert await flight.wait() is False
         gone[number] = clock.monotonic() - flight.started
 
-    waiting = []
+    waiting: list[asyncio.Task[None]] = []
     for number, moment in enumerate(came):
         await clock.elapse(moment - (clock.monotonic() - flight.started))
         waiting.append(asyncio.create_task(wait(number)))
@@ -69,7 +69,7 @@ async def test_a_crowd_goes_from_a_flight_with_patience_in_a_moment(*, leaving: 
     """20 000 at once, whether they leave or are sent away; half of them came a second later."""
     clock, work = ManualClock(), Work()
     flight = Flights[str](1, clock=clock, patience=12.0).join("k", work)
-    waiters = []
+    waiters: list[asyncio.Task[bool]] = []
     for _ in range(2):
         waiters += [asyncio.create_task(flight.wait()) for _ in range(10_000)]
         await turns()

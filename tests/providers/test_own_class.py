@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,10 @@ async def _async(_self: object, *_more: object) -> None:
     pass
 
 
+def _giving(identity: object) -> Callable[[object], object]:
+    return lambda _self: identity
+
+
 def _nobody(_self: object) -> tuple[object, ...]:
     return ()
 
@@ -41,10 +46,10 @@ def _nobody(_self: object) -> tuple[object, ...]:
         ("authorize", _async),
         ("is_rejected", _async),
         ("identity", _async),
-        ("identity", lambda _self: "abc"),
-        ("identity", lambda _self: (UUID(int=0),)),
-        ("identity", lambda _self: ("a", ("b", ["c"]))),
-        ("identity", lambda _self: ("a", Decimal(1))),
+        ("identity", _giving("abc")),
+        ("identity", _giving((UUID(int=0),))),
+        ("identity", _giving(("a", ("b", ["c"])))),
+        ("identity", _giving(("a", Decimal(1)))),
     ],
 )
 def test_a_slip_in_a_class_of_ones_own_is_told_when_the_broker_is_made(attribute: str, value: object) -> None:

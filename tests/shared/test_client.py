@@ -109,14 +109,6 @@ def test_a_client_that_decodes_is_refused() -> None:
             checked_redis(client)
 
 
-@pytest.mark.parametrize("given", [redis.Redis(), b"redis://localhost", 7, object()])
-def test_what_is_no_async_client_is_refused(given: object) -> None:
-    """A sync client gets a word on what to use instead."""
-    with pytest.raises(ConfigurationError, match=f"not {type(given).__name__}") as caught:
-        checked_redis(given)
-    assert ("block the event loop" in str(caught.value)) == isinstance(given, redis.Redis)
-
-
 async def test_a_ready_client_is_used_and_stays_the_users(redis_server: RedisServer) -> None:
     """It is not ours to close."""
     async with redis.asyncio.Redis(port=redis_server.port) as mine:

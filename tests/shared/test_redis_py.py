@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis.asyncio
+from redis.asyncio.connection import AbstractConnection
 
 from tests.shared.clusters import needs_cluster_urls
 from tokenmw.errors import ConfigurationError
@@ -16,7 +19,7 @@ def test_an_option_that_redis_py_does_not_know_is_not_given(monkeypatch: pytest.
     def as_before(_self: object, *, host: str = "localhost") -> None:
         """Be made as a connection of redis-py 7 is."""
 
-    monkeypatch.setattr(redis.asyncio.connection.AbstractConnection, "__init__", as_before)
+    monkeypatch.setattr(AbstractConnection, "__init__", as_before)
     assert _no_maintenance() == {}
 
 
@@ -32,6 +35,27 @@ def test_a_cluster_url_needs_a_redis_py_that_gives_connections_back(
     assert checked_redis("rediss://host")
     client = redis.asyncio.RedisCluster(host="127.0.0.1")
     assert checked_redis(client) is client
+
+
+_SENTINEL: Any = redis.asyncio.Sentinel  # a class without types
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        (redis.Redis(), "A sync client would block the event loop"),
+        (redis.asyncio.ConnectionPool(), "redis.asyncio.Redis(connection_pool=pool)"),
+        (_SENTINEL([]), "sentinel.master_for(name)"),
+        (b"redis://localhost", ""),
+        (7, ""),
+    ],
+)
+def test_what_is_no_async_client_is_refused(given: object, hint: str) -> None:
+    """With a word on what to use instead, where it is near to one."""
+    with pytest.raises(ConfigurationError, match=f"not {type(given).__name__}") as caught:
+        checked_redis(given)
+    text = str(caught.value)
+    assert hint in text if hint else text.endswith(f"not {type(given).__name__}.")
 
 
 @needs_cluster_urls

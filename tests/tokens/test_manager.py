@@ -163,7 +163,7 @@ async def test_a_slot_that_made_room_during_its_fetch_is_found_again(clock: Manu
     """Whoever asks meanwhile gets what is fetched, and whoever asks after him. The bound stays."""
     async with Instance(clock, limits=Limits(tokens=3)) as one:
         stage.takes(1.0)
-        waiting = []
+        waiting: list[asyncio.Task[Token]] = []
         for name in ("0", "1", "2", "3", "0", "1", "0"):
             waiting.append(asyncio.create_task(one.manager.get(one.slot(Scripted(stage, secret=name)))))
             await settle(5)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from inspect import signature
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import SplitResult, urlsplit
 
 import redis.asyncio as redis
@@ -23,6 +23,9 @@ from redis.exceptions import RedisClusterException, RedisError
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.shared.dialling import DIALLED, DialledCluster, hang_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["AnyClient", "checked_redis", "close_client", "open_client"]
 
@@ -49,8 +52,10 @@ def checked_redis(given: object) -> str | AnyClient:
                 "redis: the client has decode_responses=True, but values are bytes: make one without."
             )
         return given
-    hint = ""
-    if type(given).__module__.split(".")[0] == "redis":
+    hint, module = "", type(given).__module__
+    if module.startswith("redis.asyncio."):
+        hint = " Of a pool make redis.asyncio.Redis(connection_pool=pool), of a Sentinel sentinel.master_for(name)."
+    elif module.split(".")[0] == "redis":
         hint = " A sync client would block the event loop: make it with redis.asyncio."
     raise ConfigurationError(
         f"redis must be a URL, a redis.asyncio.Redis or a redis.asyncio.RedisCluster, not {type(given).__name__}.{hint}"
@@ -155,7 +160,7 @@ def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, b
 def _no_maintenance() -> dict[str, Any]:
     # A feature of one vendor's server, on by default since redis-py 8.1; with it, pools skip a check for stale data.
     # The module came with 7.0, for redis-py's sync clients only.
-    if _MAINTENANCE not in signature(AbstractConnection.__init__).parameters:
+    if _MAINTENANCE not in signature(cast("Callable[..., Any]", AbstractConnection.__init__)).parameters:
         return {}
     from redis.maint_notifications import MaintNotificationsConfig
 
