@@ -22,12 +22,12 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
-from tokenmw.shared.dialling import DIALLED, DialledCluster, hang_up
+from tokenmw.shared.dialling import DIALLED, Dialled, DialledCluster, hang_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["AnyClient", "checked_redis", "close_client", "open_client"]
+__all__ = ["AnyClient", "checked_redis", "close_client", "drop_dials", "open_client"]
 
 AnyClient: TypeAlias = "redis.Redis | redis.RedisCluster"
 
@@ -167,13 +167,31 @@ def _no_maintenance() -> dict[str, Any]:
     return {_MAINTENANCE: MaintNotificationsConfig(enabled=False)}
 
 
+async def drop_dials(client: AnyClient, *, before: float) -> None:
+    """End the diallings of a client that we made, if they were begun before a time of the event loop's.
+
+    What was dialled while the server was away may hang on for as long as connecting may take: its packets are lost. The
+    pool would give it to some command all the same, which fails although the server is back.
+    """
+    if isinstance(client, redis.Redis) and issubclass(client.connection_pool.connection_class, Dialled):
+        await hang_up(
+            connection
+            for connection in _connections(client)
+            if isinstance(connection, Dialled) and connection.dialling_before(before)
+        )
+
+
 async def close_client(client: AnyClient) -> None:
     """Close a client that we made at once, even one that is dialling into a black hole."""
     if isinstance(client, DialledCluster):
         await client.hang_up()
     elif isinstance(client, redis.Redis):
-        pool = client.connection_pool
-        # redis-py offers no public way to the connections that are being made.
-        await hang_up([*pool._available_connections, *pool._in_use_connections])
+        await hang_up(_connections(client))
     with suppress(RedisError, OSError):  # it is going away; that the server has gone first changes nothing
         await client.aclose()
+
+
+def _connections(client: redis.Redis) -> list[object]:
+    # redis-py offers no public way to the connections that are being made.
+    pool = client.connection_pool
+    return [*pool._available_connections, *pool._in_use_connections]

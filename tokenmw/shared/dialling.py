@@ -29,10 +29,11 @@ __all__ = ["DIALLED", "Dialled", "DialledCluster"]
 class _Dial:
     """One task at a time that makes something; who waits for it may be cancelled without cutting it short."""
 
-    __slots__ = ("task",)
+    __slots__ = ("began", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[Any] | None = None
+        self.began = 0.0
 
     @property
     def mine(self) -> bool:
@@ -46,7 +47,9 @@ class _Dial:
 
     async def wait(self, make: Callable[[], Awaitable[Any]], *, seconds: float | None) -> None:
         """Begin a dialling, bounded by so many seconds, and wait for it."""
-        self.task = asyncio.get_running_loop().create_task(_within(make, seconds))
+        loop = asyncio.get_running_loop()
+        self.began = loop.time()
+        self.task = loop.create_task(_within(make, seconds))
         self.task.add_done_callback(self._done)
         await self.join()
 
@@ -118,6 +121,10 @@ class Dialled(AbstractConnection):
                     raise
 
             await self._dial.wait(make, seconds=self.socket_connect_timeout)
+
+    def dialling_before(self, moment: float) -> bool:
+        """Return whether it is being made, and was begun before a time of the event loop's."""
+        return self._dial.task is not None and self._dial.began < moment
 
     async def hang_up(self) -> None:
         """End the connection at once, whether it stands or is being made."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.raised import with_place
+from tokenmw.shared.client import drop_dials
 from tokenmw.shared.guard import Guard, Seats, SharedUnavailable
 from tokenmw.shared.scripts import run_script
 
@@ -118,8 +119,10 @@ class Primary:
             return False
 
     async def _probed(self) -> bool:
+        began = asyncio.get_running_loop().time()
         try:
             await self.probe()
+            await drop_dials(self._client, before=began)
         except SharedUnavailable:
             if self._look_again is not None:
                 await self._look_again()
