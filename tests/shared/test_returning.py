@@ -29,11 +29,13 @@ async def test_no_command_is_given_a_connection_that_was_dialled_while_the_serve
     for _ in range(3):
         assert "timeout" == await fails(connection)
     assert ["down", "timeout"] == [connection.state, connection.error]
-    pool: Any = connection._client.connection_pool  # type: ignore[union-attr]
-    (hanging,) = list[Any](pool._available_connections)
+    client: Any = connection._client
+    pool = client.connection_pool
+    available: list[Any] = pool._available_connections
+    (hanging,) = available
     assert hanging.dialling_before(float("inf"))
     proxy.black_hole = False
-    pool._available_connections.append(pool.make_connection())  # the prober takes the last one
+    available.append(pool.make_connection())  # the prober takes the last one
     await until(lambda: connection.state == "up", within=20)
     assert not hanging.dialling_before(float("inf"))
     # Each of them needs a connection of its own.
