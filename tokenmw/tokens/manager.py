@@ -97,13 +97,7 @@ class TokenManager:
         token = self.fresh(slot)
         if token is not None:
             return token
-        if not await self._flight(slot).wait():
-            raise TokenUnavailable(
-                f"{slot.name}: the token is still being fetched after {self._limits.wait_seconds:g} s.",
-                provider=slot.name,
-                retry_after=_SOON,
-            )
-        return self._landed(slot)
+        return await self._from(self._flight(slot), slot)
 
     async def get_for_fetch(self, slot: Slot) -> Token:
         """Return a token that another slot's fetch needs, before the time of that fetch is over.
@@ -115,14 +109,9 @@ class TokenManager:
         token = self.fresh(slot)
         if token is not None:
             return token
-        seconds = _FOR_FETCH * self._limits.fetch_seconds
-        if not await self._flight(slot, counted=False).wait(seconds):
-            raise TokenUnavailable(
-                f"{slot.name}: the token is still being fetched after {seconds:g} s.",
-                provider=slot.name,
-                retry_after=_SOON,
-            )
-        return self._landed(slot)
+        return await self._from(
+            self._flight(slot, counted=False), slot, seconds=_FOR_FETCH * self._limits.fetch_seconds
+        )
 
     async def get_for_injection(self, slot: Slot) -> Token:
         """Return a token for a request that perhaps does not need it.
@@ -206,6 +195,17 @@ class TokenManager:
         failure.looked = now
         with contextlib.suppress(TooManyFlights):
             self._flights.join(slot.provider, lambda: look(slot), about=slot)
+
+    async def _from(self, flight: Flight[None], slot: Slot, *, seconds: float | None = None) -> Token:
+        # Without a time of its own a wait has that of all flights.
+        if not await flight.wait(seconds):
+            waited = self._limits.wait_seconds if seconds is None else seconds
+            raise TokenUnavailable(
+                f"{slot.name}: the token is still being fetched after {waited:g} s.",
+                provider=slot.name,
+                retry_after=_SOON,
+            )
+        return self._landed(slot)
 
     def _landed(self, slot: Slot) -> Token:
         # Looked at anew: however long the wait was, an expired token is not handed out.
