@@ -31,7 +31,7 @@ from tokenmw.providers import (
     StaticToken,
     WeCom,
 )
-from tokenmw.snapshot import ProviderStatus, Status
+from tokenmw.status import ProviderStatus, Status
 from tokenmw.testing import ManualClock
 
 PROJECT = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -142,7 +142,7 @@ def test_the_log_lines_are_those_of_an_outage(caplog: pytest.LogCaptureFixture) 
         clock.advance(pause)
     log.over("redis", back)
     assert caplog.messages == block("text", "Redis cannot").splitlines()
-    modules = [sys.modules[f"tokenmw.shared.{name}"] for name in ("connection", "primary")]
+    modules = [sys.modules[f"tokenmw.redis.{name}"] for name in ("connection", "servers")]
     source = "".join(map(inspect.getsource, modules))
     assert [f'"{line}"' in source for line in (cannot, back)] == [True, True]
 

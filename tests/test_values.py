@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.testing import make_token
-from tokenmw.values import MAX_LIFE, MAX_TOKEN_BYTES, Grant, Token, Windows, windows
+from tokenmw.values import MAX_LIFETIME, MAX_TOKEN_BYTES, Grant, Token, Windows, windows
 
 SECRET = "s3cr3t-token"
 
@@ -44,10 +44,10 @@ def test_life_must_be_more_than_nothing(life: Any) -> None:
         Grant("t", expires_in=life)
 
 
-@pytest.mark.parametrize("life", [MAX_LIFE, MAX_LIFE + 1, 1e300, math.inf, 10**400])
+@pytest.mark.parametrize("life", [MAX_LIFETIME, MAX_LIFETIME + 1, 1e300, math.inf, 10**400])
 def test_life_beyond_30_days_is_cut(life: float) -> None:
     """It is a slip of a unit more often than a fact."""
-    assert Grant("t", expires_in=life).expires_in == MAX_LIFE
+    assert Grant("t", expires_in=life).expires_in == MAX_LIFETIME
 
 
 @pytest.mark.parametrize("token_type", ["", " ", "two words", "Bearer\n", "a:b", "密", None, 5])
@@ -73,7 +73,7 @@ def test_no_grant_is_too_strange(value: Any, life: Any, token_type: Any) -> None
     assert grant.value
     assert grant.value.isascii()
     assert grant.value.isprintable()
-    assert 0 < grant.expires_in <= MAX_LIFE
+    assert 0 < grant.expires_in <= MAX_LIFETIME
 
 
 VALUES = [
@@ -145,7 +145,7 @@ def test_token_under_another_name_is_the_same_token() -> None:
         (3600, {}, 900, 10),
         (7200, {}, 1800, 10),
         (86_400, {}, 3600, 10),
-        (MAX_LIFE, {}, 3600, 10),
+        (MAX_LIFETIME, {}, 3600, 10),
         (7200, {"renewal_window": 60}, 54, 10),
         (1800, {"renewal_window": 1800}, 450, 10),
         (7200, {"renewal_window": 0}, 0, 0),
@@ -164,7 +164,7 @@ def test_windows_follow_the_formula(life: float, options: dict[str, Any], refres
     assert pytest.approx((refresh, stop)) == (found.refresh, found.stop)
 
 
-SECONDS = st.floats(min_value=1e-6, max_value=MAX_LIFE)
+SECONDS = st.floats(min_value=1e-6, max_value=MAX_LIFETIME)
 
 
 @settings(deadline=None)

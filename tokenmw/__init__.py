@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tokenmw.api_key import APIKeySource
+from tokenmw.asgi.dependencies import provider_token, request_tokens, session_id
+from tokenmw.asgi.middleware import TokenMiddleware
+from tokenmw.asgi.request import RequestTokens
 from tokenmw.broker import TokenBroker
-from tokenmw.dependencies import provider_token, request_tokens, session_id
+from tokenmw.callers.api_key import APIKeySource
 from tokenmw.errors import (
     APIKeyRefused,
     ConfigurationError,
@@ -14,12 +16,10 @@ from tokenmw.errors import (
     TokenUnavailable,
 )
 from tokenmw.limits import Limits
-from tokenmw.middleware import TokenMiddleware
 from tokenmw.observe.events import Observer
 from tokenmw.outgoing import TokenAuth
 from tokenmw.providers.base import Provider
-from tokenmw.request import RequestTokens
-from tokenmw.snapshot import Status
+from tokenmw.status import Status
 from tokenmw.values import Grant, Token
 
 __all__ = [

@@ -6,31 +6,29 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from tokenmw.api_key import APIKeySource, checked_source
-from tokenmw.callbacks import checked_lifespan
-from tokenmw.clock import SYSTEM_CLOCK, Clock
-from tokenmw.frames import without_locals
+from tokenmw.callers.api_key import APIKeySource
+from tokenmw.clock import SYSTEM_CLOCK, Clock, Instant
+from tokenmw.credentials import Credentials
 from tokenmw.life import Life
 from tokenmw.limits import Limits
-from tokenmw.options import checked_choice, checked_grant, checked_key, checked_token
+from tokenmw.options import checked_api_key, checked_choice, checked_instance, checked_lifespan
 from tokenmw.outgoing import TokenAuth, token_auth
 from tokenmw.parts import Parts
-from tokenmw.snapshot import Status
-from tokenmw.sources import Sources
-from tokenmw.tokens.slot import Moment, Slot
-from tokenmw.values import Closed
+from tokenmw.redaction import Unpicklable, without_locals
+from tokenmw.status import Status
+from tokenmw.tokens.entry import TokenEntry
+from tokenmw.values import Grant, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    from tokenmw.callers import Authenticate
+    from tokenmw.callers.authenticate import Authenticate
+    from tokenmw.credentials import ProviderOfRequest
     from tokenmw.observe.events import Observer
-    from tokenmw.options import ProviderOfRequest
     from tokenmw.providers.base import Provider
+    from tokenmw.redis.client import AnyClient
     from tokenmw.sessions.manager import SessionPolicy
-    from tokenmw.shared.client import AnyClient
-    from tokenmw.values import Grant, Token
 
 __all__ = ["STATE_KEY", "MissingKey", "TokenBroker"]
 
@@ -38,7 +36,7 @@ MissingKey = Literal["random", "reject"]
 STATE_KEY: Final = "tokenmw"  # where dependencies find the broker in a connection's state
 
 
-class TokenBroker(Closed):
+class TokenBroker(Unpicklable):
     """Provider tokens and session ids for one program, shared with all its other workers through Redis.
 
         broker = TokenBroker({"crm": ClientCredentials(...)}, redis="redis://localhost:6379/0", secret_key="...")
@@ -95,7 +93,9 @@ class TokenBroker(Closed):
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         checked_choice(missing_key, option="missing_key", choices=("random", "reject"))
-        self.api_key = checked_source(api_key, option="api_key")
+        self.api_key = checked_instance(
+            api_key, APIKeySource, option="api_key", example='APIKeySource(headers=["x-api-key"])'
+        )
         self.missing_key: MissingKey = missing_key
         self.parts = Parts(
             redis=redis,
@@ -112,7 +112,9 @@ class TokenBroker(Closed):
             single_process=single_process,
             clock=clock,
         )
-        self.sources = Sources(providers, slots=self.parts.slots, leases=redis is not None, alone=single_process)
+        self.sources = Credentials(
+            providers, entries=self.parts.entries, leases=redis is not None, alone=single_process
+        )
         self._life = Life(self.parts)
 
     async def token(self, provider: str | Provider) -> Token:
@@ -123,8 +125,8 @@ class TokenBroker(Closed):
             CredentialRejected: The provider refuses the credential.
             ConfigurationError: The name is unknown, or its credentials depend on a request.
         """
-        slot = self.sources.slot(provider)
-        token = self.parts.tokens.fresh(slot) or await self.token_of(slot)
+        entry = self.sources.entry(provider)
+        token = self.parts.tokens.fresh(entry) or await self.token_of(entry)
         return token.under(provider if isinstance(provider, str) else provider.kind)
 
     @without_locals
@@ -134,26 +136,26 @@ class TokenBroker(Closed):
         Return whether it was dropped. Reports about older tokens, about one younger than 5 s, and repeated ones cause
         nothing, so it may be called for every refused request. Raises `ConfigurationError` for what is no `Token`.
         """
-        checked_token(token)
+        checked_instance(token, Token, option="invalidate(token)", example="broker.token(…) returned")
         return await self.ensure_open().coherence.invalidate(token)
 
     @without_locals
     async def hand_in(self, provider: str | Provider, grant: Grant) -> None:
         """Give all instances a token that came by itself, such as Feishu's `app_ticket`, in place of an older one."""
-        checked_grant(grant)
-        await self.ensure_open().coherence.hand_in(self.sources.slot(provider), grant)
+        checked_instance(grant, Grant, option="hand_in(grant)", example="Grant(token, expires_in=3600)")
+        await self.ensure_open().coherence.hand_in(self.sources.entry(provider), grant)
 
     async def invalidate_provider(self, provider: str | Provider) -> None:
         """Drop whatever token a provider has, here and on all instances; the next request fetches a new one."""
-        await self.ensure_open().coherence.invalidate_whatever(self.sources.slot(provider))
+        await self.ensure_open().coherence.invalidate_current(self.sources.entry(provider))
 
     def auth(self, provider: str | Provider) -> TokenAuth:
         """Return an auth object for an httpx or httpx2 client: it places the token, and replaces a refused one once."""
-        self.sources.slot(provider)
+        self.sources.entry(provider)
 
-        async def find() -> tuple[Provider, Slot]:
-            slot = self.sources.slot(provider)
-            return self.sources.provider(provider, slot), slot
+        async def find() -> tuple[Provider, TokenEntry]:
+            entry = self.sources.entry(provider)
+            return self.sources.provider(provider, entry), entry
 
         return token_auth(find, source=self)
 
@@ -164,7 +166,7 @@ class TokenBroker(Closed):
         Raises:
             SessionUnavailable: `session_policy="required"`, and Redis is away.
         """
-        return await self.ensure_open().sessions.get(checked_key(api_key))
+        return await self.ensure_open().sessions.get(checked_api_key(api_key))
 
     @without_locals
     async def reset_session(self, api_key: str | bytes) -> str:
@@ -172,7 +174,7 @@ class TokenBroker(Closed):
 
         Raises `SessionUnavailable` under `session_policy="required"` while Redis is away; the id stays what it was.
         """
-        return await self.ensure_open().sessions.reset(checked_key(api_key))
+        return await self.ensure_open().sessions.reset(checked_api_key(api_key))
 
     async def __aenter__(self) -> Self:
         """Open the broker in the running event loop; entering again only counts."""
@@ -205,16 +207,16 @@ class TokenBroker(Closed):
         """Return what the broker says of itself; no secrets, no I/O."""
         parts, runtime = self.parts, self._life.runtime
         shared, touches = (None, None) if runtime is None else (runtime.shared, runtime.touches)
-        slots, now = list(parts.slots), Moment(parts.clock)
+        entries, now = list(parts.entries), Instant(parts.clock)
         return Status(
             shared="off" if shared is None else shared.state,
             shared_since=None if shared is None else shared.since,
             shared_error="" if shared is None else shared.error,
             providers=self.sources.statuses(now),
-            tokens=sum(slot.now is not None for slot in slots),
+            tokens=sum(entry.current is not None for entry in entries),
             sessions=len(parts.sessions),
-            unshared_tokens=sum(slot.token_unshared(now) for slot in slots),
-            unshared_invalidations=sum(slot.death_unshared(now) for slot in slots),
+            unshared_tokens=sum(entry.token_unshared(now) for entry in entries),
+            unshared_invalidations=sum(entry.tombstone_unshared(now) for entry in entries),
             unshared_sessions=0 if runtime is None else runtime.unshared_sessions,
             touches=0 if touches is None else len(touches),
             unreadable=parts.unreadable,
@@ -229,12 +231,12 @@ class TokenBroker(Closed):
         """
         return self.sources.override(providers)
 
-    async def token_of(self, slot: Slot, *, injected: bool = False) -> Token:
-        """Return a valid token of a slot. For this package's own modules."""
-        if (token := self.parts.tokens.fresh(slot)) is not None:
+    async def token_of(self, entry: TokenEntry, *, injected: bool = False) -> Token:
+        """Return a valid token of a entry. For this package's own modules."""
+        if (token := self.parts.tokens.fresh(entry)) is not None:
             return token
         self._life.ensure()
-        return await (self.parts.tokens.get_for_injection(slot) if injected else self.parts.tokens.get(slot))
+        return await (self.parts.tokens.get_for_injection(entry) if injected else self.parts.tokens.get(entry))
 
     def ensure_open(self) -> Parts:
         """Open in the running event loop if nobody has, and warn; return the parts. For this package's own modules."""
@@ -243,8 +245,8 @@ class TokenBroker(Closed):
 
     async def warm(self, names: Iterable[str]) -> None:
         """Get tokens before the first request needs them, for `Limits(inject_seconds=…)` at most; failures are kept."""
-        slots = [source for source in map(self.sources.source, names) if isinstance(source, Slot)]
-        await asyncio.gather(*map(self.parts.tokens.get_for_injection, slots), return_exceptions=True)
+        entries = [source for source in map(self.sources.source, names) if isinstance(source, TokenEntry)]
+        await asyncio.gather(*map(self.parts.tokens.get_for_injection, entries), return_exceptions=True)
 
     def __repr__(self) -> str:
         return f"<TokenBroker of {', '.join(getattr(getattr(self, 'sources', None), 'names', ())) or 'no providers'}>"

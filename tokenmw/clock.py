@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Protocol, final
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "Instant", "SystemClock"]
 
 
 class Clock(Protocol):
@@ -41,3 +41,17 @@ class SystemClock:
 
 
 SYSTEM_CLOCK: Clock = SystemClock()
+
+
+class Instant:
+    """Both clocks, read at once. Of two times left, the stricter one counts: clocks step, machines suspend."""
+
+    __slots__ = ("mono", "wall")
+
+    def __init__(self, clock: Clock) -> None:
+        self.mono = clock.monotonic()
+        self.wall = clock.time()
+
+    def since(self, earlier: Instant) -> float:
+        """Return the seconds that have passed since another moment, by the clock that says more."""
+        return max(self.mono - earlier.mono, self.wall - earlier.wall)

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Final
 
 from starlette.requests import HTTPConnection
 
-from tokenmw.dependencies import request_tokens, session_id
+from tokenmw.asgi.dependencies import request_tokens, session_id
+from tokenmw.asgi.request import RequestTokens
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers.base import Provider
-from tokenmw.request import RequestTokens
-from tokenmw.values import Closed, Token
+from tokenmw.redaction import Unpicklable
+from tokenmw.values import Token
 
 
 class _FastAPIMissing(ConfigurationError, ImportError):
@@ -108,7 +109,7 @@ def token_from(provider: Callable[..., Any]) -> Callable[..., Awaitable[Token]]:
     return _TokenFrom(provider)
 
 
-class _TokenFrom(Closed):
+class _TokenFrom(Unpicklable):
     """A dependency; equal to every other one over the same dependency."""
 
     __slots__ = ("__signature__", "_dependency")

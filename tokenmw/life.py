@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from tokenmw.errors import ConfigurationError
-from tokenmw.frames import without_locals
 from tokenmw.observe.throttle import LOGGER
+from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
     from tokenmw.parts import Parts

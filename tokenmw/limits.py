@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 from tokenmw.errors import ConfigurationError
+from tokenmw.options import positive_number
 
 __all__ = ["Limits"]
 
@@ -59,9 +59,7 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            # bool is an int, and True as a bound is always a slip.
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ConfigurationError(f"Limits({field.name}=…) must be a positive, finite number.")
+            positive_number(value, option=f"Limits({field.name}=…)")
             if field.type == "int" and not isinstance(value, int):
                 raise ConfigurationError(f"Limits({field.name}=…) must be a whole number.")
         if not self.fetch_seconds < self.lease_seconds < self.wait_seconds:

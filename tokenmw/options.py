@@ -1,163 +1,178 @@
-"""The broker's options, checked when it is made: what cannot work is said then, and never on the first request."""
+"""The checks of options, each in one place: what cannot work is reported at construction, never on the first request.
+
+Each function returns the value in the form in which it is used, or raises a `ConfigurationError` that names the option,
+what is wrong, and the fix. No text shows a value that may be a secret. Checks that need to know providers are in
+`credentials` and `providers`.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from starlette.requests import HTTPConnection
-
-from tokenmw.callbacks import checked_callback
 from tokenmw.errors import ConfigurationError
-from tokenmw.providers.base import Provider, credential_text
-from tokenmw.shared.sealing import SHORTEST_SECRET
-from tokenmw.values import Grant, Token
+from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
     from tokenmw.clock import Clock
 
 __all__ = [
-    "ProviderOfRequest",
+    "MIN_SECRET_LENGTH",
+    "checked_api_key",
+    "checked_callback",
     "checked_choice",
     "checked_clock",
     "checked_flag",
-    "checked_grant",
-    "checked_key",
+    "checked_instance",
+    "checked_lifespan",
     "checked_name_key",
-    "checked_names",
     "checked_namespace",
-    "checked_providers",
     "checked_secrets",
-    "checked_token",
-    "checked_ttl",
+    "checked_session_ttl",
+    "checked_strings",
+    "credential_text",
+    "optional_seconds",
+    "positive_number",
+    "positive_seconds",
 ]
 
-ProviderOfRequest = Callable[[HTTPConnection], Provider | Awaitable[Provider]]
+T = TypeVar("T")
 
+MIN_SECRET_LENGTH: Final = 16  # characters; a shorter secret can be guessed by anyone who has read Redis
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_LONGEST_TTL: Final = 365 * 86_400.0
-_LONGEST_NAME: Final = 100
+_MAX_SESSION_TTL: Final = 365 * 86_400.0  # seconds
+_MAKE_A_SECRET: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))" makes a good one.'
 
 
-def checked_providers(providers: object, *, option: str = "providers") -> dict[str, Provider | ProviderOfRequest]:
-    """Return the named providers, each a provider or a callable that gives one for a connection."""
-    if not isinstance(providers, Mapping):
-        raise ConfigurationError(
-            f'{option} must be a dict of names to providers, such as {{"crm": ClientCredentials(…)}}, '
-            f"not {type(providers).__name__}."
-        )
-    given = dict(cast("Mapping[object, object]", providers))
-    for name, provider in given.items():
-        if isinstance(name, bytes):  # not shown: it may be a credential that was put in the wrong place
-            raise ConfigurationError(f"{option}: a name is text, not bytes.")
-        if not isinstance(name, str) or not name:
-            raise ConfigurationError(f"{option}: {name!r} is no name; names are text.")
-        # It is in log lines, metrics and answers.
-        if not name.isprintable() or len(name) > _LONGEST_NAME:
-            raise ConfigurationError(
-                f"{option}: {name[:_LONGEST_NAME]!r} is no name: it has a control character, or more than "
-                f"{_LONGEST_NAME} characters."
-            )
-        if _is_provider_class(provider):
-            raise ConfigurationError(f"{option}[{name!r}] is a class, not a provider: make an object of it.")
-        if not isinstance(provider, Provider):
-            if not callable(provider):
-                raise ConfigurationError(
-                    f"{option}[{name!r}] must be a Provider or a callable (connection) -> Provider, "
-                    f"not {type(provider).__name__}."
-                )
-            checked_callback(provider, option=f"{option}[{name!r}]", takes="(connection) -> Provider")
-    return cast("dict[str, Provider | ProviderOfRequest]", given)
+def positive_number(value: object, *, option: str, unit: str = "") -> float:
+    """Return a positive, finite number; `unit` is named in the error, for example "seconds"."""
+    # bool is an int, and True as a bound or a duration is always a mistake.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{option} must be a positive, finite number{f' of {unit}' if unit else ''}.")
+    return value
 
 
-def _is_provider_class(given: object) -> bool:
-    return isinstance(given, type) and issubclass(given, Provider)
+def positive_seconds(value: object, *, option: str) -> float:
+    """Return a duration in seconds."""
+    return float(positive_number(value, option=option, unit="seconds"))
 
 
-def checked_names(names: Iterable[str], *, option: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return provider names that the broker has."""
-    if isinstance(names, (str, bytes)):
-        raise ConfigurationError(f"{option} takes a list of names, not a lone string: [{names!r}].")
-    if not isinstance(names, Iterable):
-        raise ConfigurationError(f"{option} takes a list of provider names, not {type(names).__name__}.")
-    known = sorted(known)
-    chosen = tuple(names)
-    for name in chosen:
-        if name not in known:
-            raise ConfigurationError(
-                f"{option}: there is no provider {name!r}. The broker has: {', '.join(known) or 'none'}."
-            )
-    return tuple(dict.fromkeys(chosen))
+def optional_seconds(value: object, *, option: str) -> float | None:
+    """Return a duration in seconds, or None if the option was not given."""
+    return None if value is None else positive_seconds(value, option=option)
 
 
-def checked_secrets(secret_key: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the ring of secrets; their strength is checked where they are used."""
-    if secret_key is None:
-        return ()
-    ring: object = (secret_key,) if isinstance(secret_key, str) else secret_key
-    if isinstance(ring, Sequence) and not isinstance(ring, (bytes, bytearray)):
-        if not ring:
-            raise ConfigurationError("secret_key is an empty list: leave it out, or give a secret.")
-        return tuple(credential_text(secret, option="secret_key", empty=True) for secret in ring)
-    if hasattr(ring, "get_secret_value"):
-        raise ConfigurationError("secret_key was given a SecretStr: pass its .get_secret_value().")
-    raise ConfigurationError("secret_key must be a str, or a list of str of which the first seals and all open.")
+def checked_session_ttl(session_ttl: object) -> float:
+    """Return the idle time of sessions in seconds: 1 s to a year."""
+    if hasattr(session_ttl, "total_seconds"):
+        raise ConfigurationError("session_ttl is a number of seconds: pass its .total_seconds().")
+    if isinstance(session_ttl, (int, float)) and session_ttl is not True and 1 <= session_ttl <= _MAX_SESSION_TTL:
+        return float(session_ttl)
+    raise ConfigurationError("session_ttl must be between 1 s and a year, in seconds.")
 
 
-def checked_name_key(name_key: str | None, *, secrets: Sequence[str]) -> str | None:
-    """Return the key that hides names, by default the oldest secret: that one changes last in a rotation."""
-    if name_key is not None:
-        if len(credential_text(name_key, option="name_key")) < SHORTEST_SECRET:
-            raise ConfigurationError(
-                f"name_key must be a str of at least {SHORTEST_SECRET} characters, else whoever reads Redis can guess "
-                'it; python -c "import secrets; print(secrets.token_urlsafe(32))" makes a good one.'
-            )
-        return name_key
-    return secrets[-1] if secrets else None
-
-
-def checked_clock(clock: Clock) -> Clock:
-    """Return the clock if it has what a clock has."""
-    if isinstance(clock, type) or not all(
-        callable(getattr(clock, name, None)) for name in ("monotonic", "time", "sleep")
-    ):
-        raise ConfigurationError(
-            "clock must have monotonic(), time() and sleep(): leave it out, or give a ManualClock()."
-        )
-    return clock
-
-
-def checked_flag(value: object, *, option: str, unset: bool = False) -> None:
-    """Raise unless an option is True or False, or None where that means "as is best": "no" would be taken for yes."""
-    if not (isinstance(value, bool) or (unset and value is None)):
+def checked_flag(value: object, *, option: str, optional: bool = False) -> None:
+    """Raise unless an option is True or False, or None where that means "decide": "no" would be taken for yes."""
+    if not (isinstance(value, bool) or (optional and value is None)):
         raise ConfigurationError(f"{option} must be True or False, not {type(value).__name__}.")
 
 
-def checked_namespace(namespace: str) -> str:
+def checked_choice(value: object, *, option: str, choices: Sequence[str]) -> None:
+    """Raise unless an option has one of its values."""
+    if value not in choices:
+        raise ConfigurationError(f"{option} must be one of {', '.join(map(repr, choices))}, not {value!r}.")
+
+
+def checked_instance(value: object, kind: type[T], *, option: str, example: str) -> T:
+    """Return a value of a class of this package; `example` shows how to make one."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
+        raise ConfigurationError(
+            f"{option} must be {article} {kind.__name__}, such as {example}, not {type(value).__name__}."
+        )
+    return value
+
+
+def checked_strings(given: object, *, option: str, of: str = "names") -> tuple[Any, ...]:
+    """Return a list as a tuple. A lone string is refused: it would be read letter by letter."""
+    if isinstance(given, (str, bytes)):
+        raise ConfigurationError(f"{option} takes a list of {of}, not a lone string: [{given!r}].")
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(f"{option} takes a list of {of}, not {type(given).__name__}.")
+    return tuple(given)
+
+
+@without_locals
+def credential_text(value: object, *, option: str, empty: bool = False) -> str:
+    """Return a credential that is text, or raise a `ConfigurationError` that names the option, never the value.
+
+    Args:
+        value: What the user gave.
+        option: How the user knows it, such as `"ClientCredentials(client_secret=…)"`.
+        empty: Whether "" is allowed.
+    """
+    if hasattr(value, "get_secret_value"):
+        raise ConfigurationError(
+            f"{option} was given a {type(value).__name__}, which would be sent as asterisks: "
+            f"pass its .get_secret_value()."
+        )
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{option} must be a str, not {type(value).__name__}.")
+    if not value and not empty:
+        raise ConfigurationError(f"{option} is empty.")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ConfigurationError(f"{option} holds bytes that are no UTF-8, perhaps of an environment variable.")
+    if any(character < " " or character == "\x7f" for character in value):
+        raise ConfigurationError(
+            f"{option} holds a control character, perhaps a newline from the file it was read from: strip() it."
+        )
+    return value
+
+
+@without_locals
+def checked_secrets(secret_key: object) -> tuple[str, ...]:
+    """Return `secret_key` as a tuple of secrets, of which the first seals and all open."""
+    if secret_key is None:
+        return ()
+    ring: object = secret_key
+    if not isinstance(ring, Sequence) or isinstance(ring, (str, bytes, bytearray)):
+        ring = (ring,)
+    if not ring:
+        raise ConfigurationError("secret_key is an empty list: leave it out, or give a secret.")
+    return tuple(_strong(secret, option="secret_key") for secret in cast("Sequence[object]", ring))
+
+
+@without_locals
+def checked_name_key(name_key: object, *, secrets: Sequence[str]) -> str | None:
+    """Return the key that hides names; by default the last secret, because that one changes last in a rotation."""
+    if name_key is None:
+        return secrets[-1] if secrets else None
+    return _strong(name_key, option="name_key")
+
+
+def _strong(secret: object, *, option: str) -> str:
+    text = credential_text(secret, option=option)
+    if len(text) < MIN_SECRET_LENGTH:
+        raise ConfigurationError(
+            f"{option} must be a str of at least {MIN_SECRET_LENGTH} characters, else anyone who reads Redis can guess "
+            f"it. {_MAKE_A_SECRET}"
+        )
+    return text
+
+
+def checked_namespace(namespace: object) -> str:
     """Return the namespace if it can stand in front of Redis keys and in ACL patterns."""
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ConfigurationError("namespace must be 1 to 64 letters, digits, and any of _ . : -")
     return namespace
 
 
-def checked_ttl(session_ttl: float) -> float:
-    """Return the session time if it is a sensible number of seconds."""
-    if hasattr(session_ttl, "total_seconds"):
-        raise ConfigurationError("session_ttl is a number of seconds: pass its .total_seconds().")
-    if (
-        isinstance(session_ttl, bool)
-        or not isinstance(session_ttl, (int, float))
-        or not math.isfinite(session_ttl)
-        or not 1 <= session_ttl <= _LONGEST_TTL
-    ):
-        raise ConfigurationError("session_ttl must be between 1 s and a year, in seconds.")
-    return float(session_ttl)
-
-
-def checked_key(api_key: str | bytes) -> bytes:
-    """Return an API key as it stands in a request."""
+@without_locals
+def checked_api_key(api_key: object) -> bytes:
+    """Return an API key as the bytes that a request carries; text is encoded as UTF-8."""
     key = api_key
     if isinstance(key, str):
         try:
@@ -165,24 +180,48 @@ def checked_key(api_key: str | bytes) -> bytes:
         except UnicodeEncodeError:
             key = b""
     if not isinstance(key, bytes) or not key:
-        raise ConfigurationError("api_key must be text or bytes, and not empty; text that has no UTF-8 is none.")
+        raise ConfigurationError("api_key must be text or bytes, and not empty; the text must be encodable as UTF-8.")
     return key
 
 
-def checked_token(token: object) -> None:
-    """Raise for what is no token: its value would be taken for one that is not current any more, and nothing happen."""
-    if not isinstance(token, Token):
-        raise ConfigurationError(f"invalidate takes the Token that broker.token(…) gave, not {type(token).__name__}.")
+def checked_clock(clock: object) -> Clock:
+    """Return the clock if it has the methods of one."""
+    if isinstance(clock, type) or not all(
+        callable(getattr(clock, name, None)) for name in ("monotonic", "time", "sleep")
+    ):
+        raise ConfigurationError(
+            "clock must have monotonic(), time() and sleep(): leave it out, or give a ManualClock()."
+        )
+    return cast("Clock", clock)
 
 
-def checked_grant(grant: object) -> None:
-    """Raise for what is no grant: a bare token does not tell how long it lives."""
-    if not isinstance(grant, Grant):
-        kind = type(grant).__name__
-        raise ConfigurationError(f"hand_in takes a Grant, such as Grant(token, expires_in=3600), not {kind}.")
+def checked_callback(function: object, *, option: str, takes: str) -> None:
+    """Raise unless a callable takes the arguments that it will be given.
+
+    Args:
+        function: What the user gave.
+        option: How the user knows it.
+        takes: Its signature for the text, `(connection, key) -> object | None`; its commas count the arguments.
+    """
+    if not callable(function):
+        raise ConfigurationError(f"{option} must be a callable {takes}.")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some callables that are written in C have no signature
+    count = takes.partition(")")[0].count(",") + 1
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        # Not the text of this error, which would name parameters and no option.
+        raise ConfigurationError(
+            f"{option} must be a callable {takes}: this one takes ({', '.join(signature.parameters)})."
+        ) from None
 
 
-def checked_choice(value: object, *, option: str, choices: Sequence[str]) -> None:
-    """Raise unless an option has one of its values."""
-    if value not in choices:
-        raise ConfigurationError(f"{option} must be one of {', '.join(map(repr, choices))}, not {value!r}.")
+def checked_lifespan(lifespan: object) -> None:
+    """Raise unless the value can be an application's `lifespan`."""
+    checked_callback(lifespan, option="lifespan_with", takes="(app) -> async context manager")
+    if inspect.isasyncgenfunction(lifespan):
+        name = cast("object", getattr(lifespan, "__name__", "it"))
+        raise ConfigurationError(f"lifespan_with: {name} is an async generator; write @asynccontextmanager above it.")

@@ -6,44 +6,40 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from tokenmw.callbacks import checked_callback
-from tokenmw.callers import Authenticate, Callers
+from tokenmw.callers.authenticate import Authenticate, Authenticator
 from tokenmw.errors import ConfigurationError
-from tokenmw.healing import Healing
-from tokenmw.housekeeping import Housekeeping
+from tokenmw.housekeeping import Healing, Housekeeping
 from tokenmw.limits import Limits
 from tokenmw.observe.events import Observers, ValueUnreadable
 from tokenmw.observe.throttle import LOGGER, ThrottledLog
 from tokenmw.options import (
+    checked_callback,
     checked_choice,
     checked_clock,
     checked_flag,
     checked_name_key,
     checked_namespace,
     checked_secrets,
-    checked_ttl,
+    checked_session_ttl,
 )
 from tokenmw.providers.http import TokenHTTP, checked_client, default_client
+from tokenmw.redaction import HiddenStr
+from tokenmw.redis.client import checked_redis
+from tokenmw.redis.connection import RedisConnection
+from tokenmw.redis.epoch import EpochMarkers
+from tokenmw.redis.keys import KeyNames
+from tokenmw.redis.sealing import Sealer
+from tokenmw.redis.session_store import RedisSessionStore
+from tokenmw.redis.token_store import RedisTokenStore, TokenKeys
 from tokenmw.runtime import Runtime
-from tokenmw.sessions.derive import Derivation
+from tokenmw.sessions.derive import DerivedIds
 from tokenmw.sessions.manager import SessionManager, SessionPolicy
-from tokenmw.sessions.offers import Offers
-from tokenmw.sessions.touches import Touches
-from tokenmw.shared.client import checked_redis
-from tokenmw.shared.connection import SharedConnection
-from tokenmw.shared.keys import Names
-from tokenmw.shared.markers import Markers
-from tokenmw.shared.sealing import Seals
-from tokenmw.shared.session_store import RedisSessionStore
-from tokenmw.shared.token_store import RedisTokenStore, TokenKeys
-from tokenmw.tokens.asking import Asking
-from tokenmw.tokens.coherence import Coherence
-from tokenmw.tokens.lease import Renewal
+from tokenmw.sessions.sync import SessionReupload, SessionTouches
+from tokenmw.tokens.cache import RejectedTokens, TokenCache
 from tokenmw.tokens.manager import TokenManager
-from tokenmw.tokens.others import OtherTokens
-from tokenmw.tokens.rejected import RejectedValues
-from tokenmw.tokens.slots import Slots
-from tokenmw.values import Unshown
+from tokenmw.tokens.nested import NestedTokens
+from tokenmw.tokens.refresh import Refresher, Renewal
+from tokenmw.tokens.sync import TokenSync
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -95,7 +91,7 @@ class Parts:
         secrets = checked_secrets(secret_key)
         self._renames = name_key is None and len(secrets) > 1
         name_key = checked_name_key(name_key, secrets=secrets)
-        checked_flag(seal, option="seal", unset=True)
+        checked_flag(seal, option="seal", optional=True)
         checked_flag(single_process, option="single_process")
         checked_choice(session_policy, option="session_policy", choices=("available", "required"))
         if session_policy == "required" and redis is None:
@@ -110,24 +106,26 @@ class Parts:
         self._http = http
         self._redis = None if redis is None else checked_redis(redis)
         if isinstance(self._redis, str):
-            self._redis = Unshown(self._redis)  # the password is in it
-        self._ttl = checked_ttl(session_ttl)
-        self._names = Names(checked_namespace(namespace), name_key=name_key)
-        self.seals = Seals(secrets, seal=seal)
+            self._redis = HiddenStr(self._redis)  # the password is in it
+        self._ttl = checked_session_ttl(session_ttl)
+        self._names = KeyNames(checked_namespace(namespace), name_key=name_key)
+        self.seals = Sealer(secrets, seal=seal)
         self.log = ThrottledLog(clock)
         self.observe = Observers(observers, log=self.log)
         self.unreadable = 0
-        self._markers = Markers()
+        self._markers = EpochMarkers()
         self._warned = False
-        self.rejected = RejectedValues(limits=limits, clock=clock)
+        self.rejected = RejectedTokens(limits=limits, clock=clock)
         self.tokens = TokenManager(limits=limits, clock=clock)
-        self.slots = Slots(limits=limits, clock=clock, keys_of=self._keys_of, flying=self.tokens.slot_of)
-        self._derivation = Derivation(name_key)
+        self.entries = TokenCache(limits=limits, clock=clock, keys_of=self._keys_of, flying=self.tokens.entry_of)
+        self._derivation = DerivedIds(name_key)
         self.sessions = SessionManager(
             ttl=self._ttl, policy=session_policy, derivation=self._derivation, limits=limits, clock=clock
         )
-        self.callers = None if authenticate is None else Callers(authenticate, limits=limits, clock=clock, log=self.log)
-        self.coherence = Coherence(
+        self.callers = (
+            None if authenticate is None else Authenticator(authenticate, limits=limits, clock=clock, log=self.log)
+        )
+        self.coherence = TokenSync(
             manager=self.tokens, rejected=self.rejected, limits=limits, clock=clock, observe=self.observe
         )
 
@@ -149,7 +147,7 @@ class Parts:
         connection = store = touches = healing = None
         closers: list[Callable[[], Awaitable[None]]] = []
         if self._redis is not None:
-            connection = SharedConnection(
+            connection = RedisConnection(
                 self._redis,
                 names=self._names,
                 limits=self.limits,
@@ -160,13 +158,13 @@ class Parts:
             store = RedisTokenStore(connection, seals=self.seals)
             sessions = RedisSessionStore(connection, names=self._names, seals=self.seals, ttl=1.1 * self._ttl)
             store.on_unreadable = sessions.on_unreadable = self._unreadable
-            touches = Touches(sessions, limit=self.limits.touches, clock=self.clock)
+            touches = SessionTouches(sessions, limit=self.limits.touches, clock=self.clock)
             healing = Healing(
                 connection,
                 markers=self._markers,
                 coherence=self.coherence,
-                slots=self.slots,
-                offers=Offers(self.sessions, touches, clock=self.clock),
+                entries=self.entries,
+                offers=SessionReupload(self.sessions, touches, clock=self.clock),
                 clock=self.clock,
             )
             connection.on_back = healing.begin
@@ -175,7 +173,7 @@ class Parts:
             closers.append(self.callers.start())
         if self._http is None:
             closers.append(http.aclose)
-        asking = Asking(
+        asking = Refresher(
             http=http,
             store=store,
             rejected=self.rejected,
@@ -188,13 +186,13 @@ class Parts:
         # While there is a connection to give leases back with.
         closers.insert(0, self.tokens.start(renewal, look=asking.look))
         self.coherence.start(asking, store=store)
-        http.others = OtherTokens(self.tokens, slots=self.slots, coherence=self.coherence)
+        http.others = NestedTokens(self.tokens, entries=self.entries, coherence=self.coherence)
         housekeeping = Housekeeping(
             shared=connection,
             touches=touches,
             healing=healing,
             coherence=self.coherence,
-            slots=self.slots,
+            entries=self.entries,
             purge=self._purge,
             clock=self.clock,
             log=self.log,
@@ -225,7 +223,7 @@ class Parts:
     def _purge(self) -> None:
         self.rejected.purge()
         self.sessions.purge()
-        self.slots.purge(keep=self.tokens.flying)
+        self.entries.purge(keep=self.tokens.flying)
         if self.callers is not None:
             self.callers.purge()
 

@@ -7,15 +7,14 @@ import os
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
-from tokenmw.shared.guard import SharedUnavailable
+from tokenmw.redis.errors import RedisUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tokenmw.healing import Healing
-    from tokenmw.housekeeping import Housekeeping
-    from tokenmw.sessions.touches import Touches
-    from tokenmw.shared.connection import SharedConnection
+    from tokenmw.housekeeping import Healing, Housekeeping
+    from tokenmw.redis.connection import RedisConnection
+    from tokenmw.sessions.sync import SessionTouches
 
 __all__ = ["Runtime"]
 
@@ -33,8 +32,8 @@ class Runtime:
     def __init__(
         self,
         *,
-        shared: SharedConnection | None,
-        touches: Touches | None,
+        shared: RedisConnection | None,
+        touches: SessionTouches | None,
         healing: Healing | None,
         housekeeping: Housekeeping,
         closers: tuple[Callable[[], Awaitable[None]], ...],
@@ -82,6 +81,6 @@ class Runtime:
             self._task.cancel()
             await asyncio.wait([self._task])
             if self.touches is not None and self.shared is not None and self.shared.usable:
-                with suppress(SharedUnavailable, TimeoutError):  # sessions lose a twentieth of their time at most
+                with suppress(RedisUnavailable, TimeoutError):  # sessions lose a twentieth of their time at most
                     async with asyncio.timeout(self._seconds):
                         await self.touches.send()

@@ -4,65 +4,23 @@ from __future__ import annotations
 
 import json
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.frames import without_locals
+from tokenmw.redaction import FrozenValue, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_LIFE", "MAX_TOKEN_BYTES", "Closed", "Grant", "Opaque", "Token", "Unshown", "Windows", "windows"]
+__all__ = ["MAX_LIFETIME", "MAX_TOKEN_BYTES", "Grant", "Token", "Windows", "windows"]
 
-MAX_LIFE: Final = 30 * 86_400.0  # seconds; a longer life is a slip of the provider's or of a unit
+MAX_LIFETIME: Final = 30 * 86_400.0  # seconds; a longer life is a slip of the provider's or of a unit
 MAX_TOKEN_BYTES: Final = 16 << 10
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-class Closed:
-    """What has secrets in it or behind it: no pickle looks into it, and it is its own copy, as a function is.
-
-    It has no `__dict__` and is no dataclass on purpose: FastAPI's encoder would walk into one and put a token into a
-    response.
-    """
-
-    __slots__ = ()
-
-    _mend: ClassVar[str] = "Make it where it is used."
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, _memo: object) -> Self:
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"A {type(self).__name__} is not pickled: it holds secrets. {self._mend}")
-
-
-class Opaque(Closed):
-    """A slotted value that cannot be changed, and that no encoder, pickle or traceback can look into."""
-
-    __slots__ = ()
-
-    def __setattr__(self, name: str, _value: object) -> None:
-        raise AttributeError(f"{type(self).__name__}.{name} cannot be set: it is a frozen value.")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted: it is a frozen value.")
-
-
-class Unshown(str):
-    """A secret inside of an object: text as any other, but for `repr`, which does not tell it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "<not shown>"
-
-
-class Grant(Opaque):
+class Grant(FrozenValue):
     """What one token request gave. Made by providers, for example `Grant("t-1", expires_in=7200)`.
 
     Args:
@@ -108,7 +66,7 @@ class Grant(Opaque):
         _check_json(extra)
         put = object.__setattr__
         put(self, "value", value)
-        put(self, "expires_in", float(min(expires_in, MAX_LIFE)))
+        put(self, "expires_in", float(min(expires_in, MAX_LIFETIME)))
         put(self, "token_type", token_type)
         put(self, "extra", MappingProxyType(dict(extra)) if extra else _NOTHING)
 
@@ -129,7 +87,7 @@ def _is_word(text: str) -> bool:
     return text.isascii() and text.replace("-", "").replace("_", "").isalnum()
 
 
-class Token(Opaque):
+class Token(FrozenValue):
     """A provider's access token, as a handler gets it.
 
     Attributes:

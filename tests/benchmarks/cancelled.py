@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from tests.benchmarks.rows import Figure, Plan, Row, interleaved
 from tokenmw.clock import SYSTEM_CLOCK
-from tokenmw.flight import Flights
+from tokenmw.singleflight import SingleFlight
 
 WAITERS = 20_000
 GOAL = 300.0  # milliseconds
@@ -55,7 +55,7 @@ async def wait(task: asyncio.Task[None]) -> None:
 async def flight() -> Taken:
     """Cancel the waiters of a flight."""
     released = asyncio.Event()
-    flights: Flights[bool] = Flights(1, clock=SYSTEM_CLOCK)
+    flights: SingleFlight[bool] = SingleFlight(1, clock=SYSTEM_CLOCK)
     one = flights.join("key", released.wait)
     took = await cancel(one.wait)
     assert "key" in flights  # the flight goes on, whoever leaves

@@ -24,9 +24,9 @@ async def run(plan: Plan) -> list[Row]:
         crm = ClientCredentials(token_url=f"{base_url}/oauth2/token", client_id="crm", client_secret="s")
         async with TokenBroker({"crm": crm}, redis=server.url, secret_key="a secret for this run") as broker:
             values.add((await broker.token("crm")).value)
-            slot, fresh = broker.sources.slot("crm"), broker.parts.tokens.fresh
+            entry, fresh = broker.sources.entry("crm"), broker.parts.tokens.fresh
             while len(values) <= plan.of(EXPIRIES):
-                waited += fresh(slot) is None
+                waited += fresh(entry) is None
                 token = await broker.token("crm")
                 assert time.time() < token.expires_at
                 values.add(token.value)

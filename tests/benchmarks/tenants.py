@@ -17,8 +17,8 @@ from tests.benchmarks.counting import calls, used_memory
 from tests.benchmarks.rows import Figure, Plan, Row, best_of, interleaved
 from tests.servers import RedisServer
 from tokenmw import Limits, Provider, TokenBroker
+from tokenmw.asgi.request import tokens_of
 from tokenmw.providers import ClientCredentials, StaticToken
-from tokenmw.request import tokens_of
 from tokenmw.testing import ManualClock, ProviderServer
 
 COUNTS = (100, 10_000)

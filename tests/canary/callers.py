@@ -9,10 +9,10 @@ import websockets
 
 from tests.canary.world import API_KEYS
 
-__all__ = ["Callers"]
+__all__ = ["Authenticator"]
 
 
-class Callers:
+class Authenticator:
     """Ask the program, each time on a new connection.
 
     Args:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import anyio
 import anyio.abc
 
-from tests.canary.callers import Callers
+from tests.canary.callers import Authenticator
 from tests.canary.canaries import canary
 from tests.canary.endpoints import Endpoints
 from tests.canary.tap import RedisTap
@@ -78,7 +78,7 @@ async def campaign(*, plants: bool = False) -> Outputs:
             )
         stack.push_async_callback(process.aclose)
         stack.callback(_end, process)
-        callers = Callers(listener.getsockname()[1])
+        callers = Authenticator(listener.getsockname()[1])
         listener.close()
         if plants:
             await callers.get(f"/planted/{quote(canary('planted, access log'), safe='')}")
@@ -110,7 +110,7 @@ def _end(process: anyio.abc.Process) -> None:
         process.kill()
 
 
-async def _failures_of_providers(callers: Callers) -> None:
+async def _failures_of_providers(callers: Authenticator) -> None:
     await callers.get("/tokens/grants")
     await callers.get("/raise/basic:refuses")
     await callers.get("/calm")
@@ -129,7 +129,7 @@ async def _failures_of_providers(callers: Callers) -> None:
                 await callers.get(f"{where}/api/{kind}/{way}")
 
 
-async def _outages_of_redis(callers: Callers, server: RedisServer, tap: RedisTap) -> None:
+async def _outages_of_redis(callers: Authenticator, server: RedisServer, tap: RedisTap) -> None:
     await _round(callers)
     tap.look()
     server.command("CONFIG", "SET", "maxmemory", "1")
@@ -151,7 +151,7 @@ async def _outages_of_redis(callers: Callers, server: RedisServer, tap: RedisTap
     tap.look()
 
 
-async def _shared_again(callers: Callers) -> None:
+async def _shared_again(callers: Authenticator) -> None:
     """Wait until both brokers use Redis again, which they find out by themselves."""
     with anyio.fail_after(60):
         for where in ("", "/plain"):
@@ -159,7 +159,7 @@ async def _shared_again(callers: Callers) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def _round(callers: Callers) -> None:
+async def _round(callers: Authenticator) -> None:
     """Be every caller once: known, refused, without a key; over HTTP and WebSockets."""
     for where in ("", "/plain"):
         for key in ("bearer", "x-api-key", "query", "cookie", "refused", "failing", "plain"):

@@ -14,7 +14,7 @@ from tokenmw.observe.throttle import LOGGER
 from tokenmw.providers import ClientCredentials
 
 if TYPE_CHECKING:
-    from tokenmw.tokens.slot import Slot
+    from tokenmw.tokens.entry import TokenEntry
 
 __all__ = ["LASTING", "NAMES", "SECRET", "WARM", "Phase", "under_load"]
 
@@ -170,14 +170,14 @@ async def _answer(broker: TokenBroker, keys: list[str]) -> dict[str, Any]:
     known = {key: broker.parts.sessions.known(key.encode()) for key in keys}
     waiting = status.unshared + status.touches
     told = {"shared": status.shared, "error": status.shared_error, "waiting": waiting, "ids": known}
-    return {**told, "tokens": {slot.name: _known(slot) for slot in broker.parts.slots if slot.name in LASTING}}
+    return {**told, "tokens": {entry.name: _known(entry) for entry in broker.parts.entries if entry.name in LASTING}}
 
 
-def _known(slot: Slot) -> dict[str, Any]:
+def _known(entry: TokenEntry) -> dict[str, Any]:
     """Return where Redis should have a token and its tombstone, and the versions that this process has of them."""
-    assert slot.keys is not None
-    keys = {"key": slot.keys.token.decode(), "tombstone": slot.keys.tombstone.decode()}
-    return {**keys, "version": 0 if slot.now is None else slot.now.version, "dead": slot.dead}
+    assert entry.keys is not None
+    keys = {"key": entry.keys.token.decode(), "tombstone": entry.keys.tombstone.decode()}
+    return {**keys, "version": 0 if entry.current is None else entry.current.version, "dead": entry.dead}
 
 
 async def _stopped(tasks: list[asyncio.Task[None]]) -> None:

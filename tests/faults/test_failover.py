@@ -1,4 +1,4 @@
-"""A cluster that loses a master and moves a slot, and a failover by Sentinel, under the load of two processes.
+"""A cluster that loses a master and moves a entry, and a failover by Sentinel, under the load of two processes.
 
 Requests go on, ids stay, and what was made meanwhile is shared afterwards without a request.
 """
@@ -153,15 +153,15 @@ class Cluster:
         name: bytes = node.command("CLUSTER", "MYID")
         return name
 
-    def move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
-        """Move a slot with its keys, as an operator does."""
-        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.name(source))
-        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.name(target))
-        while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 10):
+    def move(self, entry: int, source: RedisServer, target: RedisServer) -> None:
+        """Move a entry with its keys, as an operator does."""
+        target.command("CLUSTER", "SETSLOT", entry, "IMPORTING", self.name(source))
+        source.command("CLUSTER", "SETSLOT", entry, "MIGRATING", self.name(target))
+        while keys := source.command("CLUSTER", "GETKEYSINSLOT", entry, 10):
             for key in keys:
                 source.command("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
         for node in (target, source):
-            node.command("CLUSTER", "SETSLOT", slot, "NODE", self.name(target))
+            node.command("CLUSTER", "SETSLOT", entry, "NODE", self.name(target))
 
 
 @pytest.fixture

@@ -9,14 +9,24 @@ from uuid import UUID
 from tests.fuzz.messages import run
 from tests.fuzz.oracles import Target, require
 from tests.fuzz.stored import RINGS, check_record
-from tokenmw.shared.keys import Names
-from tokenmw.shared.sealing import Unreadable
-from tokenmw.shared.session_store import AWAY, RedisSessionStore
-from tokenmw.shared.token_store import Busy, Dead, Found, Leased, Noted, RedisTokenStore, Stored, TokenKeys, TokenRecord
+from tokenmw.redis.keys import KeyNames
+from tokenmw.redis.sealing import Unreadable
+from tokenmw.redis.session_store import AWAY, RedisSessionStore
+from tokenmw.redis.token_store import (
+    Busy,
+    Found,
+    Leased,
+    Noted,
+    RedisTokenStore,
+    Stored,
+    TokenKeys,
+    TokenRecord,
+    Tombstoned,
+)
 
 __all__ = ["TARGETS"]
 
-NAMES = Names("tokenmw", name_key="old-secret-0123456789")
+NAMES = KeyNames("tokenmw", name_key="old-secret-0123456789")
 RECORD = b'["t-1","Bearer",7200.0,60.0,{}]'
 
 
@@ -73,7 +83,7 @@ def _tokens(data: bytes) -> None:
         except Unreadable as error:
             require(error.why == "unknown-key", "a damaged value that is not done away with")
             continue
-        require(isinstance(outcome, (Found, Leased, Busy, Noted, Stored, Dead)), "an outcome that is none")
+        require(isinstance(outcome, (Found, Leased, Busy, Noted, Stored, Tombstoned)), "an outcome that is none")
         if isinstance(outcome, Found):
             check_record(outcome.record)
             require(outcome.left <= outcome.record.life, "a token that lives longer than it was granted")

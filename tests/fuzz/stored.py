@@ -7,15 +7,15 @@ import math
 from typing import Any
 
 from tests.fuzz.oracles import Target, check_life, check_request_error, require
-from tokenmw.shared.sealing import Seals, Unreadable
-from tokenmw.shared.token_store import TokenRecord
+from tokenmw.redis.sealing import Sealer, Unreadable
+from tokenmw.redis.token_store import TokenRecord
 from tokenmw.tokens.failures import Failure
 from tokenmw.values import Grant
 
 __all__ = ["RINGS", "TARGETS", "check_record"]
 
 _OLD, _NEW, _FOREIGN = "old-secret-0123456789", "new-secret-0123456789", "foreign-secret-0123456789"
-RINGS = (Seals([_OLD]), Seals([_NEW, _OLD]), Seals([]), Seals([_FOREIGN]))
+RINGS = (Sealer([_OLD]), Sealer([_NEW, _OLD]), Sealer([]), Sealer([_FOREIGN]))
 _KEYS = (b"tokenmw:v1:{d}:token", b"tokenmw:v1:{e}:token", b"other:v1:{d}:session")
 _BODY = b'["t-1","Bearer",7200.0,60.0,{}]'
 
@@ -58,7 +58,7 @@ def _envelope(data: bytes) -> None:
             require(opened[0] < 2**52, "a version that no script can compare")
 
 
-def _has(opener: Seals, ring: Seals) -> bool:
+def _has(opener: Sealer, ring: Sealer) -> bool:
     return opener is ring or (opener, ring) == (RINGS[1], RINGS[0])
 
 
@@ -67,7 +67,7 @@ def check_record(record: TokenRecord) -> None:
     grant = Grant(record.value, expires_in=record.life, token_type=record.token_type, extra=record.extra)
     check_life(record.life)
     require(grant.value == record.value, "a token that cannot be granted")
-    require(record.quiet_left is None or math.isfinite(record.quiet_left), "a rule that never ends")
+    require(record.no_refresh_until is None or math.isfinite(record.no_refresh_until), "a rule that never ends")
     require(TokenRecord.decode(record.encode()) == record, "a record that changes when it is written")
     require(record.value not in repr(record) or len(record.value) < 12, "a repr with the token")
 

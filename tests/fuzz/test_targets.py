@@ -15,8 +15,8 @@ from tokenmw import APIKeySource, Grant
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.providers.answer import Answer
 from tokenmw.providers.client_auth import Proof
-from tokenmw.shared.sealing import Seals
-from tokenmw.shared.token_store import TokenRecord
+from tokenmw.redis.sealing import Sealer
+from tokenmw.redis.token_store import TokenRecord
 from tokenmw.tokens.failures import Failure
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
     ),
     "an envelope that opens anywhere": (
         "envelope",
-        broken(Seals, "open", _gives(value=(0, b""))),
+        broken(Sealer, "open", _gives(value=(0, b""))),
         "nobody sealed here|another body",
     ),
     "a record that changes": (

@@ -13,7 +13,7 @@ from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.outgoing.placing import goes_to
 from tokenmw.providers import ClientCredentials, WeCom
-from tokenmw.shared.client import checked_redis, open_client
+from tokenmw.redis.client import checked_redis, open_client
 
 __all__ = ["TARGETS"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.asgi import scope_of
+from tests.asgi_client import scope_of
 from tests.outgoing.conftest import API, Numbered
 from tokenmw import ConfigurationError, TokenAuth, TokenBroker
-from tokenmw.request import tokens_of
+from tokenmw.asgi.request import tokens_of
 from tokenmw.testing import ManualClock
 
 HERE = frozenset({"127.0.0.1"})

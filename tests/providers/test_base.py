@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.providers.base import Provider, credential_text, lifetime, number
+from tokenmw.options import credential_text
+from tokenmw.providers.base import Provider, lifetime, number
 from tokenmw.testing import make_token
-from tokenmw.values import MAX_LIFE
+from tokenmw.values import MAX_LIFETIME
 
 
 class Hand(Provider):
@@ -175,8 +176,8 @@ class Cases:
         ("7200", 7200.0),
         (" 7200 ", 7200.0),
         ("1e3", 1000.0),
-        (10**400, MAX_LIFE),
-        (float(MAX_LIFE) + 1, MAX_LIFE),
+        (10**400, MAX_LIFETIME),
+        (float(MAX_LIFETIME) + 1, MAX_LIFETIME),
         (5e-324, 5e-324),
     ]
     refused: ClassVar[list[Any]] = [
@@ -221,12 +222,12 @@ def test_no_life_is_too_strange(raw: object) -> None:
         seconds = lifetime(raw, default=600.0)
     except TokenUnavailable:
         return
-    assert 0 < seconds <= MAX_LIFE
+    assert 0 < seconds <= MAX_LIFETIME
     assert isinstance(seconds, float)
 
 
 @settings(deadline=None)
-@given(st.floats(min_value=1e-3, max_value=MAX_LIFE))
+@given(st.floats(min_value=1e-3, max_value=MAX_LIFETIME))
 def test_number_and_its_text_are_the_same_life(seconds: float) -> None:
     """`3600` and `"3600"` say the same."""
     assert seconds == lifetime(seconds) == lifetime(repr(seconds))

@@ -125,7 +125,7 @@ async def test_ticket_that_comes_late_ends_the_waiting_of_all_processes(redis_se
         with pytest.raises(TokenUnavailable, match="comes as an event"):
             await second.token(tenant("one"))
         with anyio.fail_after(10):
-            while second.parts.tokens.flying(second.parts.slots.slot(TICKET, "ticket")):  # noqa: ASYNC110  Redis tells nobody
+            while second.parts.tokens.flying(second.parts.entries.entry(TICKET, "ticket")):  # noqa: ASYNC110  Redis tells nobody
                 await anyio.sleep(0.001)
         assert value == (await second.token(tenant("one"))).value
         assert asked == server.calls["feishu_ticket"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.providers.answer import Answer
 from tokenmw.providers.oauth2_answer import bearer_rejected, grant_of
-from tokenmw.values import MAX_LIFE, Grant
+from tokenmw.values import MAX_LIFETIME, Grant
 
 SECRET = "s3cr3t"
 GOOD: dict[str, Any] = {"access_token": "t-1", "token_type": "Bearer", "expires_in": 3600}
@@ -35,7 +35,7 @@ def grant(fields: object, *, status: int = 200, retry_after: float | None = None
         ({"expires_in": "7200"}, 7200.0),
         ({"expires_in": 7199.5}, 7199.5),
         ({"expires_in": None}, 600.0),
-        ({"expires_in": 10**12}, MAX_LIFE),
+        ({"expires_in": 10**12}, MAX_LIFETIME),
     ],
 )
 def test_life_comes_in_any_json_type(fields: dict[str, Any], life: float) -> None:
@@ -205,7 +205,7 @@ def test_no_answer_is_too_strange(fields: dict[str, Any], status: int) -> None:
         return
     assert status < 300
     assert fields["access_token"] == granted.value
-    assert 0 < granted.expires_in <= MAX_LIFE
+    assert 0 < granted.expires_in <= MAX_LIFETIME
     json.dumps(dict(granted.extra), allow_nan=False)
 
 

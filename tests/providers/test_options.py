@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tokenmw.errors import ConfigurationError
-from tokenmw.providers.options import host_names, positive_seconds
+from tokenmw.options import positive_seconds
+from tokenmw.providers.options import host_names
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "60", None, [60]])

@@ -12,7 +12,7 @@ import pytest
 
 from tokenmw import ConfigurationError, Grant, Provider, TokenBroker
 from tokenmw.providers import ClientCredentials
-from tokenmw.shared.sealing import Seals
+from tokenmw.redis.sealing import Sealer
 from tokenmw.testing import make_token
 
 
@@ -93,7 +93,7 @@ def test_a_token_that_goes_elsewhere_needs_a_method_that_puts_it_there() -> None
 
 
 def test_an_option_that_is_named_and_never_set_is_told() -> None:
-    """A slot without a value is no default."""
+    """A entry without a value is no default."""
 
     class Slipped(Provider):
         __slots__ = ("refresh_before",)
@@ -119,4 +119,4 @@ def test_text_does_not_allow_plain_http() -> None:
 def test_a_half_made_broker_has_a_repr() -> None:
     """An error reporter that shows locals meets one when its options are wrong."""
     assert "<TokenBroker of no providers>" == repr(TokenBroker.__new__(TokenBroker))
-    assert "<Seals of 0 secrets>" == repr(Seals.__new__(Seals))
+    assert "<Sealer of 0 secrets>" == repr(Sealer.__new__(Sealer))

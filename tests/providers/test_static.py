@@ -6,7 +6,7 @@ import pytest
 
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.providers import Grant, StaticToken
-from tokenmw.values import MAX_LIFE
+from tokenmw.values import MAX_LIFETIME
 
 NO_HTTP: Any = None
 """A static token sends no request."""
@@ -20,7 +20,7 @@ async def as_text() -> str:
 @pytest.mark.parametrize(
     ("token", "value", "life"),
     [
-        (StaticToken("t-1"), "t-1", MAX_LIFE),
+        (StaticToken("t-1"), "t-1", MAX_LIFETIME),
         (StaticToken("t-1", expires_in=60), "t-1", 60.0),
         (StaticToken(lambda: "t-3"), "t-3", 300.0),
         (StaticToken(as_text), "t-2", 300.0),

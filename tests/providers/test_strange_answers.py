@@ -18,7 +18,7 @@ from tokenmw.providers import Answer, Entra, ManagedIdentity, Provider
 from tokenmw.providers.body_codes import code_of, declared_length
 from tokenmw.providers.microsoft_answer import entra_grant, error_codes
 from tokenmw.providers.oauth2_answer import bearer_rejected
-from tokenmw.values import MAX_LIFE, Grant
+from tokenmw.values import MAX_LIFETIME, Grant
 
 SECRET = "s3cr3t"
 JSON = st.recursive(
@@ -67,7 +67,7 @@ def check(outcome: Grant | CredentialRejected | TokenUnavailable, fields: dict[s
     if isinstance(outcome, Grant):
         assert 200 <= status < 300
         assert outcome.value in fields.values()
-        assert 0 < outcome.expires_in <= MAX_LIFE
+        assert 0 < outcome.expires_in <= MAX_LIFETIME
         json.dumps(dict(outcome.extra), allow_nan=False)
     else:
         assert str(outcome).isprintable()

@@ -9,14 +9,13 @@ from tokenmw.clock import SYSTEM_CLOCK, Clock
 from tokenmw.limits import Limits
 from tokenmw.observe.events import Observers
 from tokenmw.observe.throttle import ThrottledLog
-from tokenmw.sessions.derive import Derivation
+from tokenmw.redis.connection import RedisConnection
+from tokenmw.redis.keys import KeyNames
+from tokenmw.redis.sealing import Sealer
+from tokenmw.redis.session_store import RedisSessionStore
+from tokenmw.sessions.derive import DerivedIds
 from tokenmw.sessions.manager import SessionManager
-from tokenmw.sessions.offers import Offers
-from tokenmw.sessions.touches import Touches
-from tokenmw.shared.connection import SharedConnection
-from tokenmw.shared.keys import Names
-from tokenmw.shared.sealing import Seals
-from tokenmw.shared.session_store import RedisSessionStore
+from tokenmw.sessions.sync import SessionReupload, SessionTouches
 from tokenmw.testing import ManualClock
 
 SECRET = "a-secret-of-some-length"
@@ -45,17 +44,17 @@ class Instance:
         self.limits = Limits(**(PATIENT | limits))
         self.log = ThrottledLog(SYSTEM_CLOCK)
         self.manager = SessionManager(
-            ttl=ttl, policy=policy, derivation=Derivation(secret), limits=self.limits, clock=self.clock
+            ttl=ttl, policy=policy, derivation=DerivedIds(secret), limits=self.limits, clock=self.clock
         )
         self.unreadable: list[tuple[str, str]] = []
         self._url = url or server.url
         self._redis_clock = redis_clock
-        self._names = Names("tokenmw", name_key=secret)
-        self._seals = Seals([seal] if seal else [])
+        self._names = KeyNames("tokenmw", name_key=secret)
+        self._seals = Sealer([seal] if seal else [])
         self._ttl = ttl
 
     async def __aenter__(self) -> Self:
-        self.connection = SharedConnection(
+        self.connection = RedisConnection(
             self._url,
             names=self._names,
             limits=self.limits,
@@ -65,8 +64,8 @@ class Instance:
         )
         self.store = RedisSessionStore(self.connection, names=self._names, seals=self._seals, ttl=1.1 * self._ttl)
         self.store.on_unreadable = lambda kind, why: self.unreadable.append((kind, why))
-        self.touches = Touches(self.store, limit=self.limits.touches, clock=self.clock)
-        self.offers = Offers(self.manager, self.touches, clock=self.clock)
+        self.touches = SessionTouches(self.store, limit=self.limits.touches, clock=self.clock)
+        self.offers = SessionReupload(self.manager, self.touches, clock=self.clock)
         self.connection.on_back = self.offers.begin
         self.stop = self.manager.start(self.store, self.touches)
         await self.connection.open()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.servers import RedisServer
 from tests.sessions.instance import SECRET, TTL, Instance, reset_statistics, sent
-from tokenmw.shared.guard import SharedUnavailable
+from tokenmw.redis.errors import RedisUnavailable
 
 KEY = b"sk-live-0815"
 
@@ -128,7 +128,7 @@ async def test_touches_wait_while_redis_is_away(private_redis: RedisServer) -> N
         ids = [await one.get(key) for key in keys]
         await used_again(one, *keys)
         private_redis.kill()
-        with pytest.raises(SharedUnavailable):
+        with pytest.raises(RedisUnavailable):
             await one.touches.send()
         assert len(one.touches) == 5
         private_redis.restart()
@@ -136,7 +136,7 @@ async def test_touches_wait_while_redis_is_away(private_redis: RedisServer) -> N
             while one.touches or not private_redis.command("DBSIZE"):
                 try:
                     await one.touches.send()
-                except SharedUnavailable:
+                except RedisUnavailable:
                     await asyncio.sleep(0.05)
         async with Instance(private_redis) as two:
             assert ids == [await two.get(key) for key in keys]

@@ -9,7 +9,7 @@ import pytest
 from tests.servers import RedisServer
 from tests.sessions.instance import TTL, Instance
 from tokenmw.errors import SessionUnavailable
-from tokenmw.shared.guard import SharedUnavailable
+from tokenmw.redis.errors import RedisUnavailable
 
 KEY = b"sk-live-0815"
 
@@ -39,7 +39,7 @@ async def notice(*instances: Instance) -> None:
     """Let instances send commands until they have given the server up."""
     for one in instances:
         while one.connection.state == "up":
-            with pytest.raises(SharedUnavailable):
+            with pytest.raises(RedisUnavailable):
                 await one.store.touch([b"x"])
 
 
@@ -136,7 +136,7 @@ async def test_reset_while_away_replaces_what_redis_holds(private_redis: RedisSe
             while one.touches or one.connection.state != "up":
                 try:
                     await one.touches.send()
-                except SharedUnavailable:
+                except RedisUnavailable:
                     await asyncio.sleep(0.05)
         two.clock.advance(0.051 * TTL)
         two.manager.known(KEY)

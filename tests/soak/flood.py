@@ -30,7 +30,7 @@ class Flood(Load):
         observers = [PrometheusObserver(registry=registry)]
         self.brokers = (
             TokenBroker({"tenant": self._tenant_of}, observers=observers, **options),
-            TokenBroker({}, authenticate=_caller, namespace="guarded", **options),
+            TokenBroker({}, authenticate=_caller, namespace="requires_authentication", **options),
         )
         # How many of a hundred requests are of each kind.
         self._kinds: dict[Callable[[int], Awaitable[int]], int] = {

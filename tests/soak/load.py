@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.soak.endpoint import Endpoint
 from tokenmw import TokenBroker, TokenMiddleware
-from tokenmw.snapshot import Status
+from tokenmw.status import Status
 from tokenmw.testing import ManualClock
 
 __all__ = ["SECRET", "SIDE_BY_SIDE", "Headers", "Load", "application", "serve"]
@@ -139,7 +139,7 @@ class Load(ABC):
             assert runtime is not None
             held = {
                 "sessions": len(parts.sessions),
-                "tokens": len(parts.slots._recent),
+                "tokens": len(parts.entries._recent),
                 "rejected": len(parts.rejected),
                 "refused_keys": 0 if parts.callers is None else len(parts.callers._refused.names()),
                 "touches": 0 if runtime.touches is None else len(runtime.touches),

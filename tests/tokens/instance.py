@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tokenmw.limits import Limits
 from tokenmw.observe.throttle import ThrottledLog
-from tokenmw.shared.guard import SharedUnavailable
-from tokenmw.shared.token_store import TokenKeys
-from tokenmw.tokens.asking import Asking
-from tokenmw.tokens.coherence import Coherence
-from tokenmw.tokens.lease import Renewal, TokenStore
+from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.token_store import TokenKeys
+from tokenmw.tokens.cache import RejectedTokens, TokenCache
 from tokenmw.tokens.manager import TokenManager
-from tokenmw.tokens.others import OtherTokens
-from tokenmw.tokens.rejected import RejectedValues
-from tokenmw.tokens.slots import Slots
+from tokenmw.tokens.nested import NestedTokens
+from tokenmw.tokens.refresh import Refresher, Renewal, TokenStore
+from tokenmw.tokens.sync import TokenSync
 
 if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.observe.events import Event
     from tokenmw.providers.base import Provider
     from tokenmw.testing import ManualClock
-    from tokenmw.tokens.slot import Slot
+    from tokenmw.tokens.entry import TokenEntry
 
 __all__ = ["Instance", "SkewedClock", "keys_of", "settle"]
 
@@ -57,19 +55,19 @@ class Instance:
         self.store = store
         self.events: list[Event] = []
         self.log = ThrottledLog(clock)
-        self.rejected = RejectedValues(limits=limits, clock=clock)
+        self.rejected = RejectedTokens(limits=limits, clock=clock)
         self.manager = TokenManager(limits=limits, clock=clock)
 
         def keys(provider: Provider) -> TokenKeys | None:
             return keys_of(provider) if store is not None and provider.shareable else None
 
-        self.slots = Slots(limits=limits, clock=clock, keys_of=keys, flying=self.manager.slot_of)
-        self.coherence = Coherence(
+        self.entries = TokenCache(limits=limits, clock=clock, keys_of=keys, flying=self.manager.entry_of)
+        self.coherence = TokenSync(
             manager=self.manager, rejected=self.rejected, limits=limits, clock=clock, observe=self.events.append
         )
         # Scripted providers need no more of it.
-        http: Any = OtherTokens(self.manager, slots=self.slots, coherence=self.coherence)
-        self._asking = Asking(
+        http: Any = NestedTokens(self.manager, entries=self.entries, coherence=self.coherence)
+        self._asking = Refresher(
             http=http,
             store=store,
             rejected=self.rejected,
@@ -88,17 +86,17 @@ class Instance:
     async def __aexit__(self, *_exc: object) -> None:
         await self.stop()
 
-    def slot(self, provider: Provider, name: str = "p") -> Slot:
-        """Return the slot of a provider."""
-        return self.slots.slot(provider, name)
+    def entry(self, provider: Provider, name: str = "p") -> TokenEntry:
+        """Return the entry of a provider."""
+        return self.entries.entry(provider, name)
 
     async def housekeep(self) -> None:
         """Do what housekeeping does in one round."""
         now = self.clock.monotonic()
-        for slot in [slot for slot in self.slots if self.coherence.due(slot, now)]:
+        for entry in [entry for entry in self.entries if self.coherence.due(entry, now)]:
             try:
-                await self.coherence.check(slot)
-            except SharedUnavailable:
+                await self.coherence.check(entry)
+            except RedisUnavailable:
                 continue
 
 

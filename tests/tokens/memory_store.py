@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tokenmw.shared.guard import SharedUnavailable
-from tokenmw.shared.token_store import Busy, Dead, Found, Leased, Noted, Stored, TokenKeys, TokenRecord
+from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.token_store import Busy, Found, Leased, Noted, Stored, TokenKeys, TokenRecord, Tombstoned
 
 if TYPE_CHECKING:
     from tokenmw.testing import ManualClock
@@ -77,7 +77,7 @@ class MemoryStore:
 
     def _reach(self) -> None:
         if self.cut or not self.server.up:
-            raise SharedUnavailable("connection")
+            raise RedisUnavailable("connection")
 
     def _token(self, keys: TokenKeys) -> Found | None:
         held = self.server.get(keys, "token")
@@ -112,7 +112,7 @@ class MemoryStore:
 
     async def commit(
         self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float
-    ) -> Stored | Found | Busy | Dead:
+    ) -> Stored | Found | Busy | Tombstoned:
         self._reach()
         lease = self.server.get(keys, "lease")
         mine = lease is not None and (lease.owner, lease.version) == (owner, version)
@@ -122,7 +122,7 @@ class MemoryStore:
         if found is not None and (found.record, found.version) == (record, version):
             return Stored()
         if self._dead(keys) >= version:
-            return Dead(version)
+            return Tombstoned(version)
         if found is not None and found.version >= version:
             return found
         if lease is not None and not mine:
@@ -140,7 +140,7 @@ class MemoryStore:
         if note:
             self.server.data[keys, "note"] = Held(self.server.until(seconds), note=note)
 
-    async def bury(self, keys: TokenKeys, /, *, version: int | None, known: int, left: float) -> Found | Dead:
+    async def bury(self, keys: TokenKeys, /, *, version: int | None, known: int, left: float) -> Found | Tombstoned:
         self._reach()
         found = self._token(keys)
         if version is None:
@@ -156,4 +156,4 @@ class MemoryStore:
         if tomb is not None and tomb.version >= version:
             version, left = tomb.version, max(left, self.server.left(tomb))
         self.server.data[keys, "tomb"] = Held(self.server.until(left), version=version)
-        return Dead(version)
+        return Tombstoned(version)

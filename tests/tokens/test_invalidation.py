@@ -10,10 +10,10 @@ import pytest
 from tests.tokens.instance import keys_of, settle
 from tests.tokens.scripted import Scripted
 from tests.tokens.world import World
-from tokenmw.shared.guard import SharedUnavailable
-from tokenmw.shared.sealing import Unreadable
-from tokenmw.shared.token_store import Dead, Found
-from tokenmw.values import MAX_LIFE
+from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.sealing import Unreadable
+from tokenmw.redis.token_store import Found, Tombstoned
+from tokenmw.values import MAX_LIFETIME
 
 
 async def test_a_rejected_token_is_dropped_everywhere(world: World) -> None:
@@ -34,15 +34,15 @@ async def test_only_a_token_in_use_is_compared_with_redis(world: World) -> None:
     """Once in 30 s, however often it is used; one that nobody asks for costs Redis nothing."""
     await world.get(0)
     one = world.instances[0]
-    slot = one.slot(Scripted(world.stage))
+    entry = one.entry(Scripted(world.stage))
     due: list[bool] = []
     for seconds in (29, 2, 31):
         await world.get(0)
         world.clock.advance(seconds)
-        due.append(one.coherence.due(slot, world.clock.monotonic()))
+        due.append(one.coherence.due(entry, world.clock.monotonic()))
         await one.housekeep()
     world.clock.advance(3600)
-    assert [False, True, True, False] == [*due, one.coherence.due(slot, world.clock.monotonic())]
+    assert [False, True, True, False] == [*due, one.coherence.due(entry, world.clock.monotonic())]
 
 
 async def test_a_late_report_about_an_old_token_causes_nothing(world: World) -> None:
@@ -136,33 +136,33 @@ async def test_a_late_reply_does_not_stand_for_a_later_invalidation(
 ) -> None:
     """Redis was told of the first one only, and of no later version or longer life: the second is told by and by."""
     one, store = world.instances[number], world.stores[number]
-    slot = one.slot(Scripted(world.stage))
+    entry = one.entry(Scripted(world.stage))
     token = await world.get(number)
     world.clock.advance(10)
     reply, bury = asyncio.Event(), store.bury
 
-    async def slow(*args: Any, **options: Any) -> Found | Dead:
+    async def slow(*args: Any, **options: Any) -> Found | Tombstoned:
         answer = await bury(*args, **options)
         await reply.wait()
         return answer
 
     async def busy(*_args: object, **_options: object) -> NoReturn:
-        raise SharedUnavailable("busy")
+        raise RedisUnavailable("busy")
 
     monkeypatch.setattr(store, "bury", slow)
     first = asyncio.create_task(one.coherence.invalidate(token))
     await settle()
     monkeypatch.setattr(store, "bury", busy)
-    await one.coherence.invalidate_whatever(slot)
+    await one.coherence.invalidate_current(entry)
     reply.set()
     assert await first
     monkeypatch.setattr(store, "bury", bury)
     await one.housekeep()
     tomb = world.redis.get(keys_of(Scripted(world.stage)), "tomb")
     assert tomb is not None
-    assert slot.dead == tomb.version
-    assert MAX_LIFE == pytest.approx(world.redis.left(tomb))
-    assert not one.coherence.due(slot, world.clock.monotonic())
+    assert entry.dead == tomb.version
+    assert MAX_LIFETIME == pytest.approx(world.redis.left(tomb))
+    assert not one.coherence.due(entry, world.clock.monotonic())
 
 
 async def test_an_invalidation_beside_anothers_sealed_token_is_told_once(
@@ -183,4 +183,4 @@ async def test_an_invalidation_beside_anothers_sealed_token_is_told_once(
     for _ in range(5):
         world.clock.advance(1)
         await one.housekeep()
-    assert [one.slot(Scripted(world.stage)).dead] == told
+    assert [one.entry(Scripted(world.stage)).dead] == told

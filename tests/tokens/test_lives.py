@@ -28,10 +28,10 @@ async def test_a_repeated_token_is_not_asked_for_again_at_once(clock: ManualCloc
 
     stage.answer = same
     async with Instance(clock) as one:
-        slot = one.slot(Scripted(stage))
-        await one.manager.get(slot)
+        entry = one.entry(Scripted(stage))
+        await one.manager.get(entry)
         while clock.monotonic() < issued + 7190:
-            token = one.manager.fresh(slot)
+            token = one.manager.fresh(entry)
             assert token is not None
             await settle(5)
             clock.advance(1)
@@ -41,7 +41,7 @@ async def test_a_repeated_token_is_not_asked_for_again_at_once(clock: ManualCloc
         assert lefts[1] / 2 == pytest.approx(lefts[2], abs=3)
         assert lefts[2] / 2 == pytest.approx(lefts[3], abs=3)
         assert 5 == len(lefts)
-        assert "token-1" == (await one.manager.get(slot)).value
+        assert "token-1" == (await one.manager.get(entry)).value
 
 
 async def test_a_token_repeated_until_its_end_is_asked_for_once_a_minute_at_most(
@@ -55,10 +55,10 @@ async def test_a_token_repeated_until_its_end_is_asked_for_once_a_minute_at_most
 
     stage.answer = same
     async with Instance(clock) as one:
-        slot = one.slot(Scripted(stage))
-        await one.manager.get(slot)
+        entry = one.entry(Scripted(stage))
+        await one.manager.get(entry)
         while clock.monotonic() < ends - 11:
-            assert one.manager.fresh(slot) is not None
+            assert one.manager.fresh(entry) is not None
             await settle(5)
             clock.advance(1)
     pauses = [later - sooner for sooner, later in pairwise(stage.calls)]
@@ -68,15 +68,15 @@ async def test_a_token_repeated_until_its_end_is_asked_for_once_a_minute_at_most
 async def test_a_token_repeated_until_its_end_is_waited_for_once(clock: ManualClock, stage: Stage) -> None:
     """WeCom's way: `renewal_window=0`, so nobody asks before the end, and then once."""
     async with Instance(clock) as one:
-        slot = one.slot(Scripted(stage, renewal_window=0))
-        first = await one.manager.get(slot)
+        entry = one.entry(Scripted(stage, renewal_window=0))
+        first = await one.manager.get(entry)
         clock.advance(7199.9)
-        assert first is one.manager.fresh(slot)
+        assert first is one.manager.fresh(entry)
         await settle()
         assert 1 == len(stage.calls)
         clock.advance(0.2)
-        assert one.manager.fresh(slot) is None
-        assert "token-2" == (await one.manager.get(slot)).value
+        assert one.manager.fresh(entry) is None
+        assert "token-2" == (await one.manager.get(entry)).value
 
 
 @pytest.mark.parametrize("life", [0.064, 1.0, 300.0, 7200.0, 10 * 365 * 86_400.0])
@@ -85,11 +85,11 @@ async def test_any_length_of_life_works(clock: ManualClock, stage: Stage, life: 
     stage.life = life
     held = min(life, 30 * 86_400.0)
     async with Instance(clock) as one:
-        slot = one.slot(Scripted(stage))
-        first = await one.manager.get(slot)
+        entry = one.entry(Scripted(stage))
+        first = await one.manager.get(entry)
         assert held == pytest.approx(first.expires_at - clock.time(), abs=1e-6)
         for _ in range(1000):
-            token = one.manager.fresh(slot)
+            token = one.manager.fresh(entry)
             assert token is not None
             assert clock.time() < token.expires_at
             await settle(5)
@@ -114,13 +114,13 @@ async def test_a_token_repeated_until_a_window_is_replaced_without_a_wait(
 
     stage.answer = same
     async with Instance(clock) as one:
-        slot = one.slot(Scripted(stage, renewal_window=window if declared else None))
-        first = await one.manager.get(slot)
+        entry = one.entry(Scripted(stage, renewal_window=window if declared else None))
+        first = await one.manager.get(entry)
         for _ in range(7195):
             clock.advance(1)
-            assert one.manager.fresh(slot) is not None or not declared
+            assert one.manager.fresh(entry) is not None or not declared
             await settle(4)
-        assert first != await one.manager.get(slot)
+        assert first != await one.manager.get(entry)
         assert len(stage.calls) <= (2 if declared else 9)
 
 
@@ -143,7 +143,7 @@ async def test_what_passed_while_a_machine_was_suspended_counts_for_the_others(
 ) -> None:
     """Redis is told what is left by the stricter clock, not by one that stood still or was set back."""
     async with suspended(world, step) as one:
-        token = await one.manager.get(one.slot(Scripted(world.stage)))
+        token = await one.manager.get(one.entry(Scripted(world.stage)))
     found, _dead = await world.stores[0].read(keys_of(Scripted(world.stage)))
     assert found is not None
     assert token.value == found.record.value
@@ -154,7 +154,7 @@ async def test_a_token_that_ended_while_a_machine_was_suspended_is_not_shared(wo
     """Not for a moment, and the lease is free for the next one."""
     async with suspended(world, 7200.0) as one:
         with pytest.raises(TokenUnavailable, match="already expired"):
-            await one.manager.get(one.slot(Scripted(world.stage)))
+            await one.manager.get(one.entry(Scripted(world.stage)))
     assert {} == world.redis.data
 
 
@@ -171,23 +171,23 @@ async def test_who_was_suspended_takes_what_another_has_got_meanwhile(world: Wor
             return grant
 
         world.stage.answer = overtaken
-        assert "token-2" == (await one.manager.get(one.slot(Scripted(world.stage)))).value
+        assert "token-2" == (await one.manager.get(one.entry(Scripted(world.stage)))).value
     assert 2 == len(world.stage.calls)
 
 
 async def test_a_token_that_ended_and_was_declared_invalid_on_its_way_is_asked_for_again(world: World) -> None:
     """As any other that was declared invalid while it was fetched: who waits gets what comes after."""
     async with suspended(world, 7300.0) as one:
-        slot = one.slot(Scripted(world.stage))
+        entry = one.entry(Scripted(world.stage))
         long = world.stage.answer
 
         async def unwanted() -> Grant:
             grant = await long()
-            await one.coherence.invalidate_whatever(slot)
+            await one.coherence.invalidate_current(entry)
             world.stage.answer = world.stage.new
             return grant
 
         world.stage.answer = unwanted
-        waiting = asyncio.create_task(one.manager.get(slot))
+        waiting = asyncio.create_task(one.manager.get(entry))
         await world.clock.elapse(1.0)
         assert "token-2" == (await waiting).value

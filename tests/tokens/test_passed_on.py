@@ -16,7 +16,7 @@ from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.providers.base import Provider
 from tokenmw.providers.http import TokenHTTP
-from tokenmw.shared.token_store import Found, TokenKeys
+from tokenmw.redis.token_store import Found, TokenKeys
 from tokenmw.testing import ManualClock
 from tokenmw.values import Grant
 
@@ -52,7 +52,7 @@ async def fails(one: Instance, provider: Provider, seconds: int, *, clock: Manua
     """Ask for so many seconds in vain."""
     for _ in range(0, seconds, every):
         with pytest.raises(TokenUnavailable, match="hand it in"):
-            await one.manager.get(one.slot(provider))
+            await one.manager.get(one.entry(provider))
         clock.advance(every)
         await settle(10)
 
@@ -63,8 +63,8 @@ async def test_what_was_waited_for_ends_it_at_once(clock: ManualClock, seconds: 
     app = App(clock)
     async with Instance(clock) as one:
         await fails(one, app.tenant(), seconds, clock=clock)
-        await one.coherence.hand_in(one.slot(app.ticket), TICKET)
-        assert (await one.manager.get(one.slot(app.tenant()))).value
+        await one.coherence.hand_in(one.entry(app.ticket), TICKET)
+        assert (await one.manager.get(one.entry(app.tenant()))).value
     assert (1, 1) == (len(app.app.calls), len(app.tenants.calls))
     assert len(app.asked.calls) <= 14
 
@@ -74,7 +74,7 @@ async def test_an_other_one_that_hangs_is_no_failure_of_its_own_either(clock: Ma
     app = App(clock)
     app.asked.takes(1e6)
     async with Instance(clock) as one:
-        tenant = one.slot(app.tenant())
+        tenant = one.entry(app.tenant())
         for _ in range(40):
             waiting = asyncio.create_task(one.manager.get(tenant))
             await clock.elapse(10.0)
@@ -83,7 +83,7 @@ async def test_an_other_one_that_hangs_is_no_failure_of_its_own_either(clock: Ma
             assert tenant.failure is not None
             assert 0 == tenant.failure.count
         assert len(app.asked.calls) <= 11
-        await one.coherence.hand_in(one.slot(app.ticket), TICKET)
+        await one.coherence.hand_in(one.entry(app.ticket), TICKET)
         assert (await one.manager.get(tenant)).value
     assert 0 == clock.sleepers
 
@@ -95,7 +95,7 @@ async def test_the_wait_that_is_told_is_the_others(clock: ManualClock) -> None:
     async with Instance(clock) as one:
         await fails(one, app.tenant(), 10, clock=clock)
         with pytest.raises(TokenUnavailable) as info:
-            await one.manager.get(one.slot(app.tenant()))
+            await one.manager.get(one.entry(app.tenant()))
     assert {"Retry-After": "40"} == info.value.headers
 
 
@@ -108,7 +108,7 @@ async def test_a_failing_app_is_asked_by_many_tenants_no_more_often_than_by_one(
         app.app.fails(TokenUnavailable("busy", said=True))
         async with Instance(clock, store=MemoryStore(MemoryRedis(clock))) as one:
             began = clock.monotonic()
-            tenants = [one.slot(app.tenant(str(number))) for number in range(count)]
+            tenants = [one.entry(app.tenant(str(number))) for number in range(count)]
             for _ in range(600):
                 for tenant in tenants:
                     with pytest.raises(TokenUnavailable, match="busy"):
@@ -132,24 +132,24 @@ async def test_what_its_own_provider_refuses_has_pauses_as_ever(clock: ManualClo
     """They grow over what was passed on in between."""
     app = App(clock)
     async with Instance(clock) as one:
-        slot = one.slot(app.tenant())
+        entry = one.entry(app.tenant())
         await fails(one, app.tenant(), 300, clock=clock)
-        await one.coherence.hand_in(one.slot(app.ticket), TICKET)
+        await one.coherence.hand_in(one.entry(app.ticket), TICKET)
         app.tenants.fails(TokenUnavailable("no such tenant"))
         for count in range(1, 4):
             for _ in range(3):
                 with pytest.raises(TokenUnavailable, match="no such tenant"):
-                    await one.manager.get(slot)
+                    await one.manager.get(entry)
             assert count == len(app.tenants.calls)
             clock.advance(2.0**count)
-        await one.coherence.invalidate_whatever(one.slot(app.token))
+        await one.coherence.invalidate_current(one.entry(app.token))
         app.app.fails(TokenUnavailable("hand it in"))
         await fails(one, app.tenant(), 60, clock=clock, every=20)
         app.app.answer = app.app.new
         app.tenants.fails(TokenUnavailable("no such tenant"))
         clock.advance(300)
         with pytest.raises(TokenUnavailable, match="no such tenant") as info:
-            await one.manager.get(slot)
+            await one.manager.get(entry)
         assert info.value.retry_after is not None
         assert 6 <= info.value.retry_after <= 8
 
@@ -162,7 +162,7 @@ async def test_a_credential_that_the_other_one_is_refused_is_told_as_such(clock:
     async with Instance(clock, store=MemoryStore(redis)) as one:
         for _ in range(3):
             with pytest.raises(CredentialRejected) as info:
-                await one.manager.get(one.slot(app.tenant()))
+                await one.manager.get(one.entry(app.tenant()))
             assert "10014" == info.value.code
     assert [keys_of(app.ticket)] == [keys for keys, kind in redis.data if kind == "note"]
 
@@ -177,17 +177,17 @@ async def test_another_instance_in_its_pause_takes_what_was_handed_in(clock: Man
         store.counted.clear()
         for number in range(100):
             with pytest.raises(TokenUnavailable, match="hand it in"):
-                await other.manager.get(other.slot(app.tenant(str(number % 10))))
+                await other.manager.get(other.entry(app.tenant(str(number % 10))))
             clock.advance(0.1)
             await settle(5)
         assert store.counted["read", keys_of(app.ticket)] <= 12
         asked = len(app.asked.calls)
-        await one.coherence.hand_in(one.slot(app.ticket), TICKET)
+        await one.coherence.hand_in(one.entry(app.ticket), TICKET)
         clock.advance(1.0)
         with pytest.raises(TokenUnavailable, match="hand it in"):
-            await other.manager.get(other.slot(app.tenant()))
+            await other.manager.get(other.entry(app.tenant()))
         await settle()
-        assert (await other.manager.get(other.slot(app.tenant()))).value
+        assert (await other.manager.get(other.entry(app.tenant()))).value
         assert asked == len(app.asked.calls)
 
 
@@ -197,8 +197,8 @@ async def test_the_one_that_all_wait_for_is_not_evicted(clock: ManualClock) -> N
     async with Instance(clock, limits=Limits(tokens=5)) as one:
         for number in range(50):
             await fails(one, app.tenant(str(number)), 1, clock=clock)
-        await one.coherence.hand_in(one.slot(app.ticket), TICKET)
-        assert (await one.manager.get(one.slot(app.tenant("49")))).value
+        await one.coherence.hand_in(one.entry(app.ticket), TICKET)
+        assert (await one.manager.get(one.entry(app.tenant("49")))).value
     assert len(app.asked.calls) <= 7
 
 
@@ -231,12 +231,12 @@ async def test_a_look_that_finds_nothing_leaves_the_pause_as_it_is(clock: Manual
         await fails(one, app.ticket, 30, clock=clock)
         redis.up = False
         asked = len(app.asked.calls)
-        failure = one.slot(app.ticket).failure
+        failure = one.entry(app.ticket).failure
         assert failure is not None
         clock.advance(1.0)
         for _ in range(3):
             with pytest.raises(TokenUnavailable, match="hand it in"):
-                await one.manager.get(one.slot(app.ticket))
+                await one.manager.get(one.entry(app.ticket))
         await settle()
-        assert (asked, failure) == (len(app.asked.calls), one.slot(app.ticket).failure)
+        assert (asked, failure) == (len(app.asked.calls), one.entry(app.ticket).failure)
     assert 0 == clock.sleepers

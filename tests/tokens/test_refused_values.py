@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.tokens.scripted import Scripted
 from tests.tokens.world import World
 from tokenmw.errors import TokenUnavailable
-from tokenmw.shared.token_store import TokenRecord
+from tokenmw.redis.token_store import TokenRecord
 from tokenmw.values import Grant
 
 
@@ -27,15 +27,15 @@ async def test_a_refused_value_is_not_adopted_under_a_higher_version(world: Worl
     assert "token-1" == (await world.get(0)).value
     world.clock.advance(60)
     one = world.instances[0]
-    slot = one.slot(Scripted(world.stage))
-    assert slot.keys is not None
+    entry = one.entry(Scripted(world.stage))
+    assert entry.keys is not None
     assert await one.coherence.invalidate(await world.get(0))
     version = world.redis.now() + 1
     record = TokenRecord("token-1", "Bearer", 7200.0, None, {})
-    await world.stores[1].commit(slot.keys, "another", record, version=version, left=7000.0)
+    await world.stores[1].commit(entry.keys, "another", record, version=version, left=7000.0)
     assert "token-2" == (await world.get(0)).value
-    assert slot.now is not None
-    assert version < slot.now.version
+    assert entry.current is not None
+    assert version < entry.current.version
 
 
 async def test_a_refused_value_that_its_provider_repeats_is_served_to_all(world: World) -> None:

@@ -17,7 +17,7 @@ async def test_one_fetch_serves_all_instances(world: World) -> None:
     """Promise 2, with the wall clocks of two instances wrong by ten minutes."""
     world.stage.takes(1.0)
     tasks = [
-        asyncio.create_task(one.manager.get(one.slot(Scripted(world.stage))))
+        asyncio.create_task(one.manager.get(one.entry(Scripted(world.stage))))
         for one in world.instances
         for _ in range(50)
     ]
@@ -41,7 +41,7 @@ async def test_a_crashed_holder_is_replaced_when_its_lease_lapses(world: World) 
     """Whoever waits takes over: within the lease's time and the provider's."""
     world.stage.takes(4.0)
     victim = world.instances[0]
-    doomed = asyncio.create_task(victim.manager.get(victim.slot(Scripted(world.stage))))
+    doomed = asyncio.create_task(victim.manager.get(victim.entry(Scripted(world.stage))))
     await settle()
     world.stores[0].cut = True  # it dies: nothing it does reaches Redis any more
     waiting = asyncio.create_task(world.get(1))
@@ -62,9 +62,9 @@ async def test_a_late_commit_is_refused_and_the_newer_token_taken_over(world: Wo
         return grant
 
     world.stage.answer = held  # type: ignore[assignment]
-    waiting = asyncio.create_task(late.manager.get(late.slot(Scripted(world.stage))))
+    waiting = asyncio.create_task(late.manager.get(late.entry(Scripted(world.stage))))
     await settle()
-    world.redis.delete(late.slot(Scripted(world.stage)).keys, "lease")  # type: ignore[arg-type]
+    world.redis.delete(late.entry(Scripted(world.stage)).keys, "lease")  # type: ignore[arg-type]
     world.stage.answer = world.stage.new
     assert "token-2" == (await world.get(1)).value
     hold.set()
@@ -97,7 +97,7 @@ async def test_a_note_does_not_shorten_the_pauses_of_who_has_failed_more_often(w
         await world.get(1)
     with pytest.raises(TokenUnavailable, match="503"):
         await world.get(0)
-    failure = world.instances[0].slot(Scripted(world.stage)).failure
+    failure = world.instances[0].entry(Scripted(world.stage)).failure
     assert failure is not None
     assert 8 == failure.count
 
@@ -148,22 +148,22 @@ async def test_an_exclusive_provider_needs_the_lease_wherever_there_is_redis(wor
     world.redis.up = False
     async with Instance(world.clock, store=world.stores[0], single=True) as one:
         with pytest.raises(TokenUnavailable, match="lease"):
-            await one.manager.get(one.slot(Scripted(world.stage, exclusive=True)))
+            await one.manager.get(one.entry(Scripted(world.stage, exclusive=True)))
     assert [] == world.stage.calls
 
 
 async def test_an_exclusive_provider_that_shares_nothing_needs_no_lease_where_it_is_alone(world: World) -> None:
     """Its token never goes through Redis, so Redis can say nothing of it."""
     async with Instance(world.clock, store=world.stores[0], single=True) as one:
-        slot = one.slot(Scripted(world.stage, exclusive=True, shareable=False))
-        assert "token-1" == (await one.manager.get(slot)).value
+        entry = one.entry(Scripted(world.stage, exclusive=True, shareable=False))
+        assert "token-1" == (await one.manager.get(entry)).value
 
 
 async def test_a_process_that_ends_while_it_fetches_gives_the_lease_back(world: World) -> None:
     """A rolling restart does not make the others wait for the lease to lapse."""
     world.stage.takes(4.0)
     leaving = world.instances[0]
-    waiting = asyncio.create_task(leaving.manager.get(leaving.slot(Scripted(world.stage))))
+    waiting = asyncio.create_task(leaving.manager.get(leaving.entry(Scripted(world.stage))))
     await settle()
     await leaving.stop()
     with pytest.raises(TokenUnavailable):
@@ -188,15 +188,15 @@ async def test_a_flight_that_housekeeping_has_overtaken_does_not_ask(world: Worl
     await world.get(1)
     world.clock.advance(7199)
     world.stage.takes(1.0)
-    first = asyncio.create_task(world.instances[0].manager.get(world.instances[0].slot(Scripted(world.stage))))
+    first = asyncio.create_task(world.instances[0].manager.get(world.instances[0].entry(Scripted(world.stage))))
     await settle()
-    second = asyncio.create_task(world.instances[1].manager.get(world.instances[1].slot(Scripted(world.stage))))
+    second = asyncio.create_task(world.instances[1].manager.get(world.instances[1].entry(Scripted(world.stage))))
     await settle()
     await world.clock.elapse(1.0)
     await first
     one = world.instances[1]
-    one.slot(Scripted(world.stage)).used = True
-    await one.coherence.check(one.slot(Scripted(world.stage)))
+    one.entry(Scripted(world.stage)).used = True
+    await one.coherence.check(one.entry(Scripted(world.stage)))
     await world.clock.elapse(1.0)
     assert "token-2" == (await asyncio.wait_for(second, 5)).value
     assert 2 == len(world.stage.calls)
@@ -206,12 +206,12 @@ async def test_a_slow_provider_is_waited_for_after_the_holder_has_died(world: Wo
     """The lease lapses after 6 s and the next holder needs 4 more: all who wait have the token within 12."""
     world.stage.takes(4.0)
     victim = world.instances[0]
-    doomed = asyncio.create_task(victim.manager.get(victim.slot(Scripted(world.stage))))
+    doomed = asyncio.create_task(victim.manager.get(victim.entry(Scripted(world.stage))))
     await settle()
     world.stores[0].cut = True
     await victim.stop()
     waiting = [
-        asyncio.create_task(one.manager.get(one.slot(Scripted(world.stage))))
+        asyncio.create_task(one.manager.get(one.entry(Scripted(world.stage))))
         for one in world.instances[1:]
         for _ in range(20)
     ]
@@ -225,12 +225,12 @@ async def test_a_slow_provider_is_waited_for_after_the_holder_has_died(world: Wo
 async def test_nobody_waits_longer_than_the_hard_bound(world: World) -> None:
     """Twelve seconds, even if holder after holder dies; who comes later finds what the flight has got."""
     one = world.instances[0]
-    slot = one.slot(Scripted(world.stage))
-    assert slot.keys is not None
+    entry = one.entry(Scripted(world.stage))
+    assert entry.keys is not None
     world.stage.takes(4.0)
-    waiting = asyncio.create_task(one.manager.get(slot))
+    waiting = asyncio.create_task(one.manager.get(entry))
     for _ in range(115):
-        world.redis.data[slot.keys, "lease"] = Held(world.redis.until(6.0), version=1, owner="another")
+        world.redis.data[entry.keys, "lease"] = Held(world.redis.until(6.0), version=1, owner="another")
         await settle()
         await world.clock.elapse(0.1)
     assert not waiting.done()
@@ -239,6 +239,6 @@ async def test_nobody_waits_longer_than_the_hard_bound(world: World) -> None:
         await asyncio.wait_for(waiting, 5)
     # The flight ends as well: whoever comes later does not wait for what nobody waits for.
     await world.clock.elapse(0.2)
-    assert not one.manager.flying(slot)
+    assert not one.manager.flying(entry)
     with pytest.raises(TokenUnavailable, match="too long"):
-        await asyncio.wait_for(one.manager.get(slot), 5)
+        await asyncio.wait_for(one.manager.get(entry), 5)

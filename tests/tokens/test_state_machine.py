@@ -60,7 +60,7 @@ class TokenLife(RuleBasedStateMachine):
 
     async def request(self, number: int, secret: str) -> Token | RequestError:
         one = self.members[number]
-        task = asyncio.ensure_future(one.manager.get(one.slot(Credential(self.issuers[secret], number))))
+        task = asyncio.ensure_future(one.manager.get(one.entry(Credential(self.issuers[secret], number))))
         for _ in range(150):
             await settle(5)
             if task.done():
@@ -158,21 +158,21 @@ class TokenLife(RuleBasedStateMachine):
     @invariant()
     def versions_do_not_go_back(self) -> None:
         for number, one in enumerate(self.members):
-            for slot in one.slots:
-                assert isinstance(slot.provider, Credential)
-                if slot.now is not None:
-                    key = (number, slot.provider.secret)
-                    assert self.versions.get(key, 0) <= slot.now.version
-                    self.versions[key] = slot.now.version
+            for entry in one.entries:
+                assert isinstance(entry.provider, Credential)
+                if entry.current is not None:
+                    key = (number, entry.provider.secret)
+                    assert self.versions.get(key, 0) <= entry.current.version
+                    self.versions[key] = entry.current.version
 
     @invariant()
     def nothing_is_handed_out_that_has_ended(self) -> None:
         for one in self.members:
-            for slot in one.slots:
-                token = one.manager.fresh(slot)
-                assert isinstance(slot.provider, Credential)
+            for entry in one.entries:
+                token = one.manager.fresh(entry)
+                assert isinstance(entry.provider, Credential)
                 if token is not None:
-                    assert self.clock.monotonic() < slot.provider.issuer.ends[token.value]
+                    assert self.clock.monotonic() < entry.provider.issuer.ends[token.value]
         self.loop.run_until_complete(settle(5))
 
     @invariant()
@@ -182,7 +182,7 @@ class TokenLife(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded(self) -> None:
         for one in self.members:
-            assert len(one.slots) <= 8
+            assert len(one.entries) <= 8
             assert len(one.rejected) <= 8
 
     @invariant()

@@ -12,17 +12,27 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.limits import Limits
 from tokenmw.observe.events import Observers
 from tokenmw.observe.throttle import ThrottledLog
-from tokenmw.shared.connection import SharedConnection
-from tokenmw.shared.keys import Names
-from tokenmw.shared.sealing import Seals
-from tokenmw.shared.token_store import Busy, Dead, Found, Leased, Noted, RedisTokenStore, Stored, TokenKeys, TokenRecord
+from tokenmw.redis.connection import RedisConnection
+from tokenmw.redis.keys import KeyNames
+from tokenmw.redis.sealing import Sealer
+from tokenmw.redis.token_store import (
+    Busy,
+    Found,
+    Leased,
+    Noted,
+    RedisTokenStore,
+    Stored,
+    TokenKeys,
+    TokenRecord,
+    Tombstoned,
+)
 from tokenmw.testing import ManualClock
-from tokenmw.tokens.lease import TokenStore
+from tokenmw.tokens.refresh import TokenStore
 
 if TYPE_CHECKING:
     from tests.servers import RedisServer
 
-KEYS = TokenKeys.of(Names("test", name_key=None), "digest")
+KEYS = TokenKeys.of(KeyNames("test", name_key=None), "digest")
 A, B = "aaaa", "bbbb"
 
 
@@ -55,9 +65,9 @@ async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
         return
     redis: RedisServer = request.getfixturevalue("redis_server")
     log = ThrottledLog(SYSTEM_CLOCK)
-    connection = SharedConnection(
+    connection = RedisConnection(
         redis.url,
-        names=Names("test", name_key=None),
+        names=KeyNames("test", name_key=None),
         limits=Limits(command_seconds=2.0),
         clock=SYSTEM_CLOCK,
         log=log,
@@ -70,7 +80,7 @@ async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
         else:
             redis.command("DEL", getattr(KEYS, kind))
 
-    yield Shared(RedisTokenStore(connection, seals=Seals(())), delete)
+    yield Shared(RedisTokenStore(connection, seals=Sealer(())), delete)
     await connection.close()
 
 
@@ -141,9 +151,9 @@ async def test_an_offer_without_a_lease_wins_only_if_it_is_newer(shared: Shared)
 async def test_a_buried_version_does_not_come_back(shared: Shared) -> None:
     """Neither by an offer nor by a commit; a newer one is stored."""
     version = await store_one(shared.store, "t1")
-    assert Dead(version) == await shared.store.bury(KEYS, version=version, known=0, left=7200)
+    assert Tombstoned(version) == await shared.store.bury(KEYS, version=version, known=0, left=7200)
     assert (None, version) == await shared.store.read(KEYS)
-    assert Dead(version) == await shared.store.commit(KEYS, B, record("t1"), version=version, left=7200)
+    assert Tombstoned(version) == await shared.store.commit(KEYS, B, record("t1"), version=version, left=7200)
     assert version < await store_one(shared.store, "t2")
 
 
@@ -160,7 +170,7 @@ async def test_burying_whatever_is_there_opens_the_way(shared: Shared) -> None:
     """The note of a failure is dropped, too: who says so wants the provider asked again."""
     first = await store_one(shared.store, "t1")
     dead = await shared.store.bury(KEYS, version=None, known=0, left=10)
-    assert isinstance(dead, Dead)
+    assert isinstance(dead, Tombstoned)
     assert dead.version >= first
     version = await lease(shared.store, A)
     await shared.store.release(KEYS, A, version=version, note=b"why", seconds=60)
@@ -172,8 +182,8 @@ async def test_burying_whatever_is_there_takes_what_is_asked_for_along(shared: S
     """Also where the lease is above the server's time."""
     future = 4_000_000_000_000_000  # microseconds: in the year 2096
     version = await lease(shared.store, A, known=future)
-    assert Dead(version) == await shared.store.bury(KEYS, version=None, known=0, left=10)
-    assert Dead(version) == await shared.store.commit(KEYS, A, record("t1"), version=version, left=7200)
+    assert Tombstoned(version) == await shared.store.bury(KEYS, version=None, known=0, left=10)
+    assert Tombstoned(version) == await shared.store.commit(KEYS, A, record("t1"), version=version, left=7200)
     assert version < await lease(shared.store, B)
 
 
@@ -185,7 +195,7 @@ async def test_a_lease_is_above_all_versions_that_were_seen(shared: Shared, seen
     if seen == "stored":
         assert Stored() == await store.commit(KEYS, A, record("t1"), version=future, left=7200)
     elif seen == "buried":
-        assert Dead(future) == await store.bury(KEYS, version=future, known=0, left=7200)
+        assert Tombstoned(future) == await store.bury(KEYS, version=future, known=0, left=7200)
     seat = await store.acquire(KEYS, B, known=future if seen != "buried" else 0, seconds=6)
     assert Leased(future + 1) == seat
 

@@ -25,7 +25,7 @@ class World:
 
     async def get(self, number: int, **options: object) -> Token:
         one = self.instances[number]
-        task = asyncio.create_task(one.manager.get(one.slot(Scripted(self.stage, **options))))  # type: ignore[arg-type]
+        task = asyncio.create_task(one.manager.get(one.entry(Scripted(self.stage, **options))))  # type: ignore[arg-type]
         for _ in range(200):
             await settle(5)
             if task.done():

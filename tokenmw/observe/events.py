@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from tokenmw.callbacks import checked_callback
 from tokenmw.errors import ConfigurationError
-from tokenmw.raised import with_place
+from tokenmw.observe.error_place import with_place
+from tokenmw.options import checked_callback
 
 if TYPE_CHECKING:
     from tokenmw.observe.throttle import ThrottledLog

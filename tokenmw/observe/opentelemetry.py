@@ -25,7 +25,7 @@ __all__ = ["OpenTelemetryObserver"]
 class OpenTelemetryObserver:
     """Counts events in OpenTelemetry instruments; attributes are provider names and words of this package.
 
-    It uses the API only: without an SDK nothing is counted and nothing fails. `tokenmw.shared.up` is 1 until Redis
+    It uses the API only: without an SDK nothing is counted and nothing fails. `tokenmw.redis.up` is 1 until Redis
     goes out of reach.
 
     >>> broker = TokenBroker(…, observers=[OpenTelemetryObserver()])
@@ -52,10 +52,10 @@ class OpenTelemetryObserver:
             "tokenmw.token.fetch.duration", unit="s", description="Time of token requests."
         )
         meter.create_observable_gauge(
-            "tokenmw.shared.up", [self._observe_up], unit="1", description="Whether Redis is in use."
+            "tokenmw.redis.up", [self._observe_up], unit="1", description="Whether Redis is in use."
         )
         self._changes = meter.create_counter(
-            "tokenmw.shared.changes", unit="{change}", description="Times Redis went or came back."
+            "tokenmw.redis.changes", unit="{change}", description="Times Redis went or came back."
         )
         self._adopted = meter.create_counter(
             "tokenmw.tokens.adopted", unit="{token}", description="Tokens taken from Redis."

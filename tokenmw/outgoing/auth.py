@@ -11,13 +11,13 @@ from tokenmw.errors import ConfigurationError, RequestError
 from tokenmw.outgoing.judging import discard, is_rejected
 from tokenmw.outgoing.placing import Unsigned, can_be_sent_again, carries, goes_to, library_of, stays_at_home
 from tokenmw.providers.options import check_provider
-from tokenmw.values import Closed
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
     from tokenmw.providers.base import Provider
-    from tokenmw.tokens.slot import Slot
+    from tokenmw.tokens.entry import TokenEntry
     from tokenmw.values import Token
 
 __all__ = ["TokenAuth", "TokenSource", "token_auth"]
@@ -26,8 +26,8 @@ __all__ = ["TokenAuth", "TokenSource", "token_auth"]
 class TokenSource(Protocol):
     """Where an auth object gets its tokens, and tells that one was refused: the broker."""
 
-    async def token_of(self, slot: Slot) -> Token:
-        """Return a valid token of a slot, waiting for one if need be."""
+    async def token_of(self, entry: TokenEntry) -> Token:
+        """Return a valid token of a entry, waiting for one if need be."""
         ...
 
     async def invalidate(self, token: Token) -> bool:
@@ -35,7 +35,7 @@ class TokenSource(Protocol):
         ...
 
 
-class TokenAuth(Closed, httpx.Auth):
+class TokenAuth(Unpicklable, httpx.Auth):
     """Puts a provider's token on each request where the provider wants it.
 
     If the API answers that the token is not valid, it is invalidated, a newer one is taken or fetched, and the request
@@ -53,21 +53,21 @@ class TokenAuth(Closed, httpx.Auth):
         ConfigurationError: The request would carry the token over plain HTTP, or the client is a sync one.
     """
 
-    def __init__(self, find: Callable[[], Awaitable[tuple[Provider, Slot]]], *, source: TokenSource) -> None:
+    def __init__(self, find: Callable[[], Awaitable[tuple[Provider, TokenEntry]]], *, source: TokenSource) -> None:
         self._find = find
         self._source = source
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Send the request with the token, and once more if the token was refused (called by the client)."""
-        # The slot's own provider is an equal credential, but perhaps one for other hosts; only that one was checked.
-        provider, slot = await self._find()
-        if provider is not slot.provider:
+        # The entry's own provider is an equal credential, but perhaps one for other hosts; only that one was checked.
+        provider, entry = await self._find()
+        if provider is not entry.provider:
             check_provider(provider)
         library = library_of(request)
         if not goes_to(request.url, provider=provider):
             yield request
             return
-        unsigned, token = Unsigned(request), await self._source.token_of(slot)
+        unsigned, token = Unsigned(request), await self._source.token_of(entry)
         start = request.url
         response = yield unsigned.with_token(token, provider=provider)
         if response.history and not carries(response.request, token):
@@ -82,17 +82,17 @@ class TokenAuth(Closed, httpx.Auth):
         if response.history and not carries(response.request, token):
             return
         if await is_rejected(response, provider=provider, library=library):
-            newer = await self._newer(slot, token, wanted=can_be_sent_again(unsigned.request))
+            newer = await self._newer(entry, token, wanted=can_be_sent_again(unsigned.request))
             if newer is not None:
                 await discard(response, library=library)
                 yield unsigned.with_token(newer, provider=provider)
 
-    async def _newer(self, slot: Slot, token: Token, *, wanted: bool) -> Token | None:
+    async def _newer(self, entry: TokenEntry, token: Token, *, wanted: bool) -> Token | None:
         await self._source.invalidate(token)
         if not wanted:
             return None
         try:
-            newer = await self._source.token_of(slot)
+            newer = await self._source.token_of(entry)
         except RequestError:
             return None  # the API's own answer tells the caller more
         return newer if newer.value != token.value else None
@@ -116,7 +116,7 @@ class TokenAuth(Closed, httpx.Auth):
 _both: type[TokenAuth] | None = None
 
 
-def token_auth(find: Callable[[], Awaitable[tuple[Provider, Slot]]], *, source: TokenSource) -> TokenAuth:
+def token_auth(find: Callable[[], Awaitable[tuple[Provider, TokenEntry]]], *, source: TokenSource) -> TokenAuth:
     """Return an auth object that the clients of this program take.
 
     httpx2's clients take only its own `Auth`, so where httpx2 is imported the object is one of both.

@@ -7,9 +7,8 @@ import re
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenmw.frames import without_locals
 from tokenmw.providers.body_codes import declared_length
-from tokenmw.values import Closed
+from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -26,7 +25,7 @@ _JSON: Final = re.compile(r"(application|text)/([\w.-]+\+)?json", re.ASCII)
 _PERHAPS_JSON: Final = frozenset({"", "text/plain", "text/html"})
 
 
-class _Answer(Closed):
+class _Answer(Unpicklable):
     """An outgoing request's answer, as providers judge it."""
 
     __slots__ = ("_response", "body")

@@ -8,8 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenmw.options import credential_text
 from tokenmw.providers.answer import Answer
-from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest, Provider, credential_text, lifetime
+from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest, Provider, lifetime
 from tokenmw.providers.http import TokenHTTP
 from tokenmw.values import Grant
 

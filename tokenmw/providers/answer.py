@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenmw.errors import TokenUnavailable
-from tokenmw.values import Opaque
+from tokenmw.redaction import FrozenValue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ _CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 
 
-class Answer(Opaque):
+class Answer(FrozenValue):
     """A token endpoint's answer. `TokenHTTP.request` makes them, and so may a test of a provider.
 
     Attributes:

@@ -9,16 +9,16 @@ from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.frames import without_locals
 from tokenmw.providers.identity_parts import checked_identity, kinds_of
-from tokenmw.values import MAX_LIFE, Grant, Opaque, Token
+from tokenmw.redaction import FrozenValue
+from tokenmw.values import MAX_LIFETIME, Grant, Token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
     from tokenmw.providers.http import TokenHTTP
 
-__all__ = ["OutgoingAnswer", "OutgoingRequest", "Provider", "credential_text", "lifetime", "number"]
+__all__ = ["OutgoingAnswer", "OutgoingRequest", "Provider", "lifetime", "number"]
 
 # As JSON writes them (RFC 8259 §6). What Python reads beyond that, 1_000 or the digits of all alphabets, is a slip.
 _NUMBER: Final = re.compile(r"[ \t\r\n]*-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?[ \t\r\n]*", re.ASCII)
@@ -54,7 +54,7 @@ class OutgoingAnswer(Protocol):
         ...
 
 
-class Provider(Opaque):
+class Provider(FrozenValue):
     """A credential, frozen, and the one request that turns it into a token.
 
     Two providers are equal if their credentials are: then they share one token, in this process and in Redis. A
@@ -161,42 +161,15 @@ class Provider(Opaque):
 
 
 def _is_set(provider: Provider, name: str) -> bool:
-    # Not hasattr(): class attributes such as `hosts` stand for "not given", and a slot may still be filled.
-    slot = getattr(type(provider), name, None)
-    if not isinstance(slot, MemberDescriptorType):
+    # Not hasattr(): class attributes such as `hosts` stand for "not given", and a entry may still be filled.
+    entry = getattr(type(provider), name, None)
+    if not isinstance(entry, MemberDescriptorType):
         return False
     try:
-        slot.__get__(provider)
+        entry.__get__(provider)
     except AttributeError:
         return False
     return True
-
-
-@without_locals
-def credential_text(value: object, *, option: str, empty: bool = False) -> str:
-    """Return a credential that is text, or raise a `ConfigurationError` that names the option, never the value.
-
-    Args:
-        value: What the user gave.
-        option: How the user knows it, such as `"ClientCredentials(client_secret=…)"`.
-        empty: Whether "" is allowed.
-    """
-    if hasattr(value, "get_secret_value"):
-        raise ConfigurationError(
-            f"{option} was given a {type(value).__name__}, which would be sent as asterisks: "
-            f"pass its .get_secret_value()."
-        )
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{option} must be a str, not {type(value).__name__}.")
-    if not value and not empty:
-        raise ConfigurationError(f"{option} is empty.")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise ConfigurationError(f"{option} holds bytes that are no UTF-8, perhaps of an environment variable.")
-    if any(character < " " or character == "\x7f" for character in value):
-        raise ConfigurationError(
-            f"{option} holds a control character, perhaps a newline from the file it was read from: strip() it."
-        )
-    return value
 
 
 def lifetime(raw: object, *, default: float | None = None) -> float:
@@ -222,7 +195,7 @@ def lifetime(raw: object, *, default: float | None = None) -> float:
         _refuse_life("not finite")
     if seconds <= 0:
         _refuse_life("not positive: the token has already expired")
-    return min(seconds, MAX_LIFE)
+    return min(seconds, MAX_LIFETIME)
 
 
 def number(raw: object) -> float | None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenmw.errors import CredentialRejected, TokenUnavailable
-from tokenmw.frames import without_locals
 from tokenmw.providers.answer import retry_after
 from tokenmw.providers.base import lifetime
+from tokenmw.redaction import without_locals
 from tokenmw.values import Grant
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import quote, quote_plus
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.frames import without_locals
-from tokenmw.providers.base import credential_text
+from tokenmw.options import credential_text
 from tokenmw.providers.options import call_credential
-from tokenmw.values import Opaque, Unshown
+from tokenmw.redaction import FrozenValue, HiddenStr, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -25,7 +24,7 @@ _MAX_ASSERTION_CHARACTERS: Final = 64 << 10
 _SHORTEST_PIECE: Final = 6  # characters; what is shorter may be in a text by chance
 
 
-class Proof(Opaque):
+class Proof(FrozenValue):
     """What goes into one token request to prove who the client is.
 
     Attributes:
@@ -59,7 +58,7 @@ def _overlap(one: str, other: str) -> bool:
     return one == other or (len(shorter) >= _SHORTEST_PIECE and shorter in longer)
 
 
-class ClientAuth(Opaque):
+class ClientAuth(FrozenValue):
     """A client's name and its secret or assertion, for one of the three methods. For providers to build on.
 
     Args:
@@ -112,8 +111,8 @@ class ClientAuth(Opaque):
         put = object.__setattr__
         put(self, "_id", client_id)
         put(self, "_method", method)
-        put(self, "_secret", None if secret is None else Unshown(secret))
-        put(self, "_assertion", Unshown(assertion) if isinstance(assertion, str) else assertion)
+        put(self, "_secret", None if secret is None else HiddenStr(secret))
+        put(self, "_assertion", HiddenStr(assertion) if isinstance(assertion, str) else assertion)
         put(self, "_form_encode", form_encode_basic)
         put(self, "shareable", credential_id is not None or not callable(assertion))
         # Two functions cannot be compared by the key they use, and id() is given out again after its object.

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from tokenmw.errors import TokenUnavailable
-from tokenmw.frames import without_locals
-from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest, Provider, credential_text
+from tokenmw.options import credential_text, optional_seconds
+from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest, Provider
 from tokenmw.providers.base_url import checked_base_url, hosts_of
 from tokenmw.providers.body_codes import BodyCodes, Refusals
-from tokenmw.providers.options import optional_seconds
-from tokenmw.values import Unshown
+from tokenmw.redaction import HiddenStr, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,7 +82,7 @@ class DingTalk(Provider):
         allow_http: bool = False,
     ) -> None:
         self._app_key = credential_text(app_key, option="DingTalk(app_key=…)")
-        self._app_secret = Unshown(credential_text(app_secret, option="DingTalk(app_secret=…)"))
+        self._app_secret = HiddenStr(credential_text(app_secret, option="DingTalk(app_secret=…)"))
         self._corp_id = None if corp_id is None else credential_text(corp_id, option="DingTalk(corp_id=…)")
         self.base_url = checked_base_url(base_url, option="DingTalk(base_url=…)", allow_http=allow_http)
         self.hosts = hosts_of(hosts, base_url=self.base_url, option="DingTalk(hosts=…)")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-from tokenmw.frames import without_locals
-from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest, Provider, credential_text
+from tokenmw.options import credential_text, optional_seconds
+from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest, Provider
 from tokenmw.providers.base_url import checked_base_url, hosts_of
 from tokenmw.providers.body_codes import BodyCodes, Refusals
 from tokenmw.providers.dingtalk import check_ban
-from tokenmw.providers.options import optional_seconds
 from tokenmw.providers.unlogged_url import with_query_token
-from tokenmw.values import Unshown
+from tokenmw.redaction import HiddenStr, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +74,7 @@ class DingTalkLegacy(Provider):
         allow_http: bool = False,
     ) -> None:
         self._app_key = credential_text(app_key, option="DingTalkLegacy(app_key=…)")
-        self._app_secret = Unshown(credential_text(app_secret, option="DingTalkLegacy(app_secret=…)"))
+        self._app_secret = HiddenStr(credential_text(app_secret, option="DingTalkLegacy(app_secret=…)"))
         self.base_url = checked_base_url(base_url, option="DingTalkLegacy(base_url=…)", allow_http=allow_http)
         self.hosts = hosts_of(hosts, base_url=self.base_url, option="DingTalkLegacy(hosts=…)")
         self.allow_http = allow_http

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from tokenmw.frames import without_locals
-from tokenmw.providers.base import OutgoingAnswer, Provider, credential_text
+from tokenmw.options import credential_text, optional_seconds
+from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.base_url import checked_base_url, hosts_of
 from tokenmw.providers.body_codes import BodyCodes, Refusals
-from tokenmw.providers.options import optional_seconds
-from tokenmw.values import Unshown
+from tokenmw.redaction import HiddenStr, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +66,7 @@ class FeishuCredential(Provider):
     ) -> None:
         name = type(self).__name__
         self._app_id = credential_text(app_id, option=f"{name}(app_id=…)")
-        self._app_secret = Unshown(credential_text(app_secret, option=f"{name}(app_secret=…)"))
+        self._app_secret = HiddenStr(credential_text(app_secret, option=f"{name}(app_secret=…)"))
         self.base_url = checked_base_url(base_url, option=f"{name}(base_url=…)", allow_http=allow_http)
         self.hosts = hosts_of(hosts, base_url=self.base_url, option=f"{name}(hosts=…)")
         self.allow_http = allow_http

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.errors import TokenUnavailable
-from tokenmw.frames import without_locals
-from tokenmw.providers.base import credential_text
+from tokenmw.options import credential_text
 from tokenmw.providers.body_codes import code_in
 from tokenmw.providers.feishu import CODES, FeishuCredential
+from tokenmw.redaction import without_locals
 from tokenmw.values import Grant
 
 if TYPE_CHECKING:

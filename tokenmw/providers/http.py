@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.frames import without_locals
 from tokenmw.providers.answer import Answer, UnusableAnswer, failure_of, read_body, retry_after
 from tokenmw.providers.unlogged_answer import hide_answer, silent_transport
 from tokenmw.providers.unlogged_url import unlogged
-from tokenmw.values import Closed
+from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
     from tokenmw.providers.base import Provider
-    from tokenmw.providers.others import OtherTokens
+    from tokenmw.providers.others import NestedTokens
     from tokenmw.values import Token
 
 __all__ = [
@@ -54,7 +53,7 @@ class AsyncHTTPClient(Protocol):
         ...
 
 
-class TokenHTTP(Closed):
+class TokenHTTP(Unpicklable):
     """Sends token requests through an httpx or httpx2 client, and turns whatever goes wrong into one error.
 
     Only the client's transport, proxies and TLS settings are used: its default headers, parameters, cookies,
@@ -75,7 +74,7 @@ class TokenHTTP(Closed):
 
     __slots__ = ("_client", "_clock", "_library", "_limits", "others")
 
-    others: OtherTokens | None
+    others: NestedTokens | None
 
     def __init__(self, client: AsyncHTTPClient, *, limits: Limits, clock: Clock) -> None:
         self._client = checked_client(client)

@@ -7,14 +7,15 @@ from urllib.parse import urlencode
 
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
-from tokenmw.frames import without_locals
+from tokenmw.options import credential_text, positive_seconds
 from tokenmw.providers.answer import http_date
-from tokenmw.providers.base import OutgoingAnswer, Provider, credential_text, lifetime, number
+from tokenmw.providers.base import OutgoingAnswer, Provider, lifetime, number
 from tokenmw.providers.microsoft_clouds import hosts_of_resource
 from tokenmw.providers.oauth2_answer import bearer_rejected
-from tokenmw.providers.options import host_names, positive_seconds
+from tokenmw.providers.options import host_names
 from tokenmw.providers.token_url import token_url
-from tokenmw.values import Grant, Unshown
+from tokenmw.redaction import HiddenStr, without_locals
+from tokenmw.values import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -106,7 +107,7 @@ class ManagedIdentity(Provider):
         )
         self._resource = resource
         self._client_id = client_id
-        self._header = None if identity_header is None else Unshown(identity_header)
+        self._header = None if identity_header is None else HiddenStr(identity_header)
         self.shareable = client_id is not None
         self.hosts = host_names(hosts, option="ManagedIdentity(hosts=…)") or hosts_of_resource(resource)
         self.allow_http = allow_http

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tokenmw.errors import ConfigurationError
-from tokenmw.frames import without_locals
-from tokenmw.providers.base import OutgoingAnswer, Provider, credential_text
+from tokenmw.options import credential_text, positive_seconds
+from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.base_url import checked_base_url
 from tokenmw.providers.client_auth import ClientAuth
 from tokenmw.providers.microsoft_answer import entra_grant
 from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
 from tokenmw.providers.oauth2_answer import bearer_rejected
-from tokenmw.providers.options import host_names, positive_seconds
+from tokenmw.providers.options import host_names
+from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

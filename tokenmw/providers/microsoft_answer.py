@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenmw.errors import CredentialRejected, TokenUnavailable
-from tokenmw.frames import without_locals
 from tokenmw.providers.oauth2_answer import grant_of
+from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

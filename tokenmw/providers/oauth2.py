@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenmw.frames import without_locals
-from tokenmw.providers.base import OutgoingAnswer, Provider, credential_text
+from tokenmw.options import credential_text, positive_seconds
+from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import AuthMethod, ClientAuth
 from tokenmw.providers.oauth2_answer import bearer_rejected, grant_of
-from tokenmw.providers.options import host_names, positive_seconds
+from tokenmw.providers.options import host_names
 from tokenmw.providers.token_url import token_url as checked_token_url
+from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

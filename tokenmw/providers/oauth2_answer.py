@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import CredentialRejected, TokenUnavailable
-from tokenmw.frames import without_locals
 from tokenmw.providers.base import lifetime
+from tokenmw.redaction import without_locals
 from tokenmw.values import Grant
 
 if TYPE_CHECKING:

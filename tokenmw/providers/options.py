@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
-import math
 import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from tokenmw.observe.error_place import place_of
+from tokenmw.options import optional_seconds
 from tokenmw.providers.base import Provider
 from tokenmw.providers.http import ascii_host
-from tokenmw.raised import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,32 +22,9 @@ __all__ = [
     "host_names",
     "is_host",
     "is_loopback",
-    "optional_seconds",
-    "positive_seconds",
 ]
 
 _HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_.])?", re.ASCII)
-
-
-def positive_seconds(value: object, *, option: str) -> float:
-    """Return an option that is a duration in seconds.
-
-    Raises:
-        ConfigurationError: It is no positive, finite number.
-    """
-    # bool is an int, and True as a duration is always a slip.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigurationError(f"{option} must be a positive, finite number of seconds.")
-    return float(value)
-
-
-def optional_seconds(value: object, *, option: str) -> float | None:
-    """Return an option that is a duration in seconds, or None if it was not given.
-
-    Raises:
-        ConfigurationError: It is no positive, finite number.
-    """
-    return None if value is None else positive_seconds(value, option=option)
 
 
 def host_names(hosts: Iterable[str] | None, *, option: str) -> frozenset[str] | None:

@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from tokenmw.providers.base import Provider
     from tokenmw.values import Token
 
-__all__ = ["OtherTokens"]
+__all__ = ["NestedTokens"]
 
 
-class OtherTokens(Protocol):
+class NestedTokens(Protocol):
     """Gets tokens by credential. A broker has one; a `TokenHTTP` that a test makes has none."""
 
     async def token(self, provider: Provider, /) -> Token:

@@ -6,10 +6,11 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.frames import without_locals
-from tokenmw.providers.base import Provider, credential_text
-from tokenmw.providers.options import call_credential, host_names, positive_seconds
-from tokenmw.values import MAX_LIFE, Grant, Unshown
+from tokenmw.options import credential_text, positive_seconds
+from tokenmw.providers.base import Provider
+from tokenmw.providers.options import call_credential, host_names
+from tokenmw.redaction import HiddenStr, without_locals
+from tokenmw.values import MAX_LIFETIME, Grant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -77,10 +78,10 @@ class StaticToken(Provider):
             self._credential_id = credential_id or f"object {secrets.token_hex(16)}"
             self.shareable = credential_id is not None
         else:
-            self._life = expires_in or MAX_LIFE
+            self._life = expires_in or MAX_LIFETIME
             self._credential_id = credential_id
             self.shareable = False
-        self._source = value if callable(value) else Unshown(credential_text(value, option="StaticToken(…)"))
+        self._source = value if callable(value) else HiddenStr(credential_text(value, option="StaticToken(…)"))
         self._token_type = token_type
         self.scheme = token_type
         self.hosts = host_names(hosts, option="StaticToken(hosts=…)")

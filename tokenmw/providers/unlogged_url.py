@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from tokenmw.frames import without_locals
+from tokenmw.redaction import without_locals
 
 __all__ = ["unlogged", "with_query_token"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-from tokenmw.frames import without_locals
-from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest, Provider, credential_text
+from tokenmw.options import credential_text
+from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest, Provider
 from tokenmw.providers.base_url import checked_base_url, hosts_of
 from tokenmw.providers.body_codes import BodyCodes, Refusals
 from tokenmw.providers.unlogged_url import with_query_token
-from tokenmw.values import Unshown
+from tokenmw.redaction import HiddenStr, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,7 +79,7 @@ class WeCom(Provider):
         allow_http: bool = False,
     ) -> None:
         self._corp_id = credential_text(corp_id, option="WeCom(corp_id=…)")
-        self._corp_secret = Unshown(credential_text(corp_secret, option="WeCom(corp_secret=…)"))
+        self._corp_secret = HiddenStr(credential_text(corp_secret, option="WeCom(corp_secret=…)"))
         self.base_url = checked_base_url(base_url, option="WeCom(base_url=…)", allow_http=allow_http)
         self.hosts = hosts_of(hosts, base_url=self.base_url, option="WeCom(hosts=…)")
         self.allow_http = allow_http

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hmac
 from uuid import UUID, uuid4
 
-from tokenmw.shared.keys import subkey
+from tokenmw.redis.keys import subkey
 
-__all__ = ["Derivation"]
+__all__ = ["DerivedIds"]
 
 
-class Derivation:
+class DerivedIds:
     """Makes ids: derived from the API key if there is a secret to derive with, else random.
 
     A derived one is a UUIDv8 (RFC 9562 §5.8) of HMAC-SHA-256, so whoever has no `name_key` cannot tell whose it is.

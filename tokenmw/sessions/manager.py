@@ -17,22 +17,22 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final, Literal
 
+from tokenmw.caches import SecondChanceCache
 from tokenmw.errors import SessionUnavailable
-from tokenmw.flight import FlightCancelled, Flights, TooManyFlights
-from tokenmw.local import SecondChance
-from tokenmw.sessions.allowance import Allowance
-from tokenmw.sessions.local_session import LocalSession
-from tokenmw.shared.guard import SharedUnavailable
-from tokenmw.shared.sealing import Unreadable
+from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.sealing import Unreadable
+from tokenmw.sessions.cache import SessionEntry
+from tokenmw.sessions.rate_limit import TokenBucket
+from tokenmw.singleflight import FlightCancelled, SingleFlight, TooManyFlights
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
-    from tokenmw.sessions.derive import Derivation
-    from tokenmw.sessions.touches import Touches
-    from tokenmw.shared.session_store import RedisSessionStore
+    from tokenmw.redis.session_store import RedisSessionStore
+    from tokenmw.sessions.derive import DerivedIds
+    from tokenmw.sessions.sync import SessionTouches
 
 __all__ = ["SessionManager", "SessionPolicy"]
 
@@ -60,7 +60,7 @@ class SessionManager:
     )
 
     def __init__(
-        self, *, ttl: float, policy: SessionPolicy, derivation: Derivation, limits: Limits, clock: Clock
+        self, *, ttl: float, policy: SessionPolicy, derivation: DerivedIds, limits: Limits, clock: Clock
     ) -> None:
         self._clock = clock
         self._monotonic = clock.monotonic
@@ -69,15 +69,17 @@ class SessionManager:
         self._policy = policy
         self._idle = ttl
         self._slide_after = ttl / _SLIDE
-        self._local: SecondChance[bytes, LocalSession] = SecondChance(limits.sessions, ttl, timer=clock.monotonic)
-        self._flights: Flights[LocalSession | None] = Flights(limits.commands, clock=clock)
-        self._new = Allowance(limits.new_sessions, clock=clock)
+        self._local: SecondChanceCache[bytes, SessionEntry] = SecondChanceCache(
+            limits.sessions, ttl, timer=clock.monotonic
+        )
+        self._flights: SingleFlight[SessionEntry | None] = SingleFlight(limits.commands, clock=clock)
+        self._new = TokenBucket(limits.new_sessions, clock=clock)
         self._store: RedisSessionStore | None = None
-        self._touches: Touches | None = None
+        self._touches: SessionTouches | None = None
 
-    def start(self, store: RedisSessionStore, touches: Touches) -> Callable[[], Awaitable[None]]:
+    def start(self, store: RedisSessionStore, touches: SessionTouches) -> Callable[[], Awaitable[None]]:
         """Begin to share, in the running event loop. Return what ends that, but not what another start began since."""
-        flights: Flights[LocalSession | None] = Flights(self._limits.commands, clock=self._clock)
+        flights: SingleFlight[SessionEntry | None] = SingleFlight(self._limits.commands, clock=self._clock)
         self._flights = flights
         self._store = store
         self._touches = touches
@@ -144,7 +146,7 @@ class SessionManager:
             if self._store is not None:
                 await self._store.put(self._store.key(api_key), session.id)
                 session.shared, session.overwrite = True, False
-        except SharedUnavailable:
+        except RedisUnavailable:
             if not required:
                 self._queue(api_key, session)
         if required:
@@ -161,7 +163,7 @@ class SessionManager:
         """Return the API keys of all copies."""
         return self._local.names()
 
-    def to_offer(self, api_key: bytes) -> LocalSession | None:
+    def to_offer(self, api_key: bytes) -> SessionEntry | None:
         """Return the copy of a key if it is in use, may be shared, and does not wait to be told to Redis anyway."""
         session = self._local.get(api_key)
         if session is None or self._monotonic() - session.used > self._idle:
@@ -170,7 +172,7 @@ class SessionManager:
             return None
         return session if self._may_share(session) else None
 
-    async def _look_up(self, store: RedisSessionStore, api_key: bytes) -> LocalSession | None:
+    async def _look_up(self, store: RedisSessionStore, api_key: bytes) -> SessionEntry | None:
         """Return the session as Redis has it; None if it cannot be shared now."""
         before, key = self._local.get(api_key), store.key(api_key)
         candidate = self._derivation.id(api_key) if store.doubtful(key) else self._derivation.fresh()
@@ -180,7 +182,7 @@ class SessionManager:
                 found: object = await store.get_or_create(key, candidate)
             else:
                 (found,) = await store.touch([key])
-        except SharedUnavailable:
+        except RedisUnavailable:
             found = None
         except Unreadable:
             # Instances with the other secret use what is there; it is not ours to replace.
@@ -196,7 +198,7 @@ class SessionManager:
             return self._offered(api_key, candidate)
         return None
 
-    def _without_redis(self, api_key: bytes) -> LocalSession:
+    def _without_redis(self, api_key: bytes) -> SessionEntry:
         session = self._local.get(api_key)
         if session is not None and self._monotonic() - session.used <= self._idle:
             return session  # another request with this key was told so a moment ago
@@ -204,30 +206,30 @@ class SessionManager:
             raise _unavailable()
         return self._offered(api_key, self._derivation.id(api_key))
 
-    def _offered(self, api_key: bytes, session_id: str) -> LocalSession:
+    def _offered(self, api_key: bytes, session_id: str) -> SessionEntry:
         session = self._keep(api_key, session_id, shared=False)
         if self._may_share(session):
             self._queue(api_key, session)
         return session
 
-    def _may_share(self, session: LocalSession) -> bool:
+    def _may_share(self, session: SessionEntry) -> bool:
         # What Redis has had, or has under another id, is nothing new there.
         return session.shared or session.overwrite or self._new.take()
 
-    def _keep(self, api_key: bytes, session_id: str, *, shared: bool) -> LocalSession:
+    def _keep(self, api_key: bytes, session_id: str, *, shared: bool) -> SessionEntry:
         self._local[api_key] = session = self._copy(session_id, shared=shared)
         return session
 
-    def _copy(self, session_id: str, *, shared: bool) -> LocalSession:
+    def _copy(self, session_id: str, *, shared: bool) -> SessionEntry:
         now = self._monotonic()
-        return LocalSession(session_id, now=now, due=now + self._slide_after, shared=shared)
+        return SessionEntry(session_id, now=now, due=now + self._slide_after, shared=shared)
 
-    def _slide(self, api_key: bytes, session: LocalSession, now: float) -> None:
+    def _slide(self, api_key: bytes, session: SessionEntry, now: float) -> None:
         session.due = now + self._slide_after
         if self._may_share(session):
             self._queue(api_key, session)
 
-    def _queue(self, api_key: bytes, session: LocalSession) -> None:
+    def _queue(self, api_key: bytes, session: SessionEntry) -> None:
         if self._touches is not None:
             self._touches.add(api_key, session)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from tokenmw.errors import CredentialRejected, RequestError, TokenUnavailable
 
 if TYPE_CHECKING:
-    from tokenmw.tokens.slot import Slot
+    from tokenmw.tokens.entry import TokenEntry
 
 __all__ = ["Failure", "Source", "pause"]
 
@@ -32,24 +32,24 @@ def pause(count: int, *, permanent: bool = False) -> float:
 
 
 class Source:
-    """Whose failure it is that a provider only passed on, because its own request needs that slot's token.
+    """Whose failure it is that a provider only passed on, because its own request needs that entry's token.
 
     Attributes:
-        slot: The slot that failed by itself.
+        entry: The entry that failed by itself.
         failure: What it had failed with; None if that was no failure, such as closing.
     """
 
-    __slots__ = ("failure", "slot")
+    __slots__ = ("entry", "failure")
 
-    def __init__(self, slot: Slot) -> None:
-        source = None if slot.failure is None else slot.failure.source
-        self.slot: Slot = slot if source is None else source.slot
-        self.failure: Failure | None = slot.failure if source is None else source.failure
+    def __init__(self, entry: TokenEntry) -> None:
+        source = None if entry.failure is None else entry.failure.source
+        self.entry: TokenEntry = entry if source is None else source.entry
+        self.failure: Failure | None = entry.failure if source is None else source.failure
 
     @property
     def stands(self) -> bool:
         """Whether nothing has changed there: no token, no other failure."""
-        return self.slot.failure is self.failure
+        return self.entry.failure is self.failure
 
 
 class Failure:
@@ -63,7 +63,7 @@ class Failure:
         until: The monotonic time before which the provider is not asked; see `holds`.
         said: Whether other instances would get the same answer, so that it is noted in Redis.
         place: Where the program's own code raised it; "" if it did not, and of other processes' failures.
-        source: Whose failure it is, if it was only passed on; None: the slot's own.
+        source: Whose failure it is, if it was only passed on; None: the entry's own.
         looked: The monotonic time at which Redis was last searched for another process's token.
     """
 
@@ -107,7 +107,7 @@ class Failure:
 
     @classmethod
     def _passed_on(cls, error: RequestError, source: Source, *, before: Failure | None, now: float) -> Failure:
-        # Nobody has refused this slot anything: its row does not grow, and other instances are told by that slot.
+        # Nobody has refused this entry anything: its row does not grow, and other instances are told by that entry.
         failure = cls(
             permanent=isinstance(error, CredentialRejected),
             detail=error.detail,
@@ -136,7 +136,7 @@ class Failure:
     def holds(self, now: float) -> bool:
         """Return whether it is too early to ask again.
 
-        One that was passed on has no pause of its own. It holds while the other slot's does, during which that one
+        One that was passed on has no pause of its own. It holds while the other entry's does, during which that one
         would only raise it again.
         """
         return now < self.until and (self.source is None or self.source.stands)

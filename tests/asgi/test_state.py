@@ -1,0 +1,182 @@
+"""The session id and the tokens are seen wherever the code of one request runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask, BackgroundTasks
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+
+from tests.asgi_client import Source, call, lifespan
+from tokenmw import TokenBroker, TokenMiddleware, session_id
+from tokenmw.providers import StaticToken
+from tokenmw.testing import ManualClock
+
+KEY = (b"x-api-key", b"k-1")
+
+
+def seen(request: Request) -> list[str]:
+    """Return what the request carries."""
+    return [request.state.session_id, request.state.tokens["a"].value]
+
+
+def behind(broker: TokenBroker, *routes: Any, outside: tuple[Middleware, ...] = (), **options: Any) -> Starlette:
+    """Make an application behind the middleware."""
+    ours = Middleware(TokenMiddleware, broker=broker, inject=["a"])
+    return Starlette(routes=routes, middleware=[*outside, ours], **options)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Return the broker's time."""
+    return ManualClock()
+
+
+@pytest.fixture
+def source() -> Source:
+    """What the provider does."""
+    return Source()
+
+
+@pytest.fixture
+async def broker(source: Source, clock: ManualClock) -> AsyncGenerator[TokenBroker]:
+    """Open a broker with one provider."""
+    async with TokenBroker({"a": StaticToken(source)}, clock=clock) as broker:
+        yield broker
+
+
+async def test_a_sync_route_sees_it(broker: TokenBroker, source: Source, clock: ManualClock) -> None:
+    """In its worker thread, also while the token is aging: then the look begins the refresh."""
+
+    def route(request: Request) -> Response:
+        before = seen(request)
+        clock.advance(3000)
+        return JSONResponse([before, seen(request)])
+
+    app = behind(broker, Route("/", route))
+    mine = await broker.session_id("k-1")
+    assert [[mine, "t-1"], [mine, "t-1"]] == (await call(app, headers=[KEY])).json
+    await clock.elapse(0)
+    assert 2 == source.calls
+    assert [mine, "t-2"] == (await call(app, headers=[KEY])).json[0]
+
+
+async def test_a_streaming_body_sees_it(broker: TokenBroker, clock: ManualClock) -> None:
+    """A body that takes long gets the new token in its middle."""
+
+    async def route(request: Request) -> Response:
+        async def body() -> AsyncGenerator[str]:
+            for _ in range(3):
+                yield " ".join(seen(request)) + "\n"
+                clock.advance(3000)
+                seen(request)  # begins the refresh
+                await clock.elapse(0)
+
+        return StreamingResponse(body())
+
+    mine = await broker.session_id("k-1")
+    answer = await call(behind(broker, Route("/", route)), headers=[KEY])
+    assert [f"{mine} t-{number}" for number in (1, 2, 3)] == answer.body.decode().splitlines()
+
+
+async def test_background_tasks_see_it(broker: TokenBroker) -> None:
+    """Async and sync ones, after the answer has gone."""
+    found: list[list[str]] = []
+
+    async def later(request: Request) -> None:
+        found.append([*seen(request), (await request.state.tokens.resolve("a")).value])
+
+    async def route(request: Request) -> Response:
+        both = BackgroundTasks([BackgroundTask(later, request), BackgroundTask(lambda: found.append(seen(request)))])
+        return PlainTextResponse("", background=both)
+
+    await call(behind(broker, Route("/", route)), headers=[KEY])
+    mine = await broker.session_id("k-1")
+    assert [[mine, "t-1", "t-1"], [mine, "t-1"]] == found
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_mounted_application_sees_it(broker: TokenBroker, again: bool) -> None:  # noqa: FBT001  as pytest gives it
+    """With and without a middleware of its own, which finds the caller identified."""
+
+    async def route(request: Request) -> Response:
+        assert request.state.session_id == await session_id(request)
+        return JSONResponse(seen(request))
+
+    ours = [Middleware(TokenMiddleware, broker=broker, inject=["a"])] if again else []
+    inner = Starlette(routes=[Route("/", route)], middleware=ours)
+    app = behind(broker, Mount("/inner", inner))
+    assert [await broker.session_id("k-1"), "t-1"] == (await call(app, path="/inner/", headers=[KEY])).json
+    anonymous = [(await call(app, path="/inner/")).json[0] for _ in range(2)]
+    assert 2 == len(set(anonymous))
+
+
+@pytest.mark.parametrize("error", [LookupError, ValueError, Exception])
+async def test_exception_handlers_see_it(broker: TokenBroker, error: type[Exception]) -> None:
+    """Also the one for everything, which runs outside of all middlewares."""
+
+    async def route(_request: Request) -> Response:
+        raise error
+
+    async def handler(request: Request, _error: Exception) -> Response:
+        return JSONResponse(seen(request), status_code=418)
+
+    app = behind(broker, Route("/", route), exception_handlers={error: handler})
+    mine = await broker.session_id("k-1")
+    scope: Any = None
+
+    async def catching(inner: Any, receive: Any, send: Any) -> None:
+        nonlocal scope
+        scope = send.__self__
+        try:
+            await app(inner, receive, send)
+        except Exception as raised:
+            if type(raised) is not error:
+                raise
+
+    await call(catching, headers=[KEY])
+    assert (418, [mine, "t-1"]) == (scope.status, scope.json)
+
+
+async def test_middlewares_around_it_see_it(broker: TokenBroker) -> None:
+    """One that has looked at the state before finds it there when the answer comes back, for its log line."""
+    logged: list[str] = []
+
+    async def log(request: Request, call_next: Callable[[Request], Any]) -> Response:
+        request.state.began = 1
+        response: Response = await call_next(request)
+        logged.append(f"{request.state.began} {request.state.session_id}")
+        return response
+
+    async def route(request: Request) -> Response:
+        return JSONResponse([*seen(request), request.state.began])
+
+    outside = (Middleware(BaseHTTPMiddleware, dispatch=log),)
+    answer = await call(behind(broker, Route("/", route), outside=outside), headers=[KEY])
+    mine = await broker.session_id("k-1")
+    assert [mine, "t-1", 1] == answer.json
+    assert [f"1 {mine}"] == logged
+
+
+async def test_requests_at_the_same_time_see_their_own(broker: TokenBroker) -> None:
+    """A hundred callers at once, each with the lifespan's state and its own id."""
+
+    async def route(request: Request) -> Response:
+        await asyncio.sleep(0)
+        return JSONResponse([request.state.session_id, request.headers["x-api-key"], request.state.tokenmw is broker])
+
+    app = behind(broker, Route("/", route))
+    async with lifespan(app) as state:
+        keys = [f"k-{number}" for number in range(100)]
+        calls = [call(app, headers=[(b"x-api-key", key.encode())], state=dict(state)) for key in keys]
+        answers = [answer.json for answer in await asyncio.gather(*calls)]
+        assert [[await broker.session_id(key), key, True] for key in keys] == answers
+        assert {"tokenmw"} == set(state), "nothing of a request is left in the application's state"

@@ -1,0 +1,120 @@
+"""Whatever cancels the one that leaves, a broker that closes leaves nothing open."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from typing import Any
+
+import anyio
+import pytest
+import redis.asyncio as redis
+
+from tests.asgi_client import Source, is_open
+from tests.servers import RedisServer
+from tokenmw import Limits, TokenBroker, TokenUnavailable
+from tokenmw.providers import StaticToken
+from tokenmw.runtime import Runtime
+from tokenmw.sessions.sync import SessionTouches
+
+PATIENT = Limits(command_seconds=2.0)
+
+
+async def busy(broker: TokenBroker) -> tuple[Runtime, SessionTouches]:
+    """Give a broker two connections to Redis, and a touch that it has to send when it closes."""
+    await asyncio.gather(broker.session_id("k"), broker.session_id("l"))
+    runtime, session = broker._life.runtime, broker.parts.sessions._local.get(b"k")
+    assert runtime is not None
+    assert runtime.touches is not None
+    assert session is not None
+    runtime.touches.add(b"k", session)
+    assert 2 == connections(runtime)
+    return runtime, runtime.touches
+
+
+def connections(runtime: Runtime) -> int:
+    """Count the connections to Redis that stand."""
+    assert runtime.shared is not None
+    client = runtime.shared._client
+    assert isinstance(client, redis.Redis)
+    pool: Any = client.connection_pool
+    return sum(one.is_connected for one in [*pool._available_connections, *pool._in_use_connections])
+
+
+async def leave_and_be_cancelled(broker: TokenBroker) -> None:
+    """Leave, and be cancelled while Redis is being told what waits."""
+    leaving = asyncio.ensure_future(broker.__aexit__())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+
+
+async def test_a_cancel_scope_does_not_keep_it_from_closing(redis_server: RedisServer) -> None:
+    """Within one, each await of the task that leaves is cancelled anew. What waits is sent, nothing is left open."""
+    broker = TokenBroker({}, redis=redis_server.url, limits=PATIENT)
+    await broker.__aenter__()
+    runtime, touches = await busy(broker)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await broker.__aexit__()
+    assert 0 == connections(runtime)
+    assert 0 == len(touches)
+
+
+async def test_a_cancel_scope_around_opening_leaves_nothing_open() -> None:
+    """Who is cancelled while entering never comes to leaving; the connection that is being made is given up."""
+    before = asyncio.all_tasks()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        broker = TokenBroker({}, redis=f"redis://127.0.0.1:{silent.getsockname()[1]}/0", limits=PATIENT)
+        async with anyio.create_task_group() as group:
+            group.start_soon(broker.__aenter__)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert is_open(broker)
+            group.cancel_scope.cancel()
+        assert not is_open(broker)
+        assert before == asyncio.all_tasks()
+
+
+async def test_who_is_cancelled_while_closing_leaves_and_it_is_closed(private_redis: RedisServer) -> None:
+    """A second cancellation wants the task itself to end; what the broker has in the loop ends by itself then."""
+    before, source = asyncio.all_tasks(), Source()
+    source.gate.clear()
+    broker = TokenBroker({"a": StaticToken(source)}, redis=private_redis.url, limits=Limits(command_seconds=0.4))
+    await broker.__aenter__()
+    runtime, _ = await busy(broker)
+    waiting = asyncio.ensure_future(broker.token("a"))
+    private_redis.freeze()
+    await leave_and_be_cancelled(broker)
+    with pytest.raises(TokenUnavailable, match="the broker was closed"):
+        await asyncio.wait_for(waiting, 10)
+    if going_on := asyncio.all_tasks() - before:
+        await asyncio.wait(going_on)
+    assert 0 == connections(runtime)
+
+
+def test_a_loop_that_ends_while_it_closes(private_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """What waits is lost, but nothing stays open, nothing is complained of, and the next loop finds all well."""
+    broker = TokenBroker({}, redis=private_redis.url, limits=PATIENT)
+
+    async def end_early() -> Runtime:
+        await broker.__aenter__()
+        runtime, _ = await busy(broker)
+        private_redis.freeze()
+        await leave_and_be_cancelled(broker)
+        return runtime
+
+    async def use() -> str:
+        async with broker:
+            await broker.session_id("k")
+            return broker.status().shared
+
+    runtime = asyncio.run(end_early())
+    assert 0 == connections(runtime)
+    gc.collect()
+    private_redis.thaw()
+    assert "up" == asyncio.run(use())
+    assert [] == [record.getMessage() for record in caplog.records if record.name == "asyncio"]

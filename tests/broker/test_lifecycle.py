@@ -1,0 +1,181 @@
+"""A broker opens and closes with those who hold it, in one event loop after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from tests.asgi_client import Source, answering, application, call, is_open, lifespan, session_of
+from tests.looptime import LoopTime
+from tests.proxies import Proxy
+from tests.servers import RedisServer
+from tokenmw import ConfigurationError, Limits, TokenBroker, TokenMiddleware
+from tokenmw.life import Life
+from tokenmw.providers import StaticToken
+
+
+async def test_entering_is_counted() -> None:
+    """The middleware, the lifespan and a `with` of the program's own may all hold the broker open."""
+    broker = TokenBroker({"a": StaticToken("t")})
+    async with broker:
+        async with lifespan(application(broker, lifespan=broker.lifespan)):
+            assert is_open(broker)
+        assert is_open(broker)
+    assert not is_open(broker)
+
+
+async def test_a_bare_transport_is_served_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Without lifespan events and without a state in the scope, the broker opens itself, and says so once."""
+    broker = TokenBroker({"a": StaticToken("t")})
+    transport = httpx2.ASGITransport(app=application(broker))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        answers = [(await client.get("/", headers={"x-api-key": "k"})).text for _ in range(2)]
+    assert [f"{await broker.session_id('k')} t"] * 2 == answers
+    assert [logging.WARNING] == [record.levelno for record in caplog.records]
+    assert "opens itself" in caplog.text
+    async with broker:
+        pass
+    assert not is_open(broker)
+
+
+def test_a_test_client_is_served_with_and_without_its_lifespan() -> None:
+    """The same broker works in the event loops of several clients, one after the other."""
+    broker = TokenBroker({"a": StaticToken("t")})
+    app = application(broker)
+    with TestClient(app) as client:
+        first = client.get("/", headers={"x-api-key": "k"}).text
+    assert not is_open(broker)
+    bare = TestClient(app)
+    assert [first] * 2 == [bare.get("/", headers={"x-api-key": "k"}).text for _ in range(2)]
+    with TestClient(app) as client:
+        assert first == client.get("/", headers={"x-api-key": "k"}).text
+
+
+async def test_who_is_cancelled_while_opening_holds_nothing_open() -> None:
+    """A program stopped during its start leaves no housekeeping behind."""
+    broker = TokenBroker({}, redis="redis://127.0.0.1:1/0")
+    life: Life = broker._life
+    entering = asyncio.ensure_future(life.enter())
+    await asyncio.sleep(0)
+    assert is_open(broker)
+    entering.cancel()
+    await asyncio.wait([entering])
+    assert not is_open(broker)
+
+
+@pytest.mark.parametrize("opened_by", ["entering", "a request"])
+async def test_what_is_opened_while_it_closes_works(redis_server: RedisServer, opened_by: str) -> None:
+    """Jobs come and go in one loop: the close of one that leaves ends nothing of one that has come meanwhile."""
+    limits = Limits(command_seconds=2.0)
+    broker = TokenBroker(
+        {"a": StaticToken(Source())}, redis=redis_server.url, authenticate=lambda _connection, key: key, limits=limits
+    )
+    app = TokenMiddleware(answering(session_of), broker=broker)
+    async with AsyncExitStack() as held:
+        await broker.__aenter__()
+        leaving = asyncio.ensure_future(broker.__aexit__())
+        await asyncio.sleep(0)
+        assert not is_open(broker)
+        if opened_by == "entering":
+            await held.enter_async_context(broker)
+        else:
+            await broker.session_id("another")
+        await leaving
+        async with broker, TokenBroker({}, redis=redis_server.url, limits=limits) as other:
+            assert "t-1" == (await broker.token("a")).value
+            exchange = await call(app, headers=[(b"x-api-key", b"k")])
+            assert await other.session_id("k") == exchange.json
+    assert not is_open(broker)
+
+
+@pytest.mark.parametrize("fault", ["freeze", "kill"])
+async def test_closing_during_an_outage_is_quick(private_redis: RedisServer, fault: str) -> None:
+    """A few deadlines at most, with touches and offers waiting; nothing is left behind."""
+    broker = TokenBroker({}, redis=private_redis.url, limits=Limits(command_seconds=0.2))
+    async with LoopTime() as waited, broker:
+        for number in range(500):
+            await broker.session_id(f"k-{number}")
+        runtime = broker._life.runtime
+        assert runtime is not None
+        assert runtime.touches is not None
+        for number in range(500):
+            key = b"k-%d" % number
+            session = broker.parts.sessions._local.get(key)
+            assert session is not None
+            runtime.touches.add(key, session)
+        getattr(private_redis, fault)()
+        before = waited.seconds
+    assert waited.seconds - before < 5 * 3 * 0.2
+    assert not is_open(broker)
+
+
+async def test_closing_does_not_wait_for_a_slow_redis(redis_server: RedisServer) -> None:
+    """Each batch in time, and thousands of them: closing sends for three deadlines, no longer."""
+    async with Proxy(redis_server.port) as proxy, LoopTime() as waited:
+        broker = TokenBroker({}, redis=proxy.url, limits=Limits(command_seconds=0.6))
+        async with broker:
+            runtime = broker._life.runtime
+            assert runtime is not None
+            assert runtime.touches is not None
+            for number in range(20_000):
+                key = b"k-%d" % number
+                session = broker.parts.sessions._keep(key, broker.parts.sessions._derivation.fresh(), shared=True)
+                runtime.touches.add(key, session)
+            proxy.latency = 0.05
+            before = waited.seconds
+        assert waited.seconds - before < 5 * 3 * 0.6
+    assert not is_open(broker)
+
+
+def test_two_loops_in_turn_share(redis_server: RedisServer) -> None:
+    """What the first one left is found by the second."""
+    broker = TokenBroker({}, redis=redis_server.url, limits=Limits(command_seconds=2.0))
+
+    async def use() -> tuple[str, str]:
+        async with broker:
+            return await broker.session_id("k"), broker.status().shared
+
+    assert asyncio.run(use()) == asyncio.run(use())
+
+
+def test_who_never_left_an_ended_loop_is_not_counted_in_the_next() -> None:
+    """A request opens the broker there before anybody enters, and the last one who leaves closes it all the same."""
+    broker = TokenBroker({"a": StaticToken(Source())})
+
+    async def use() -> bool:
+        await broker.token("a")
+        async with broker:
+            pass
+        return is_open(broker)
+
+    asyncio.run(broker.__aenter__())
+    assert not asyncio.run(use())
+
+
+async def test_two_loops_at_the_same_time_are_refused() -> None:
+    """Each has connections and tasks that the other cannot use; the first one's go on."""
+    broker = TokenBroker({"a": StaticToken("t")})
+
+    async def use() -> None:
+        with pytest.raises(ConfigurationError, match="make one for each loop"):
+            await broker.token("a")
+        with pytest.raises(ConfigurationError, match="make one for each loop"):
+            await broker.__aenter__()
+
+    async with broker:
+        await asyncio.to_thread(asyncio.run, use())
+        assert is_open(broker)
+        assert "t" == (await broker.token("a")).value
+
+
+def test_without_asyncio_the_mend_is_told() -> None:
+    """Another library drives the same coroutines, with an event loop that is none of asyncio's."""
+    broker = TokenBroker({"a": StaticToken("t")})
+    for use in (broker.__aenter__(), broker.token("a"), broker.session_id("k")):
+        with pytest.raises(ConfigurationError, match="start this program with asyncio, not with trio"):
+            use.send(None)

@@ -1,0 +1,241 @@
+"""The redis option: what is refused when a broker is made, and what works then."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+import redis.asyncio
+from redis.exceptions import RedisClusterException
+
+from tests.looptime import LoopTime
+from tests.proxies import Proxy
+from tests.redis.clusters import needs_cluster_urls
+from tests.servers import RedisServer
+from tokenmw.errors import ConfigurationError
+from tokenmw.limits import Limits
+from tokenmw.redis.client import checked_redis, close_client, open_client
+from tokenmw.redis.scripts import run_script
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from tokenmw.redis.client import AnyClient
+
+    Open = Callable[..., AnyClient]
+
+PASSWORD = "pass-w0rd"
+
+
+@pytest.fixture
+async def opened() -> AsyncGenerator[Open]:
+    """Open clients as a broker does, which are closed after the test."""
+    made: list[AnyClient] = []
+
+    def make(url: str, **limits: Any) -> AnyClient:
+        client, ours = open_client(checked_redis(url), limits=Limits(**limits))
+        assert ours
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        await close_client(client)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        f":{PASSWORD}@host",
+        f"http://:{PASSWORD}@host",
+        f"redis:/:{PASSWORD}@host",
+        f"redis://:{PASSWORD}@host:port/0",
+        f"redis://:{PASSWORD}@host:99999",
+        f"redis://:{PASSWORD}@host:/0",
+        f"redis://:{PASSWORD}@host:0/0",
+        f"rediss+cluster://:{PASSWORD}@host:",
+        f"redis://:{PASSWORD}@host/first",
+        f"redis://:{PASSWORD}@host/0/1",
+        f"redis://:{PASSWORD}@[::1/0",
+        f"redis://:{PASSWORD}@host?db=first",
+        f"redis://:{PASSWORD}@host?protocol=4",
+        f"redis://:{PASSWORD}@host?max_connections=-1",
+        f"redis://:{PASSWORD}@host?timeout=5",
+        f"redis://:{PASSWORD}@host?unheard_of=1",
+        f"redis://:x?{PASSWORD}=1@host",
+        f"redis://:x/{PASSWORD}@host",
+        f"redis://:x#{PASSWORD}@host:port",
+        f"redis://:{PASSWORD}@host?decode_responses=yes",
+        f"unix://:{PASSWORD}@",
+        f"redis+cluster://:{PASSWORD}@host/1",
+        f"redis+cluster://:{PASSWORD}@host?db=1",
+        f"redis+cluster://:{PASSWORD}@host?unheard_of=1",
+        f"unix+cluster://:{PASSWORD}@/run/redis.sock",
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_without_its_password(url: str) -> None:
+    """At construction, not at the first request; whatever piece of it the password landed in."""
+    with pytest.raises(ConfigurationError, match=r"^redis: ") as caught:
+        checked_redis(url)
+    assert PASSWORD not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://user:pa%3Fss@127.0.0.1:6379/15?socket_keepalive=yes",
+        "rediss://127.0.0.1:6380/0?ssl_cert_reqs=none",
+        "unix:///run/redis.sock?db=3",
+        pytest.param("redis+cluster://127.0.0.1:7000", marks=needs_cluster_urls),
+        pytest.param("rediss+cluster://127.0.0.1:7000/0", marks=needs_cluster_urls),
+    ],
+)
+def test_a_url_that_can_work_is_taken(url: str) -> None:
+    """Nothing is connected for it."""
+    assert checked_redis(url) == url
+
+
+def test_a_client_that_decodes_is_refused() -> None:
+    """Sealed values are bytes."""
+    cluster = redis.asyncio.RedisCluster(host="127.0.0.1", decode_responses=True)
+    for client in (redis.asyncio.Redis(decode_responses=True), cluster):
+        with pytest.raises(ConfigurationError, match="decode_responses"):
+            checked_redis(client)
+
+
+async def test_a_ready_client_is_used_and_stays_the_users(redis_server: RedisServer) -> None:
+    """It is not ours to close."""
+    async with redis.asyncio.Redis(port=redis_server.port) as mine:
+        client, ours = open_client(checked_redis(mine), limits=Limits())
+        assert client is mine
+        assert not ours
+
+
+@pytest.mark.parametrize("password", ["a+cluster://b", "p?a/s#s%w:o@rd", "ключ"])
+async def test_password_and_database_of_the_url_are_used(opened: Open, password: str) -> None:
+    """Over TCP and over a unix socket, whatever characters are in the password."""
+    with RedisServer("--requirepass", password) as server:
+        urls = [server.url.replace("/0", "/3"), server.unix_url.replace("db=0", "db=3")]
+        for number, url in enumerate(urls):
+            await opened(url).set(f"k{number}", "v")
+        with server.connect() as connection:
+            connection.call("SELECT", 3)
+            assert connection.call("DBSIZE") == 2
+
+
+async def test_nothing_is_sent_twice(opened: Open, redis_server: RedisServer) -> None:
+    """A reply that breaks off is the end of its command: no other attempt, and no other connection for one."""
+    async with Proxy(redis_server.port) as proxy:
+        client = opened(proxy.url)
+        await client.get("connected")
+        proxy.cut_replies = True
+        with pytest.raises(redis.asyncio.ConnectionError):
+            await client.incr("count")
+        assert proxy.accepted == 1
+    assert redis_server.command("GET", "count") == b"1"
+
+
+async def test_a_password_with_cluster_in_it_stays_whole(opened: Open) -> None:
+    """Only the scheme says that it is a cluster."""
+    with RedisServer("--requirepass", "my+cluster") as server:
+        url = f"redis://:my+cluster@127.0.0.1:{server.port}"
+        assert await opened(url).ping()
+
+
+@needs_cluster_urls
+async def test_a_cluster_runs_scripts_and_pipelines(opened: Open, cluster: RedisServer) -> None:
+    """Also those that it does not know yet."""
+    client = opened(f"redis+cluster://127.0.0.1:{cluster.port}")
+    cluster.command("SCRIPT", "FLUSH")
+    for _ in range(2):
+        assert await run_script(client, "session", (b"n:v1:{a}:session",), ("id", 9_000)) == b"id"
+    batch = client.pipeline(transaction=False)
+    for key in ("n:v1:{a}:session", "n:v1:{b}:session"):
+        batch.execute_command("GETEX", key, "PX", 9_000)
+    assert await batch.execute(raise_on_error=False) == [b"id", None]
+
+
+async def test_whoever_is_cancelled_in_a_command_ends_cancelled(opened: Open, redis_server: RedisServer) -> None:
+    """In whichever turn of the loop it comes. One that gets lost leaves a closing broker waiting for ever."""
+    client = opened(redis_server.url)
+    await client.get("connected")
+    turns, done = 0, False
+    while not done:
+        task = asyncio.ensure_future(client.get("x"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        done = not task.cancel()
+        await asyncio.wait([task])
+        assert done or task.cancelled(), f"a cancellation after {turns} turns was lost"
+        turns += 1
+    assert turns > 2
+
+
+@pytest.mark.parametrize("scheme", ["redis", pytest.param("redis+cluster", marks=needs_cluster_urls)])
+async def test_a_slow_connection_is_not_lost_with_its_first_command(
+    opened: Open, redis_server: RedisServer, cluster: RedisServer, scheme: str
+) -> None:
+    """A command that gives up leaves the dialling; a later one finds the connection made, and gets its own reply."""
+    server = cluster if "cluster" in scheme else redis_server
+    server.command("SET", "a", "value of a")
+    async with Proxy(server.port) as proxy:
+        proxy.connect_delay = 0.5
+        client = opened(f"{scheme}://127.0.0.1:{proxy.port}", connections=1)
+        failures = 0
+        async with LoopTime() as waited:
+            while True:
+                try:
+                    async with asyncio.timeout(0.15):
+                        assert await client.get("a") == b"value of a"
+                    break
+                except TimeoutError:
+                    failures += 1
+                    assert waited.seconds < 3
+        assert failures >= 3
+        assert proxy.accepted == 1
+        await close_client(client)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", pytest.param("redis+cluster", marks=needs_cluster_urls)])
+@pytest.mark.parametrize("hole", ["silent", "full"])
+async def test_closing_does_not_wait_for_a_dial_into_a_black_hole(opened: Open, scheme: str, hole: str) -> None:
+    """Neither where nobody answers, nor where nobody accepts; no socket and no task stay, and waiters are told."""
+    before = asyncio.all_tasks()
+    with socket.socket() as listener, socket.socket() as filler:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0 if hole == "full" else 8)
+        if hole == "full":
+            filler.connect(listener.getsockname())
+        client = opened(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}")
+        waiter = asyncio.create_task(run_script(client, "probe", (b"p",), ()))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await client.get("b")
+        async with LoopTime() as waited:
+            await close_client(client)
+        assert waited.seconds < 0.1
+        with pytest.raises((redis.ConnectionError, RedisClusterException)):
+            await waiter
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() <= before
+        if hole == "silent":
+            for _ in range(2 if scheme != "redis+cluster" else 1):
+                accepted, _peer = listener.accept()
+                with accepted:
+                    accepted.settimeout(1)
+                    assert await asyncio.to_thread(_is_closed, accepted)
+
+
+def _is_closed(peer: socket.socket) -> bool:
+    try:
+        while peer.recv(4096):
+            pass
+    except ConnectionResetError:
+        pass
+    return True

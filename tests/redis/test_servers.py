@@ -1,0 +1,126 @@
+"""A cluster of two primaries: one that is down stops its own keys only, and is found back by itself."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis.asyncio
+
+from tests.redis.clusters import needs_cluster_urls
+from tests.redis.waiting import until
+from tests.servers import RedisServer
+from tokenmw import Limits, TokenBroker
+from tokenmw.observe.events import SharedStateChanged
+from tokenmw.redis.connection import AWAY
+from tokenmw.redis.epoch import EpochMarkers
+from tokenmw.redis.errors import RedisUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tokenmw.observe.events import Event
+    from tokenmw.redis.connection import RedisConnection
+
+    Connect = Callable[..., RedisConnection]
+
+pytestmark = needs_cluster_urls
+OPTIONS = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "60000")
+HALF = 8192
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[RedisServer, RedisServer]]:
+    """Two primaries with half of the slots each."""
+    with RedisServer(*OPTIONS) as low, RedisServer(*OPTIONS) as high:
+        low.command("CLUSTER", "ADDSLOTSRANGE", 0, HALF - 1)
+        high.command("CLUSTER", "ADDSLOTSRANGE", HALF, 2 * HALF - 1)
+        low.command("CLUSTER", "MEET", "127.0.0.1", high.port)
+        deadline = time.monotonic() + 20
+        while not all(_ready(one) for one in (low, high)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield low, high
+
+
+def _ready(server: RedisServer) -> bool:
+    info: bytes = server.command("CLUSTER", "INFO")
+    return b"cluster_state:ok" in info and b"cluster_slots_ok:16384" in info
+
+
+def keys_on(server: RedisServer, *, low: bool, count: int = 3) -> list[bytes]:
+    """Find keys whose slot is in one half."""
+    keys = (b"test:v1:{%d}:session" % number for number in range(1000))
+    found = [key for key in keys if (server.command("CLUSTER", "KEYSLOT", key) < HALF) is low]
+    return found[:count]
+
+
+async def test_one_primary_down_leaves_the_other_in_use(
+    connect: Connect, pair: tuple[RedisServer, RedisServer], events: list[Event]
+) -> None:
+    """Its keys cost three deadlines, then nothing; the other's keys are served all the time; then it is up again."""
+    low, high = pair
+    connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=0.4)
+    assert await connection.open()
+    mine, lost = keys_on(low, low=True), keys_on(low, low=False)
+    for key in (*mine, *lost):
+        assert await connection.run("session", (key,), ("id", 60_000)) == b"id"
+    high.freeze()
+    for _ in range(3):
+        with pytest.raises(RedisUnavailable, match="timeout"):
+            await connection.run("session", (lost[0],), ("id", 60_000))
+        assert await connection.run("session", (mine[0],), ("id", 60_000)) == b"id"
+    with pytest.raises(RedisUnavailable, match="open"):
+        await connection.run("session", (lost[1],), ("id", 60_000))
+    assert ("down", True, "timeout") == (connection.state, connection.usable, connection.error)
+    commands = [("GETEX", key, "PX", 60_000) for key in (mine[0], lost[0], mine[1])]
+    assert [b"id", AWAY, b"id"] == await connection.pipeline(commands)
+    with pytest.raises(RedisUnavailable, match="open"):
+        await connection.pipeline(commands[1:2])
+    high.thaw()
+    await until(lambda: connection.state == "up", within=20)
+    assert [b"id"] * 3 == await connection.pipeline(commands)
+    assert [SharedStateChanged(up=False, error="timeout"), SharedStateChanged(up=True)] == events
+
+
+async def test_each_primary_has_its_mark(connect: Connect, pair: tuple[RedisServer, RedisServer]) -> None:
+    """One of them emptied is noticed."""
+    low, high = pair
+    connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=2.0)
+    assert await connection.open()
+    markers = EpochMarkers()
+    assert await markers.changed(connection)
+    assert [1, 1] == [sum(b":marker" in key for key in one.command("KEYS", "*")) for one in pair]
+    assert not await markers.changed(connection)
+    high.command("FLUSHALL")
+    assert await markers.changed(connection)
+
+
+async def test_scripts_for_many_keys_reach_servers_that_do_not_know_them(
+    connect: Connect, pair: tuple[RedisServer, RedisServer]
+) -> None:
+    """At first use and after SCRIPT FLUSH, in whatever order the servers are mixed."""
+    low, high = pair
+    connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=2.0)
+    assert await connection.open()
+    keys = [key for two in zip(keys_on(low, low=True), keys_on(low, low=False), strict=True) for key in two]
+    for _ in range(2):
+        calls = [(key, (b"id of " + key, 60_000)) for key in keys]
+        assert [b"id of " + key for key in keys] == await connection.run_each("session", calls)
+        high.command("SCRIPT", "FLUSH")
+
+
+async def test_a_ready_client_is_used_and_never_closed(cluster: RedisServer) -> None:
+    """It shares with one that is made from a URL, and what was connected stays so."""
+
+    async def shared(way: Any) -> tuple[str, str]:
+        async with TokenBroker({}, redis=way, namespace="ready", limits=Limits(command_seconds=2.0)) as broker:
+            return await broker.session_id("k"), broker.status().shared
+
+    async with redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster.port) as client:
+        node: Any = client.get_default_node()
+        connection = await client.client_id(target_nodes=node)
+        seen = [await shared(way) for way in (client, f"redis+cluster://127.0.0.1:{cluster.port}", client)]
+        assert f"id={connection} ".encode() in cluster.command("CLIENT", "LIST")
+    assert [(seen[0][0], "up")] * 3 == seen

@@ -1,0 +1,168 @@
+"""Session ids in Redis: one for all, in one round trip."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers import RedisServer
+from tokenmw.redis.keys import KeyNames
+from tokenmw.redis.sealing import Sealer, Unreadable
+from tokenmw.redis.session_store import RedisSessionStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tokenmw.redis.connection import RedisConnection
+
+    Connect = Callable[..., RedisConnection]
+    MakeStore = Callable[..., RedisSessionStore]
+
+OLD, NEW = "old-secret-0123456789", "new-secret-0123456789"
+ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+
+
+@pytest.fixture
+def unreadable() -> list[str]:
+    """What the stores could not read."""
+    return []
+
+
+@pytest.fixture
+def make(connect: Connect, redis_server: RedisServer, names: KeyNames, unreadable: list[str]) -> MakeStore:
+    """Make stores of several instances."""
+    connection = connect(redis_server.url, command_seconds=1.0)
+
+    def store(*secrets: str) -> RedisSessionStore:
+        made = RedisSessionStore(connection, names=names, seals=Sealer(secrets), ttl=100.0)
+        made.on_unreadable = lambda kind, why: unreadable.append(f"{kind} {why}")
+        return made
+
+    return store
+
+
+@pytest.fixture(params=[(OLD,), ()], ids=["sealed", "plain"])
+def store(request: pytest.FixtureRequest, make: MakeStore) -> RedisSessionStore:
+    """One instance's store."""
+    return make(*request.param)
+
+
+async def test_the_first_id_is_everybodys(store: RedisSessionStore) -> None:
+    """Whoever comes with another candidate gets the one that is there."""
+    key = store.key(b"sk-1")
+    assert await store.get_or_create(key, ONE) == ONE
+    assert await store.get_or_create(key, TWO) == ONE
+    assert await store.get_or_create(key, ONE) == ONE
+
+
+async def test_many_at_once_agree(store: RedisSessionStore) -> None:
+    """A hundred instances see a new key in the same moment."""
+    key = store.key(b"sk-1")
+    candidates = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(100)]
+    assert len(set(await asyncio.gather(*(store.get_or_create(key, one) for one in candidates)))) == 1
+
+
+async def test_first_sight_is_one_round_trip(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """Get, create and the time to live are one command."""
+    await store.get_or_create(store.key(b"sk-0"), ONE)
+    redis_server.command("CONFIG", "RESETSTAT")
+    await store.get_or_create(store.key(b"sk-1"), ONE)
+    await store.get_or_create(store.key(b"sk-1"), TWO)
+    calls = redis_server.command("INFO", "commandstats")
+    assert b"cmdstat_evalsha:calls=2," in calls
+    assert b"cmdstat_eval:" not in calls
+
+
+async def test_every_look_starts_the_time_again(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """Looking and touching; also a key that somebody made persistent ends again."""
+    key = store.key(b"sk-1")
+    await store.get_or_create(key, ONE)
+    for shorten in ("PEXPIRE", "PERSIST"):
+        for look in ("get", "touch"):
+            redis_server.command(shorten, key, *([1_000] if shorten == "PEXPIRE" else []))
+            await (store.get_or_create(key, TWO) if look == "get" else store.touch([key]))
+            assert 90_000 < redis_server.command("PTTL", key) <= 100_000
+
+
+async def test_a_touch_tells_the_ids_that_are_there(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """In order; None for what is absent, of another type, or garbage."""
+    keys = [store.key(b"sk-%d" % number) for number in range(5)]
+    await store.get_or_create(keys[0], ONE)
+    redis_server.command("SADD", keys[2], "x")
+    redis_server.command("SET", keys[3], "garbage")
+    await store.put(keys[4], TWO)
+    assert await store.touch(keys) == [ONE, None, None, None, TWO]
+
+
+async def test_a_reset_replaces_what_is_there(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """The new id lives as long as one that was created."""
+    key = store.key(b"sk-1")
+    await store.get_or_create(key, ONE)
+    await store.put(key, TWO)
+    assert await store.get_or_create(key, ONE) == TWO
+    assert 90_000 < redis_server.command("PTTL", key) <= 100_000
+
+
+@pytest.mark.parametrize("garbage", [b"", b"garbage", b"\x01" + bytes(12) + b"short", b"\x02" + bytes(28)])
+async def test_a_damaged_id_is_replaced(
+    store: RedisSessionStore, redis_server: RedisServer, unreadable: list[str], garbage: bytes
+) -> None:
+    """With a word to the operator, and for all."""
+    key = store.key(b"sk-1")
+    redis_server.command("SET", key, garbage)
+    assert await store.get_or_create(key, ONE) == ONE
+    assert unreadable == ["session damaged"]
+    assert await store.get_or_create(key, TWO) == ONE
+    assert redis_server.command("PTTL", key) > 90_000
+
+
+async def test_a_key_of_another_type_is_replaced(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """Nobody put it there for us."""
+    key = store.key(b"sk-1")
+    redis_server.command("SADD", key, "member")
+    assert await store.get_or_create(key, ONE) == ONE
+    assert await store.touch([key]) == [ONE]
+
+
+async def test_an_id_of_an_unknown_secret_is_left_alone(
+    make: MakeStore, redis_server: RedisServer, unreadable: list[str]
+) -> None:
+    """Instances with that secret use it."""
+    theirs, ours = make(NEW), make(OLD)
+    key = ours.key(b"sk-1")
+    await theirs.get_or_create(key, ONE)
+    before = redis_server.command("GET", key)
+    with pytest.raises(Unreadable, match="unknown-key"):
+        await ours.get_or_create(key, TWO)
+    assert await ours.touch([key]) == [None]
+    assert redis_server.command("GET", key) == before
+    assert unreadable == ["session unknown-key"] * 2
+
+
+async def test_ids_stay_through_a_rotation(make: MakeStore) -> None:
+    """Each stage reads what the one before has sealed."""
+    key = make(OLD).key(b"sk-1")
+    assert await make(OLD).get_or_create(key, ONE) == ONE
+    assert await make(OLD, NEW).get_or_create(key, TWO) == ONE
+    assert await make(NEW, OLD).get_or_create(key, TWO) == ONE
+
+
+async def test_an_id_copied_to_another_callers_key_is_not_taken(make: MakeStore, redis_server: RedisServer) -> None:
+    """Who can write to Redis cannot give one caller the session of another."""
+    store = make(OLD)
+    mine, other = store.key(b"sk-1"), store.key(b"sk-2")
+    await store.get_or_create(mine, ONE)
+    redis_server.command("SET", other, redis_server.command("GET", mine))
+    assert await store.get_or_create(other, TWO) == TWO
+
+
+async def test_nothing_in_redis_shows_the_key_or_the_id(make: MakeStore, redis_server: RedisServer) -> None:
+    """Neither in a key nor, sealed, in a value."""
+    store = make(OLD)
+    await store.get_or_create(store.key(b"sk-very-secret"), ONE)
+    (key,) = redis_server.command("KEYS", "*")
+    dump = key + redis_server.command("GET", key)
+    assert b"sk-very-secret" not in dump
+    assert bytes([0x11] * 4) not in dump

@@ -1,0 +1,1 @@
+"""The ASGI side: the middleware, what one request carries, and the dependencies."""

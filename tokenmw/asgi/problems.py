@@ -1,0 +1,62 @@
+"""Errors as answers: RFC 9457 problem details over HTTP, denial or a close code over WebSocket."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import Response
+
+from tokenmw.redaction import without_locals
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+    from starlette.types import Receive, Scope, Send
+
+    from tokenmw.errors import RequestError
+
+__all__ = ["AFTER_ACCEPT", "close_code", "problem_response", "refuse"]
+
+AFTER_ACCEPT: Final = 1011  # internal error: the peer did nothing wrong (RFC 6455 §7.4.1)
+_REFUSED: Final = 1008  # policy violation
+_TRY_LATER: Final = 1013
+_DENIAL: Final = "websocket.http.response"
+
+
+def problem_response(_connection: HTTPConnection, error: RequestError) -> Response:
+    """Return `application/problem+json` (RFC 9457) with the error's status and headers.
+
+    `type` is "about:blank", so `title` is the status's own phrase; `detail` says what happened, without secrets.
+    """
+    problem = {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status_code).phrase,
+        "status": error.status_code,
+        "detail": error.detail,
+    }
+    return Response(
+        json.dumps(problem),
+        status_code=error.status_code,
+        headers=dict(error.headers or {}),
+        media_type="application/problem+json",
+    )
+
+
+def close_code(status: int) -> int:
+    """Return the WebSocket close code that says before `accept` what an HTTP status says."""
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return AFTER_ACCEPT
+    return _REFUSED if 400 <= status < 500 else _TRY_LATER
+
+
+@without_locals
+async def refuse(response: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send a response in place of a connection's handler.
+
+    A WebSocket gets it as a denial response where the server has the extension, else a close code.
+    """
+    if scope["type"] == "websocket" and _DENIAL not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": close_code(response.status_code), "reason": ""})
+        return
+    await response(scope, receive, send)

@@ -1,0 +1,1 @@
+"""The callers of the service: where their API key is found, and who they are."""

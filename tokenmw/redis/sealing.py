@@ -1,0 +1,141 @@
+"""What a value looks like in Redis: a clear header, then a body that is sealed or plain.
+
+    byte 0      format, 1
+    bytes 1-8   version: which generation of the value it is, big-endian
+    bytes 9-12  key id: which secret seals the body; four zeros if none does
+    bytes 13-   AES-256-GCM: nonce (12 bytes) and ciphertext with tag; or the plain body
+
+Header and Redis key are the associated data: a value that was copied to another key, or whose version was changed,
+does not open. The header stays clear because scripts compare versions.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from typing import TYPE_CHECKING, Final, Literal
+
+from tokenmw.errors import ConfigurationError
+from tokenmw.redis.keys import subkey
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+__all__ = ["Sealer", "Unreadable"]
+
+_FORMAT: Final = b"\x01"
+_HEADER: Final = 13
+_NONCE: Final = 12
+_PLAIN: Final = bytes(4)
+_LAST_VERSION: Final = 2**52  # as in the scripts: at and above it a version is garbage
+_NO_CRYPTO: Final = (
+    "secret_key was given, but the library that seals is not installed. Either install it, "
+    'pip install "tokenmw[crypto]", or say seal=False: then secret_key only hides names, and whoever reads Redis '
+    "reads tokens."
+)
+
+
+class Unreadable(Exception):
+    """Raised when a value does not open.
+
+    Attributes:
+        why: `unknown-key`: it is sealed by a secret we do not have, and may be good for others, so it is left
+            alone. `damaged`: anything else; it is of no use to anybody.
+    """
+
+    def __init__(self, why: Literal["unknown-key", "damaged"]) -> None:
+        super().__init__(why)
+        self.why: Literal["unknown-key", "damaged"] = why
+
+
+class Sealer:
+    """The ring of secrets: the first seals, all open.
+
+    Args:
+        secrets: The user's `secret_key`, checked by `options.checked_secrets`.
+        seal: Whether bodies are sealed; None: if there is a secret.
+
+    Raises:
+        ConfigurationError: `seal=True` without a secret, a secret named twice, or the `crypto` extra is missing.
+    """
+
+    __slots__ = ("_ciphers", "_first")
+
+    def __init__(self, secrets: Sequence[str], *, seal: bool | None = None) -> None:
+        if seal and not secrets:
+            raise ConfigurationError("seal=True needs a secret_key.")
+        self._ciphers: dict[bytes, AESGCM] = {}
+        self._first: bytes | None = None
+        if secrets and seal is not False:
+            self._ciphers = _ciphers(secrets)
+            self._first = next(iter(self._ciphers))
+
+    @property
+    def sealing(self) -> bool:
+        """Whether bodies are sealed."""
+        return self._first is not None
+
+    def seal(self, body: bytes, *, key: bytes, version: int) -> bytes:
+        """Return the value to store under a Redis key."""
+        header = _FORMAT + version.to_bytes(8) + (self._first or _PLAIN)
+        if self._first is None:
+            return header + body
+        nonce = os.urandom(_NONCE)
+        return header + nonce + self._ciphers[self._first].encrypt(nonce, body, header + key)
+
+    def current(self, value: bytes) -> bool:
+        """Return whether a stored value is sealed as new ones are, and not by a secret that is on its way out."""
+        return value[9:_HEADER] == (self._first or _PLAIN)
+
+    def open(self, value: bytes, *, key: bytes) -> tuple[int, bytes]:
+        """Return version and body of a stored value.
+
+        Raises:
+            Unreadable: It is sealed by an unknown secret, or damaged.
+        """
+        header, body = value[:_HEADER], value[_HEADER:]
+        if len(header) < _HEADER or header[:1] != _FORMAT:
+            raise Unreadable("damaged")
+        version, key_id = int.from_bytes(header[1:9]), header[9:]
+        if version >= _LAST_VERSION:
+            raise Unreadable("damaged")
+        if key_id == _PLAIN:
+            # Where values are sealed, an unsealed one was put there by somebody who cannot seal.
+            if self.sealing:
+                raise Unreadable("damaged")
+            return version, body
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            raise Unreadable("unknown-key")
+        return version, _decrypt(cipher, body, header + key)
+
+    def __repr__(self) -> str:
+        return f"<Sealer of {len(getattr(self, '_ciphers', ()))} secrets>"  # also while it is being made
+
+
+def _ciphers(secrets: Sequence[str]) -> dict[bytes, AESGCM]:
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    except ImportError:
+        raise ConfigurationError(_NO_CRYPTO) from None
+    ring: dict[bytes, AESGCM] = {}
+    for secret in secrets:
+        key = subkey(secret, "seal")
+        key_id = hmac.digest(key, b"id", "sha256")[:4]
+        if key_id == _PLAIN or key_id in ring:
+            raise ConfigurationError("secret_key names one secret twice, or two that cannot be told apart.")
+        ring[key_id] = AESGCM(key)
+    return ring
+
+
+def _decrypt(cipher: AESGCM, body: bytes, associated: bytes) -> bytes:
+    from cryptography.exceptions import InvalidTag
+
+    if len(body) < _NONCE:
+        raise Unreadable("damaged")
+    try:
+        return cipher.decrypt(body[:_NONCE], body[_NONCE:], associated)
+    except InvalidTag:
+        raise Unreadable("damaged") from None
