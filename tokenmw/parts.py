@@ -143,7 +143,8 @@ class Parts:
         """Put together what lives in the running event loop, and start it. Nothing is awaited, so nothing can hang."""
         # httpx has anyio load its side for asyncio at the first request: 20 ms, in which the loop would stand still.
         anyio.get_cancelled_exc_class()
-        http = TokenHTTP(self._http or default_client(), limits=self.limits, clock=self.clock)
+        nested = NestedTokens(self.tokens, entries=self.entries, coherence=self.coherence)
+        http = TokenHTTP(self._http or default_client(), limits=self.limits, clock=self.clock, nested=nested)
         connection = store = touches = healing = None
         closers: list[Callable[[], Awaitable[None]]] = []
         if self._redis is not None:
@@ -186,7 +187,6 @@ class Parts:
         # While there is a connection to give leases back with.
         closers.insert(0, self.tokens.start(renewal, look=asking.look))
         self.coherence.start(asking, store=store)
-        http.others = NestedTokens(self.tokens, entries=self.entries, coherence=self.coherence)
         housekeeping = Housekeeping(
             shared=connection,
             touches=touches,

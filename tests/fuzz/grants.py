@@ -114,8 +114,8 @@ KINDS = {
 
 def _fetch(kind: Kind, data: bytes) -> None:
     message = read_message(data)
-    http = token_http(message)
-    http.others = _Others()
+    http = token_http(message).with_nested(_Others())
+
     try:
         grant = run(kind.provider.fetch(http))
     except (CredentialRejected, TokenUnavailable) as error:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
     from tokenmw.providers.base import Provider
-    from tokenmw.providers.others import NestedTokens
+    from tokenmw.providers.nested import NestedTokens
     from tokenmw.values import Token
 
 __all__ = [
@@ -67,32 +67,37 @@ class TokenHTTP(Unpicklable):
         client: An async client of either library; see :func:`checked_client`.
         limits: `fetch_seconds` and `answer_bytes` bound each request.
         clock: Its wall clock reads a `Retry-After` date where the answer has no `Date`.
+        nested: Gets another provider's token, for one whose own request needs it.
 
     Raises:
         ConfigurationError: `client` is something else.
     """
 
-    __slots__ = ("_client", "_clock", "_library", "_limits", "others")
+    __slots__ = ("_client", "_clock", "_library", "_limits", "_nested")
 
-    others: NestedTokens | None
-
-    def __init__(self, client: AsyncHTTPClient, *, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self, client: AsyncHTTPClient, *, limits: Limits, clock: Clock, nested: NestedTokens | None = None
+    ) -> None:
         self._client = checked_client(client)
         self._library = _library_of(client)
         self._limits = limits
         self._clock = clock
-        self.others = None
+        self._nested = nested
+
+    def with_nested(self, nested: NestedTokens) -> TokenHTTP:
+        """Return one over the same client whose `token` works."""
+        return TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=nested)
 
     async def token(self, provider: Provider) -> Token:
         """Return a token of another provider, for one whose own request needs it; raises as the broker does."""
-        if self.others is None:
+        if self._nested is None:
             raise TokenUnavailable("tokens that need another provider's are to be had from a TokenBroker only")
-        return await self.others.token(provider)
+        return await self._nested.token(provider)
 
     async def invalidate(self, token: Token) -> None:
         """Drop a token that :meth:`token` gave, because it was refused."""
-        if self.others is not None:
-            await self.others.invalidate(token)
+        if self._nested is not None:
+            await self._nested.invalidate(token)
 
     async def request(
         self,
