@@ -166,7 +166,7 @@ class Source:
 
 def is_open(broker: TokenBroker) -> bool:
     """Tell whether the broker lives in an event loop."""
-    return broker._life.runtime is not None
+    return broker._runtime is not None
 
 
 async def show(request: Request) -> PlainTextResponse:

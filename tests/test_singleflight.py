@@ -180,23 +180,23 @@ async def test_impatient_waiter_goes_after_his_seconds() -> None:
     group, work = flights(clock=clock), Work()
     flight = group.join("k", work)
     assert flight.started == clock.monotonic()
-    impatient = asyncio.create_task(flight.wait(3.0, clock=clock))
+    impatient = asyncio.create_task(flight.wait(3.0))
     patient = asyncio.create_task(flight.wait(5.0))  # by the flights' own clock
     endless = asyncio.create_task(flight.wait())
-    early = asyncio.create_task(flight.wait(1_000.0, clock=clock))  # the work ends before his time does
+    early = asyncio.create_task(flight.wait(1_000.0))  # the work ends before his time does
     await clock.elapse(2.9)
     assert not impatient.done()
     await clock.elapse(0.2)
     assert (impatient.done(), await impatient, patient.done()) == (True, False, False)
-    assert await flight.wait(0.0, clock=clock) is False
-    assert await flight.wait(-1.0, clock=clock) is False
+    assert await flight.wait(0.0) is False
+    assert await flight.wait(-1.0) is False
     await clock.elapse(2.0)
     assert (await patient, endless.done()) == (False, False)
     work.go.set()
     assert (await endless, await early) == (True, True)
     await asyncio.sleep(0)
     assert clock.sleepers == 0
-    assert await flight.wait(0.0, clock=clock)
+    assert await flight.wait(0.0)
 
 
 async def test_work_that_ends_at_once_leaves_nothing_behind(tasks: str) -> None:

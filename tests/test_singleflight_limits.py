@@ -39,7 +39,7 @@ async def test_a_flight_that_another_one_needs_is_not_counted() -> None:
 async def test_everybody_waits_for_so_many_seconds_from_when_he_came() -> None:
     """Also who comes when others have given up already, however long the work goes on."""
     clock, work = ManualClock(), Work()
-    flight = SingleFlight[str](1, clock=clock, patience=12.0).join("k", work)
+    flight = SingleFlight[str](1, clock=clock, wait_seconds=12.0).join("k", work)
     came = (0.0, 0.0, 5.0, 11.9, 12.0, 20.0, 70.0)
     gone: dict[int, float] = {}
 
@@ -68,7 +68,7 @@ async def test_everybody_waits_for_so_many_seconds_from_when_he_came() -> None:
 async def test_a_crowd_goes_from_a_flight_with_patience_in_a_moment(*, leaving: bool) -> None:
     """20 000 at once, whether they leave or are sent away; half of them came a second later."""
     clock, work = ManualClock(), Work()
-    flight = SingleFlight[str](1, clock=clock, patience=12.0).join("k", work)
+    flight = SingleFlight[str](1, clock=clock, wait_seconds=12.0).join("k", work)
     waiters: list[asyncio.Task[bool]] = []
     for _ in range(2):
         waiters += [asyncio.create_task(flight.wait()) for _ in range(10_000)]

@@ -131,7 +131,7 @@ def test_token_under_another_name_is_the_same_token() -> None:
     """Two names may stand for one credential."""
     origin = object()
     one = Token("t", provider="a", expires_at=1.0, token_type="X", extra={"e": 1}, scheme="X", origin=origin)
-    other = one.under("b")
+    other = one._under("b")
     assert ("b", "a") == (other.provider, one.provider)
     kept = ("value", "expires_at", "token_type", "extra", "authorization", "_origin")
     assert [getattr(one, name) for name in kept] == [getattr(other, name) for name in kept]

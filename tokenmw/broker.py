@@ -1,4 +1,16 @@
-"""The broker: the one object that a program makes. It owns the parts and gives them a life."""
+"""The broker: the one object that a program makes. It owns the data, and opens a runtime for each event loop.
+
+Opened by the first one that enters, closed by the last one that leaves. Closing takes a moment. A broker that is
+entered meanwhile opens a new runtime beside the one that closes; each runtime closes only what it has built.
+
+Closing is not cut short by what cancels the leaving task, else its connections would stay open. It is a task of its
+own, and the leaving task waits for it, so that nothing is left behind after `async with broker:`.
+
+- An anyio cancel scope cancels every await inside it, so the wait is shielded from it. Closing has its own bounds.
+- An asyncio cancellation is delivered once, and leaving begins after that. A further one ends the leaving task; closing
+  goes on without it.
+- An event loop that ends meanwhile cancels closing, too. Then nothing more is sent, but everything is closed.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +18,51 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+import anyio
+
 from tokenmw.callers.api_key import APIKeySource
 from tokenmw.clock import SYSTEM_CLOCK, Clock, Instant
 from tokenmw.credentials import Credentials
-from tokenmw.life import Life
+from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
-from tokenmw.options import checked_api_key, checked_choice, checked_instance, checked_lifespan
+from tokenmw.observe.events import Observers
+from tokenmw.observe.throttle import LOGGER, ThrottledLog
+from tokenmw.options import (
+    checked_api_key,
+    checked_callback,
+    checked_choice,
+    checked_clock,
+    checked_flag,
+    checked_instance,
+    checked_lifespan,
+    checked_name_key,
+    checked_namespace,
+    checked_secrets,
+    checked_session_ttl,
+)
 from tokenmw.outgoing import TokenAuth, token_auth
-from tokenmw.parts import Parts
-from tokenmw.redaction import Unpicklable, without_locals
+from tokenmw.providers.http import checked_client
+from tokenmw.redaction import HiddenStr, Unpicklable, without_locals
+from tokenmw.redis.client import checked_redis
+from tokenmw.redis.keys import KeyNames
+from tokenmw.redis.sealing import Sealer
+from tokenmw.runtime import BrokerData, Runtime, Settings
+from tokenmw.sessions.derive import SessionIds
 from tokenmw.status import Status
 from tokenmw.tokens.entry import TokenEntry
 from tokenmw.values import Grant, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from contextlib import AbstractContextManager
+
+    from starlette.types import StatefulLifespan, StatelessLifespan
 
     from tokenmw.callers.authenticate import Authenticate
     from tokenmw.credentials import ProviderOfRequest
     from tokenmw.observe.events import Observer
     from tokenmw.providers.base import Provider
+    from tokenmw.providers.http import AsyncHTTPClient
     from tokenmw.redis.client import AnyClient
     from tokenmw.sessions.manager import SessionPolicy
 
@@ -35,41 +71,79 @@ __all__ = ["STATE_KEY", "MissingKey", "TokenBroker"]
 MissingKey = Literal["random", "reject"]
 STATE_KEY: Final = "tokenmw"  # where dependencies find the broker in a connection's state
 
+_NOT_SEALED: Final = (
+    "Tokens in Redis are readable by anyone who reads Redis: no secret_key was given. "
+    "TokenBroker(secret_key=…) with the extra tokenmw[crypto] seals them."
+)
+_RANDOM_IDS: Final = (
+    "While Redis is unavailable, new callers get a different session id in each process: no secret_key or name_key was "
+    "given to derive one from. Give either."
+)
+_NAMES_WILL_CHANGE: Final = (
+    "secret_key is a list without a name_key, so names in Redis and derived session ids depend on the last secret. "
+    "When that one is removed, tokens are fetched again and callers get new session ids. Give name_key= the secret "
+    "that was used first."
+)
+_OPENED_ITSELF: Final = (
+    "The broker was used before it was opened, so it opened itself, and nothing will close it. Use `async with "
+    "broker:`, lifespan=broker.lifespan, or TokenMiddleware under a server that sends lifespan events."
+)
+_ASYNCIO_ONLY: Final = (
+    "tokenmw runs on asyncio only, because its Redis client does: start this program with asyncio, not with trio."
+)
+
 
 class TokenBroker(Unpicklable):
-    """Provider tokens and session ids for one program, shared with all its other workers through Redis.
+    """Provider tokens and session ids for one program, shared with its other workers through Redis.
 
         broker = TokenBroker({"crm": ClientCredentials(...)}, redis="redis://localhost:6379/0", secret_key="...")
 
     Use it as `async with broker:`, as an application's `lifespan=broker.lifespan`, or through `TokenMiddleware`, which
-    does the same. README, "Options", tells what each option's default costs.
+    does the same.
 
     Args:
         providers: Names to providers, or to callables `(connection) -> Provider`, sync or async, for credentials that
             depend on the request.
-        redis: A URL (redis://, rediss://, unix://, redis+cluster://), a ready client of `redis.asyncio`, or None: then
-            tokens and ids are this process's own.
-        secret_key: Seals what goes into Redis and hides names there; a list during rotation: the first seals, all open.
-        name_key: Hides names and derives session ids; the last `secret_key` if not given. It does not rotate.
-        seal: False: values stay readable although there is a `secret_key`.
-        namespace: In front of all Redis keys.
+        redis: A URL (redis://, rediss://, unix://, redis+cluster://), or a client of `redis.asyncio`, which is never
+            closed here. None: tokens and session ids are this process's own, and every process fetches for itself.
+        secret_key: Seals what is stored in Redis, and hides names there; at least 16 characters. During a rotation a
+            list: the first one seals, all of them open. None: anyone who reads Redis reads the tokens.
+        name_key: Hides names in Redis and derives session ids; it must stay the same when `secret_key` rotates. None:
+            the last `secret_key`; without that one, ids made while Redis is unavailable differ between processes.
+        seal: False: values stay readable although there is a `secret_key`. None: they are sealed if there is one.
+        namespace: The first part of every Redis key; programs that share credentials share it.
         session_ttl: Seconds after which an idle API key gets a new session id.
-        session_policy: `"available"`: while Redis is away, ids are derived; `"required"`: `SessionUnavailable`.
-        api_key: Where callers' API keys are found.
-        missing_key: Without a key: `"random"`, an id for the one request, or `"reject"`, 401.
-        authenticate: `(connection, key) -> object | None`, sync or async: who the caller is; None is 401.
-        http: An `httpx.AsyncClient` or `httpx2.AsyncClient` for token requests; it is never closed here.
+        session_policy: What happens while Redis is unavailable: `"available"`, an id is derived; `"required"`,
+            `SessionUnavailable` is raised.
+        api_key: Where the API key of a request is found.
+        missing_key: What happens without a key: `"random"`, an id for this request alone; `"reject"`, 401.
+        authenticate: `(connection, key) -> object | None`, sync or async: returns the caller; None or False refuses the
+            key with 401. None: every key is accepted.
+        http: An `httpx.AsyncClient` or `httpx2.AsyncClient` for token requests, which is never closed here. None: a
+            client of our own, without proxies and certificates from environment variables.
         limits: All bounds.
         observers: Called with each event.
-        single_process: This is the only process that uses these credentials, so `exclusive` providers need no Redis.
-        clock: Time, for tests.
+        single_process: True: no other process uses these credentials, so `exclusive` providers need no Redis.
+        clock: The source of time, for tests.
 
     Raises:
-        ConfigurationError: An option cannot work; the text names it and the mend.
+        ConfigurationError: An option cannot work; the text names the option and the fix.
     """
 
-    # With a __dict__, a JSON encoder that meets a broker would walk down to its secrets.
-    __slots__ = ("__weakref__", "_life", "api_key", "missing_key", "parts", "sources")
+    # With a __dict__, a JSON encoder that is given a broker would reach its secrets.
+    __slots__ = (
+        "__weakref__",
+        "_api_key",
+        "_closing",
+        "_credentials",
+        "_data",
+        "_entered",
+        "_missing_key",
+        "_runtime",
+        "_settings",
+        "_warned_of_opening",
+        "_warnings",
+    )
 
     @without_locals
     def __init__(
@@ -86,76 +160,95 @@ class TokenBroker(Unpicklable):
         api_key: APIKeySource = APIKeySource(),  # noqa: B008  frozen
         missing_key: MissingKey = "random",
         authenticate: Authenticate | None = None,
-        http: Any = None,
+        http: AsyncHTTPClient | None = None,
         limits: Limits = Limits(),  # noqa: B008  frozen
         observers: Iterable[Observer] = (),
         single_process: bool = False,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         checked_choice(missing_key, option="missing_key", choices=("random", "reject"))
-        self.api_key = checked_instance(
+        checked_choice(session_policy, option="session_policy", choices=("available", "required"))
+        checked_flag(seal, option="seal", optional=True)
+        checked_flag(single_process, option="single_process")
+        if session_policy == "required" and redis is None:
+            raise ConfigurationError('session_policy="required" needs redis=…: ids of one process are not shared.')
+        if authenticate is not None:
+            checked_callback(authenticate, option="authenticate", takes="(connection, key) -> object | None")
+        secrets = checked_secrets(secret_key)
+        checked_key = checked_name_key(name_key, secrets=secrets)
+        log = ThrottledLog(checked_clock(clock))
+        client = None if redis is None else checked_redis(redis)
+        self._api_key = checked_instance(
             api_key, APIKeySource, option="api_key", example='APIKeySource(headers=["x-api-key"])'
         )
-        self.missing_key: MissingKey = missing_key
-        self.parts = Parts(
-            redis=redis,
-            secret_key=secret_key,
-            name_key=name_key,
-            seal=seal,
-            namespace=namespace,
-            session_ttl=session_ttl,
+        self._missing_key: MissingKey = missing_key
+        self._settings = Settings(
+            redis=HiddenStr(client) if isinstance(client, str) else client,  # a URL holds the password
+            names=KeyNames(checked_namespace(namespace), name_key=checked_key),
+            sealer=Sealer(secrets, seal=seal),
+            session_ttl=checked_session_ttl(session_ttl),
             session_policy=session_policy,
+            session_ids=SessionIds(checked_key),
             authenticate=authenticate,
-            http=http,
-            limits=limits,
-            observers=observers,
+            http=None if http is None else checked_client(http),
+            limits=checked_instance(limits, Limits, option="limits", example="Limits(tokens=100)"),
             single_process=single_process,
             clock=clock,
+            log=log,
+            observe=Observers(observers, log=log),
         )
-        self.sources = Credentials(
-            providers, entries=self.parts.entries, leases=redis is not None, alone=single_process
+        self._data = BrokerData(self._settings)
+        self._credentials = Credentials(
+            providers, cache=self._data.tokens, has_leases=redis is not None, single_process=single_process
         )
-        self._life = Life(self.parts)
+        self._warnings = self._costs_of_options(names_will_change=name_key is None and len(secrets) > 1)
+        self._warned_of_opening = False
+        self._entered = 0
+        self._closing: set[asyncio.Task[None]] = set()  # an event loop keeps no strong reference to its tasks
+        self._runtime: Runtime | None = None
 
     async def token(self, provider: str | Provider) -> Token:
         """Return a valid token, by the provider's name or by its value.
 
         Raises:
             TokenUnavailable: There is none now.
-            CredentialRejected: The provider refuses the credential.
-            ConfigurationError: The name is unknown, or its credentials depend on a request.
+            CredentialRejected: The provider rejects the credential.
+            ConfigurationError: The name is unknown, or its credentials depend on the request.
         """
-        entry = self.sources.entry(provider)
-        token = self.parts.tokens.fresh(entry) or await self.token_of(entry)
-        return token.under(provider if isinstance(provider, str) else provider.kind)
+        entry, runtime = self._credentials.entry(provider), self._runtime
+        token = None if runtime is None else runtime.tokens.fresh(entry)
+        if token is None:
+            token = await self._open().tokens.get(entry)
+        return token._under(provider if isinstance(provider, str) else provider.kind)
 
     @without_locals
     async def invalidate(self, token: Token) -> bool:
-        """Drop a token that an API refused, here and on all instances, if it is still the current one.
+        """Drop a token that an API rejected, here and on all instances, if it is still the current one.
 
-        Return whether it was dropped. Reports about older tokens, about one younger than 5 s, and repeated ones cause
-        nothing, so it may be called for every refused request. Raises `ConfigurationError` for what is no `Token`.
+        Return whether it was dropped. Reports about older tokens, one younger than 5 s, and repeated reports are
+        ignored, so it may be called for every rejected request. Raises `ConfigurationError` for anything but a `Token`.
         """
         checked_instance(token, Token, option="invalidate(token)", example="broker.token(…) returned")
-        return await self.ensure_open().coherence.invalidate(token)
+        return await self._open().token_sync.invalidate(token)
 
     @without_locals
     async def hand_in(self, provider: str | Provider, grant: Grant) -> None:
-        """Give all instances a token that came by itself, such as Feishu's `app_ticket`, in place of an older one."""
+        """Give all instances a token that came without a request, such as Feishu's `app_ticket`, over an older one."""
         checked_instance(grant, Grant, option="hand_in(grant)", example="Grant(token, expires_in=3600)")
-        await self.ensure_open().coherence.hand_in(self.sources.entry(provider), grant)
+        await self._open().token_sync.hand_in(self._credentials.entry(provider), grant)
 
+    @without_locals
     async def invalidate_provider(self, provider: str | Provider) -> None:
         """Drop whatever token a provider has, here and on all instances; the next request fetches a new one."""
-        await self.ensure_open().coherence.invalidate_current(self.sources.entry(provider))
+        await self._open().token_sync.invalidate_current(self._credentials.entry(provider))
 
     def auth(self, provider: str | Provider) -> TokenAuth:
-        """Return an auth object for an httpx or httpx2 client: it places the token, and replaces a refused one once."""
-        self.sources.entry(provider)
+        """Return an auth object for an httpx or httpx2 client: it places the token and replaces a rejected one once."""
+        self._credentials.entry(provider)
 
         async def find() -> tuple[Provider, TokenEntry]:
-            entry = self.sources.entry(provider)
-            return self.sources.provider(provider, entry), entry
+            entry = self._credentials.entry(provider)
+            return self._credentials.provider(provider, entry), entry
 
         return token_auth(find, source=self)
 
@@ -164,63 +257,80 @@ class TokenBroker(Unpicklable):
         """Return the session id of an API key, the same on all instances until it is idle for `session_ttl`.
 
         Raises:
-            SessionUnavailable: `session_policy="required"`, and Redis is away.
+            SessionUnavailable: `session_policy="required"`, and Redis is unavailable.
         """
-        return await self.ensure_open().sessions.get(checked_api_key(api_key))
+        return await self._open().sessions.get(checked_api_key(api_key))
 
     @without_locals
     async def reset_session(self, api_key: str | bytes) -> str:
         """Give an API key a new session id, and return it. Other instances take it over within `session_ttl` / 20.
 
-        Raises `SessionUnavailable` under `session_policy="required"` while Redis is away; the id stays what it was.
+        Raises `SessionUnavailable` under `session_policy="required"` while Redis is unavailable; the id stays the same.
         """
-        return await self.ensure_open().sessions.reset(checked_api_key(api_key))
+        return await self._open().sessions.reset(checked_api_key(api_key))
 
+    @without_locals
     async def __aenter__(self) -> Self:
         """Open the broker in the running event loop; entering again only counts."""
-        await self._life.enter()
+        runtime = self._open_runtime()
+        self._entered += 1
+        if self._entered == 1:
+            # Before the first request, so that it is shared.
+            try:
+                await runtime.connect()
+            except BaseException:  # a task that is cancelled while entering never leaves
+                await self.__aexit__()
+                raise
         return self
 
+    @without_locals
     async def __aexit__(self, *_exc: object) -> None:
         """Close it when the last one leaves."""
-        await self._life.leave()
+        self._entered -= 1
+        if self._entered <= 0 and self._runtime is not None:
+            runtime, self._runtime = self._runtime, None
+            closing = asyncio.get_running_loop().create_task(runtime.close(), name="tokenmw closing")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([closing])
+            closing.result()
 
     @asynccontextmanager
     async def lifespan(self, _app: Any) -> AsyncGenerator[dict[str, Any]]:
-        """Be an application's lifespan: `Starlette(lifespan=broker.lifespan)`."""
+        """Open and close with an application: `Starlette(lifespan=broker.lifespan)`."""
         async with self:
             yield {STATE_KEY: self}
 
-    def lifespan_with(self, lifespan: Any) -> Any:
+    def lifespan_with(self, lifespan: StatelessLifespan[Any] | StatefulLifespan[Any]) -> StatefulLifespan[Any]:
         """Return a lifespan around another one: `FastAPI(lifespan=broker.lifespan_with(mine))`; its state is kept."""
         checked_lifespan(lifespan)
 
         @asynccontextmanager
         async def both(app: Any) -> AsyncGenerator[dict[str, Any]]:
-            inner: AbstractAsyncContextManager[Mapping[str, Any] | None] = lifespan(app)
-            async with self, inner as state:
+            async with self, lifespan(app) as state:
                 yield {**(state or {}), STATE_KEY: self}
 
         return both
 
     def status(self) -> Status:
-        """Return what the broker says of itself; no secrets, no I/O."""
-        parts, runtime = self.parts, self._life.runtime
-        shared, touches = (None, None) if runtime is None else (runtime.shared, runtime.touches)
-        entries, now = list(parts.entries), Instant(parts.clock)
+        """Return a snapshot of the broker: no secrets, no I/O."""
+        data, runtime, now = self._data, self._runtime, Instant(self._settings.clock)
+        redis, session_sync = (None, None) if runtime is None else (runtime.redis, runtime.session_sync)
+        entries = list(data.tokens)
         return Status(
-            shared="off" if shared is None else shared.state,
-            shared_since=None if shared is None else shared.since,
-            shared_error="" if shared is None else shared.error,
-            providers=self.sources.statuses(now),
+            shared="off" if redis is None else redis.state,
+            shared_since=None if redis is None else redis.since,
+            shared_error="" if redis is None else redis.error,
+            providers=self._credentials.statuses(now),
             tokens=sum(entry.current is not None for entry in entries),
-            sessions=len(parts.sessions),
+            sessions=len(data.sessions),
             unshared_tokens=sum(entry.token_unshared(now) for entry in entries),
             unshared_invalidations=sum(entry.tombstone_unshared(now) for entry in entries),
-            unshared_sessions=0 if runtime is None else runtime.unshared_sessions,
-            touches=0 if touches is None else len(touches),
-            unreadable=parts.unreadable,
-            sealed=parts.seals.sealing,
+            unshared_sessions=0 if session_sync is None else session_sync.unshared,
+            touches=0 if session_sync is None else session_sync.touches,
+            unreadable=data.unreadable,
+            sealed=self._settings.sealer.sealing,
         )
 
     @without_locals
@@ -229,24 +339,58 @@ class TokenBroker(Unpicklable):
 
         with broker.override({"crm": StaticToken("test")}): ...
         """
-        return self.sources.override(providers)
+        return self._credentials.override(providers)
 
-    async def token_of(self, entry: TokenEntry, *, injected: bool = False) -> Token:
-        """Return a valid token of a entry. For this package's own modules."""
-        if (token := self.parts.tokens.fresh(entry)) is not None:
-            return token
-        self._life.ensure()
-        return await (self.parts.tokens.get_for_injection(entry) if injected else self.parts.tokens.get(entry))
+    async def token_of(self, entry: TokenEntry) -> Token:
+        """Return a valid token of an entry, from the local cache without waiting."""
+        runtime = self._runtime
+        token = None if runtime is None else runtime.tokens.fresh(entry)
+        return token if token is not None else await self._open().tokens.get(entry)
 
-    def ensure_open(self) -> Parts:
-        """Open in the running event loop if nobody has, and warn; return the parts. For this package's own modules."""
-        self._life.ensure()
-        return self.parts
+    async def _warm_up(self, names: Iterable[str]) -> None:
+        """Get tokens before the first request, for `Limits(inject_seconds=…)` at most; failures are kept."""
+        get = self._open().tokens.get_for_injection
+        entries = [found for found in map(self._credentials.find, names) if isinstance(found, TokenEntry)]
+        await asyncio.gather(*map(get, entries), return_exceptions=True)
 
-    async def warm(self, names: Iterable[str]) -> None:
-        """Get tokens before the first request needs them, for `Limits(inject_seconds=…)` at most; failures are kept."""
-        entries = [source for source in map(self.sources.source, names) if isinstance(source, TokenEntry)]
-        await asyncio.gather(*map(self.parts.tokens.get_for_injection, entries), return_exceptions=True)
+    def _open(self) -> Runtime:
+        """Return the runtime of the running event loop; a broker that nobody has opened opens itself and warns once."""
+        before = self._runtime
+        runtime = self._open_runtime()
+        if runtime is not before and not self._warned_of_opening:
+            self._warned_of_opening = True
+            LOGGER.warning(_OPENED_ITSELF)
+        return runtime
+
+    def _open_runtime(self) -> Runtime:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigurationError(_ASYNCIO_ONLY) from None
+        runtime = self._runtime
+        if runtime is not None:
+            if runtime.is_current:
+                return runtime
+            if runtime.is_running_elsewhere:
+                raise ConfigurationError(
+                    "This TokenBroker is open in another running event loop: make one broker for each loop."
+                )
+        # A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets belong to the other one.
+        while self._warnings:
+            LOGGER.warning(self._warnings.pop(0))
+        self._runtime = runtime = Runtime(self._settings, self._data)
+        self._entered = 0  # tasks that entered the abandoned runtime never leave it
+        return runtime
+
+    def _costs_of_options(self, *, names_will_change: bool) -> list[str]:
+        settings = self._settings
+        shared = settings.redis is not None
+        return [
+            *([_NAMES_WILL_CHANGE] if names_will_change else []),
+            *([_NOT_SEALED] if shared and not settings.sealer.sealing else []),
+            *([_RANDOM_IDS] if shared and not settings.session_ids.derivable else []),
+        ]
 
     def __repr__(self) -> str:
-        return f"<TokenBroker of {', '.join(getattr(getattr(self, 'sources', None), 'names', ())) or 'no providers'}>"
+        names = getattr(getattr(self, "_credentials", None), "names", ())
+        return f"<TokenBroker of {', '.join(names) or 'no providers'}>"

@@ -13,10 +13,14 @@ No text here holds a secret, a token or an API key: a text names the option or t
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from starlette.exceptions import HTTPException
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = [
     "APIKeyRefused",
@@ -26,7 +30,10 @@ __all__ = [
     "SessionUnavailable",
     "TokenUnavailable",
     "TokenmwError",
+    "copy_of",
 ]
+
+E = TypeVar("E", bound=Exception)
 
 
 class TokenmwError(Exception):
@@ -54,7 +61,7 @@ class RequestError(TokenmwError, HTTPException):
     status: ClassVar[int] = 500
     close_code: ClassVar[int] = 1011
     place: str = ""
-    _source: Any = None  # of an error that is only passed on: whose failure it is
+    _cause: Any = None  # of an error that is only passed on: `tokens.failures.Cause`
 
     def __init__(self, detail: str, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(self.status, detail, headers)
@@ -68,7 +75,7 @@ class RequestError(TokenmwError, HTTPException):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Process pools and task queues send errors to each other; what is behind this one does not go with it.
-        return type(self), (self.detail,), {name: part for name, part in self.__dict__.items() if name != "_source"}
+        return type(self), (self.detail,), {name: part for name, part in self.__dict__.items() if name != "_cause"}
 
     def __str__(self) -> str:
         return self.detail
@@ -151,3 +158,19 @@ class APIKeyRefused(RequestError):
 def _retry_after(seconds: float | None) -> dict[str, str] | None:
     # RFC 9110 §10.2.3 has whole seconds only; rounding down would invite a request that is refused again.
     return None if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
+
+
+def copy_of(error: E, traceback: TracebackType | None) -> E:
+    """Return an equal exception for one raise, with this traceback: that of the error before its first raise.
+
+    One exception object that is raised again and again collects the frames of every raise, and all that they hold. An
+    exception of the program that cannot be copied is returned itself, with the frames of earlier raises dropped.
+    """
+    try:
+        again = copy.copy(error)
+    except Exception:  # noqa: BLE001  whatever the constructor of the program's exception raises
+        again = error
+    if type(again) is not type(error):
+        again = error
+    again.__cause__, again.__suppress_context__ = error.__cause__, error.__suppress_context__
+    return again.with_traceback(traceback)

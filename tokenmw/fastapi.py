@@ -132,7 +132,7 @@ class _TokenFrom(Unpicklable):
             del provider  # perhaps the secret itself; reports of errors show the variables of each frame
             raise ConfigurationError(f"The dependency given to token_from must return a Provider, not {given}.")
         tokens = await request_tokens(connection)
-        return await tokens.broker.token(provider)
+        return await tokens._broker.token(provider)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _TokenFrom) and other._dependency == self._dependency

@@ -1,4 +1,10 @@
-"""What is done in the background, once a second, so that no request has to do it."""
+"""What is done in the background once a second, so that no request has to do it; and recovery after an outage.
+
+Recovery: when Redis is available again, or has lost data, everything in use is uploaded once more. Of tokens the newer
+one wins, of session ids the one that Redis has. Instances notice a recovery some seconds apart, each with its next
+probe, and the first one has seen nothing of what the others invalidated meanwhile. So tokens are compared a second
+time, when the last instance has uploaded.
+"""
 
 from __future__ import annotations
 
@@ -10,116 +16,59 @@ from tokenmw.observe.error_place import with_place
 from tokenmw.redis.errors import RedisUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tokenmw.clock import Clock
     from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.redis.connection import RedisConnection
-    from tokenmw.sessions.sync import SessionTouches
-    from tokenmw.tokens.cache import TokenCache
-    from tokenmw.tokens.sync import TokenSync
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tokenmw.clock import Clock
-    from tokenmw.redis.connection import RedisConnection
     from tokenmw.redis.epoch import EpochMarkers
-    from tokenmw.sessions.sync import SessionReupload
+    from tokenmw.sessions.sync import SessionSync
     from tokenmw.tokens.cache import TokenCache
+    from tokenmw.tokens.manager import TokenManager
     from tokenmw.tokens.sync import TokenSync
 
-__all__ = ["Healing", "Housekeeping"]
+__all__ = ["Housekeeping", "Recovery", "RedisJobs"]
 
-_ROUND: Final = 1.0  # seconds between two rounds
-_AT_ONCE: Final = 16  # entries compared with Redis at the same time
+_ROUND_SECONDS: Final = 1.0
 _PURGE_EVERY: Final = 10  # rounds
+_COMPARE_AT_ONCE: Final = 16  # entries compared with Redis at the same time
+_CHECK_EPOCHS_EVERY: Final = 5.0  # seconds
+_JITTER: Final = 2.0  # seconds over which instances spread, so that they do not upload at the same moment
+_SECOND_UPLOAD_AFTER: Final = 6.5  # seconds: the longest backoff between probes, and a round of housekeeping
 
 
 class Housekeeping:
-    """Once a second: tell Redis what it does not know, compare tokens in use, purge what has ended, log counts."""
-
-    __slots__ = (
-        "_clock",
-        "_coherence",
-        "_entries",
-        "_healing",
-        "_jobs",
-        "_log",
-        "_purge",
-        "_rounds",
-        "_shared",
-        "_touches",
-    )
+    """Runs jobs once a second: those with Redis, the summary lines of the log, and every ten rounds the purge."""
 
     def __init__(
         self,
+        jobs: Sequence[Callable[[], Awaitable[None]]],
         *,
-        shared: RedisConnection | None,
-        touches: SessionTouches | None,
-        healing: Healing | None,
-        coherence: TokenSync,
-        entries: TokenCache,
         purge: Callable[[], None],
         clock: Clock,
         log: ThrottledLog,
     ) -> None:
-        self._shared = shared
-        self._touches = touches
-        self._healing = healing
-        self._coherence = coherence
-        self._entries = entries
+        self._jobs = (*jobs, self._tidy)
         self._purge = purge
         self._clock = clock
         self._log = log
         self._rounds = 0
-        self._jobs: tuple[Callable[[], Awaitable[None]], ...] = (
-            self._look,
-            self._compare,
-            self._send_touches,
-            self._offer_sessions,
-            self._tidy,
-        )
 
     async def run(self) -> None:
-        """Go on until cancelled. No fault in a round ends it."""
+        """Run until cancelled. No fault in a round stops it."""
         task = asyncio.current_task()
-        # A cancellation can be lost in a job: a user's client may wait with asyncio.wait_for, which on Python 3.11
-        # keeps one to itself. Whoever closes the broker waits for this task.
+        # A cancellation can be lost in a job: a user's client may wait with asyncio.wait_for, which on Python 3.11 can
+        # swallow one. Closing the broker waits for this task.
         while task is None or not task.cancelling():
-            # Spread, so that many instances started together do not come to Redis together.
-            await self._clock.sleep(_ROUND * random.uniform(0.8, 1.2))
+            # With jitter, so that many instances started together do not use Redis at the same moment.
+            await self._clock.sleep(_ROUND_SECONDS * random.uniform(0.8, 1.2))
             for job in self._jobs:
                 try:
                     await job()
                 except RedisUnavailable:
-                    continue  # what is unshared stays so; the guard has counted and logged it
-                except Exception as error:  # noqa: BLE001  housekeeping that stops would be noticed by nobody
+                    continue  # what is unshared stays so; the failure has been counted and logged
+                except Exception as error:  # noqa: BLE001  nobody would notice that housekeeping has stopped
                     self._log.problem("housekeeping", "Housekeeping: a job raised %s.", with_place(error, called=job))
-
-    async def _look(self) -> None:
-        if self._healing is not None:
-            await self._healing.look()
-
-    async def _offer_sessions(self) -> None:
-        if self._healing is not None and self._up:
-            await self._healing.offers.send()
-
-    async def _send_touches(self) -> None:
-        if self._touches is not None and self._up:
-            await self._touches.send()
-
-    async def _compare(self) -> None:
-        if not self._up:
-            return
-        now = self._clock.monotonic()
-        due = [entry for entry in self._entries if self._coherence.due(entry, now)]
-        for start in range(0, len(due), _AT_ONCE):
-            batch = (self._coherence.check(entry) for entry in due[start : start + _AT_ONCE])
-            # All are waited for, so that none is left behind when housekeeping is ended.
-            for result in await asyncio.gather(*batch, return_exceptions=True):
-                # One server of a cluster that is out keeps nothing from the others.
-                if isinstance(result, BaseException) and not (isinstance(result, RedisUnavailable) and self._up):
-                    raise result
 
     async def _tidy(self) -> None:
         self._log.flush()
@@ -127,73 +76,110 @@ class Housekeeping:
         if self._rounds % _PURGE_EVERY == 0:
             self._purge()
 
-    @property
-    def _up(self) -> bool:
-        return self._shared is not None and self._shared.usable
+
+class Recovery:
+    """When everything must be uploaded again: twice after each recovery, with jitter between instances."""
+
+    __slots__ = ("_clock", "_first_at", "_second_at")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._first_at = self._second_at = float("inf")
+
+    def schedule(self) -> None:
+        """Schedule both uploads. Called when a server is available again, or has lost data."""
+        now = self._clock.monotonic()
+        self._first_at = min(self._first_at, now + random.uniform(0.0, _JITTER))
+        self._second_at = now + _SECOND_UPLOAD_AFTER + random.uniform(0.0, _JITTER / 2)
+
+    def first_due(self) -> bool:
+        """Return whether the first upload is due, and take it off the schedule."""
+        if self._clock.monotonic() < self._first_at:
+            return False
+        self._first_at = float("inf")
+        return True
+
+    def second_due(self) -> bool:
+        """Return whether the second upload, of tokens only, is due, and take it off the schedule."""
+        if self._clock.monotonic() < self._second_at:
+            return False
+        self._second_at = float("inf")
+        return True
 
 
-_LOOK_EVERY: Final = 5.0  # seconds between two looks at the marks
-_SPREAD: Final = 2.0  # seconds over which instances spread, so that they do not come all at once
-_AGAIN: Final = 6.5  # seconds until the second look: the longest pause between probes, and a round of housekeeping
-
-
-class Healing:
-    """Looks at the marks every 5 s, and begins to offer; housekeeping does the sending."""
-
-    __slots__ = (
-        "_again_at",
-        "_begin_at",
-        "_clock",
-        "_coherence",
-        "_connection",
-        "_entries",
-        "_look_at",
-        "_markers",
-        "offers",
-    )
+class RedisJobs:
+    """The jobs with Redis: they share what Redis lacks, and compare the tokens in use."""
 
     def __init__(
         self,
         connection: RedisConnection,
         *,
-        markers: EpochMarkers,
-        coherence: TokenSync,
-        entries: TokenCache,
-        offers: SessionReupload,
+        epochs: EpochMarkers,
+        recovery: Recovery,
+        cache: TokenCache,
+        tokens: TokenManager,
+        token_sync: TokenSync,
+        session_sync: SessionSync,
         clock: Clock,
     ) -> None:
         self._connection = connection
-        self._markers = markers
-        self._coherence = coherence
-        self._entries = entries
+        self._epochs = epochs
+        self._recovery = recovery
+        self._cache = cache
+        self._tokens = tokens
+        self._token_sync = token_sync
+        self._session_sync = session_sync
         self._clock = clock
-        self._look_at = 0.0
-        self._begin_at: float | None = None
-        self._again_at: float | None = None
-        self.offers = offers
+        self._check_epochs_at = 0.0
 
-    def begin(self) -> None:
-        """Offer all again, after a moment that differs between instances. Called when a server is back."""
+    @property
+    def jobs(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """The jobs of one round, in their order."""
+        return self.recover, self.compare_tokens, self.send_touches, self.reupload_sessions
+
+    async def recover(self) -> None:
+        """Check every 5 s whether Redis has lost data, and mark what must be uploaded again."""
         now = self._clock.monotonic()
-        if self._begin_at is None:
-            self._begin_at = now + random.uniform(0.0, _SPREAD)
-        self._again_at = now + _AGAIN + random.uniform(0.0, _SPREAD / 2)
+        if now >= self._check_epochs_at and self._connection.usable:
+            self._check_epochs_at = now + _CHECK_EPOCHS_EVERY
+            if await self._epochs.changed(self._connection):
+                self._recovery.schedule()
+        if self._recovery.first_due():
+            self._mark_tokens_unshared()
+            self._session_sync.begin_reupload()
+        if self._recovery.second_due():
+            self._mark_tokens_unshared()
 
-    async def look(self) -> None:
-        """Look at the marks if it is time, and mark what is to be offered again."""
+    async def compare_tokens(self) -> None:
+        """Compare the tokens in use with Redis, and upload what is unshared."""
+        if not self._connection.usable:
+            return
         now = self._clock.monotonic()
-        if now >= self._look_at and self._connection.usable:
-            self._look_at = now + _LOOK_EVERY
-            if await self._markers.changed(self._connection):
-                self.begin()
-        if self._begin_at is not None and self._clock.monotonic() >= self._begin_at:
-            self._begin_at = None
-            self._doubt_tokens()
-            self.offers.begin()
-        if self._again_at is not None and self._clock.monotonic() >= self._again_at:
-            self._again_at = None
-            self._doubt_tokens()
+        due = [entry for entry in self._cache if self._token_sync.is_due(entry, now)]
+        for start in range(0, len(due), _COMPARE_AT_ONCE):
+            batch = due[start : start + _COMPARE_AT_ONCE]
+            # All are waited for, so that none is left running when housekeeping is cancelled.
+            results = await asyncio.gather(*map(self._token_sync.compare, batch), return_exceptions=True)
+            for entry, result in zip(batch, results, strict=True):
+                if result is True:
+                    self._tokens.refresh_soon(entry)
+                # One server of a cluster that is unavailable does not keep the others' entries from being compared.
+                elif isinstance(result, BaseException) and not (
+                    isinstance(result, RedisUnavailable) and self._connection.usable
+                ):
+                    raise result
 
-    def _doubt_tokens(self) -> None:
-        for entry in self._entries:
-            self._coherence.mark_unshared(entry)
+    async def send_touches(self) -> None:
+        """Send the touches that requests have queued."""
+        if self._connection.usable:
+            await self._session_sync.send_touches()
+
+    async def reupload_sessions(self) -> None:
+        """Upload the next part of the sessions that Redis may have lost."""
+        if self._connection.usable:
+            await self._session_sync.send_reupload()
+
+    def _mark_tokens_unshared(self) -> None:
+        now = self._clock.monotonic()
+        for entry in self._cache:
+            entry.mark_unshared(now)

@@ -1,86 +1,250 @@
-"""What a broker has in one event loop."""
+"""Everything of one event loop, built whole over data that outlives it.
+
+`Settings` are the broker's checked options. `BrokerData` is what must survive from one event loop to the next. A
+`Runtime` is built from both: two may overlap for a moment, one closing and one open, and need no special rule, because
+a runtime closes only what it has built.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
+import anyio
+
+from tokenmw.callers.authenticate import Authenticator, RefusedKeys
+from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
+from tokenmw.observe.events import ValueUnreadable
+from tokenmw.providers.http import TokenHTTP, default_client
+from tokenmw.redis.connection import RedisConnection
+from tokenmw.redis.epoch import EpochMarkers
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.session_store import RedisSessionStore
+from tokenmw.redis.token_store import RedisTokenStore, TokenKeys
+from tokenmw.sessions.cache import SessionCache
+from tokenmw.sessions.manager import SessionManager
+from tokenmw.sessions.rate_limit import TokenBucket
+from tokenmw.sessions.sync import SessionSync
+from tokenmw.tokens.cache import RejectedTokens, TokenCache
+from tokenmw.tokens.manager import TokenManager
+from tokenmw.tokens.refresh import Refresher
+from tokenmw.tokens.sync import TokenSync
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from tokenmw.callers.authenticate import Authenticate
+    from tokenmw.clock import Clock
+    from tokenmw.limits import Limits
+    from tokenmw.observe.events import Observers
+    from tokenmw.observe.throttle import ThrottledLog
+    from tokenmw.providers.base import Provider
+    from tokenmw.providers.http import AsyncHTTPClient
+    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.keys import KeyNames
+    from tokenmw.redis.sealing import Sealer
+    from tokenmw.sessions.derive import SessionIds
+    from tokenmw.sessions.manager import SessionPolicy
+    from tokenmw.tokens.store import TokenStore
 
-    from tokenmw.housekeeping import Healing, Housekeeping
-    from tokenmw.redis.connection import RedisConnection
-    from tokenmw.sessions.sync import SessionTouches
+__all__ = ["BrokerData", "Runtime", "Settings"]
 
-__all__ = ["Runtime"]
+_REDIS_TTL: Final = 1.1  # of `session_ttl`: an instance whose touch is late still finds the session
+_CLOSE_DEADLINES: Final = 3  # command deadlines that closing takes at most to send the queued touches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Settings:
+    """The options of a broker, checked. `redis` and `http` are None where the option was not given."""
+
+    redis: str | AnyClient | None
+    names: KeyNames
+    sealer: Sealer
+    session_ttl: float
+    session_policy: SessionPolicy
+    session_ids: SessionIds
+    authenticate: Authenticate | None
+    http: AsyncHTTPClient | None
+    limits: Limits
+    single_process: bool
+    clock: Clock
+    log: ThrottledLog
+    observe: Observers
+
+    def token_keys(self, provider: Provider) -> TokenKeys | None:
+        """Return the Redis keys of a provider's token; None if it is not shared."""
+        if self.redis is None or not provider.shareable:
+            return None
+        return TokenKeys.of(self.names, self.names.digest("token", provider.credential))
+
+
+class BrokerData:
+    """What a broker knows: plain data, bounded, the same from one event loop to the next."""
+
+    __slots__ = ("_settings", "epochs", "new_sessions", "refused_keys", "rejected", "sessions", "tokens", "unreadable")
+
+    def __init__(self, settings: Settings) -> None:
+        limits, clock = settings.limits, settings.clock
+        self._settings = settings
+        self.tokens = TokenCache(limits=limits, clock=clock, keys_of=settings.token_keys)
+        self.rejected = RejectedTokens(limits=limits, clock=clock)
+        self.sessions = SessionCache(ttl=settings.session_ttl, limits=limits, clock=clock)
+        self.new_sessions = TokenBucket(limits.new_sessions, clock=clock)
+        self.refused_keys = RefusedKeys(limits=limits, clock=clock)
+        self.epochs = EpochMarkers()
+        self.unreadable = 0
+
+    def purge(self) -> None:
+        """Drop what has expired."""
+        self.tokens.purge()
+        self.rejected.purge()
+        self.sessions.expire()
+        self.refused_keys.expire()
+
+    def note_unreadable(self, kind: str, reason: str) -> None:
+        """Count and log a value in Redis that cannot be used."""
+        self.unreadable += 1
+        self._settings.observe(ValueUnreadable(kind, reason))
+        self._settings.log.problem(f"unreadable-{kind}", "A %s in Redis cannot be used (%s).", kind, reason)
 
 
 class Runtime:
     """The parts of a broker that live and die with one event loop, in one process.
 
     Attributes:
-        shared: The way to Redis, or None.
-        touches: Session touches that wait, or None.
+        tokens: Returns tokens to requests.
+        token_sync: Invalidates tokens.
+        sessions: Returns session ids to requests.
+        session_sync: Sends touches and uploads of sessions; None without Redis.
+        authenticator: Checks callers; None if the broker does not.
+        redis: The connection to Redis; None without Redis.
     """
 
-    __slots__ = ("_closers", "_healing", "_loop", "_pid", "_seconds", "_task", "shared", "touches")
+    __slots__ = (
+        "_close_seconds",
+        "_housekeeping",
+        "_http",
+        "_loop",
+        "_pid",
+        "_redis_jobs",
+        "authenticator",
+        "redis",
+        "session_sync",
+        "sessions",
+        "token_sync",
+        "tokens",
+    )
 
-    def __init__(
-        self,
-        *,
-        shared: RedisConnection | None,
-        touches: SessionTouches | None,
-        healing: Healing | None,
-        housekeeping: Housekeeping,
-        closers: tuple[Callable[[], Awaitable[None]], ...],
-        closing_seconds: float,
-    ) -> None:
-        self.shared = shared
-        self.touches = touches
-        self._healing = healing
-        self._seconds = closing_seconds
-        self._closers = closers
+    def __init__(self, settings: Settings, data: BrokerData) -> None:
+        # httpx has anyio load its asyncio backend at the first request: 20 ms in which the event loop would stand
+        # still.
+        anyio.get_cancelled_exc_class()
+        limits, clock, log, observe = settings.limits, settings.clock, settings.log, settings.observe
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._task = self._loop.create_task(housekeeping.run(), name="tokenmw housekeeping")
+        self._close_seconds = _CLOSE_DEADLINES * limits.command_seconds
+
+        self.redis: RedisConnection | None = None
+        self.session_sync: SessionSync | None = None
+        token_store: TokenStore | None = None
+        recovery = Recovery(clock)
+        if settings.redis is not None:
+            self.redis = RedisConnection(
+                settings.redis, names=settings.names, limits=limits, clock=clock, log=log, observers=observe
+            )
+            self.redis.on_back = recovery.schedule
+            token_store = RedisTokenStore(self.redis, seals=settings.sealer)
+            session_store = RedisSessionStore(
+                self.redis, names=settings.names, seals=settings.sealer, ttl=_REDIS_TTL * settings.session_ttl
+            )
+            token_store.on_unreadable = session_store.on_unreadable = data.note_unreadable
+            self.session_sync = SessionSync(
+                session_store, cache=data.sessions, new_sessions=data.new_sessions, limits=limits, clock=clock
+            )
+
+        http = TokenHTTP(settings.http or default_client(), limits=limits, clock=clock)
+        self._http = None if settings.http is not None else http
+        refresher = Refresher(
+            store=token_store,
+            rejected=data.rejected,
+            limits=limits,
+            clock=clock,
+            log=log,
+            observe=observe,
+            single_process=settings.single_process,
+        )
+        self.token_sync = TokenSync(
+            refresher=refresher, rejected=data.rejected, limits=limits, clock=clock, observe=observe
+        )
+        self.tokens = TokenManager(
+            cache=data.tokens, refresher=refresher, sync=self.token_sync, http=http, limits=limits, clock=clock
+        )
+        self.sessions = SessionManager(
+            cache=data.sessions,
+            sync=self.session_sync,
+            ids=settings.session_ids,
+            new_sessions=data.new_sessions,
+            policy=settings.session_policy,
+            limits=limits,
+            clock=clock,
+        )
+        self.authenticator: Authenticator | None = None
+        if settings.authenticate is not None:
+            self.authenticator = Authenticator(
+                settings.authenticate, refused=data.refused_keys, limits=limits, clock=clock, log=log
+            )
+        self._redis_jobs: RedisJobs | None = None
+        if self.redis is not None and self.session_sync is not None:
+            self._redis_jobs = RedisJobs(
+                self.redis,
+                epochs=data.epochs,
+                recovery=recovery,
+                cache=data.tokens,
+                tokens=self.tokens,
+                token_sync=self.token_sync,
+                session_sync=self.session_sync,
+                clock=clock,
+            )
+        housekeeping = Housekeeping(
+            () if self._redis_jobs is None else self._redis_jobs.jobs, purge=data.purge, clock=clock, log=log
+        )
+        self._housekeeping = self._loop.create_task(housekeeping.run(), name="tokenmw housekeeping")
 
     async def connect(self) -> None:
-        """Make the first connection to Redis, and see which data it has, so that their loss is noticed from now on.
+        """Make the first connection to Redis and read its epoch markers, so that a later loss of data is noticed.
 
-        A Redis that is away is logged, and does not keep the program from starting.
+        An unavailable Redis is logged, and does not prevent the program from starting.
         """
-        if self.shared is not None and await self.shared.open() and self._healing is not None:
-            await self._healing.look()
+        if self.redis is not None and self._redis_jobs is not None and await self.redis.open():
+            await self._redis_jobs.recover()
 
     @property
-    def here(self) -> bool:
-        """Whether this is still the process and the event loop it was made in."""
+    def is_current(self) -> bool:
+        """Whether this is still the process and the event loop it was built in."""
         return self._pid == os.getpid() and self._loop is asyncio.get_running_loop()
 
     @property
-    def elsewhere(self) -> bool:
-        """Whether the event loop it was made in is running, in another thread of this process."""
-        return self._pid == os.getpid() and self._loop.is_running() and not self.here
-
-    @property
-    def unshared_sessions(self) -> int:
-        """How many session ids Redis has yet to be told."""
-        touches, healing = self.touches, self._healing
-        return 0 if touches is None or healing is None else touches.unshared + len(healing.offers)
+    def is_running_elsewhere(self) -> bool:
+        """Whether its event loop is running in another thread of this process."""
+        return self._pid == os.getpid() and self._loop.is_running() and not self.is_current
 
     async def close(self) -> None:
-        """End everything, in the order in which the parts lean on each other. A Redis that is slow holds nobody up."""
-        # One that raises does not keep the others from closing; nor does a cancellation, as of a loop that ends.
+        """Close everything in dependency order; a slow Redis does not delay shutdown."""
+        # One part that raises does not prevent the others from closing; nor does a cancellation, as of a loop that
+        # ends.
         async with AsyncExitStack() as stack:
-            for close in reversed(self._closers):
-                stack.push_async_callback(close)
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            if self.touches is not None and self.shared is not None and self.shared.usable:
-                with suppress(RedisUnavailable, TimeoutError):  # sessions lose a twentieth of their time at most
-                    async with asyncio.timeout(self._seconds):
-                        await self.touches.send()
+            if self._http is not None:
+                stack.push_async_callback(self._http.aclose)
+            if self.authenticator is not None:
+                stack.push_async_callback(self.authenticator.close)
+            if self.redis is not None:
+                stack.push_async_callback(self.redis.close)
+            stack.push_async_callback(self.sessions.close)
+            stack.push_async_callback(self.tokens.close)  # first, while leases can still be released
+            self._housekeeping.cancel()
+            await asyncio.wait([self._housekeeping])
+            if self.session_sync is not None and self.redis is not None and self.redis.usable:
+                with suppress(RedisUnavailable, TimeoutError):  # sessions lose a twentieth of their TTL at most
+                    async with asyncio.timeout(self._close_seconds):
+                        await self.session_sync.send_touches()

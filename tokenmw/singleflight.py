@@ -1,10 +1,10 @@
-"""One task that many wait for.
+"""Single flight: one task for each key, and any number of waiters.
 
-The task belongs to whoever owns the `SingleFlight`, not to a request: it runs to its end whoever leaves, and only
-`close` cancels it. Each waiter has a future of its own in a dict, and one callback of the task wakes them all.
+The task belongs to the owner of the `SingleFlight`, not to a request: it runs to its end even if every waiter leaves,
+and only `close` cancels it. Each waiter has a future of its own in a dict, and one callback of the task wakes them all.
 
-`asyncio.shield` is not used: each shield adds a callback to the task and takes it off again with a scan of all of
-them, so 20 000 cancelled waiters block the loop for seconds. Leaving a dict costs the same however many are in it.
+`asyncio.shield` is not used: each shield adds a callback to the task, and removes it with a scan of all of them, so
+20 000 cancelled waiters block the event loop for seconds. Leaving a dict costs the same however many are in it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class TooManyFlights(Exception):
-    """Raised when a flight would be one more than the bound allows."""
+    """Raised when a flight would exceed the bound."""
 
 
 class FlightCancelled(Exception):
@@ -32,33 +32,28 @@ class FlightCancelled(Exception):
 
 
 class Flight(Generic[T]):
-    """One task under way, and those who wait for it.
+    """One task in progress, and its waiters.
 
     Attributes:
         started: When it began, by the monotonic clock.
-        about: What whoever began it wants to find again while it is under way.
     """
 
-    __slots__ = ("_bell", "_clock", "_loop", "_task", "_waiters", "about", "started")
+    __slots__ = ("_clock", "_loop", "_task", "_timer", "_waiters", "started")
 
-    def __init__(
-        self, work: Coroutine[Any, Any, T], *, clock: Clock, patience: float | None = None, about: Any = None
-    ) -> None:
+    def __init__(self, work: Coroutine[Any, Any, T], *, clock: Clock, wait_seconds: float | None = None) -> None:
         self.started = clock.monotonic()
-        self.about = about
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        # In the order in which they came, and when.
-        self._waiters: dict[asyncio.Future[None], float] = {}
-        # An empty context: what the first request put into context variables is not the others' business.
+        self._waiters: dict[asyncio.Future[None], float] = {}  # in order of arrival, each with its time
+        # An empty context: the context variables of the first request are not for the others.
         self._task = self._loop.create_task(work, context=contextvars.Context())
-        # One for all waiters: a timer for each would cost more than the waiting.
-        self._bell = None if patience is None else self._loop.create_task(self._ring_in_turn(patience))
+        # One timer task for all waiters: one for each would cost more than the wait.
+        self._timer = None if wait_seconds is None else self._loop.create_task(self._wake_in_order(wait_seconds))
 
-    async def wait(self, seconds: float | None = None, *, clock: Clock | None = None) -> bool:
-        """Wait until the task has ended, for so many seconds at most. Return whether it has ended.
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Wait until the task is done, for `seconds` at most. Return whether it is done.
 
-        A cancelled waiter takes only itself out. The seconds are those of the flight's clock, or of `clock`.
+        Without `seconds`, `SingleFlight(wait_seconds=…)` is the bound. A cancelled waiter removes only itself.
         """
         if self._task.done():
             return True
@@ -66,7 +61,7 @@ class Flight(Generic[T]):
         self._waiters[waiter] = self._clock.monotonic()
         timer: asyncio.Task[None] | None = None
         if seconds is not None:
-            timer = self._loop.create_task(_ring(clock or self._clock, seconds, waiter))
+            timer = self._loop.create_task(_wake_after(self._clock, seconds, waiter))
         try:
             await waiter
         finally:
@@ -76,9 +71,9 @@ class Flight(Generic[T]):
         return self._task.done()
 
     def result(self) -> T:
-        """Return what the task returned, or raise what it raised. Only after `wait` said that it has ended.
+        """Return what the task returned, or raise what it raised. Only after `wait` has returned True.
 
-        All who call it are raised the same exception object: whoever hands it on makes one of his own.
+        Every caller gets the same exception object, so a caller that raises it on makes one of its own.
 
         Raises:
             FlightCancelled: The owner was closed.
@@ -87,26 +82,26 @@ class Flight(Generic[T]):
             raise FlightCancelled
         return self._task.result()
 
-    async def _ring_in_turn(self, patience: float) -> None:
+    async def _wake_in_order(self, wait_seconds: float) -> None:
         while True:
             now = self._clock.monotonic()
-            due = now + patience  # of whoever comes next, at the earliest
-            for waiter, came in self._waiters.items():
-                if came + patience > now:
-                    due = came + patience
+            due = now + wait_seconds  # the earliest time at which a waiter that arrives now must be woken
+            for waiter, arrived in self._waiters.items():
+                if arrived + wait_seconds > now:
+                    due = arrived + wait_seconds
                     break
-                _wake(waiter)  # it leaves by itself
+                _wake(waiter)  # it removes itself
             await self._clock.sleep(due - now)
 
-    def _land(self) -> None:
-        if self._bell is not None:
-            self._bell.cancel()
+    def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         for waiter in self._waiters:
             _wake(waiter)
         self._waiters.clear()
 
 
-async def _ring(clock: Clock, seconds: float, waiter: asyncio.Future[None]) -> None:
+async def _wake_after(clock: Clock, seconds: float, waiter: asyncio.Future[None]) -> None:
     await clock.sleep(max(0.0, seconds))
     _wake(waiter)
 
@@ -117,17 +112,20 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 class SingleFlight(Generic[T]):
-    """The flights under way, one for each key and `limit` in all, besides those that they need themselves.
+    """The flights in progress: one for each key, and `limit` in all, not counting those that a flight itself needs.
 
-    Who has waited for `patience` seconds is woken, although the flight goes on for those who came later.
+    Args:
+        limit: How many counted flights may be in progress.
+        clock: For the waits.
+        wait_seconds: How long a waiter waits at most; the flight goes on for those that arrived later.
     """
 
-    __slots__ = ("_clock", "_counted", "_flights", "_limit", "_patience")
+    __slots__ = ("_clock", "_counted", "_flights", "_limit", "_wait_seconds")
 
-    def __init__(self, limit: int, *, clock: Clock, patience: float | None = None) -> None:
+    def __init__(self, limit: int, *, clock: Clock, wait_seconds: float | None = None) -> None:
         self._limit = limit
         self._counted = 0
-        self._patience = patience
+        self._wait_seconds = wait_seconds
         self._clock = clock
         self._flights: dict[Hashable, Flight[T]] = {}
 
@@ -138,49 +136,56 @@ class SingleFlight(Generic[T]):
         return key in self._flights
 
     def get(self, key: Hashable) -> Flight[T] | None:
-        """Return the flight that is under way for a key."""
+        """Return the flight in progress for a key, if there is one."""
         return self._flights.get(key)
 
     def join(
-        self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]], *, counted: bool = True, about: Any = None
+        self,
+        key: Hashable,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        counted: bool = True,
+        on_done: Callable[[], None] | None = None,
     ) -> Flight[T]:
-        """Return the flight for a key, begun now if there is none.
+        """Return the flight for a key; start one if there is none.
 
         Args:
             key: What is fetched.
             work: Makes the coroutine that fetches it.
-            counted: False for one that a flight under way waits for. If it needed a place too, a crowd that has taken
-                all places would keep itself from what it waits for.
-            about: An attribute of the flight.
+            counted: False for a flight that another one waits for: were it counted too, a crowd that fills the bound
+                would prevent what it waits for.
+            on_done: Called once the flight is done, however it ended; not called for a flight that was there already.
 
         Raises:
-            TooManyFlights: There is none, and `limit` others are under way, or the flights are closed.
+            TooManyFlights: There is none, and `limit` others are in progress, or this object is closed.
         """
         flight = self._flights.get(key)
         if flight is not None:
             return flight
         if not self._limit or (counted and self._counted >= self._limit):
             raise TooManyFlights
-        flight = Flight(work(), clock=self._clock, patience=self._patience, about=about)
+        flight = Flight(work(), clock=self._clock, wait_seconds=self._wait_seconds)
         self._flights[key] = flight
         self._counted += counted
 
-        def land(task: asyncio.Task[T]) -> None:
+        def finish(task: asyncio.Task[T]) -> None:
             self._counted -= counted
             if self._flights.get(key) is flight:
                 del self._flights[key]
             if not task.cancelled():
-                task.exception()  # looked at, so that the loop never reports it as not retrieved
-            flight._land()
+                task.exception()  # retrieved, so that the event loop never reports it
+            if on_done is not None:
+                on_done()
+            flight._finish()
 
-        flight._task.add_done_callback(land)
+        flight._task.add_done_callback(finish)
         return flight
 
     async def close(self) -> None:
-        """Cancel all flights and wait for their ends. No other begins any more."""
+        """Cancel all flights and wait until they are done. No other can be started."""
         self._limit = 0
         flights = list(self._flights.values())
-        tasks = {task for flight in flights for task in (flight._task, flight._bell) if task is not None}
+        tasks = {task for flight in flights for task in (flight._task, flight._timer) if task is not None}
         for task in tasks:
             task.cancel()
         if tasks:

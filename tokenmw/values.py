@@ -149,7 +149,7 @@ class Token(FrozenValue):
             )
         return f"{self._scheme} {self.value}"
 
-    def under(self, provider: str) -> Token:
+    def _under(self, provider: str) -> Token:
         """Return the same token under a provider's name: two names may stand for one credential."""
         if provider == self.provider:
             return self

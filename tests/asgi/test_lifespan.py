@@ -226,5 +226,6 @@ def test_what_is_no_lifespan_is_told_when_it_is_handed_in(slip: Any) -> None:
         yield
 
     text = "write @asynccontextmanager above it" if slip == "generator" else r"a callable \(app\) -> async context"
+    given: Any = generator if slip == "generator" else slip
     with pytest.raises(ConfigurationError, match=f"lifespan_with.*{text}"):
-        TokenBroker({}).lifespan_with(generator if slip == "generator" else slip)
+        TokenBroker({}).lifespan_with(given)

@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from tests.asgi_client import Source, answering, call, lifespan, session_of
+from tests.brokers import runtime_of
 from tests.redis.waiting import until
 from tokenmw import (
     ConfigurationError,
@@ -146,7 +147,7 @@ async def test_a_token_that_has_ended_is_not_handed_out(
     """A request that outlives its token is told to resolve it, and gets the new one."""
     tokens = await tokens_in(app)
     clock.advance(7200)
-    with pytest.raises(TokenUnavailable, match="ended"):
+    with pytest.raises(TokenUnavailable, match="expired"):
         tokens["a"]
     assert (await tokens.resolve("a")).value == "t-2"
     assert tokens["a"].value == "t-2"
@@ -210,10 +211,10 @@ async def test_a_connection_that_was_silent_for_longer_than_a_token_lives_has_th
             clock.advance(61)
             with pytest.raises(TokenUnavailable, match=r"being fetched.*resolve\('crm'\)"):
                 tokens["crm"]
-            entry = broker.parts.entries.entry(crm, "crm")
+            entry = broker._data.tokens.entry(crm, "crm")
             await asyncio.sleep(0)
-            assert broker.parts.tokens.flying(entry)
-            await until(lambda: not broker.parts.tokens.flying(entry), within=20)
+            assert runtime_of(broker).tokens.refreshing(entry)
+            await until(lambda: not runtime_of(broker).tokens.refreshing(entry), within=20)
             assert first != tokens["crm"].value
 
 

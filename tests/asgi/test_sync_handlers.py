@@ -58,4 +58,4 @@ def test_a_mounted_middleware_is_opened_by_the_outermost_lifespan(
     )
     with caplog.at_level(logging.WARNING), TestClient(outermost, headers={"x-api-key": "alice"}) as client:
         assert client.get("/one/").json() == client.get("/two/").json()
-    assert lifespan is ("nobody will close it" not in caplog.text)
+    assert lifespan is ("nothing will close it" not in caplog.text)

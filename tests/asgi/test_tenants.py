@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.brokers import runtime_of
 from tokenmw import CredentialRejected, TokenBroker
 from tokenmw.providers import ClientCredentials, StaticToken
 from tokenmw.testing import ProviderServer
@@ -152,9 +153,9 @@ async def test_invalidating_reaches_the_other_process(
     await one.invalidate_provider(mine)
     second = await one.token(mine)
     assert first.value != second.value
-    entry = other.parts.entries.entry(mine, "x")
+    entry = other._data.tokens.entry(mine, "x")
     assert second.value == (await other.token(mine)).value
     await one.invalidate_provider(mine)
-    await other.parts.coherence.check(entry)
+    await runtime_of(other).token_sync.compare(entry)
     assert second.value != (await other.token(mine)).value
     assert (await one.token(mine)).value == (await other.token(mine)).value

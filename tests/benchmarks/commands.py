@@ -9,6 +9,7 @@ import httpx
 from tests.benchmarks.asgi import application, requests
 from tests.benchmarks.counting import calls
 from tests.benchmarks.rows import Figure, Plan, Row
+from tests.brokers import runtime_of
 from tests.servers import RedisServer
 from tokenmw import TokenBroker, TokenMiddleware
 from tokenmw.providers import ClientCredentials
@@ -78,7 +79,7 @@ async def background(broker: TokenBroker, clock: ManualClock, server: RedisServe
     server.command("CONFIG", "RESETSTAT")
     for _ in range(int(TWENTIETHS * TTL / 20)):
         for key in keys:
-            assert broker.parts.sessions.known(key)
+            assert runtime_of(broker).sessions.cached(key)
         assert (await broker.token("crm")).value
         await clock.elapse(1.0)
         await asyncio.sleep(0.005)  # Redis answers in real time

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from tests.benchmarks.rows import Figure, Plan, Row
+from tests.brokers import runtime_of
 from tests.servers import RedisServer
 from tokenmw import TokenBroker
 from tokenmw.providers import ClientCredentials
@@ -24,7 +25,7 @@ async def run(plan: Plan) -> list[Row]:
         crm = ClientCredentials(token_url=f"{base_url}/oauth2/token", client_id="crm", client_secret="s")
         async with TokenBroker({"crm": crm}, redis=server.url, secret_key="a secret for this run") as broker:
             values.add((await broker.token("crm")).value)
-            entry, fresh = broker.sources.entry("crm"), broker.parts.tokens.fresh
+            entry, fresh = broker._credentials.entry("crm"), runtime_of(broker).tokens.fresh
             while len(values) <= plan.of(EXPIRIES):
                 waited += fresh(entry) is None
                 token = await broker.token("crm")

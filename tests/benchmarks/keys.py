@@ -16,6 +16,7 @@ from tests.benchmarks.asgi import HEADERS, application, scope_of
 from tests.benchmarks.counting import calls, reads, used_memory
 from tests.benchmarks.lookups import Lookup, lookups, per_entry
 from tests.benchmarks.rows import Figure, Plan, Row, best_of, interleaved
+from tests.brokers import runtime_of
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker, TokenMiddleware
 from tokenmw.providers import StaticToken
@@ -105,7 +106,7 @@ async def known(count: int, *, stack: AsyncExitStack) -> Lookup:
     broker = await stack.enter_async_context(TokenBroker({"crm": StaticToken("t")}, limits=Limits(sessions=count)))
     for number in range(count):
         await broker.session_id(key(number))
-    assert len(broker.parts.sessions) == count
+    assert len(broker._data.sessions) == count
     wrapped = TokenMiddleware(application, broker=broker, inject=["crm"])
 
     async def receive() -> dict[str, str]:
@@ -146,7 +147,7 @@ async def here() -> list[Row]:
         gc.collect()
         later = (tracemalloc.get_traced_memory()[0] - before) / MEASURED
         tracemalloc.stop()
-        assert len(broker.parts.sessions) == MEASURED
+        assert len(broker._data.sessions) == MEASURED
     peers = {name: Figure((taken,)) for name, taken in per_entry(key, MEASURED).items()}
     return [
         Row("local memory of an API key", "bytes", Figure((full,)), peers),
@@ -199,14 +200,14 @@ async def in_redis(plan: Plan) -> list[Row]:
 
 async def kept_alive(broker: TokenBroker, clock: ManualClock, count: int) -> float:
     """Use all keys for a twentieth of their time and the second in which they are touched; return processor seconds."""
-    runtime: Any = broker._life.runtime
+    runtime: Any = broker._runtime
     taken = 0.0
     for _ in range(int(TTL / 20)):
         for number in range(count):
-            assert broker.parts.sessions.known(key(number))
+            assert runtime_of(broker).sessions.cached(key(number))
         began = time.process_time()
         await clock.elapse(1.0)
-        while len(runtime.touches):
+        while len(runtime.session_sync):
             await clock.elapse(1.0)
             await asyncio.sleep(0.01)
         taken += time.process_time() - began

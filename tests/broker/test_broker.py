@@ -102,7 +102,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("authenticate", "directory", "authenticate must be a callable (connection, key)"),
     ("http", httpx.Client(), "http must be an httpx.AsyncClient or httpx2.AsyncClient"),
     ("http", httpx.AsyncClient, "http must be an httpx.AsyncClient or httpx2.AsyncClient"),
-    ("limits", {"tokens": 5}, "limits must be a Limits(…)"),
+    ("limits", {"tokens": 5}, "limits must be a Limits, such as Limits(tokens=100), not dict"),
     ("observers", print, "observers must be a list of observers, not builtin_function_or_method"),
     ("observers", [5], "observers[0] must be a callable (event) -> None"),
     ("observers", [lambda: None], "observers[0] must be a callable (event) -> None: this one takes ()"),

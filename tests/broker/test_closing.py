@@ -16,27 +16,27 @@ from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker, TokenUnavailable
 from tokenmw.providers import StaticToken
 from tokenmw.runtime import Runtime
-from tokenmw.sessions.sync import SessionTouches
+from tokenmw.sessions.sync import SessionSync
 
 PATIENT = Limits(command_seconds=2.0)
 
 
-async def busy(broker: TokenBroker) -> tuple[Runtime, SessionTouches]:
+async def busy(broker: TokenBroker) -> tuple[Runtime, SessionSync]:
     """Give a broker two connections to Redis, and a touch that it has to send when it closes."""
     await asyncio.gather(broker.session_id("k"), broker.session_id("l"))
-    runtime, session = broker._life.runtime, broker.parts.sessions._local.get(b"k")
+    runtime, session = broker._runtime, broker._data.sessions.get(b"k")
     assert runtime is not None
-    assert runtime.touches is not None
+    assert runtime.session_sync is not None
     assert session is not None
-    runtime.touches.add(b"k", session)
+    runtime.session_sync.queue(b"k", session)
     assert 2 == connections(runtime)
-    return runtime, runtime.touches
+    return runtime, runtime.session_sync
 
 
 def connections(runtime: Runtime) -> int:
     """Count the connections to Redis that stand."""
-    assert runtime.shared is not None
-    client = runtime.shared._client
+    assert runtime.redis is not None
+    client = runtime.redis._client
     assert isinstance(client, redis.Redis)
     pool: Any = client.connection_pool
     return sum(one.is_connected for one in [*pool._available_connections, *pool._in_use_connections])
@@ -61,7 +61,7 @@ async def test_a_cancel_scope_does_not_keep_it_from_closing(redis_server: RedisS
         scope.cancel()
         await broker.__aexit__()
     assert 0 == connections(runtime)
-    assert 0 == len(touches)
+    assert 0 == touches.touches
 
 
 async def test_a_cancel_scope_around_opening_leaves_nothing_open() -> None:

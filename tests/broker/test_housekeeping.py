@@ -8,6 +8,7 @@ import logging
 import pytest
 import redis.asyncio
 
+from tests.brokers import runtime_of
 from tests.redis.waiting import passes
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
@@ -88,8 +89,8 @@ async def test_a_token_sealed_by_a_leaving_secret_is_sealed_anew(redis_server: R
         for _ in range(2):
             await two.token("crm")
             clock.advance(31)
-            entry = next(iter(two.parts.entries))
-            await two.parts.coherence.check(entry)
+            entry = next(iter(two._data.tokens))
+            await runtime_of(two).token_sync.compare(entry)
     assert before != redis_server.command("GET", key)
     assert 0 < redis_server.command("PTTL", key) <= left
 
@@ -114,7 +115,7 @@ async def test_warnings_come_once_in_a_brokers_life(caplog: pytest.LogCaptureFix
         for _ in range(2):
             async with one:
                 pass
-        assert lines == sum("Mend: name_key= the secret that was used first" in text for text in caplog.messages)
+        assert lines == sum("Give name_key= the secret that was used first" in text for text in caplog.messages)
         assert lines == len(caplog.messages)
         assert SECRET not in caplog.text
         caplog.clear()

@@ -15,8 +15,8 @@ from tests.looptime import LoopTime
 from tests.proxies import Proxy
 from tests.servers import RedisServer
 from tokenmw import ConfigurationError, Limits, TokenBroker, TokenMiddleware
-from tokenmw.life import Life
 from tokenmw.providers import StaticToken
+from tokenmw.sessions.derive import SessionIds
 
 
 async def test_entering_is_counted() -> None:
@@ -37,7 +37,7 @@ async def test_a_bare_transport_is_served_with_a_warning(caplog: pytest.LogCaptu
         answers = [(await client.get("/", headers={"x-api-key": "k"})).text for _ in range(2)]
     assert [f"{await broker.session_id('k')} t"] * 2 == answers
     assert [logging.WARNING] == [record.levelno for record in caplog.records]
-    assert "opens itself" in caplog.text
+    assert "opened itself" in caplog.text
     async with broker:
         pass
     assert not is_open(broker)
@@ -59,8 +59,7 @@ def test_a_test_client_is_served_with_and_without_its_lifespan() -> None:
 async def test_who_is_cancelled_while_opening_holds_nothing_open() -> None:
     """A program stopped during its start leaves no housekeeping behind."""
     broker = TokenBroker({}, redis="redis://127.0.0.1:1/0")
-    life: Life = broker._life
-    entering = asyncio.ensure_future(life.enter())
+    entering = asyncio.ensure_future(broker.__aenter__())
     await asyncio.sleep(0)
     assert is_open(broker)
     entering.cancel()
@@ -100,14 +99,14 @@ async def test_closing_during_an_outage_is_quick(private_redis: RedisServer, fau
     async with LoopTime() as waited, broker:
         for number in range(500):
             await broker.session_id(f"k-{number}")
-        runtime = broker._life.runtime
+        runtime = broker._runtime
         assert runtime is not None
-        assert runtime.touches is not None
+        assert runtime.session_sync is not None
         for number in range(500):
             key = b"k-%d" % number
-            session = broker.parts.sessions._local.get(key)
+            session = broker._data.sessions.get(key)
             assert session is not None
-            runtime.touches.add(key, session)
+            runtime.session_sync.queue(key, session)
         getattr(private_redis, fault)()
         before = waited.seconds
     assert waited.seconds - before < 5 * 3 * 0.2
@@ -119,13 +118,13 @@ async def test_closing_does_not_wait_for_a_slow_redis(redis_server: RedisServer)
     async with Proxy(redis_server.port) as proxy, LoopTime() as waited:
         broker = TokenBroker({}, redis=proxy.url, limits=Limits(command_seconds=0.6))
         async with broker:
-            runtime = broker._life.runtime
+            runtime = broker._runtime
             assert runtime is not None
-            assert runtime.touches is not None
+            assert runtime.session_sync is not None
             for number in range(20_000):
                 key = b"k-%d" % number
-                session = broker.parts.sessions._keep(key, broker.parts.sessions._derivation.fresh(), shared=True)
-                runtime.touches.add(key, session)
+                session = runtime.sessions._add(key, SessionIds.random(), shared=True)
+                runtime.session_sync.queue(key, session)
             proxy.latency = 0.05
             before = waited.seconds
         assert waited.seconds - before < 5 * 3 * 0.6
@@ -162,9 +161,9 @@ async def test_two_loops_at_the_same_time_are_refused() -> None:
     broker = TokenBroker({"a": StaticToken("t")})
 
     async def use() -> None:
-        with pytest.raises(ConfigurationError, match="make one for each loop"):
+        with pytest.raises(ConfigurationError, match="make one broker for each loop"):
             await broker.token("a")
-        with pytest.raises(ConfigurationError, match="make one for each loop"):
+        with pytest.raises(ConfigurationError, match="make one broker for each loop"):
             await broker.__aenter__()
 
     async with broker:

@@ -110,7 +110,7 @@ async def test_an_override_holds_in_other_threads(broker: TokenBroker) -> None:
     seen: list[Any] = []
     test = StaticToken("test")
     with broker.override({"a": test}):
-        thread = threading.Thread(target=lambda: seen.append(broker.sources.entry("a").provider))
+        thread = threading.Thread(target=lambda: seen.append(broker._credentials.entry("a").provider))
         thread.start()
         thread.join()
     assert [test] == seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.brokers import runtime_of
 from tests.redis.waiting import passes
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
@@ -23,12 +24,11 @@ async def test_an_invalidation_told_after_my_first_look_is_found_by_the_second(r
     async with broker(redis_server, clock) as one, broker(redis_server, ManualClock()) as two:
         await two.token("crm")
         await one.token("crm")
-        runtime, (entry,) = one._life.runtime, one.parts.entries
-        assert runtime is not None
-        assert runtime._healing is not None
+        runtime, (entry,) = runtime_of(one), one._data.tokens
+        assert runtime._redis_jobs is not None
         assert entry.current is not None
         before, looked = entry.current.version, entry.current.checked
-        runtime._healing.begin()
+        runtime._redis_jobs._recovery.schedule()
         await passes(
             clock,
             lambda: entry.current is not None and entry.current.shared and entry.current.checked > looked,
@@ -36,5 +36,5 @@ async def test_an_invalidation_told_after_my_first_look_is_found_by_the_second(r
         )
         assert before == entry.current.version
         await two.invalidate_provider("crm")
-        await passes(clock, lambda: entry.dead >= before, within=9)
+        await passes(clock, lambda: entry.invalid_version >= before, within=9)
         assert entry.current is None or entry.current.version > before

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
 from starlette.requests import HTTPConnection
 
-from tokenmw.callers.authenticate import Authenticator, as_text
+from tokenmw.callers.authenticate import Authenticator, RefusedKeys, as_text
 from tokenmw.errors import APIKeyRefused, RequestError, SessionUnavailable
 from tokenmw.limits import Limits
 from tokenmw.observe.throttle import ThrottledLog
@@ -54,16 +54,18 @@ async def clock() -> ManualClock:
 @pytest.fixture
 async def made(desk: Desk, clock: ManualClock) -> AsyncGenerator[Callable[..., Authenticator]]:
     """Makes authenticators, and stops them."""
-    stops: list[Callable[[], Awaitable[None]]] = []
+    all_made: list[Authenticator] = []
 
     def make(authenticate: Any = desk, **limits: Any) -> Authenticator:
-        callers = Authenticator(authenticate, limits=Limits(**limits), clock=clock, log=ThrottledLog(clock))
-        stops.append(callers.start())
-        return callers
+        bounds = Limits(**limits)
+        refused = RefusedKeys(limits=bounds, clock=clock)
+        log = ThrottledLog(clock)
+        all_made.append(Authenticator(authenticate, refused=refused, limits=bounds, clock=clock, log=log))
+        return all_made[-1]
 
     yield make
-    for stop in stops:
-        await stop()
+    for authenticator in all_made:
+        await authenticator.close()
 
 
 @pytest.mark.parametrize("answer", ["alice", 0, "", True, {"tenant": 1}])
@@ -119,7 +121,7 @@ async def test_refusal_holds_for_five_seconds(
         assert (caught.value.status_code, (caught.value.headers or {})["WWW-Authenticate"]) == (401, "Bearer")
     assert len(desk.asked) == 1
     clock.advance(5.1)
-    callers.purge()
+    callers._refused.expire()
     desk.answer = "alice"
     assert await callers.caller(SCOPE, SECRET) == "alice"
 
@@ -186,7 +188,7 @@ async def test_look_up_that_hangs_does_not_lock_its_key_out(made: Callable[..., 
     with pytest.raises(SessionUnavailable):
         await callers.caller(SCOPE, b"no room while the other hangs")
     async with asyncio.timeout(5.0):
-        while len(callers._flights):  # noqa: ASYNC110  what ends it is a time-out inside, which tells nobody
+        while len(callers._calls):  # noqa: ASYNC110  what ends it is a time-out inside, which tells nobody
             await asyncio.sleep(0.005)
     desk.go.set()
     assert await callers.caller(SCOPE, SECRET) == "alice"
@@ -195,13 +197,12 @@ async def test_look_up_that_hangs_does_not_lock_its_key_out(made: Callable[..., 
 async def test_more_look_ups_than_the_bound_are_refused(made: Callable[..., Authenticator], desk: Desk) -> None:
     """A flood of keys does not become a flood of look-ups; nor does closing leave any."""
     callers = made(authentications=2)
-    stop = callers.start()
     desk.go.clear()
     under_way = [asyncio.create_task(callers.caller(SCOPE, key)) for key in (b"1", b"2")]
     await asyncio.sleep(0)
     with pytest.raises(SessionUnavailable, match="now"):
         await callers.caller(SCOPE, b"3")
-    await stop()
+    await callers.close()
     ends = await asyncio.gather(*under_way, return_exceptions=True)
     assert [SessionUnavailable] * 2 == [type(end) for end in ends]
 

@@ -132,7 +132,7 @@ class Program:
     def report(self, *brokers: TokenBroker) -> None:
         """Say what brokers say of themselves."""
         for broker in brokers:
-            self.say(broker, broker.status(), broker.sources, *broker.parts.entries, broker.parts.seals)
+            self.say(broker, broker.status(), broker._credentials, *broker._data.tokens, broker._settings.sealer)
 
     def count(self) -> None:
         """Say what the metrics say, and what the event loop does."""

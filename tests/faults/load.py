@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.brokers import runtime_of
 from tests.processes import hear, tell
 from tokenmw import Limits, TokenBroker
 from tokenmw.observe.throttle import LOGGER
@@ -167,17 +168,17 @@ async def under_load(*, redis: Any, base_url: str, lasting_url: str, limits: dic
 
 async def _answer(broker: TokenBroker, keys: list[str]) -> dict[str, Any]:
     status = broker.status()
-    known = {key: broker.parts.sessions.known(key.encode()) for key in keys}
+    known = {key: runtime_of(broker).sessions.cached(key.encode()) for key in keys}
     waiting = status.unshared + status.touches
     told = {"shared": status.shared, "error": status.shared_error, "waiting": waiting, "ids": known}
-    return {**told, "tokens": {entry.name: _known(entry) for entry in broker.parts.entries if entry.name in LASTING}}
+    return {**told, "tokens": {entry.name: _known(entry) for entry in broker._data.tokens if entry.name in LASTING}}
 
 
 def _known(entry: TokenEntry) -> dict[str, Any]:
     """Return where Redis should have a token and its tombstone, and the versions that this process has of them."""
     assert entry.keys is not None
     keys = {"key": entry.keys.token.decode(), "tombstone": entry.keys.tombstone.decode()}
-    return {**keys, "version": 0 if entry.current is None else entry.current.version, "dead": entry.dead}
+    return {**keys, "version": 0 if entry.current is None else entry.current.version, "dead": entry.invalid_version}
 
 
 async def _stopped(tasks: list[asyncio.Task[None]]) -> None:

@@ -85,9 +85,9 @@ def _note(data: bytes) -> None:
     """Read why another process got no token; whatever stands there, waiters get an error that can be shown."""
     failure = Failure.from_note(data, left=30.0, before=None, now=1_000.0)
     require(type(failure.permanent) is bool and type(failure.count) is int and failure.count >= 1, "no failure")
-    require(failure.until == 1_030.0 and failure.said, "a failure that does not end with its note")
-    check_request_error(failure.error("crm", now=1_000.0))
-    again = Failure.from_note(failure.note(), left=30.0, before=None, now=1_000.0)
+    require(failure.retry_at == 1_030.0 and failure.shareable, "a failure that does not end with its note")
+    check_request_error(failure.to_error("crm", now=1_000.0))
+    again = Failure.from_note(failure.failure_note(), left=30.0, before=None, now=1_000.0)
     same = [(one.permanent, one.detail, one.code, one.count) for one in (failure, again)]
     require(same[0] == same[1], "a note that changes when it is written")
 

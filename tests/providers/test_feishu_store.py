@@ -7,6 +7,7 @@ import anyio
 import httpx
 import pytest
 
+from tests.brokers import runtime_of
 from tests.providers.platforms import BASE
 from tokenmw import ConfigurationError, CredentialRejected, TokenBroker, TokenUnavailable
 from tokenmw.providers import FeishuStoreApp, FeishuStoreTenant, FeishuTicket
@@ -125,7 +126,7 @@ async def test_ticket_that_comes_late_ends_the_waiting_of_all_processes(redis_se
         with pytest.raises(TokenUnavailable, match="comes as an event"):
             await second.token(tenant("one"))
         with anyio.fail_after(10):
-            while second.parts.tokens.flying(second.parts.entries.entry(TICKET, "ticket")):  # noqa: ASYNC110  Redis tells nobody
+            while runtime_of(second).tokens.refreshing(second._data.tokens.entry(TICKET, "ticket")):  # noqa: ASYNC110  Redis tells nobody
                 await anyio.sleep(0.001)
         assert value == (await second.token(tenant("one"))).value
         assert asked == server.calls["feishu_ticket"]

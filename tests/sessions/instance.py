@@ -13,9 +13,11 @@ from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Sealer
 from tokenmw.redis.session_store import RedisSessionStore
-from tokenmw.sessions.derive import DerivedIds
+from tokenmw.sessions.cache import SessionCache
+from tokenmw.sessions.derive import SessionIds
 from tokenmw.sessions.manager import SessionManager
-from tokenmw.sessions.sync import SessionReupload, SessionTouches
+from tokenmw.sessions.rate_limit import TokenBucket
+from tokenmw.sessions.sync import SessionSync
 from tokenmw.testing import ManualClock
 
 SECRET = "a-secret-of-some-length"
@@ -43,15 +45,16 @@ class Instance:
         self.clock = clock or ManualClock()
         self.limits = Limits(**(PATIENT | limits))
         self.log = ThrottledLog(SYSTEM_CLOCK)
-        self.manager = SessionManager(
-            ttl=ttl, policy=policy, derivation=DerivedIds(secret), limits=self.limits, clock=self.clock
-        )
         self.unreadable: list[tuple[str, str]] = []
         self._url = url or server.url
         self._redis_clock = redis_clock
         self._names = KeyNames("tokenmw", name_key=secret)
         self._seals = Sealer([seal] if seal else [])
         self._ttl = ttl
+        self._policy = policy
+        self.ids = SessionIds(secret)
+        self.cache = SessionCache(ttl=ttl, limits=self.limits, clock=self.clock)
+        self.new_sessions = TokenBucket(self.limits.new_sessions, clock=self.clock)
 
     async def __aenter__(self) -> Self:
         self.connection = RedisConnection(
@@ -64,10 +67,20 @@ class Instance:
         )
         self.store = RedisSessionStore(self.connection, names=self._names, seals=self._seals, ttl=1.1 * self._ttl)
         self.store.on_unreadable = lambda kind, why: self.unreadable.append((kind, why))
-        self.touches = SessionTouches(self.store, limit=self.limits.touches, clock=self.clock)
-        self.offers = SessionReupload(self.manager, self.touches, clock=self.clock)
-        self.connection.on_back = self.offers.begin
-        self.stop = self.manager.start(self.store, self.touches)
+        self.sync = SessionSync(
+            self.store, cache=self.cache, new_sessions=self.new_sessions, limits=self.limits, clock=self.clock
+        )
+        self.connection.on_back = self.sync.begin_reupload
+        self.manager = SessionManager(
+            cache=self.cache,
+            sync=self.sync,
+            ids=self.ids,
+            new_sessions=self.new_sessions,
+            policy=self._policy,
+            limits=self.limits,
+            clock=self.clock,
+        )
+        self.stop = self.manager.close
         await self.connection.open()
         return self
 

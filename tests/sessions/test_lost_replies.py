@@ -59,9 +59,9 @@ async def test_the_first_lost_reply_is_mended_by_the_next_round(private_redis: R
         assert (8, 4) == (UUID(mine).version, UUID(theirs).version)
         proxy.lose_replies = False
         proxy.cut()
-        assert 1 == len(one.touches)
+        assert 1 == one.sync.touches
         await until_sent(one)
-        assert theirs == one.manager.known(KEY)
+        assert theirs == one.manager.cached(KEY)
 
 
 async def test_without_a_secret_the_lost_candidate_itself_is_handed_out(private_redis: RedisServer) -> None:
@@ -74,7 +74,7 @@ async def test_without_a_secret_the_lost_candidate_itself_is_handed_out(private_
         proxy.lose_replies = True
         mine = await one.get(KEY)
         await until(lambda: held(private_redis, one, KEY) is not None, within=10)
-        assert mine == one.manager.known(KEY) == await two.get(KEY)
+        assert mine == one.manager.cached(KEY) == await two.get(KEY)
 
 
 async def test_required_sessions_take_it_up_at_the_next_request(private_redis: RedisServer) -> None:
@@ -133,7 +133,7 @@ async def test_a_candidate_that_comes_too_late_is_not_kept(private_redis: RedisS
         assert held(private_redis, one, KEY) is None
         assert mine == theirs
         await until_sent(one, two)
-        assert mine == held(private_redis, one, KEY) == one.manager.known(KEY) == two.manager.known(KEY)
+        assert mine == held(private_redis, one, KEY) == one.manager.cached(KEY) == two.manager.cached(KEY)
 
 
 @pytest.mark.parametrize("wrong", [-3600, 3600])
@@ -154,9 +154,9 @@ async def until_sent(*instances: Instance) -> None:
     """Do what housekeeping does, until nothing waits."""
     async with asyncio.timeout(20):
         for one in instances:
-            while one.touches or one.connection.state != "up":
+            while one.sync.touches or one.connection.state != "up":
                 try:
-                    await one.touches.send()
+                    await one.sync.send_touches()
                 except RedisUnavailable:
                     await asyncio.sleep(0.05)
 

@@ -25,8 +25,8 @@ async def test_first_sight_is_one_round_trip_and_the_rest_none(redis_server: Red
         assert session == await two.get(KEY)
         assert sent(redis_server) == {"evalsha": 2}
         for _ in range(100):
-            assert session == await one.get(KEY) == one.manager.known(KEY) == two.manager.known(KEY)
-        await one.touches.send()
+            assert session == await one.get(KEY) == one.manager.cached(KEY) == two.manager.cached(KEY)
+        await one.sync.send_touches()
         assert sent(redis_server) == {"evalsha": 2}
         assert UUID(session).version == 4
         assert session != await one.get(KEY + b"1")
@@ -45,7 +45,7 @@ async def test_thousand_first_requests_of_one_key_are_one_command(redis_server: 
         assert len(set(ends[1::2])) == 1
         assert {asyncio.CancelledError} == {type(end) for end in ends[::2]}
         assert sent(redis_server) == {"evalsha": 1}
-        assert len(one.manager._flights) == 0
+        assert len(one.manager._first_sights) == 0
 
 
 async def test_idle_for_less_than_the_ttl_keeps_the_id(redis_server: RedisServer) -> None:
@@ -55,8 +55,8 @@ async def test_idle_for_less_than_the_ttl_keeps_the_id(redis_server: RedisServer
         assert 1.09 * TTL * 1000 < redis_server.command("PTTL", one.key(KEY)) <= 1.1 * TTL * 1000
         for _ in range(5):
             one.clock.advance(0.99 * TTL)
-            one.manager.purge()
-            assert session == one.manager.known(KEY)
+            one.cache.expire()
+            assert session == one.manager.cached(KEY)
 
 
 async def test_idle_for_longer_than_the_ttl_asks_redis(redis_server: RedisServer) -> None:
@@ -64,7 +64,7 @@ async def test_idle_for_longer_than_the_ttl_asks_redis(redis_server: RedisServer
     async with Instance(redis_server) as one:
         session = await one.get(KEY)
         one.clock.advance(1.01 * TTL)
-        assert one.manager.known(KEY) is None
+        assert one.manager.cached(KEY) is None
         assert session == await one.get(KEY)
         one.clock.advance(1.11 * TTL)
         redis_server.command("DEL", one.key(KEY))  # which its own clock does after that time
@@ -120,20 +120,20 @@ async def test_value_of_another_secret_is_left_alone(redis_server: RedisServer) 
         assert ours == await two.get(KEY)
         assert ("session", "unknown-key") in one.unreadable
         one.clock.advance(0.06 * TTL)
-        assert ours == one.manager.known(KEY)
-        await one.touches.send()
-        assert (ours, value) == (one.manager.known(KEY), redis_server.command("GET", owner.key(KEY)))
+        assert ours == one.manager.cached(KEY)
+        await one.sync.send_touches()
+        assert (ours, value) == (one.manager.cached(KEY), redis_server.command("GET", owner.key(KEY)))
 
 
 async def test_memory_is_bounded(redis_server: RedisServer) -> None:
     """Of three times as many keys as Limits(sessions=…) the bound is kept here, and the others keep their id."""
     async with Instance(redis_server, sessions=50) as one:
         ids = {b"%d" % number: await one.get(b"%d" % number) for number in range(150)}
-        assert len(one.manager) == 50
+        assert len(one.cache) == 50
         assert len(set(ids.values())) == 150
         for api_key, session in ids.items():
             assert session == await one.get(api_key)
-        assert len(one.manager) == 50
+        assert len(one.cache) == 50
 
 
 async def test_flood_of_new_keys_does_not_fill_redis(redis_server: RedisServer) -> None:
@@ -150,7 +150,7 @@ async def test_flood_of_new_keys_does_not_fill_redis(redis_server: RedisServer) 
         size = redis_server.command("DBSIZE")
         assert 20 <= size <= 2 * (10 * 10 + 1)
         assert known == await one.get(b"known")
-        await one.touches.send()
+        await one.sync.send_touches()
         assert size == redis_server.command("DBSIZE")
         assert ids[-1] == await two.get(b"299")
         clock.advance(3.0)  # in the long run, so many a second
@@ -178,13 +178,13 @@ async def test_no_api_key_is_in_redis_logs_or_reprs(
         async with Instance(redis_server) as one:
             request = asyncio.create_task(one.get(KEY))
             await asyncio.sleep(0)
-            flight = next(iter(one.manager._flights._flights.values()))
-            inside = [one.manager, one.manager._flights, one.manager._flights._flights, flight, flight._task]
+            flight = next(iter(one.manager._first_sights._flights.values()))
+            inside = [one.manager, one.manager._first_sights, one.manager._first_sights._flights, flight, flight._task]
             texts = [repr(part) for part in inside]
             await request
             one.clock.advance(0.06 * TTL)
-            one.manager.known(KEY)
-            texts += [repr(part) for part in (one.manager._local, one.touches, one.store)]
+            one.manager.cached(KEY)
+            texts += [repr(part) for part in (one.manager._cache, one.sync, one.store)]
             keys = redis_server.command("KEYS", "*")
             texts += [repr(keys), *(repr(redis_server.command("GET", key)) for key in keys if b"session" in key)]
     finally:

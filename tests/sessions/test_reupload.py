@@ -19,10 +19,10 @@ async def test_what_redis_lost_is_written_again(redis_server: RedisServer, seal:
         ids = [await one.get(key) for key in KEYS]
         redis_server.command("FLUSHALL")
         reset_statistics(redis_server)
-        one.offers.begin()
-        assert 250 == len(one.offers)
-        await one.offers.send()
-        assert (0, {"evalsha": 250}) == (len(one.offers), sent(redis_server))
+        one.sync.begin_reupload()
+        assert 250 == len(one.sync._reupload)
+        await one.sync.send_reupload()
+        assert (0, {"evalsha": 250}) == (len(one.sync._reupload), sent(redis_server))
         assert ids == [await two.get(key) for key in KEYS]
 
 
@@ -32,9 +32,9 @@ async def test_what_redis_has_wins(redis_server: RedisServer) -> None:
         await one.get(KEYS[0])
         redis_server.command("FLUSHALL")
         theirs = await two.get(KEYS[0])
-        one.offers.begin()
-        await one.offers.send()
-        assert theirs == one.manager.known(KEYS[0])
+        one.sync.begin_reupload()
+        await one.sync.send_reupload()
+        assert theirs == one.manager.cached(KEYS[0])
 
 
 async def test_an_idle_session_gets_no_more_than_the_rest_of_its_time(redis_server: RedisServer) -> None:
@@ -44,14 +44,14 @@ async def test_an_idle_session_gets_no_more_than_the_rest_of_its_time(redis_serv
         one.clock.advance(0.9 * TTL)
         redis_server.command("DEL", one.key(KEYS[0]))
         assert ids[1] == await two.get(KEYS[1])
-        one.offers.begin()
-        await one.offers.send()
+        one.sync.begin_reupload()
+        await one.sync.send_reupload()
         left = [redis_server.command("PTTL", one.key(key)) / 1000 for key in KEYS[:2]]
         assert [pytest.approx(0.2 * TTL, abs=30), pytest.approx(1.1 * TTL, abs=30)] == left
         one.clock.advance(0.15 * TTL)
         redis_server.command("FLUSHALL")
-        one.offers.begin()
-        await one.offers.send()
+        one.sync.begin_reupload()
+        await one.sync.send_reupload()
         assert [] == redis_server.command("KEYS", "*")
 
 
@@ -61,14 +61,14 @@ async def test_a_new_outage_loses_no_offer(private_redis: RedisServer) -> None:
         ids = [await one.get(key) for key in KEYS]
         private_redis.restart()
         private_redis.freeze()
-        one.offers.begin()
+        one.sync.begin_reupload()
         for _ in range(4):
             with pytest.raises(RedisUnavailable):
-                await one.offers.send()
-        assert 250 == len(one.offers)
+                await one.sync.send_reupload()
+        assert 250 == len(one.sync._reupload)
         private_redis.thaw()
         await until(lambda: one.connection.state == "up", within=20)
-        await one.offers.send()
+        await one.sync.send_reupload()
         assert ids == [await two.get(key) for key in KEYS]
 
 
@@ -79,8 +79,8 @@ async def test_damage_is_mended_among_the_others(redis_server: RedisServer, garb
         ids = [await one.get(key) for key in KEYS[:3]]
         redis_server.command("DEL", one.key(KEYS[1]))
         redis_server.command(garbage[0], one.key(KEYS[1]), *garbage[1:])
-        one.offers.begin()
-        await one.offers.send()
+        one.sync.begin_reupload()
+        await one.sync.send_reupload()
         assert ids == [await two.get(key) for key in KEYS[:3]]
 
 
@@ -88,7 +88,7 @@ async def test_a_flood_of_unshared_ids_keeps_to_its_allowance(redis_server: Redi
     """What Redis never had is new to it, and counts as such."""
     async with Instance(redis_server, new_sessions=1) as one:
         for key in KEYS:
-            one.manager._keep(key, one.manager._derivation.id(key), shared=False)
-        one.offers.begin()
-        await one.offers.send()
+            one.manager._add(key, one.manager._ids.derive(key), shared=False)
+        one.sync.begin_reupload()
+        await one.sync.send_reupload()
         assert 10 == len(redis_server.command("KEYS", "*:session"))

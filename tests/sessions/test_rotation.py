@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.brokers import runtime_of, session_sync_of
 from tests.servers import RedisServer
 from tests.sessions.instance import TTL
 from tokenmw import Limits, TokenBroker
@@ -25,10 +26,7 @@ async def used(one: TokenBroker, clock: ManualClock) -> list[str]:
     for _ in range(10):
         clock.advance(TTL / 10)
         ids = [await one.session_id(key) for key in KEYS]
-        runtime = one._life.runtime
-        assert runtime is not None
-        assert runtime.touches is not None
-        await runtime.touches.send()
+        await session_sync_of(one).send_touches()
     return ids
 
 
@@ -50,21 +48,19 @@ async def test_whatever_meets_an_old_seal_seals_anew_and_keeps_the_time(redis_se
     async with broker(redis_server, clock, OLD) as one:
         session = await one.session_id("alice")
         sealed = redis_server.command(
-            "GET", key := one.parts._names.key(one.parts._names.digest("session", b"alice"), "session")
+            "GET", key := one._settings.names.key(one._settings.names.digest("session", b"alice"), "session")
         )
     async with broker(redis_server, clock, NEW, OLD) as two:
-        runtime = two._life.runtime
-        assert runtime is not None
-        assert runtime.touches is not None
-        copy = two.parts.sessions._keep(b"alice", session, shared=True)
+        sync = session_sync_of(two)
+        copy = runtime_of(two).sessions._add(b"alice", session, shared=True)
         match sees:
             case "touch":
-                runtime.touches.add(b"alice", copy)
-                await runtime.touches.send()
+                sync.queue(b"alice", copy)
+                await sync.send_touches()
             case "offer":
-                await runtime.touches.offer({b"alice": copy})
+                await sync._upload({b"alice": copy})
             case _:
-                two.parts.sessions._local.clear()
+                two._data.sessions.clear()
                 assert session == await two.session_id("alice")
         assert sealed != redis_server.command("GET", key)
         assert 1.09 * TTL * 1000 < redis_server.command("PTTL", key) <= 1.1 * TTL * 1000

@@ -16,7 +16,7 @@ KEY = b"sk-live-0815"
 async def used_again(one: Instance, *keys: bytes) -> list[str | None]:
     """Let a twentieth of the time pass, and send a request with each key."""
     one.clock.advance(0.051 * TTL)
-    return [one.manager.known(key) for key in keys]
+    return [one.manager.cached(key) for key in keys]
 
 
 async def test_touch_is_due_after_a_twentieth(redis_server: RedisServer) -> None:
@@ -24,16 +24,16 @@ async def test_touch_is_due_after_a_twentieth(redis_server: RedisServer) -> None
     async with Instance(redis_server) as one:
         session = await one.get(KEY)
         one.clock.advance(0.049 * TTL)
-        assert session == one.manager.known(KEY)
-        assert len(one.touches) == 0
+        assert session == one.manager.cached(KEY)
+        assert one.sync.touches == 0
         redis_server.command("PEXPIRE", one.key(KEY), 10_000)
         await used_again(one, KEY, KEY, KEY)
-        assert len(one.touches) == 1
+        assert one.sync.touches == 1
         reset_statistics(redis_server)
-        await one.touches.send()
+        await one.sync.send_touches()
         assert sent(redis_server) == {"getex": 1}
         assert 1.09 * TTL * 1000 < redis_server.command("PTTL", one.key(KEY)) <= 1.1 * TTL * 1000
-        assert (0, session) == (len(one.touches), one.manager.known(KEY))
+        assert (0, session) == (one.sync.touches, one.manager.cached(KEY))
 
 
 async def test_key_that_nobody_uses_is_not_touched(redis_server: RedisServer) -> None:
@@ -41,8 +41,8 @@ async def test_key_that_nobody_uses_is_not_touched(redis_server: RedisServer) ->
     async with Instance(redis_server) as one:
         await one.get(KEY)
         one.clock.advance(0.9 * TTL)
-        one.manager.purge()
-        assert len(one.touches) == 0
+        one.cache.expire()
+        assert one.sync.touches == 0
 
 
 async def test_many_touches_are_few_round_trips(redis_server: RedisServer) -> None:
@@ -61,9 +61,9 @@ async def test_many_touches_are_few_round_trips(redis_server: RedisServer) -> No
 
         one.connection.pipeline = counted  # type: ignore[assignment,method-assign]
         reset_statistics(redis_server)
-        await one.touches.send()
+        await one.sync.send_touches()
         assert (trips, sent(redis_server)) == (3, {"getex": 250})
-        assert ids == [one.manager.known(key) for key in keys]
+        assert ids == [one.manager.cached(key) for key in keys]
 
 
 async def test_touch_that_finds_another_id_takes_it(redis_server: RedisServer) -> None:
@@ -74,8 +74,8 @@ async def test_touch_that_finds_another_id_takes_it(redis_server: RedisServer) -
         theirs = await two.get(KEY)
         assert ours != theirs
         assert [ours] == await used_again(one, KEY)
-        await one.touches.send()
-        assert theirs == one.manager.known(KEY) == await two.get(KEY)
+        await one.sync.send_touches()
+        assert theirs == one.manager.cached(KEY) == await two.get(KEY)
 
 
 async def test_touch_that_finds_nothing_writes_ours(redis_server: RedisServer) -> None:
@@ -84,7 +84,7 @@ async def test_touch_that_finds_nothing_writes_ours(redis_server: RedisServer) -
         ours = await one.get(KEY)
         redis_server.command("FLUSHALL")
         await used_again(one, KEY)
-        await one.touches.send()
+        await one.sync.send_touches()
         assert 0 < redis_server.command("PTTL", one.key(KEY)) <= 1.1 * TTL * 1000
         assert ours == await two.get(KEY)
 
@@ -101,8 +101,8 @@ async def test_touch_mends_what_is_no_session(
         redis_server.command("DEL", one.key(KEY))
         redis_server.command(damage[0], one.key(KEY), *damage[1:])
         await used_again(one, *keys)
-        await one.touches.send()
-        assert ids == [one.manager.known(key) for key in keys] == [await two.get(key) for key in keys]
+        await one.sync.send_touches()
+        assert ids == [one.manager.cached(key) for key in keys] == [await two.get(key) for key in keys]
 
 
 async def test_waiting_touches_are_bounded(redis_server: RedisServer) -> None:
@@ -112,13 +112,13 @@ async def test_waiting_touches_are_bounded(redis_server: RedisServer) -> None:
         for key in keys:
             await one.get(key)
         await used_again(one, *keys)
-        assert len(one.touches) == 10
-        newer = one.manager._keep(keys[0], one.manager._derivation.fresh(), shared=False)
-        one.touches.add(keys[0], newer)
-        assert newer is one.touches._waiting[keys[0]]
-        await one.touches.send()
+        assert one.sync.touches == 10
+        newer = one.manager._add(keys[0], one.manager._ids.random(), shared=False)
+        one.sync.queue(keys[0], newer)
+        assert newer is one.sync._queue[keys[0]]
+        await one.sync.send_touches()
         await used_again(one, *keys[10:])
-        assert len(one.touches) == 10
+        assert one.sync.touches == 10
 
 
 async def test_touches_wait_while_redis_is_away(private_redis: RedisServer) -> None:
@@ -129,13 +129,13 @@ async def test_touches_wait_while_redis_is_away(private_redis: RedisServer) -> N
         await used_again(one, *keys)
         private_redis.kill()
         with pytest.raises(RedisUnavailable):
-            await one.touches.send()
-        assert len(one.touches) == 5
+            await one.sync.send_touches()
+        assert one.sync.touches == 5
         private_redis.restart()
         async with asyncio.timeout(20.0):
-            while one.touches or not private_redis.command("DBSIZE"):
+            while one.sync.touches or not private_redis.command("DBSIZE"):
                 try:
-                    await one.touches.send()
+                    await one.sync.send_touches()
                 except RedisUnavailable:
                     await asyncio.sleep(0.05)
         async with Instance(private_redis) as two:

@@ -9,7 +9,13 @@ import pytest
 from tests.servers import RedisServer
 from tests.sessions.instance import TTL, Instance
 from tokenmw.errors import SessionUnavailable
+from tokenmw.limits import Limits
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.sessions.cache import SessionCache
+from tokenmw.sessions.derive import SessionIds
+from tokenmw.sessions.manager import SessionManager
+from tokenmw.sessions.rate_limit import TokenBucket
+from tokenmw.testing import ManualClock
 
 KEY = b"sk-live-0815"
 
@@ -22,11 +28,11 @@ async def back(server: RedisServer, *instances: Instance) -> None:
             while one.connection.state != "up":  # noqa: ASYNC110  the probe's pauses are real time
                 await asyncio.sleep(0.02)
     for one in instances:
-        await one.touches.send()
-        await one.offers.send()
+        await one.sync.send_touches()
+        await one.sync.send_reupload()
     for one in instances:  # who came first has not seen what the others wrote
-        one.offers.begin()
-        await one.offers.send()
+        one.sync.begin_reupload()
+        await one.sync.send_reupload()
 
 
 async def lose(server: RedisServer, *instances: Instance) -> None:
@@ -48,7 +54,7 @@ async def test_derived_ids_agree_and_are_written_later(private_redis: RedisServe
     async with Instance(private_redis) as one, Instance(private_redis) as two:
         await lose(private_redis, one, two)
         session = await one.get(KEY)
-        assert session == await two.get(KEY) == one.manager.known(KEY)
+        assert session == await two.get(KEY) == one.manager.cached(KEY)
         await back(private_redis, one, two)
         assert session == await one.get(KEY) == await two.get(KEY)
         async with Instance(private_redis) as three:
@@ -103,8 +109,8 @@ async def test_reset_gives_a_new_id_to_all(redis_server: RedisServer) -> None:
         new = await one.manager.reset(KEY)
         assert (True, new, new) == (new != old, await one.get(KEY), await three.get(KEY))
         two.clock.advance(0.051 * TTL)
-        two.manager.known(KEY)
-        await two.touches.send()
+        two.manager.cached(KEY)
+        await two.sync.send_touches()
         assert new == await two.get(KEY)
         assert redis_server.command("PTTL", one.key(KEY)) > 1.09 * TTL * 1000
 
@@ -119,7 +125,7 @@ async def test_reset_during_the_first_look_up_holds(redis_server: RedisServer) -
                 await asyncio.sleep(0)
             new = await one.manager.reset(key)
             await request
-            assert new == one.manager.known(key)
+            assert new == one.manager.cached(key)
 
 
 async def test_reset_while_away_replaces_what_redis_holds(private_redis: RedisServer) -> None:
@@ -133,24 +139,33 @@ async def test_reset_while_away_replaces_what_redis_holds(private_redis: RedisSe
         assert (True, new) == (new != old, await one.get(KEY))
         private_redis.thaw()
         async with asyncio.timeout(20.0):
-            while one.touches or one.connection.state != "up":
+            while one.sync.touches or one.connection.state != "up":
                 try:
-                    await one.touches.send()
+                    await one.sync.send_touches()
                 except RedisUnavailable:
                     await asyncio.sleep(0.05)
         two.clock.advance(0.051 * TTL)
-        two.manager.known(KEY)
-        await two.touches.send()
+        two.manager.cached(KEY)
+        await two.sync.send_touches()
         assert (new, new) == (await one.get(KEY), await two.get(KEY))
 
 
-async def test_reset_without_redis_is_of_this_process(redis_server: RedisServer) -> None:
-    """Before the start and after the end ids are this process's own, and a reset holds all the same."""
-    one = Instance(redis_server)
-    old = await one.get(KEY)
-    assert old == await one.get(KEY)
-    new = await one.manager.reset(KEY)
-    assert (True, new) == (new != old, await one.get(KEY))
+async def test_a_reset_without_redis_belongs_to_this_process() -> None:
+    """Session ids are this process's own, and a reset holds all the same."""
+    clock, limits = ManualClock(), Limits()
+    manager = SessionManager(
+        cache=SessionCache(ttl=TTL, limits=limits, clock=clock),
+        sync=None,
+        ids=SessionIds(None),
+        new_sessions=TokenBucket(limits.new_sessions, clock=clock),
+        policy="available",
+        limits=limits,
+        clock=clock,
+    )
+    old = await manager.get(KEY)
+    assert old == await manager.get(KEY)
+    new = await manager.reset(KEY)
+    assert (True, new) == (new != old, await manager.get(KEY))
 
 
 async def test_end_during_a_look_up_serves_its_waiters_one_id(private_redis: RedisServer) -> None:
@@ -162,7 +177,7 @@ async def test_end_during_a_look_up_serves_its_waiters_one_id(private_redis: Red
         await asyncio.sleep(0)
         await one.stop()
         ids = await asyncio.gather(*waiters)
-        assert {one.manager.known(KEY)} == set(ids)
+        assert {one.manager.cached(KEY)} == set(ids)
         private_redis.thaw()
 
 
@@ -172,5 +187,5 @@ async def test_more_look_ups_than_the_bound_go_on_without_redis(redis_server: Re
         keys = [b"%d" % number for number in range(50)]
         ids = await asyncio.gather(*(one.get(key) for key in keys))
         assert len(set(ids)) == 50
-        await one.touches.send()
-        assert [one.manager.known(key) for key in keys] == [await two.get(key) for key in keys]
+        await one.sync.send_touches()
+        assert [one.manager.cached(key) for key in keys] == [await two.get(key) for key in keys]

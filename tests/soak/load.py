@@ -135,14 +135,13 @@ class Load(ABC):
         """Return how much each part that has a bound in `Limits` holds at most in any broker, by the bound's name."""
         most: dict[str, int] = {}
         for broker in self.brokers:
-            parts, runtime = broker.parts, broker._life.runtime
-            assert runtime is not None
+            data = broker._data
             held = {
-                "sessions": len(parts.sessions),
-                "tokens": len(parts.entries._recent),
-                "rejected": len(parts.rejected),
-                "refused_keys": 0 if parts.callers is None else len(parts.callers._refused.names()),
-                "touches": 0 if runtime.touches is None else len(runtime.touches),
+                "sessions": len(data.sessions),
+                "tokens": len(data.tokens._recent),
+                "rejected": len(data.rejected),
+                "refused_keys": len(data.refused_keys.names()),
+                "touches": broker.status().touches,
             }
             most = {name: max(count, most.get(name, 0)) for name, count in held.items()}
         return most

@@ -81,8 +81,7 @@ async def test_with_authenticate_a_flood_of_wrong_keys_writes_nothing_to_redis(r
         assert {401} == statuses
         assert before == redis_server.command("KEYS", "*")
         assert 0 == broker.status().sessions
-        assert broker.parts.callers is not None
-        assert 50 == len(broker.parts.callers._refused)
+        assert 50 == len(broker._data.refused_keys)
         assert 204 == await serve(app, [(b"x-api-key", b"right")])
         assert len(before) + 1 == redis_server.command("DBSIZE")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 from tokenmw.limits import Limits
@@ -11,8 +12,7 @@ from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.token_store import TokenKeys
 from tokenmw.tokens.cache import RejectedTokens, TokenCache
 from tokenmw.tokens.manager import TokenManager
-from tokenmw.tokens.nested import NestedTokens
-from tokenmw.tokens.refresh import Refresher, Renewal, TokenStore
+from tokenmw.tokens.refresh import Refresher
 from tokenmw.tokens.sync import TokenSync
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.base import Provider
     from tokenmw.testing import ManualClock
     from tokenmw.tokens.entry import TokenEntry
+    from tokenmw.tokens.store import TokenStore
 
 __all__ = ["Instance", "SkewedClock", "keys_of", "settle"]
 
@@ -50,37 +51,45 @@ class Instance:
     def __init__(
         self, clock: Clock, *, store: TokenStore | None = None, limits: Limits | None = None, single: bool = False
     ) -> None:
-        limits = limits or Limits()
+        self._limits = limits = limits or Limits()
         self.clock = clock
         self.store = store
         self.events: list[Event] = []
         self.log = ThrottledLog(clock)
         self.rejected = RejectedTokens(limits=limits, clock=clock)
-        self.manager = TokenManager(limits=limits, clock=clock)
 
         def keys(provider: Provider) -> TokenKeys | None:
             return keys_of(provider) if store is not None and provider.shareable else None
 
-        self.entries = TokenCache(limits=limits, clock=clock, keys_of=keys, flying=self.manager.entry_of)
-        self.coherence = TokenSync(
-            manager=self.manager, rejected=self.rejected, limits=limits, clock=clock, observe=self.events.append
-        )
-        # Scripted providers need no more of it.
-        http: Any = NestedTokens(self.manager, entries=self.entries, coherence=self.coherence)
-        self._asking = Refresher(
-            http=http,
-            store=store,
-            rejected=self.rejected,
-            limits=limits,
-            clock=clock,
-            log=self.log,
-            observe=self.events.append,
-        )
-        self._renewal = Renewal(self._asking, store=store, limits=limits, single_process=single)
+        self.entries = TokenCache(limits=limits, clock=clock, keys_of=keys)
+        self._single = single
 
     async def __aenter__(self) -> Self:
-        self.stop = self.manager.start(self._renewal, look=self._asking.look)
-        self.coherence.start(self._asking, store=self.store)
+        refresher = Refresher(
+            store=self.store,
+            rejected=self.rejected,
+            limits=self._limits,
+            clock=self.clock,
+            log=self.log,
+            observe=self.events.append,
+            single_process=self._single,
+        )
+        self.sync = TokenSync(
+            refresher=refresher,
+            rejected=self.rejected,
+            limits=self._limits,
+            clock=self.clock,
+            observe=self.events.append,
+        )
+        self.manager = TokenManager(
+            cache=self.entries,
+            refresher=refresher,
+            sync=self.sync,
+            http=_nested_only(),
+            limits=self._limits,
+            clock=self.clock,
+        )
+        self.stop = self.manager.close
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -93,11 +102,17 @@ class Instance:
     async def housekeep(self) -> None:
         """Do what housekeeping does in one round."""
         now = self.clock.monotonic()
-        for entry in [entry for entry in self.entries if self.coherence.due(entry, now)]:
+        for entry in [entry for entry in self.entries if self.sync.is_due(entry, now)]:
             try:
-                await self.coherence.check(entry)
+                if await self.sync.compare(entry):
+                    self.manager.refresh_soon(entry)
             except RedisUnavailable:
                 continue
+
+
+def _nested_only() -> Any:
+    """Return what scripted providers need of a `TokenHTTP`: nested tokens, and no client."""
+    return SimpleNamespace(with_nested=lambda nested: nested)
 
 
 async def settle(turns: int = 30) -> None:

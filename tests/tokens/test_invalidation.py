@@ -20,7 +20,7 @@ async def test_a_rejected_token_is_dropped_everywhere(world: World) -> None:
     """The instance that is told buries it; the others find that out within 30 s of use."""
     tokens = [await world.get(number) for number in range(3)]
     world.clock.advance(60)
-    assert await world.instances[0].coherence.invalidate(tokens[0])
+    assert await world.instances[0].sync.invalidate(tokens[0])
     assert "token-2" == (await world.get(0)).value
     for number in (1, 2):
         assert "token-1" == (await world.get(number)).value
@@ -39,10 +39,10 @@ async def test_only_a_token_in_use_is_compared_with_redis(world: World) -> None:
     for seconds in (29, 2, 31):
         await world.get(0)
         world.clock.advance(seconds)
-        due.append(one.coherence.due(entry, world.clock.monotonic()))
+        due.append(one.sync.is_due(entry, world.clock.monotonic()))
         await one.housekeep()
     world.clock.advance(3600)
-    assert [False, True, True, False] == [*due, one.coherence.due(entry, world.clock.monotonic())]
+    assert [False, True, True, False] == [*due, one.sync.is_due(entry, world.clock.monotonic())]
 
 
 async def test_a_late_report_about_an_old_token_causes_nothing(world: World) -> None:
@@ -50,11 +50,11 @@ async def test_a_late_report_about_an_old_token_causes_nothing(world: World) -> 
     token = await world.get(0)
     world.clock.advance(60)
     one = world.instances[0]
-    assert await one.coherence.invalidate(token)
+    assert await one.sync.invalidate(token)
     await world.get(0)
     world.clock.advance(60)
     for _ in range(100):
-        assert not await one.coherence.invalidate(token)
+        assert not await one.sync.invalidate(token)
     assert "token-2" == (await world.get(0)).value
     assert 2 == len(world.stage.calls)
 
@@ -63,7 +63,7 @@ async def test_an_api_that_always_refuses_does_not_make_every_request_fetch(worl
     """An hour of refusals, one request a second: the fetches thin out like after failures."""
     one = world.instances[0]
     for _ in range(3600):
-        await one.coherence.invalidate(await world.get(0))
+        await one.sync.invalidate(await world.get(0))
         world.clock.advance(1)
     assert len(world.stage.calls) <= 24
 
@@ -72,9 +72,9 @@ async def test_a_token_younger_than_five_seconds_is_not_dropped(world: World) ->
     """An API that has not heard of it yet is not a reason to fetch."""
     token = await world.get(0)
     world.clock.advance(4)
-    assert not await world.instances[0].coherence.invalidate(token)
+    assert not await world.instances[0].sync.invalidate(token)
     world.clock.advance(2)
-    assert await world.instances[0].coherence.invalidate(token)
+    assert await world.instances[0].sync.invalidate(token)
 
 
 async def test_a_rejection_while_redis_is_away_is_told_later(world: World) -> None:
@@ -82,7 +82,7 @@ async def test_a_rejection_while_redis_is_away_is_told_later(world: World) -> No
     tokens = [await world.get(number) for number in range(2)]
     world.clock.advance(60)
     world.redis.up = False
-    assert await world.instances[0].coherence.invalidate(tokens[0])
+    assert await world.instances[0].sync.invalidate(tokens[0])
     assert "token-2" == (await world.get(0)).value
     world.redis.up = True
     await world.instances[0].housekeep()
@@ -98,7 +98,7 @@ async def test_a_rejection_without_redis_reaches_the_others_even_if_nothing_was_
     tokens = [await world.get(number) for number in range(2)]
     world.clock.advance(60)
     world.redis.up = False
-    assert await world.instances[0].coherence.invalidate(tokens[0])
+    assert await world.instances[0].sync.invalidate(tokens[0])
     await world.instances[0].housekeep()
     world.redis.up = True
     await world.instances[0].housekeep()
@@ -123,7 +123,7 @@ async def test_flushall_does_not_bring_a_rejected_token_back(world: World) -> No
     """The tombstone is gone, but who knows the value as rejected never takes it, and buries it again."""
     tokens = [await world.get(number) for number in range(2)]
     world.clock.advance(60)
-    assert await world.instances[0].coherence.invalidate(tokens[0])
+    assert await world.instances[0].sync.invalidate(tokens[0])
     world.redis.flush()
     await world.get(1)
     await world.instances[1].housekeep()  # offers token-1, which it does not know as rejected
@@ -150,19 +150,19 @@ async def test_a_late_reply_does_not_stand_for_a_later_invalidation(
         raise RedisUnavailable("busy")
 
     monkeypatch.setattr(store, "bury", slow)
-    first = asyncio.create_task(one.coherence.invalidate(token))
+    first = asyncio.create_task(one.sync.invalidate(token))
     await settle()
     monkeypatch.setattr(store, "bury", busy)
-    await one.coherence.invalidate_current(entry)
+    await one.sync.invalidate_current(entry)
     reply.set()
     assert await first
     monkeypatch.setattr(store, "bury", bury)
     await one.housekeep()
     tomb = world.redis.get(keys_of(Scripted(world.stage)), "tomb")
     assert tomb is not None
-    assert entry.dead == tomb.version
+    assert entry.invalid_version == tomb.version
     assert MAX_LIFETIME == pytest.approx(world.redis.left(tomb))
-    assert not one.coherence.due(entry, world.clock.monotonic())
+    assert not one.sync.is_due(entry, world.clock.monotonic())
 
 
 async def test_an_invalidation_beside_anothers_sealed_token_is_told_once(
@@ -179,8 +179,8 @@ async def test_an_invalidation_beside_anothers_sealed_token_is_told_once(
 
     monkeypatch.setattr(world.stores[0], "bury", sealed)
     one = world.instances[0]
-    assert await one.coherence.invalidate(token)
+    assert await one.sync.invalidate(token)
     for _ in range(5):
         world.clock.advance(1)
         await one.housekeep()
-    assert [one.entry(Scripted(world.stage)).dead] == told
+    assert [one.entry(Scripted(world.stage)).invalid_version] == told

@@ -183,7 +183,7 @@ async def test_a_token_that_ended_and_was_declared_invalid_on_its_way_is_asked_f
 
         async def unwanted() -> Grant:
             grant = await long()
-            await one.coherence.invalidate_current(entry)
+            await one.sync.invalidate_current(entry)
             world.stage.answer = world.stage.new
             return grant
 

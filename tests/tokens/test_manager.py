@@ -150,12 +150,12 @@ async def test_a_bound_full_of_tenants_keeps_none_from_the_apps_token(clock: Man
 async def test_slots_are_bounded_and_purged(clock: ManualClock, stage: Stage) -> None:
     """Promise 8: tenants come and go, and what they leave goes, too; named ones stay."""
     async with Instance(clock, limits=Limits(tokens=10)) as one:
-        named = one.entries.name(Scripted(stage, secret="named"), "named")
+        named = one.entries.add_named(Scripted(stage, secret="named"), "named")
         for number in range(50):
             await one.manager.get(one.entry(Scripted(stage, secret=str(number))))
         assert 11 == len(one.entries)
         clock.advance(7300)
-        one.entries.purge(keep=one.manager.flying)
+        one.entries.purge()
         assert [named] == list(one.entries)
 
 
@@ -178,7 +178,7 @@ async def test_a_slot_that_made_room_during_its_fetch_is_found_again(clock: Manu
         await settle(5)
         for number in range(6, 10):
             one.entry(Scripted(stage, secret=str(number)))
-        assert named is one.entries.name(Scripted(stage, secret="5"), "five")
+        assert named is one.entries.add_named(Scripted(stage, secret="5"), "five")
         await clock.elapse(1.0)
         assert await named_too is one.manager.fresh(named)
 
@@ -192,7 +192,7 @@ async def test_housekeeping_does_not_change_which_slot_makes_room(clock: ManualC
             await one.manager.get(one.entry(Scripted(stage, secret=str(number))))
             assert busy is one.entry(Scripted(stage, secret="busy"))
             await one.housekeep()
-            one.entries.purge(keep=one.manager.flying)
+            one.entries.purge()
 
 
 async def test_closing_ends_what_is_under_way(clock: ManualClock, stage: Stage) -> None:

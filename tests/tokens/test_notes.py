@@ -31,12 +31,12 @@ NO_NOTES = [
 @pytest.mark.parametrize("note", NO_NOTES, ids=lambda note: repr(note[:32]))
 def test_a_note_that_cannot_be_shown_says_only_that_there_is_no_token(note: bytes) -> None:
     """Else who writes to Redis would write our log."""
-    assert UNKNOWN == str(read(note).error("crm", now=1_000.0))
+    assert UNKNOWN == str(read(note).to_error("crm", now=1_000.0))
 
 
 def test_a_code_that_cannot_be_shown_is_left_out() -> None:
     """The rest of the note stays."""
-    error = read(json.dumps([True, "the token endpoint refuses", "a\nb", 1]).encode()).error("crm", now=1_000.0)
+    error = read(json.dumps([True, "the token endpoint refuses", "a\nb", 1]).encode()).to_error("crm", now=1_000.0)
     assert isinstance(error, CredentialRejected)
     assert ("", "crm: the provider rejects the credential: the token endpoint refuses") == (error.code, str(error))
 
@@ -47,22 +47,22 @@ PLAIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E) | st.sampl
 @given(st.booleans(), PLAIN.filter(bool), PLAIN, st.integers(1, 1_000))
 def test_every_note_is_read_as_it_was_written(permanent: bool, detail: str, code: str, count: int) -> None:  # noqa: FBT001
     """All instances tell their callers the same."""
-    failure = Failure(permanent=permanent, detail=detail, code=code, count=count, until=0.0, said=True)
-    again = read(failure.note())
+    failure = Failure(permanent=permanent, detail=detail, code=code, count=count, retry_at=0.0, shareable=True)
+    again = read(failure.failure_note())
     assert (permanent, detail, code, count, 1_030.0) == (
         again.permanent,
         again.detail,
         again.code,
         again.count,
-        again.until,
+        again.retry_at,
     )
 
 
 def test_failures_in_a_row_are_counted_up_to_a_bound() -> None:
     """Python writes no number of more digits than it reads, and one more may be one digit more."""
     failure = read(f'[false, "busy", "", {"9" * 4300}]'.encode())
-    after = Failure.of(TokenUnavailable("busy"), before=failure, now=1_000.0)
-    assert after.count == read(after.note()).count + 1 == 1_000_001
+    after = Failure.from_error(TokenUnavailable("busy"), before=failure, now=1_000.0)
+    assert after.count == read(after.failure_note()).count + 1 == 1_000_001
 
 
 JSON = st.recursive(
@@ -74,9 +74,9 @@ JSON = st.recursive(
 def test_no_note_is_too_strange(note: bytes) -> None:
     """There is an error to raise, of one line, and the failures in a row can go on being counted."""
     failure = read(note)
-    error: Any = failure.error("crm", now=1_000.0)
+    error: Any = failure.to_error("crm", now=1_000.0)
     assert isinstance(error, (CredentialRejected, TokenUnavailable))
     assert str(error).isprintable()
-    after = Failure.of(TokenUnavailable("busy"), before=failure, now=1_000.0)
+    after = Failure.from_error(TokenUnavailable("busy"), before=failure, now=1_000.0)
     assert failure.count + 1 == after.count
-    assert after.until <= 1_300.0
+    assert after.retry_at <= 1_300.0

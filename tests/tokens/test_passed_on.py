@@ -63,7 +63,7 @@ async def test_what_was_waited_for_ends_it_at_once(clock: ManualClock, seconds: 
     app = App(clock)
     async with Instance(clock) as one:
         await fails(one, app.tenant(), seconds, clock=clock)
-        await one.coherence.hand_in(one.entry(app.ticket), TICKET)
+        await one.sync.hand_in(one.entry(app.ticket), TICKET)
         assert (await one.manager.get(one.entry(app.tenant()))).value
     assert (1, 1) == (len(app.app.calls), len(app.tenants.calls))
     assert len(app.asked.calls) <= 14
@@ -83,7 +83,7 @@ async def test_an_other_one_that_hangs_is_no_failure_of_its_own_either(clock: Ma
             assert tenant.failure is not None
             assert 0 == tenant.failure.count
         assert len(app.asked.calls) <= 11
-        await one.coherence.hand_in(one.entry(app.ticket), TICKET)
+        await one.sync.hand_in(one.entry(app.ticket), TICKET)
         assert (await one.manager.get(tenant)).value
     assert 0 == clock.sleepers
 
@@ -134,7 +134,7 @@ async def test_what_its_own_provider_refuses_has_pauses_as_ever(clock: ManualClo
     async with Instance(clock) as one:
         entry = one.entry(app.tenant())
         await fails(one, app.tenant(), 300, clock=clock)
-        await one.coherence.hand_in(one.entry(app.ticket), TICKET)
+        await one.sync.hand_in(one.entry(app.ticket), TICKET)
         app.tenants.fails(TokenUnavailable("no such tenant"))
         for count in range(1, 4):
             for _ in range(3):
@@ -142,7 +142,7 @@ async def test_what_its_own_provider_refuses_has_pauses_as_ever(clock: ManualClo
                     await one.manager.get(entry)
             assert count == len(app.tenants.calls)
             clock.advance(2.0**count)
-        await one.coherence.invalidate_current(one.entry(app.token))
+        await one.sync.invalidate_current(one.entry(app.token))
         app.app.fails(TokenUnavailable("hand it in"))
         await fails(one, app.tenant(), 60, clock=clock, every=20)
         app.app.answer = app.app.new
@@ -182,7 +182,7 @@ async def test_another_instance_in_its_pause_takes_what_was_handed_in(clock: Man
             await settle(5)
         assert store.counted["read", keys_of(app.ticket)] <= 12
         asked = len(app.asked.calls)
-        await one.coherence.hand_in(one.entry(app.ticket), TICKET)
+        await one.sync.hand_in(one.entry(app.ticket), TICKET)
         clock.advance(1.0)
         with pytest.raises(TokenUnavailable, match="hand it in"):
             await other.manager.get(other.entry(app.tenant()))
@@ -197,7 +197,7 @@ async def test_the_one_that_all_wait_for_is_not_evicted(clock: ManualClock) -> N
     async with Instance(clock, limits=Limits(tokens=5)) as one:
         for number in range(50):
             await fails(one, app.tenant(str(number)), 1, clock=clock)
-        await one.coherence.hand_in(one.entry(app.ticket), TICKET)
+        await one.sync.hand_in(one.entry(app.ticket), TICKET)
         assert (await one.manager.get(one.entry(app.tenant("49")))).value
     assert len(app.asked.calls) <= 7
 
@@ -220,7 +220,7 @@ async def test_an_error_that_was_passed_on_can_be_sent_to_another_process(clock:
     async with Instance(clock) as one:
         await fails(one, Keeping(app.tenants, app.ticket), 1, clock=clock)
     again = pickle.loads(pickle.dumps(errors[0]))
-    assert (str(errors[0]), errors[0].retry_after, None) == (str(again), again.retry_after, again._source)
+    assert (str(errors[0]), errors[0].retry_after, None) == (str(again), again.retry_after, again._cause)
 
 
 async def test_a_look_that_finds_nothing_leaves_the_pause_as_it_is(clock: ManualClock) -> None:

@@ -21,7 +21,7 @@ async def test_invalidating_whatever_is_there_asks_anew_everywhere(world: World)
     for number in range(2):
         await world.get(number)
     one = world.instances[2]
-    await one.coherence.invalidate_current(one.entry(Scripted(world.stage)))
+    await one.sync.invalidate_current(one.entry(Scripted(world.stage)))
     assert "token-2" == (await world.get(2)).value
     world.clock.advance(31)
     await world.get(1)
@@ -34,7 +34,7 @@ async def test_invalidating_whatever_is_there_asks_anew_everywhere(world: World)
         await world.get(0)
     world.stage.answer = world.stage.new
     first = world.instances[0]
-    await first.coherence.invalidate_current(first.entry(Scripted(world.stage)))
+    await first.sync.invalidate_current(first.entry(Scripted(world.stage)))
     assert "token-3" == (await world.get(0)).value
 
 
@@ -48,7 +48,7 @@ async def test_a_token_that_is_being_fetched_is_dropped_as_well(world: World, re
         waiting = asyncio.create_task(one.manager.get(entry))
         await settle()
         await world.clock.elapse(1.0)
-        await one.coherence.invalidate_current(entry)
+        await one.sync.invalidate_current(entry)
         await world.clock.elapse(1.0)
         await settle()
         assert not waiting.done()
@@ -65,15 +65,15 @@ async def test_invalidations_without_end_let_nobody_wait_without_end(clock: Manu
         first = asyncio.create_task(one.manager.get(entry))
         for _ in range(13):
             await clock.elapse(0.5)
-            await one.coherence.invalidate_current(entry)
+            await one.sync.invalidate_current(entry)
             await clock.elapse(0.5)
         late = asyncio.create_task(one.manager.get(entry))
         await clock.elapse(0.6)
         with pytest.raises(TokenUnavailable, match="still being fetched after 12 s"):
             await first
-        with pytest.raises(TokenUnavailable, match="declared invalid"):
+        with pytest.raises(TokenUnavailable, match="each token was invalidated"):
             await asyncio.wait_for(late, 5)
-        assert not one.manager.flying(entry)
+        assert not one.manager.refreshing(entry)
     assert 3 == len(stage.calls)
 
 
@@ -86,7 +86,7 @@ async def test_a_fetch_under_a_lease_is_dropped_though_the_token_before_has_ende
     asking = asyncio.create_task(world.get(1))
     await world.clock.elapse(0.5)
     one = world.instances[0]
-    await one.coherence.invalidate_current(one.entry(Scripted(world.stage)))
+    await one.sync.invalidate_current(one.entry(Scripted(world.stage)))
     await world.clock.elapse(3.0)
     assert "token-3" == (await asking).value == (await world.get(0)).value
 
@@ -100,14 +100,14 @@ async def test_a_second_invalidation_does_not_shorten_the_first(world: World, se
     world.redis.up = False
     one = world.instances[0]
     entry = one.entry(Scripted(world.stage))
-    await one.coherence.invalidate_current(entry)
+    await one.sync.invalidate_current(entry)
     if second == "provider":
-        await one.coherence.invalidate_current(entry)
+        await one.sync.invalidate_current(entry)
     else:
         world.stage.life = 100.0
         token = await world.get(0)
         world.clock.advance(10)
-        assert await one.coherence.invalidate(token)
+        assert await one.sync.invalidate(token)
     world.clock.advance(40_000)
     world.redis.up = True
     await one.housekeep()
@@ -125,7 +125,7 @@ async def test_what_was_asked_for_without_redis_does_not_come_back_hours_later(w
     asking = asyncio.create_task(world.get(2))
     await world.clock.elapse(1.0)
     one = world.instances[0]
-    await one.coherence.invalidate_current(one.entry(Scripted(world.stage)))
+    await one.sync.invalidate_current(one.entry(Scripted(world.stage)))
     await world.clock.elapse(1.0)
     assert "token-1" == (await asking).value
     world.clock.advance(40_000)
@@ -147,23 +147,23 @@ async def test_a_version_ahead_of_the_clock_is_dropped_as_well(world: World, red
         await world.clock.elapse(1.0)
         world.redis.up = False
         clock.wall -= 60.0
-        await one.coherence.invalidate_current(entry)
+        await one.sync.invalidate_current(entry)
         await world.clock.elapse(3.5)
         assert "token-2" == (await waiting).value == (await one.manager.get(entry)).value
 
 
 async def test_a_lease_ahead_of_the_servers_clock_is_dropped_as_well(world: World) -> None:
     """An instance whose clock is ahead has handed a token in: leases are above it, and above the server's time."""
-    await world.instances[1].coherence.hand_in(
+    await world.instances[1].sync.hand_in(
         world.instances[1].entry(Scripted(world.stage)), Grant("handed-in", expires_in=7200)
     )
     assert {"handed-in"} == {(await world.get(number)).value for number in (0, 2)}
     first, last = world.instances[0], world.instances[2]
-    await last.coherence.invalidate_current(last.entry(Scripted(world.stage)))
+    await last.sync.invalidate_current(last.entry(Scripted(world.stage)))
     world.stage.takes(1.0)
     asking = asyncio.create_task(world.get(2))
     await world.clock.elapse(0.5)
-    await first.coherence.invalidate_current(first.entry(Scripted(world.stage)))
+    await first.sync.invalidate_current(first.entry(Scripted(world.stage)))
     await world.clock.elapse(2.0)
     assert "token-2" == (await asking).value == (await world.get(0)).value
 
@@ -181,7 +181,7 @@ async def test_a_lease_is_above_what_was_declared_invalid_since_the_flight_began
     world.stage.takes(1.0)
     asking = asyncio.create_task(world.get(1))
     await world.clock.elapse(0.5)
-    await one.coherence.invalidate_current(one.entry(Scripted(world.stage)))
+    await one.sync.invalidate_current(one.entry(Scripted(world.stage)))
     await world.clock.elapse(5.0)
     assert "token-2" == (await asking).value
     assert 2 == len(world.stage.calls)

@@ -19,7 +19,7 @@ def mark_unshared(world: World, *numbers: int) -> None:
     for number in numbers:
         one = world.instances[number]
         for entry in one.entries:
-            one.coherence.mark_unshared(entry)
+            entry.mark_unshared(one.clock.monotonic())
 
 
 async def test_a_token_is_shared_again_without_a_request(world: World) -> None:
@@ -39,7 +39,7 @@ async def test_an_older_token_does_not_come_back(world: World) -> None:
         old = await world.get(0)
         world.clock.advance(60)
         await world.get(1)
-        assert await world.instances[0].coherence.invalidate(old)
+        assert await world.instances[0].sync.invalidate(old)
         new = await world.get(0)
         world.redis.flush()
         mark_unshared(world, 0, 1)
@@ -59,19 +59,19 @@ async def test_an_invalidation_is_told_again(world: World) -> None:
     await world.get(1)
     world.clock.advance(60)
     one = world.instances[0]
-    assert await one.coherence.invalidate(token)
+    assert await one.sync.invalidate(token)
     world.redis.flush()
     mark_unshared(world, 0)
     await one.housekeep()
     _, dead = await world.stores[0].read(keys_of(Scripted(world.stage)))
-    assert one.entry(Scripted(world.stage)).dead == dead > 0
+    assert one.entry(Scripted(world.stage)).invalid_version == dead > 0
     mark_unshared(world, 1)
     await world.instances[1].housekeep()
     found, _ = await world.stores[0].read(keys_of(Scripted(world.stage)))
     assert found is None
     world.clock.advance(7200)
     mark_unshared(world, 0)
-    assert not one.coherence.due(one.entry(Scripted(world.stage)), world.clock.monotonic())
+    assert not one.sync.is_due(one.entry(Scripted(world.stage)), world.clock.monotonic())
 
 
 async def test_an_invalidation_is_told_again_though_nobody_has_asked_since(world: World) -> None:
@@ -80,9 +80,9 @@ async def test_an_invalidation_is_told_again_though_nobody_has_asked_since(world
     await world.get(1)
     world.clock.advance(60)
     one = world.instances[0]
-    assert await one.coherence.invalidate(token)
+    assert await one.sync.invalidate(token)
     world.clock.advance(3600)
-    one.entries.purge(keep=one.manager.flying)
+    one.entries.purge()
     world.redis.flush()
     mark_unshared(world, 0, 1)
     for number in (1, 0, 1):
@@ -90,7 +90,7 @@ async def test_an_invalidation_is_told_again_though_nobody_has_asked_since(world
     found, _ = await world.stores[0].read(keys_of(Scripted(world.stage)))
     assert found is None
     world.clock.advance(3600)
-    one.entries.purge(keep=one.manager.flying)
+    one.entries.purge()
     assert [] == list(one.entries)
 
 
@@ -101,11 +101,11 @@ async def test_what_was_read_before_redis_was_emptied_does_not_stand_for_what_is
     one, store, keys = world.instances[0], world.stores[0], keys_of(Scripted(world.stage))
     first = await world.get(0)
     world.clock.advance(60)
-    assert await one.coherence.invalidate(first)
+    assert await one.sync.invalidate(first)
     second = await world.get(0)
     await world.get(1)
     world.clock.advance(60)
-    assert await world.instances[1].coherence.invalidate(await world.get(1))
+    assert await world.instances[1].sync.invalidate(await world.get(1))
     read = store.read
 
     async def late(*args: Any) -> tuple[Found | None, int]:
@@ -116,20 +116,20 @@ async def test_what_was_read_before_redis_was_emptied_does_not_stand_for_what_is
 
     monkeypatch.setattr(store, "read", late)
     entry = one.entry(Scripted(world.stage))
-    await one.coherence.check(entry)
+    await one.sync.compare(entry)
     monkeypatch.setattr(store, "read", read)
     await one.housekeep()
     assert second.value != (await world.get(0)).value
-    assert entry.dead == (await read(keys))[1] > 0
+    assert entry.invalid_version == (await read(keys))[1] > 0
 
 
 async def test_slots_kept_for_an_invalidation_are_bounded(world: World) -> None:
     """Promise 8: a month of invalidated tenants takes no more than any tenants."""
     async with Instance(world.clock, store=world.stores[0], limits=Limits(tokens=10)) as one:
         for number in range(50):
-            await one.coherence.invalidate_current(one.entry(Scripted(world.stage, secret=str(number))))
+            await one.sync.invalidate_current(one.entry(Scripted(world.stage, secret=str(number))))
         world.clock.advance(1)
-        one.entries.purge(keep=one.manager.flying)
+        one.entries.purge()
         assert 10 == len(one.entries)
 
 
@@ -138,7 +138,7 @@ async def test_without_redis_there_is_nobody_to_tell(clock: ManualClock, stage: 
     async with Instance(clock) as one:
         entry = one.entry(Scripted(stage))
         await one.manager.get(entry)
-        await one.coherence.invalidate_current(entry)
+        await one.sync.invalidate_current(entry)
         clock.advance(1)
-        one.entries.purge(keep=one.manager.flying)
+        one.entries.purge()
         assert [] == list(one.entries)

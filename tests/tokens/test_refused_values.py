@@ -17,7 +17,7 @@ async def repeat() -> Grant:
 async def refuse_and_renew(world: World) -> bool:
     """Report the token that there is as refused, and get the next one; return whether the report counted."""
     one = world.instances[0]
-    counted = await one.coherence.invalidate(await world.get(0))
+    counted = await one.sync.invalidate(await world.get(0))
     await world.get(0)
     return counted
 
@@ -29,7 +29,7 @@ async def test_a_refused_value_is_not_adopted_under_a_higher_version(world: Worl
     one = world.instances[0]
     entry = one.entry(Scripted(world.stage))
     assert entry.keys is not None
-    assert await one.coherence.invalidate(await world.get(0))
+    assert await one.sync.invalidate(await world.get(0))
     version = world.redis.now() + 1
     record = TokenRecord("token-1", "Bearer", 7200.0, None, {})
     await world.stores[1].commit(entry.keys, "another", record, version=version, left=7000.0)

@@ -196,7 +196,7 @@ async def test_a_flight_that_housekeeping_has_overtaken_does_not_ask(world: Worl
     await first
     one = world.instances[1]
     one.entry(Scripted(world.stage)).used = True
-    await one.coherence.check(one.entry(Scripted(world.stage)))
+    await one.sync.compare(one.entry(Scripted(world.stage)))
     await world.clock.elapse(1.0)
     assert "token-2" == (await asyncio.wait_for(second, 5)).value
     assert 2 == len(world.stage.calls)
@@ -239,6 +239,6 @@ async def test_nobody_waits_longer_than_the_hard_bound(world: World) -> None:
         await asyncio.wait_for(waiting, 5)
     # The flight ends as well: whoever comes later does not wait for what nobody waits for.
     await world.clock.elapse(0.2)
-    assert not one.manager.flying(entry)
+    assert not one.manager.refreshing(entry)
     with pytest.raises(TokenUnavailable, match="too long"):
         await asyncio.wait_for(one.manager.get(entry), 5)

@@ -106,7 +106,7 @@ class TokenLife(RuleBasedStateMachine):
         if self.held:
             number, token = data.draw(st.sampled_from(self.held))
             self.excuse()
-            self.loop.run_until_complete(self.members[number].coherence.invalidate(token))
+            self.loop.run_until_complete(self.members[number].sync.invalidate(token))
 
     @rule(number=instances)
     def crash(self, number: int) -> None:

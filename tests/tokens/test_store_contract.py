@@ -27,7 +27,7 @@ from tokenmw.redis.token_store import (
     Tombstoned,
 )
 from tokenmw.testing import ManualClock
-from tokenmw.tokens.refresh import TokenStore
+from tokenmw.tokens.store import TokenStore
 
 if TYPE_CHECKING:
     from tests.servers import RedisServer

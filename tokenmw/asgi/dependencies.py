@@ -48,7 +48,7 @@ class _ProviderToken:
 
     async def __call__(self, connection: HTTPConnection) -> Token:
         tokens = _tokens_here(connection)
-        if tokens.identified_by is None:
+        if tokens._identified_by is None:
             await _checked(tokens, connection)
         return await tokens.resolve(self._name)
 
@@ -70,12 +70,12 @@ async def session_id(connection: HTTPConnection) -> str:
         SessionUnavailable: There is no id to be had now.
     """
     tokens = _tokens_here(connection)
-    if tokens.identified_by is not None:
+    if tokens._identified_by is not None:
         # By the middleware, whose options may differ from the broker's.
         known: str = connection.scope["state"]["session_id"]
         return known
-    broker = tokens.broker
-    return await identify(tokens, connection.scope, source=broker.api_key, missing_key=broker.missing_key)
+    broker = tokens._broker
+    return await identify(tokens, connection.scope, source=broker._api_key, missing_key=broker._missing_key)
 
 
 async def request_tokens(connection: HTTPConnection) -> RequestTokens:
@@ -90,7 +90,7 @@ async def request_tokens(connection: HTTPConnection) -> RequestTokens:
         ConfigurationError: Neither the middleware nor the lifespan has told the application's broker.
     """
     tokens = _tokens_here(connection)
-    if tokens.identified_by is None:
+    if tokens._identified_by is None:
         await _checked(tokens, connection)
     return tokens
 
@@ -108,6 +108,6 @@ def _tokens_here(connection: HTTPConnection) -> RequestTokens:
 
 async def _checked(tokens: RequestTokens, connection: HTTPConnection) -> None:
     # The middleware has done it by its own options; without it, a route without a session id must not be open.
-    broker = tokens.broker
-    if tokens.authenticated_by is None and requires_authentication(broker):
-        await authenticate_connection(tokens, connection.scope, source=broker.api_key, missing_key=broker.missing_key)
+    broker = tokens._broker
+    if tokens._authenticated_by is None and requires_authentication(broker):
+        await authenticate_connection(tokens, connection.scope, source=broker._api_key, missing_key=broker._missing_key)

@@ -65,7 +65,7 @@ class _Inside:
         try:
             await self._broker.__aenter__()
             self._entered = True
-            await self._broker.warm(self._warm)
+            await self._broker._warm_up(self._warm)
         except Exception as error:
             # Raised alone, it would look to the server as if the application knew no lifespan, and it would go on.
             self.answered = True

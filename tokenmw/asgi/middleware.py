@@ -83,13 +83,14 @@ class TokenMiddleware(Unpicklable):
         self._names = (
             ()
             if callable(inject)
-            else checked_names(inject, option="TokenMiddleware(inject=…)", known=broker.sources.names)
+            else checked_names(inject, option="TokenMiddleware(inject=…)", known=broker._credentials.names)
         )
         self._sessions = sessions
         self._on_error = on_error
-        self._source = api_key or broker.api_key
-        self._missing_key: MissingKey = missing_key or broker.missing_key
+        self._source = api_key or broker._api_key
+        self._missing_key: MissingKey = missing_key or broker._missing_key
         self._checks = sessions or requires_authentication(broker) or missing_key == "reject"
+        self._cacheable = sessions and broker._settings.authenticate is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -109,8 +110,8 @@ class TokenMiddleware(Unpicklable):
         tokens = tokens_of(self._broker, scope)
         try:
             # When all is known, this is all there is to do: nothing is awaited, so there is no coroutine to make.
-            known = not self._checks or (self._sessions and identify_from_cache(tokens, scope, source=self._source))
-            if not known or self._choose is not None or not tokens.inject_from_cache(self._names):
+            known = not self._checks or (self._cacheable and identify_from_cache(tokens, scope, source=self._source))
+            if not known or self._choose is not None or not tokens._inject_from_cache(self._names):
                 await self._prepare(tokens, scope)
             await self.app(scope, receive, answer)
         except BaseException as error:
@@ -120,7 +121,7 @@ class TokenMiddleware(Unpicklable):
                 raise
             await self._refuse(connection, error, receive, send)
         finally:
-            tokens.release()
+            tokens._release()
 
     @without_locals
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,22 +148,22 @@ class TokenMiddleware(Unpicklable):
                 raise
             await self._refuse(connection, error, receive, send)
         finally:
-            tokens.release()
+            tokens._release()
 
     @without_locals
     async def _prepare(self, tokens: RequestTokens, scope: Scope) -> None:
         if self._checks:
             check = identify if self._sessions else authenticate_connection
             await check(tokens, scope, source=self._source, missing_key=self._missing_key)
-        cold = tokens.inject_fresh(self._names if self._choose is None else await self._chosen(self._choose, scope))
+        cold = tokens._inject_fresh(self._names if self._choose is None else await self._chosen(self._choose, scope))
         if cold:
-            await tokens.inject(cold)
+            await tokens._inject(cold)
 
     async def _chosen(self, choose: InjectedNames, scope: Scope) -> tuple[str, ...]:
         names = choose(HTTPConnection(scope))
         if inspect.isawaitable(names):
             names = await names
-        return checked_names(names, option="TokenMiddleware(inject=…)", known=self._broker.sources.names)
+        return checked_names(names, option="TokenMiddleware(inject=…)", known=self._broker._credentials.names)
 
     async def _refuse(self, connection: HTTPConnection, error: RequestError, receive: Receive, send: Send) -> None:
         response = self._on_error(connection, error)

@@ -1,1 +1,4 @@
-"""The callers of the service: where their API key is found, and who they are."""
+"""The callers of the service: `api_key` finds the API key of a connection, `authenticate` finds whose it is.
+
+This folder knows starlette's `HTTPConnection`, and neither Redis nor providers.
+"""

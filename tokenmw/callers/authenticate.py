@@ -1,11 +1,11 @@
-"""Who the caller is: the user's `authenticate`, asked once at a time for each API key."""
+"""Who the caller is: the program's `authenticate`, called once at a time for each API key."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from copy import copy
 from typing import TYPE_CHECKING, Final
 
@@ -23,52 +23,56 @@ if TYPE_CHECKING:
     from tokenmw.limits import Limits
     from tokenmw.observe.throttle import ThrottledLog
 
-__all__ = ["Authenticate", "Authenticator"]
+__all__ = ["Authenticate", "Authenticator", "RefusedKeys"]
 
-Authenticate = Callable[[HTTPConnection, str], object]  # or an awaitable of one; None refuses
+Authenticate = Callable[[HTTPConnection, str], object]
+"""The program's callable: the caller of an API key, or an awaitable of it; None or False refuses the key."""
 
-_REFUSED_FOR: Final = 5.0  # seconds; a caller with a wrong key costs one look-up in that time, not one a request
+_REFUSED_SECONDS: Final = 5.0  # a caller with a wrong key costs one call in this time, not one for each request
+
+
+class RefusedKeys(TTLCache[bytes, None]):
+    """The digests of API keys that were refused in the last 5 s, up to `Limits(refused_keys=…)`."""
+
+    def __init__(self, *, limits: Limits, clock: Clock) -> None:
+        super().__init__(limits.refused_keys, _REFUSED_SECONDS, timer=clock.monotonic)
 
 
 class Authenticator:
-    """Asks `authenticate`. A refusal holds for 5 s; an acceptance holds for the requests that are waiting for it.
+    """Calls `authenticate`. A refusal holds for 5 s; an acceptance holds for the requests that wait for it.
 
-    It decides by the key: the connection is that of the first request, there for its application's state. What
-    depends on the path or on another header is decided in a dependency or in the handler.
+    The key decides: the connection is that of the first request, and there for its application's state. What depends on
+    the path or on another header is decided in a dependency or in the handler.
     """
 
-    __slots__ = ("_authenticate", "_clock", "_flights", "_limits", "_log", "_refused")
+    __slots__ = ("_authenticate", "_calls", "_log", "_refused", "_wait_seconds")
 
-    def __init__(self, authenticate: Authenticate, *, limits: Limits, clock: Clock, log: ThrottledLog) -> None:
+    def __init__(
+        self, authenticate: Authenticate, *, refused: RefusedKeys, limits: Limits, clock: Clock, log: ThrottledLog
+    ) -> None:
         self._authenticate = authenticate
-        self._limits = limits
-        self._clock = clock
+        self._refused = refused
+        self._wait_seconds = limits.wait_seconds
         self._log = log
-        self._flights: SingleFlight[object | None] = SingleFlight(limits.authentications, clock=clock)
-        self._refused: TTLCache[bytes, None] = TTLCache(limits.refused_keys, _REFUSED_FOR, timer=clock.monotonic)
+        self._calls: SingleFlight[object | None] = SingleFlight(limits.authentications, clock=clock)
 
-    def start(self) -> Callable[[], Awaitable[None]]:
-        """Begin in the running event loop. Return what cancels the look-ups that have begun since."""
-        self._flights = SingleFlight(self._limits.authentications, clock=self._clock)
-        return self._flights.close
-
-    def purge(self) -> None:
-        """Drop refusals that hold no more."""
-        self._refused.expire()
+    async def close(self) -> None:
+        """Cancel the calls in progress."""
+        await self._calls.close()
 
     async def caller(self, scope: Scope, api_key: bytes) -> object:
-        """Return what `authenticate` says of an API key.
+        """Return the caller of an API key.
 
         Raises:
-            APIKeyRefused: It said None, or False.
+            APIKeyRefused: `authenticate` returned None or False.
             SessionUnavailable: It raised, or took longer than `Limits(wait_seconds=…)`.
         """
         digest = hashlib.blake2b(api_key, digest_size=16).digest()
         if digest in self._refused:
             raise _refusal()
         try:
-            flight = self._flights.join(digest, lambda: self._ask(HTTPConnection(scope), as_text(api_key)))
-            if not await flight.wait(self._limits.wait_seconds):
+            flight = self._calls.join(digest, lambda: self._call(HTTPConnection(scope), as_text(api_key)))
+            if not await flight.wait(self._wait_seconds):
                 raise SessionUnavailable("The API key could not be checked in time.", retry_after=1.0)
             caller = flight.result()
         except (TooManyFlights, FlightCancelled):
@@ -80,15 +84,15 @@ class Authenticator:
             raise copy(caller.error)  # an exception raised twice mixes up the tracebacks of two requests
         return caller
 
-    async def _ask(self, connection: HTTPConnection, api_key: str) -> object | None:
+    async def _call(self, connection: HTTPConnection, api_key: str) -> object | None:
         try:
-            # Its own bound: one that hangs after all who waited have left would lock the key out for ever.
-            async with asyncio.timeout(self._limits.wait_seconds):
+            # A bound of its own: one that hangs after all waiters have left would lock the key out for ever.
+            async with asyncio.timeout(self._wait_seconds):
                 caller = self._authenticate(connection, api_key)
                 return await caller if inspect.isawaitable(caller) else caller
         except (APIKeyRefused, SessionUnavailable) as error:
             return _Failed(error)
-        except Exception as error:  # noqa: BLE001  whatever a look-up raises, the caller is told to try again
+        except Exception as error:  # noqa: BLE001  whatever the program raises, the caller is asked to try again
             self._log.problem("authenticate", "authenticate raised %s.", with_place(error, called=self._authenticate))
             return _Failed(SessionUnavailable("The API key could not be checked.", retry_after=1.0))
 
@@ -101,7 +105,7 @@ class _Failed:
 
 
 def as_text(api_key: bytes) -> str:
-    """Return an API key as text: UTF-8 if it is, else latin-1, which every byte string is."""
+    """Return an API key as text: UTF-8 if it is valid, else latin-1, which any bytes are."""
     try:
         return api_key.decode()
     except UnicodeDecodeError:

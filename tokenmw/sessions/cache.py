@@ -1,8 +1,16 @@
-"""What one process knows of one session."""
+"""The sessions of this process: bounded data that outlives an event loop."""
 
 from __future__ import annotations
 
-__all__ = ["SessionEntry"]
+from typing import TYPE_CHECKING
+
+from tokenmw.caches import SecondChanceCache
+
+if TYPE_CHECKING:
+    from tokenmw.clock import Clock
+    from tokenmw.limits import Limits
+
+__all__ = ["SessionCache", "SessionEntry"]
 
 
 class SessionEntry:
@@ -11,18 +19,31 @@ class SessionEntry:
     Attributes:
         id: The session id.
         used: The monotonic time of the last request.
-        placed: The monotonic time at which it was put behind the others, for the local cache.
-        due: The monotonic time from which a request queues a touch, which keeps it alive in Redis.
-        shared: Whether Redis has it; if not, it is offered "if absent".
-        overwrite: Whether it is to replace what Redis has: it was reset while Redis was away.
+        placed: The monotonic time at which the cache placed it behind all others.
+        touch_after: The monotonic time after which a request queues a touch, which keeps the session alive in Redis.
+        shared: Whether Redis has it; if not, it is uploaded "if absent".
+        overwrite: Whether it must replace what Redis has: it was reset while Redis was unavailable.
     """
 
-    __slots__ = ("due", "id", "overwrite", "placed", "shared", "used")
+    __slots__ = ("id", "overwrite", "placed", "shared", "touch_after", "used")
 
-    def __init__(self, session_id: str, *, now: float, due: float, shared: bool) -> None:
+    def __init__(self, session_id: str, *, now: float, touch_after: float, shared: bool) -> None:
         self.id = session_id
         self.used = now
         self.placed = now
-        self.due = due
+        self.touch_after = touch_after
         self.shared = shared
         self.overwrite = False
+
+
+class SessionCache(SecondChanceCache[bytes, SessionEntry]):
+    """The sessions used within `session_ttl`, by API key, up to `Limits(sessions=…)`."""
+
+    def __init__(self, *, ttl: float, limits: Limits, clock: Clock) -> None:
+        super().__init__(limits.sessions, ttl, timer=clock.monotonic)
+        self.ttl = ttl
+
+    def active(self, api_key: bytes, now: float) -> SessionEntry | None:
+        """Return the session of a key if it has not been idle for `session_ttl`."""
+        session = self.get(api_key)
+        return None if session is None or now - session.used > self.ttl else session

@@ -1,4 +1,4 @@
-"""Session ids that all instances find by themselves while Redis is away."""
+"""Session ids that all instances derive by themselves while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from uuid import UUID, uuid4
 
 from tokenmw.redis.keys import subkey
 
-__all__ = ["DerivedIds"]
+__all__ = ["SessionIds"]
 
 
-class DerivedIds:
-    """Makes ids: derived from the API key if there is a secret to derive with, else random.
+class SessionIds:
+    """Makes session ids: derived from the API key if there is a secret to derive with, else random.
 
-    A derived one is a UUIDv8 (RFC 9562 §5.8) of HMAC-SHA-256, so whoever has no `name_key` cannot tell whose it is.
+    A derived id is a UUIDv8 (RFC 9562 §5.8) of an HMAC-SHA-256, so nobody without the `name_key` can tell whose it is.
     """
 
     __slots__ = ("_key",)
@@ -22,20 +22,20 @@ class DerivedIds:
         self._key = None if name_key is None else subkey(name_key, "sessions")
 
     @property
-    def agrees(self) -> bool:
-        """Whether all instances come to the same id."""
+    def derivable(self) -> bool:
+        """Whether all instances derive the same id for a key."""
         return self._key is not None
 
-    def id(self, api_key: bytes) -> str:
-        """Return the id of an API key while Redis is away."""
+    def derive(self, api_key: bytes) -> str:
+        """Return the id of an API key while Redis is unavailable."""
         if self._key is None:
-            return self.fresh()
+            return self.random()
         raw = bytearray(hmac.digest(self._key, api_key, "sha256")[:16])
         raw[6] = raw[6] & 0x0F | 0x80  # version 8
         raw[8] = raw[8] & 0x3F | 0x80  # variant
         return str(UUID(bytes=bytes(raw)))
 
     @staticmethod
-    def fresh() -> str:
-        """Return a new random id."""
+    def random() -> str:
+        """Return a new random id (UUIDv4)."""
         return str(uuid4())

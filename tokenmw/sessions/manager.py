@@ -1,15 +1,15 @@
-"""Session ids for requests: from the local copy while it is in use, from Redis at first sight.
+"""Session ids for requests: from the local cache while in use, from Redis at first sight.
 
-A first sight sends a candidate, which Redis keeps if it has no id for the key. A reply that does not come leaves open
-whether it has, and the request needs an id now: the one that is derived from the key, to which every other instance
-comes as well. So that Redis does not hold another one by then:
+A first sight sends a candidate, which Redis stores if it has no id for the key. If the reply is lost, nobody knows
+whether it was stored, and the request needs an id now: the one derived from the key, which every other instance derives
+too. So that Redis does not hold another one by then:
 
 1. The candidate is random while all goes well. For some seconds after a failure or a slow reply it is the derived id:
-   then what Redis may keep is what is handed out. Where there is no secret to derive with, the candidate itself is.
-2. A candidate that reaches the server after its deadline, because either of them stood still, is not kept.
-3. What is left is the random candidate of the first command that fails, if it arrived in time. The next round of
-   housekeeping, and not only the next touch, offers what was handed out and takes what Redis has: there all agree on
-   what was written first, and whoever asks Redis in the meantime has got that already.
+   then what Redis may store is what the request gets. Without a secret to derive with, the candidate itself is used.
+2. A candidate that reaches the server after its deadline, because either side stood still, is not stored.
+3. What remains is the random candidate of the first command that fails, if it arrived in time. The next round of
+   housekeeping, and not only the next touch, uploads what the request got and takes what Redis has. Then all agree on
+   what was written first, and an instance that asks Redis in the meantime has got that already.
 """
 
 from __future__ import annotations
@@ -17,95 +17,90 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final, Literal
 
-from tokenmw.caches import SecondChanceCache
 from tokenmw.errors import SessionUnavailable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.sessions.cache import SessionEntry
-from tokenmw.sessions.rate_limit import TokenBucket
 from tokenmw.singleflight import FlightCancelled, SingleFlight, TooManyFlights
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
     from tokenmw.redis.session_store import RedisSessionStore
-    from tokenmw.sessions.derive import DerivedIds
-    from tokenmw.sessions.sync import SessionTouches
+    from tokenmw.sessions.cache import SessionCache
+    from tokenmw.sessions.derive import SessionIds
+    from tokenmw.sessions.rate_limit import TokenBucket
+    from tokenmw.sessions.sync import SessionSync
 
 __all__ = ["SessionManager", "SessionPolicy"]
 
 SessionPolicy = Literal["available", "required"]
 
-_SLIDE: Final = 20  # the time in Redis is started again after a twentieth of it
+_TOUCHES_PER_TTL: Final = 20  # a session in use is touched after a twentieth of `session_ttl`
 
 
 class SessionManager:
-    """Finds and makes session ids. The local copies outlive an event loop; `start` stands at its beginning."""
+    """Finds and makes session ids, in the event loop in which it was made.
+
+    Args:
+        cache: The sessions of this process.
+        sync: Shares sessions through Redis; None: they are this process's own.
+        ids: Makes ids.
+        new_sessions: Permits for new sessions in Redis.
+        policy: Whether a derived id will do while Redis is unavailable.
+        limits: `commands` bounds the first sights in progress.
+        clock: Time.
+    """
 
     __slots__ = (
-        "_clock",
-        "_derivation",
-        "_flights",
-        "_idle",
-        "_limits",
-        "_local",
+        "_cache",
+        "_first_sights",
+        "_ids",
         "_monotonic",
-        "_new",
-        "_policy",
-        "_slide_after",
-        "_store",
-        "_touches",
+        "_new_sessions",
+        "_required",
+        "_sync",
+        "_touch_every",
     )
 
     def __init__(
-        self, *, ttl: float, policy: SessionPolicy, derivation: DerivedIds, limits: Limits, clock: Clock
+        self,
+        *,
+        cache: SessionCache,
+        sync: SessionSync | None,
+        ids: SessionIds,
+        new_sessions: TokenBucket,
+        policy: SessionPolicy,
+        limits: Limits,
+        clock: Clock,
     ) -> None:
-        self._clock = clock
+        self._cache = cache
+        self._sync = sync
+        self._ids = ids
+        self._new_sessions = new_sessions
+        self._required = policy == "required"
         self._monotonic = clock.monotonic
-        self._limits = limits
-        self._derivation = derivation
-        self._policy = policy
-        self._idle = ttl
-        self._slide_after = ttl / _SLIDE
-        self._local: SecondChanceCache[bytes, SessionEntry] = SecondChanceCache(
-            limits.sessions, ttl, timer=clock.monotonic
-        )
-        self._flights: SingleFlight[SessionEntry | None] = SingleFlight(limits.commands, clock=clock)
-        self._new = TokenBucket(limits.new_sessions, clock=clock)
-        self._store: RedisSessionStore | None = None
-        self._touches: SessionTouches | None = None
+        self._touch_every = cache.ttl / _TOUCHES_PER_TTL
+        self._first_sights: SingleFlight[SessionEntry | None] = SingleFlight(limits.commands, clock=clock)
 
-    def start(self, store: RedisSessionStore, touches: SessionTouches) -> Callable[[], Awaitable[None]]:
-        """Begin to share, in the running event loop. Return what ends that, but not what another start began since."""
-        flights: SingleFlight[SessionEntry | None] = SingleFlight(self._limits.commands, clock=self._clock)
-        self._flights = flights
-        self._store = store
-        self._touches = touches
+    async def close(self) -> None:
+        """Cancel the first sights in progress: their callers get the id that is made without Redis."""
+        await self._first_sights.close()
 
-        async def stop() -> None:
-            if self._flights is flights:
-                self._store = self._touches = None
-            await flights.close()
-
-        return stop
-
-    def __len__(self) -> int:
-        return len(self._local)
-
-    def known(self, api_key: bytes) -> str | None:
-        """Return the id of a key that was seen here not long ago. Never waits. In the loop's thread only."""
+    def cached(self, api_key: bytes) -> str | None:
+        """Return the id of a key from the local cache. Never waits. In the event loop's thread only."""
         try:
-            session = self._local[api_key]
+            session = self._cache[api_key]
         except KeyError:
             return None
         now = self._monotonic()
-        if now > session.due:
-            # Only then, too, can it have been idle for long.
-            if now - session.used > self._idle:
+        if now > session.touch_after:
+            # A session that was idle for `session_ttl` is past this time, too.
+            if now - session.used > self._cache.ttl:
                 return None
-            self._slide(api_key, session, now)
+            session.touch_after = now + self._touch_every
+            if self._sync is not None:
+                self._sync.queue(api_key, session)
         session.used = now
         return session.id
 
@@ -113,15 +108,15 @@ class SessionManager:
         """Return the session id of an API key.
 
         Raises:
-            SessionUnavailable: `session_policy="required"`, and Redis is away.
+            SessionUnavailable: `session_policy="required"`, and Redis is unavailable.
         """
-        known = self.known(api_key)
-        if known is not None:
-            return known
-        store, session = self._store, None
-        if store is not None:
+        cached = self.cached(api_key)
+        if cached is not None:
+            return cached
+        sync, session = self._sync, None
+        if sync is not None:
             try:
-                flight = self._flights.join(_unnamed(api_key), lambda: self._look_up(store, api_key))
+                flight = self._first_sights.join(_digest(api_key), lambda: self._first_sight(sync, api_key))
                 await flight.wait()
                 session = flight.result()
             except (TooManyFlights, FlightCancelled):
@@ -135,112 +130,88 @@ class SessionManager:
         """Give an API key a new session id; other instances take it over at their next touch.
 
         Raises:
-            SessionUnavailable: `session_policy="required"`, and Redis is away; the id stays what it was.
+            SessionUnavailable: `session_policy="required"`, and Redis is unavailable; the id stays what it was.
         """
-        required = self._policy == "required"
-        session = self._copy(self._derivation.fresh(), shared=False)
+        session = self._new_entry(self._ids.random(), shared=False)
         session.overwrite = True
-        if not required:
-            self._local[api_key] = session
-        try:
-            if self._store is not None:
-                await self._store.put(self._store.key(api_key), session.id)
+        if not self._required:
+            self._cache[api_key] = session
+        if self._sync is not None:
+            try:
+                store = self._sync.store
+                await store.put(store.key(api_key), session.id)
                 session.shared, session.overwrite = True, False
-        except RedisUnavailable:
-            if not required:
-                self._queue(api_key, session)
-        if required:
+            except RedisUnavailable:
+                if not self._required:
+                    self._sync.queue(api_key, session)
+        if self._required:
             if not session.shared:
                 raise _unavailable()
-            self._local[api_key] = session
+            self._cache[api_key] = session
         return session.id
 
-    def purge(self) -> None:
-        """Drop the copies of keys that have been idle."""
-        self._local.expire()
-
-    def held(self) -> list[bytes]:
-        """Return the API keys of all copies."""
-        return self._local.names()
-
-    def to_offer(self, api_key: bytes) -> SessionEntry | None:
-        """Return the copy of a key if it is in use, may be shared, and does not wait to be told to Redis anyway."""
-        session = self._local.get(api_key)
-        if session is None or self._monotonic() - session.used > self._idle:
-            return None
-        if not session.shared and self._touches is not None and api_key in self._touches:
-            return None
-        return session if self._may_share(session) else None
-
-    async def _look_up(self, store: RedisSessionStore, api_key: bytes) -> SessionEntry | None:
+    async def _first_sight(self, sync: SessionSync, api_key: bytes) -> SessionEntry | None:
         """Return the session as Redis has it; None if it cannot be shared now."""
-        before, key = self._local.get(api_key), store.key(api_key)
-        candidate = self._derivation.id(api_key) if store.doubtful(key) else self._derivation.fresh()
-        may_create = self._new.take()
-        try:
-            if may_create:
-                found: object = await store.get_or_create(key, candidate)
-            else:
-                (found,) = await store.touch([key])
-        except RedisUnavailable:
-            found = None
-        except Unreadable:
-            # Instances with the other secret use what is there; it is not ours to replace.
-            found = self._derivation.id(api_key)
+        store = sync.store
+        before, key = self._cache.get(api_key), store.key(api_key)
+        candidate = self._ids.derive(api_key) if store.doubtful(key) else self._ids.random()
+        may_create = self._new_sessions.take()
+        found = await self._get_or_create(store, key, candidate if may_create else None, api_key)
         if may_create and found != candidate:
-            self._new.give_back()
-        current = self._local.get(api_key)
+            self._new_sessions.give_back()
+        current = self._cache.get(api_key)
         if current is not None and current is not before:
             return current  # it was reset in the meantime
-        if isinstance(found, str):
-            return self._keep(api_key, found, shared=True)
-        if may_create and not self._derivation.agrees and self._policy != "required":
-            return self._offered(api_key, candidate)
+        if found is not None:
+            return self._add(api_key, found, shared=True)
+        if may_create and not self._ids.derivable and not self._required:
+            return self._add_unshared(api_key, candidate)
         return None
 
+    async def _get_or_create(
+        self, store: RedisSessionStore, key: bytes, candidate: str | None, api_key: bytes
+    ) -> str | None:
+        try:
+            if candidate is not None:
+                return await store.get_or_create(key, candidate)
+            (found,) = await store.touch([key])
+        except RedisUnavailable:
+            return None
+        except Unreadable:
+            # Instances with the other secret use what is there; it is not ours to replace.
+            return self._ids.derive(api_key)
+        return found if isinstance(found, str) else None
+
     def _without_redis(self, api_key: bytes) -> SessionEntry:
-        session = self._local.get(api_key)
-        if session is not None and self._monotonic() - session.used <= self._idle:
-            return session  # another request with this key was told so a moment ago
-        if self._policy == "required":
+        session = self._cache.active(api_key, self._monotonic())
+        if session is not None:
+            return session  # another request with this key got it a moment ago
+        if self._required:
             raise _unavailable()
-        return self._offered(api_key, self._derivation.id(api_key))
+        return self._add_unshared(api_key, self._ids.derive(api_key))
 
-    def _offered(self, api_key: bytes, session_id: str) -> SessionEntry:
-        session = self._keep(api_key, session_id, shared=False)
-        if self._may_share(session):
-            self._queue(api_key, session)
+    def _add_unshared(self, api_key: bytes, session_id: str) -> SessionEntry:
+        session = self._add(api_key, session_id, shared=False)
+        if self._sync is not None:
+            self._sync.queue(api_key, session)
         return session
 
-    def _may_share(self, session: SessionEntry) -> bool:
-        # What Redis has had, or has under another id, is nothing new there.
-        return session.shared or session.overwrite or self._new.take()
-
-    def _keep(self, api_key: bytes, session_id: str, *, shared: bool) -> SessionEntry:
-        self._local[api_key] = session = self._copy(session_id, shared=shared)
+    def _add(self, api_key: bytes, session_id: str, *, shared: bool) -> SessionEntry:
+        self._cache[api_key] = session = self._new_entry(session_id, shared=shared)
         return session
 
-    def _copy(self, session_id: str, *, shared: bool) -> SessionEntry:
+    def _new_entry(self, session_id: str, *, shared: bool) -> SessionEntry:
         now = self._monotonic()
-        return SessionEntry(session_id, now=now, due=now + self._slide_after, shared=shared)
-
-    def _slide(self, api_key: bytes, session: SessionEntry, now: float) -> None:
-        session.due = now + self._slide_after
-        if self._may_share(session):
-            self._queue(api_key, session)
-
-    def _queue(self, api_key: bytes, session: SessionEntry) -> None:
-        if self._touches is not None:
-            self._touches.add(api_key, session)
+        return SessionEntry(session_id, now=now, touch_after=now + self._touch_every, shared=shared)
 
 
 def _unavailable() -> SessionUnavailable:
     return SessionUnavailable(
-        'No session id: Redis cannot be used, and session_policy="required" wants one that all instances know.',
+        'No session id: Redis is unavailable, and session_policy="required" needs one that all instances know.',
         retry_after=1.0,
     )
 
 
-def _unnamed(api_key: bytes) -> bytes:
+def _digest(api_key: bytes) -> bytes:
     # A flight's key is in tracebacks with locals; an API key must not be.
     return hashlib.blake2b(api_key, digest_size=16).digest()

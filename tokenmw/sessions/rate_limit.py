@@ -1,4 +1,4 @@
-"""How many new sessions a process may write to Redis: so many a second in the long run."""
+"""How many new sessions a process may write to Redis: a rate in the long run, with a burst at start-up."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenBucket"]
 
-_SAVED: Final = 10.0  # seconds whose allowance may be used at once, so that a start-up with many callers goes through
+_BURST_SECONDS: Final = 10.0  # their rate may be used at once, so that a start-up with many callers is not throttled
 
 
 class TokenBucket:
-    """A token bucket. What is taken comes back at `rate` a second, up to ten seconds' worth.
+    """A token bucket: `rate` permits a second, up to ten seconds' worth saved.
 
-    >>> allowance = TokenBucket(500, clock=SYSTEM_CLOCK)
-    >>> allowance.take()
+    >>> bucket = TokenBucket(500, clock=SYSTEM_CLOCK)
+    >>> bucket.take()
     True
     """
 
-    __slots__ = ("_clock", "_counted", "_left", "_most", "_rate")
+    __slots__ = ("_clock", "_left", "_max", "_rate", "_updated")
 
     def __init__(self, rate: float, *, clock: Clock) -> None:
         self._clock = clock
         self._rate = rate
-        self._left = self._most = rate * _SAVED
-        self._counted = clock.monotonic()
+        self._left = self._max = rate * _BURST_SECONDS
+        self._updated = clock.monotonic()
 
     def take(self) -> bool:
-        """Take one, if there is one left. Return whether there was."""
+        """Take one permit. Return whether there was one."""
         now = self._clock.monotonic()
-        self._left = min(self._most, self._left + (now - self._counted) * self._rate)
-        self._counted = now
+        self._left = min(self._max, self._left + (now - self._updated) * self._rate)
+        self._updated = now
         if self._left < 1:
             return False
         self._left -= 1
         return True
 
     def give_back(self) -> None:
-        """Put one back that was not needed."""
-        self._left = min(self._most, self._left + 1)
+        """Return a permit that was not needed."""
+        self._left = min(self._max, self._left + 1)

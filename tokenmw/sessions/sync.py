@@ -1,7 +1,8 @@
-"""Keeping sessions alive in Redis: queued by requests, sent in batches by housekeeping.
+"""Keeping the sessions of this process and Redis in step: touches, and uploads of what Redis may lack.
 
-A touch that finds another id takes it: what was written first wins, and all instances come to agree. One that finds
-nothing writes ours.
+Requests queue touches; housekeeping sends them in batches. A touch that finds another id takes it: what was written
+first wins, and all instances come to agree. One that finds nothing uploads ours. After Redis may have lost data, all
+sessions in use are uploaded again.
 """
 
 from __future__ import annotations
@@ -15,152 +16,148 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tokenmw.clock import Clock
+    from tokenmw.limits import Limits
     from tokenmw.redis.session_store import RedisSessionStore
-    from tokenmw.sessions.cache import SessionEntry
-from typing import TYPE_CHECKING
+    from tokenmw.sessions.cache import SessionCache, SessionEntry
+    from tokenmw.sessions.rate_limit import TokenBucket
 
-if TYPE_CHECKING:
-    from tokenmw.clock import Clock
-    from tokenmw.sessions.cache import SessionEntry
-    from tokenmw.sessions.manager import SessionManager
+__all__ = ["SessionSync"]
 
-__all__ = ["BATCH", "SessionReupload", "SessionTouches"]
-
-BATCH: Final = 100  # sessions in one pipeline: a few ms of the event loop, and well within one command's deadline
+_BATCH: Final = 100  # sessions in one pipeline: a few ms of the event loop, and well within one command's deadline
+_REUPLOAD_SECONDS: Final = 3.0  # at a time; then the rest of housekeeping has its turn
 
 
-class SessionTouches:
-    """The touches that wait to be sent, one for each API key and `limit` in all.
+class SessionSync:
+    """Sends touches and uploads. The touches wait in a queue: one for each API key, and `Limits(touches=…)` in all.
 
-    Beyond it the next one is lost, and the session is touched again a twentieth of its time later.
+    Beyond the bound a touch is dropped, and the session is touched again a twentieth of its time later.
     """
 
-    __slots__ = ("_clock", "_limit", "_store", "_waiting")
+    __slots__ = ("_cache", "_limit", "_monotonic", "_new_sessions", "_queue", "_reupload", "store")
 
-    def __init__(self, store: RedisSessionStore, *, limit: int, clock: Clock) -> None:
-        self._store = store
-        self._limit = limit
-        self._clock = clock
-        self._waiting: dict[bytes, SessionEntry] = {}
+    def __init__(
+        self,
+        store: RedisSessionStore,
+        *,
+        cache: SessionCache,
+        new_sessions: TokenBucket,
+        limits: Limits,
+        clock: Clock,
+    ) -> None:
+        self.store = store
+        self._cache = cache
+        self._new_sessions = new_sessions
+        self._limit = limits.touches
+        self._monotonic = clock.monotonic
+        self._queue: dict[bytes, SessionEntry] = {}
+        self._reupload: list[bytes] = []
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def __contains__(self, api_key: bytes) -> bool:
-        return api_key in self._waiting
+    @property
+    def touches(self) -> int:
+        """How many touches wait to be sent."""
+        return len(self._queue)
 
     @property
     def unshared(self) -> int:
-        """How many of them are of sessions that Redis has yet to be told of."""
-        return sum(not session.shared for session in self._waiting.values())
+        """How many sessions wait to be uploaded."""
+        return sum(not session.shared for session in self._queue.values()) + len(self._reupload)
 
-    def add(self, api_key: bytes, session: SessionEntry) -> None:
-        """Queue a touch."""
-        if api_key in self._waiting or len(self._waiting) < self._limit:
-            self._waiting[api_key] = session
+    def queue(self, api_key: bytes, session: SessionEntry) -> None:
+        """Queue a touch, or an upload if Redis has not had the session, which takes a permit for a new session."""
+        if self._may_write(session) and (api_key in self._queue or len(self._queue) < self._limit):
+            self._queue[api_key] = session
 
-    async def send(self) -> None:
-        """Send all that waits.
+    async def send_touches(self) -> None:
+        """Send the queue.
 
         Raises:
-            RedisUnavailable: Redis is away; what was not sent waits on.
+            RedisUnavailable: What was not sent stays in the queue.
         """
-        waiting = list(self._waiting)
-        for start in range(0, len(waiting), BATCH):
-            batch = {key: self._waiting[key] for key in waiting[start : start + BATCH] if key in self._waiting}
-            away = await self._touch(batch)
+        waiting = list(self._queue)
+        for start in range(0, len(waiting), _BATCH):
+            batch = {key: self._queue[key] for key in waiting[start : start + _BATCH] if key in self._queue}
+            unavailable = await self._touch(batch)
             for api_key, session in batch.items():
-                if api_key not in away and self._waiting.get(api_key) is session:
-                    del self._waiting[api_key]
+                if api_key not in unavailable and self._queue.get(api_key) is session:
+                    del self._queue[api_key]
+
+    def begin_reupload(self) -> None:
+        """Upload all sessions in use again. Sessions that are found or made from now on are uploaded by themselves."""
+        self._reupload = self._cache.names()
+
+    async def send_reupload(self) -> None:
+        """Upload what is left of a reupload, for three seconds at most.
+
+        Raises:
+            RedisUnavailable: What was not sent is left.
+        """
+        until = self._monotonic() + _REUPLOAD_SECONDS
+        unavailable: list[bytes] = []
+        try:
+            while self._reupload and self._monotonic() < until:
+                part = self._reupload[-_BATCH:]
+                found = ((api_key, self._to_upload(api_key)) for api_key in part)
+                batch: dict[bytes, SessionEntry] = {key: session for key, session in found if session is not None}
+                unavailable += await self._upload(batch)
+                del self._reupload[-len(part) :]
+        finally:
+            self._reupload += unavailable
+
+    def _may_write(self, session: SessionEntry) -> bool:
+        # A session that Redis has had, or has under another id, is not new there.
+        return session.shared or session.overwrite or self._new_sessions.take()
+
+    def _to_upload(self, api_key: bytes) -> SessionEntry | None:
+        session = self._cache.active(api_key, self._monotonic())
+        if session is None or (not session.shared and api_key in self._queue):
+            return None
+        return session if self._may_write(session) else None
 
     async def _touch(self, batch: Mapping[bytes, SessionEntry]) -> set[bytes]:
-        """Touch what Redis has, offer it the rest. Return the keys whose server is out."""
-        plain = [api_key for api_key, session in batch.items() if session.shared]
-        found = await self._store.touch([self._store.key(api_key) for api_key in plain]) if plain else []
-        away: set[bytes] = set()
+        """Touch what Redis has, upload the rest. Return the keys whose server is unavailable."""
+        shared = [api_key for api_key, session in batch.items() if session.shared]
+        replies = await self.store.touch([self.store.key(api_key) for api_key in shared]) if shared else []
+        unavailable: set[bytes] = set()
         rest = {api_key: session for api_key, session in batch.items() if not session.shared}
-        for api_key, answer in zip(plain, found, strict=True):
-            if isinstance(answer, str):
-                batch[api_key].id = answer
-            elif answer is AWAY:
-                away.add(api_key)
+        for api_key, reply in zip(shared, replies, strict=True):
+            if isinstance(reply, str):
+                batch[api_key].id = reply
+            elif reply is AWAY:
+                unavailable.add(api_key)
             else:
                 rest[api_key] = batch[api_key]
-        return away | await self.offer(rest)
+        return unavailable | await self._upload(rest)
 
-    async def offer(self, batch: Mapping[bytes, SessionEntry]) -> set[bytes]:
-        """Offer sessions that Redis may not have: what it has wins, but for those that were reset.
+    async def _upload(self, batch: Mapping[bytes, SessionEntry]) -> set[bytes]:
+        """Upload sessions that Redis may lack: what it has wins, except over those that were reset.
 
-        Return the keys whose server is out.
-
-        Raises:
-            RedisUnavailable: All of them are.
+        Return the keys whose server is unavailable; raise `RedisUnavailable` if all are.
         """
+        unavailable = await self._overwrite({key: session for key, session in batch.items() if session.overwrite})
         offered = [(api_key, session) for api_key, session in batch.items() if not session.overwrite]
-        away = await self._overwrite({key: session for key, session in batch.items() if session.overwrite})
-        now = self._clock.monotonic()
-        answers = await self._store.offer(
-            [(self._store.key(api_key), session.id, now - session.used) for api_key, session in offered]
+        now = self._monotonic()
+        replies = await self.store.offer(
+            [(self.store.key(api_key), session.id, now - session.used) for api_key, session in offered]
         )
-        for (api_key, session), answer in zip(offered, answers, strict=True):
-            if isinstance(answer, str):
-                session.id, session.shared = answer, True
-            elif answer is AWAY:
-                away.add(api_key)
-        return away
+        for (api_key, session), reply in zip(offered, replies, strict=True):
+            if isinstance(reply, str):
+                session.id, session.shared = reply, True
+            elif reply is AWAY:
+                unavailable.add(api_key)
+        return unavailable
 
     async def _overwrite(self, batch: Mapping[bytes, SessionEntry]) -> set[bytes]:
-        away: set[bytes] = set()
-        lost: RedisUnavailable | None = None
+        unavailable: set[bytes] = set()
+        last_error: RedisUnavailable | None = None
         for api_key, session in batch.items():
             try:
-                await self._store.put(self._store.key(api_key), session.id)
+                await self.store.put(self.store.key(api_key), session.id)
             except RedisUnavailable as error:
-                if error.word != "response":  # else it is this one key's fault, which waiting does not mend
-                    away.add(api_key)
-                    lost = error
+                if error.word != "response":  # else it is this one key's fault, which waiting does not fix
+                    unavailable.add(api_key)
+                    last_error = error
             else:
                 session.overwrite, session.shared = False, True
-        if lost is not None and len(away) == len(batch):
-            raise lost
-        return away
-
-
-_AT_ONCE: Final = 3.0  # seconds; then the rest of housekeeping has its turn
-
-
-class SessionReupload:
-    """Goes through the local copies once for each time that `begin` is called, however long Redis is away meanwhile."""
-
-    __slots__ = ("_clock", "_left", "_manager", "_touches")
-
-    def __init__(self, manager: SessionManager, touches: SessionTouches, *, clock: Clock) -> None:
-        self._manager = manager
-        self._touches = touches
-        self._clock = clock
-        self._left: list[bytes] = []
-
-    def __len__(self) -> int:
-        return len(self._left)
-
-    def begin(self) -> None:
-        """Offer all that is held now. What is found or made later is written to Redis by itself."""
-        self._left = self._manager.held()
-
-    async def send(self) -> None:
-        """Send what is left, for three seconds at most.
-
-        Raises:
-            RedisUnavailable: Redis is away; what was not sent is left.
-        """
-        until = self._clock.monotonic() + _AT_ONCE
-        away: list[bytes] = []
-        try:
-            while self._left and self._clock.monotonic() < until:
-                part = self._left[-BATCH:]
-                found = ((api_key, self._manager.to_offer(api_key)) for api_key in part)
-                batch: dict[bytes, SessionEntry] = {key: session for key, session in found if session is not None}
-                away += await self._touches.offer(batch)
-                del self._left[-len(part) :]
-        finally:
-            self._left += away
+        if last_error is not None and len(unavailable) == len(batch):
+            raise last_error
+        return unavailable

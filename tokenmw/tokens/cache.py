@@ -1,13 +1,15 @@
-"""The entries of this process: one for each credential, however often and under however many names it is written."""
+"""The token entries of this process, and the values that an API rejected: bounded data that outlives an event loop."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Final
 
-from tokenmw.caches import LRUCache
+from tokenmw.caches import LRUCache, TTLCache
 from tokenmw.clock import Instant
 from tokenmw.providers.options import check_provider
 from tokenmw.tokens.entry import TokenEntry
+from tokenmw.values import MAX_LIFETIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,55 +18,40 @@ if TYPE_CHECKING:
     from tokenmw.limits import Limits
     from tokenmw.providers.base import Provider
     from tokenmw.redis.token_store import TokenKeys
-import hashlib
-from typing import TYPE_CHECKING
-
-from tokenmw.caches import TTLCache
-from tokenmw.values import MAX_LIFETIME
-
-if TYPE_CHECKING:
-    from tokenmw.clock import Clock
-    from tokenmw.limits import Limits
 
 __all__ = ["RejectedTokens", "TokenCache"]
 
-# Seconds after the pause: a tenant that asks seldom must find how often it has failed, or its pauses never grow, and
-# each of its requests waits for a provider that hangs as if it were the first.
+# Seconds after the backoff: a tenant that asks seldom must find how often it has failed, or its backoff never grows,
+# and each of its requests waits for a provider that hangs as if it were the first.
 _FAILURE_KEPT: Final = 600.0
 
 
 class TokenCache:
-    """Keeps the entries used last, up to `Limits(tokens=…)`, and those of the named providers for ever.
+    """One entry for each credential: the most recently used, up to `Limits(tokens=…)`, and all named ones.
+
+    An entry that is being refreshed is found even if it was evicted meanwhile, so that a refresh never fills a second
+    entry of the same credential.
 
     Args:
         limits: `tokens` is the bound.
-        clock: For what has ended.
-        keys_of: Gives a provider's Redis keys; None if its token is not shared.
-        flying: Gives the entry that is being filled for a provider. It may have made room for others meanwhile, and is
-            the one to be had again: a flight fills no second one.
+        clock: Tells which tokens have expired.
+        keys_of: Returns a provider's Redis keys; None if its token is not shared.
     """
 
-    __slots__ = ("_clock", "_flying", "_keys_of", "_named", "_recent")
+    __slots__ = ("_clock", "_keys_of", "_named", "_recent", "_refreshing")
 
-    def __init__(
-        self,
-        *,
-        limits: Limits,
-        clock: Clock,
-        keys_of: Callable[[Provider], TokenKeys | None],
-        flying: Callable[[Provider], TokenEntry | None],
-    ) -> None:
+    def __init__(self, *, limits: Limits, clock: Clock, keys_of: Callable[[Provider], TokenKeys | None]) -> None:
         self._clock = clock
         self._keys_of = keys_of
-        self._flying = flying
         self._recent: LRUCache[Provider, TokenEntry] = LRUCache(limits.tokens)
         self._named: dict[Provider, TokenEntry] = {}
+        self._refreshing: dict[Provider, TokenEntry] = {}
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._named)
 
     def __iter__(self) -> Iterator[TokenEntry]:
-        # A copy: the caller awaits between two of them, and requests change the caches meanwhile.
+        # A copy: the caller awaits between two entries, and requests change the caches meanwhile.
         return iter([*self._named.values(), *(entry for _, entry in self._recent.entries())])
 
     def entry(self, provider: Provider, name: str) -> TokenEntry:
@@ -75,37 +62,49 @@ class TokenCache:
             pass
         entry = self._named.get(provider)
         if entry is None:
-            entry = self._flying(provider)
+            entry = self._refreshing.get(provider)
             if entry is None:
                 check_provider(provider)
                 entry = TokenEntry(provider, name, keys=self._keys_of(provider))
             self._recent[provider] = entry
         return entry
 
-    def name(self, provider: Provider, name: str) -> TokenEntry:
-        """Return the entry of a provider that the broker has by name; it stays."""
+    def add_named(self, provider: Provider, name: str) -> TokenEntry:
+        """Return the entry of a provider that the broker has by name; it is never evicted."""
         entry = self.entry(provider, name)
         if entry.provider is not provider:
-            check_provider(provider)  # equal as a credential, and of its own in where its token may go
+            check_provider(provider)  # equal as a credential, but with its own hosts
         self._recent.pop(provider, None)
         self._named[provider] = entry
         return entry
 
-    def purge(self, *, keep: Callable[[TokenEntry], bool]) -> None:
-        """Drop entries that hold nothing of use any more: a token or credential does not stay in memory for ever."""
+    def begin_refresh(self, entry: TokenEntry) -> None:
+        """Keep an entry while it is refreshed; `end_refresh` must follow."""
+        entry.refreshes += 1
+        self._refreshing[entry.provider] = entry
+
+    def end_refresh(self, entry: TokenEntry) -> None:
+        """Let an entry be evicted again."""
+        entry.refreshes -= 1
+        if not entry.refreshes:
+            self._refreshing.pop(entry.provider, None)
+
+    def purge(self) -> None:
+        """Drop expired tokens, and entries without any use, so that no credential stays in memory for ever."""
         now = Instant(self._clock)
         for provider, entry in self._recent.entries():
             usable = entry.current is not None and entry.current.usable(now)
             if not usable:
                 entry.current = None
-            failed = 0.0 if entry.failure is None else entry.failure.until + _FAILURE_KEPT
-            waiting = max(entry.tombstone_until, entry.ignore_reports_until, failed)  # Redis may lose what it was told
-            if not usable and waiting < now.mono and not keep(entry):
+            failed = 0.0 if entry.failure is None else entry.failure.retry_at + _FAILURE_KEPT
+            # Redis may lose a tombstone that it has, so the entry stays until the tombstone expires.
+            needed_until = max(entry.tombstone_until, entry.ignore_reports_until, failed)
+            if not usable and needed_until < now.mono and not entry.refreshes:
                 self._recent.pop(provider, None)
 
 
 class RejectedTokens:
-    """A bounded set of digests; the values themselves are not kept."""
+    """A bounded set of digests of token values that an API rejected: no stale copy of one is adopted from Redis."""
 
     __slots__ = ("_digests",)
 
@@ -119,11 +118,11 @@ class RejectedTokens:
         return len(self._digests)
 
     def add(self, value: str) -> None:
-        """Remember a value; the one remembered longest ago makes place."""
+        """Remember a value; beyond the bound the oldest one is evicted."""
         self._digests[_digest(value)] = None
 
-    def forgive(self, value: str) -> bool:
-        """Forget a value that its provider has just given out again. Return whether it was remembered."""
+    def discard(self, value: str) -> bool:
+        """Forget a value that its provider has just granted again. Return whether it was remembered."""
         digest = _digest(value)
         if digest not in self._digests:
             return False

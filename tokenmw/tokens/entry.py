@@ -1,16 +1,14 @@
-"""What one process knows of one credential's token."""
+"""What one process knows of one credential: the current token, the last failure, the highest invalid version."""
 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tokenmw.redis.token_store import TokenRecord
 from tokenmw.values import Token, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tokenmw.clock import Instant
     from tokenmw.providers.base import Provider
     from tokenmw.redis.token_store import TokenKeys
@@ -18,18 +16,20 @@ if TYPE_CHECKING:
 
 __all__ = ["CachedToken", "TokenEntry"]
 
-_SAME_EXPIRY: Final = 5.0  # seconds; answers count whole seconds, and networks take some
-_LEAST_QUIET: Final = 60.0
+_SAME_EXPIRY: Final = 5.0  # seconds; responses count whole seconds, and networks take some
+_MIN_WITHOUT_REFRESH: Final = 60.0  # seconds for which a provider that repeated its token is not asked again
 
 
 class CachedToken:
     """One token with its times by both clocks.
 
-    Fresh until `refresh`; aging until `stop`: still handed out while a new one is fetched; then not handed out.
+    It is fresh until `refresh`, then aging until `stop`: still returned while a new one is fetched. After `stop` it is
+    expired for this package, a few seconds before the provider's own expiry.
 
     Attributes:
-        version: Its place in the row of this credential's tokens, in all processes.
-        end: Its expiry, `Instant`s of both clocks as two floats; likewise `refresh` and `stop`.
+        token: What handlers get.
+        record: What is stored of it in Redis.
+        version: The fencing version: of two tokens of one credential, in any process, the higher one is newer.
         shared: Whether Redis has had it.
         checked: The monotonic time at which it was last compared with Redis.
     """
@@ -58,68 +58,83 @@ class CachedToken:
         self.expires_mono = at.mono + left
         self.expires_wall = at.wall + left
         provider = entry.provider
-        margin = windows(record.life, refresh_before=provider.refresh_before, renewal_window=provider.renewal_window)
-        # Drawn once per token and instance: drawn at each look, the earliest of many draws would always win.
-        refresh = margin.refresh * random.uniform(0.8, 1.0)
+        window = windows(record.life, refresh_before=provider.refresh_before, renewal_window=provider.renewal_window)
+        # Drawn once per token and instance: drawn at each read, the earliest of many draws would always win.
+        refresh = window.refresh * random.uniform(0.8, 1.0)
         if record.no_refresh_until is not None:
             refresh = min(refresh, record.no_refresh_until)
-        refresh = max(refresh, margin.stop)
+        refresh = max(refresh, window.stop)
         self.refresh_mono, self.refresh_wall = self.expires_mono - refresh, self.expires_wall - refresh
-        self.stop_mono, self.stop_wall = self.expires_mono - margin.stop, self.expires_wall - margin.stop
-        self.token = entry.token_of(record, expires_at=self.expires_wall)
+        self.stop_mono, self.stop_wall = self.expires_mono - window.stop, self.expires_wall - window.stop
+        scheme = provider.scheme
+        self.token = Token(
+            record.value,
+            provider=entry.name,
+            expires_at=self.expires_wall,
+            token_type=record.token_type,
+            extra=record.extra or None,
+            scheme=record.token_type if scheme == "Bearer" else scheme,
+            origin=entry,
+        )
 
     def left(self, now: Instant) -> float:
-        """Return the seconds until expiry by the stricter clock."""
+        """Return the seconds until expiry, by the stricter clock."""
         return min(self.expires_mono - now.mono, self.expires_wall - now.wall)
 
     def age(self, now: Instant) -> float:
         """Return the seconds since the provider was asked for it."""
         return self.record.life - self.left(now)
 
+    def fresh(self, now: Instant) -> bool:
+        """Return whether it need not be refreshed yet."""
+        return now.mono < self.refresh_mono and now.wall < self.refresh_wall
+
     def usable(self, now: Instant) -> bool:
-        """Return whether it may be handed out."""
+        """Return whether it may be returned to a request."""
         return now.mono < self.stop_mono and now.wall < self.stop_wall
 
-    def unless_repeated(self, record: TokenRecord, left: float, at: Instant) -> TokenRecord:
-        """Return the record of a newer answer; if it only repeats this token, with this one's windows and a pause.
+    def merged(self, record: TokenRecord, left: float, at: Instant) -> TokenRecord:
+        """Return the record of a newer grant; one that repeats this token keeps this one's windows.
 
-        Asked again at once, the provider would repeat it again, as often as requests come.
+        It is not refreshed again for a while: asked at once, the provider would repeat it for each request.
         """
         if record.value != self.record.value or at.mono + left > self.expires_mono + _SAME_EXPIRY:
             return record
-        no_refresh_until = left - max(_LEAST_QUIET, left / 2)
-        return TokenRecord(record.value, record.token_type, self.record.life, max(0.0, no_refresh_until), record.extra)
+        no_refresh_until = max(0.0, left - max(_MIN_WITHOUT_REFRESH, left / 2))
+        return TokenRecord(record.value, record.token_type, self.record.life, no_refresh_until, record.extra)
 
 
 class TokenEntry:
-    """Everything that one process knows of one credential's token.
+    """Everything that one process knows of one credential's token. Data only: it outlives an event loop.
 
     Attributes:
         provider: The credential.
-        name: The provider's name, for texts and for `Token.provider`.
+        name: The provider's name, for log lines, errors and `Token.provider`.
         keys: Its Redis keys; None if its token is not shared.
-        now: The generation in use, or None.
-        failure: Why the last attempt gave nothing; None after a success.
-        used: Whether a request has used the token since housekeeping looked.
-        asked: The version of the token that was asked for last, and perhaps is asked for now.
-        dead: The highest version known to be invalid.
-        tombstone_due_until: The monotonic time until which Redis must know of it; 0 if it does.
-        tombstone_until: The same, also if it does: Redis may lose it again.
+        current: The token in use, or None.
+        failure: Why the last attempt gave no token; None after a success.
+        used: Whether a request has used the token since housekeeping last compared it with Redis.
+        refreshes: Refreshes in progress; one at most in each open runtime.
+        requested_version: The version of the token that was requested last, and perhaps is being fetched now.
+        invalid_version: The highest version known to be invalid.
+        tombstone_until: The monotonic time until which Redis must hold a tombstone for `invalid_version`.
+        tombstone_due_until: The same while Redis may not have it yet; 0 once it does.
         rejections: How often in a row a token of this credential was reported invalid.
         ignore_reports_until: Reports before this monotonic time are ignored: the provider has just repeated the token,
-            or new ones are rejected as well.
+            or its new tokens are rejected as well.
     """
 
     __slots__ = (
-        "asked",
         "current",
-        "dead",
         "failure",
         "ignore_reports_until",
+        "invalid_version",
         "keys",
         "name",
         "provider",
+        "refreshes",
         "rejections",
+        "requested_version",
         "tombstone_due_until",
         "tombstone_until",
         "used",
@@ -132,54 +147,43 @@ class TokenEntry:
         self.current: CachedToken | None = None
         self.failure: Failure | None = None
         self.used = False
-        self.asked = 0
-        self.dead = 0
-        self.tombstone_due_until = self.tombstone_until = 0.0
+        self.refreshes = 0
+        self.requested_version = 0
+        self.invalid_version = 0
+        self.tombstone_until = self.tombstone_due_until = 0.0
         self.rejections = 0
         self.ignore_reports_until = float("-inf")
 
     @property
-    def known(self) -> int:
-        """The highest version that is of no use any more to whoever looks for a new token."""
-        return max(self.dead, 0 if self.current is None else self.current.version)
+    def known_version(self) -> int:
+        """The highest version that a refresh need not return: the current token's, or one known to be invalid."""
+        return max(self.invalid_version, 0 if self.current is None else self.current.version)
 
-    def mark_invalid(self, version: int, *, until: float, told: bool = False) -> None:
-        """Take a version, and all before it, for invalid; Redis must know until that monotonic time, if it does not."""
-        self.dead = max(self.dead, version)
-        # No sooner than before: whoever still has an older token would offer it.
+    def mark_invalid(self, version: int, *, until: float, redis_knows: bool = False) -> None:
+        """Take a version, and all before it, for invalid; Redis needs a tombstone until that monotonic time."""
+        self.invalid_version = max(self.invalid_version, version)
+        # Never earlier than before: a process that still has an older token would upload it.
         self.tombstone_until = max(self.tombstone_until, until)
-        if not told:
+        if not redis_knows:
             self.tombstone_due_until = self.tombstone_until
 
-    def token_of(self, record: TokenRecord, *, expires_at: float) -> Token:
-        """Return the token of a record, under this entry's name."""
-        scheme = self.provider.scheme
-        return Token(
-            record.value,
-            provider=self.name,
-            expires_at=expires_at,
-            token_type=record.token_type,
-            extra=_frozen(record.extra),
-            scheme=record.token_type if scheme == "Bearer" else scheme,
-            origin=self,
-        )
+    def mark_unshared(self, now: float) -> None:
+        """Take it that Redis has lost the token and the tombstone, so that housekeeping uploads both again."""
+        if self.keys is None:
+            return
+        if self.current is not None:
+            self.current.shared = False
+        if self.tombstone_until > now:
+            self.tombstone_due_until = self.tombstone_until
 
     def token_unshared(self, now: Instant) -> bool:
-        """Return whether Redis has yet to be told of the token; of one that has ended it is not told any more."""
-        return (
-            self.keys is not None
-            and self.current is not None
-            and not self.current.shared
-            and self.current.left(now) > 0
-        )
+        """Return whether the token has yet to be uploaded; an expired one is not uploaded any more."""
+        current = self.current
+        return self.keys is not None and current is not None and not current.shared and current.left(now) > 0
 
     def tombstone_unshared(self, now: Instant) -> bool:
-        """Return whether Redis has yet to be told that a token is invalid."""
+        """Return whether the tombstone has yet to be uploaded."""
         return self.keys is not None and self.tombstone_due_until > now.mono
 
     def __repr__(self) -> str:
         return f"<TokenEntry of {self.name}>"
-
-
-def _frozen(extra: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return extra or None

@@ -1,11 +1,11 @@
-"""Tokens of other providers, for a provider whose own request needs one: a tenant's needs the app's."""
+"""Tokens that a provider's own request needs: a tenant's token request carries the app's token."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tokenmw.errors import RequestError
-from tokenmw.tokens.failures import Source
+from tokenmw.tokens.failures import Cause
 
 if TYPE_CHECKING:
     from tokenmw.providers.base import Provider
@@ -18,37 +18,38 @@ __all__ = ["NestedTokens"]
 
 
 class NestedTokens:
-    """Gets the tokens that `TokenHTTP.token` is asked for, as any request would.
+    """Returns the tokens that `TokenHTTP.token` asks for, as for any request.
 
-    Each has a entry, a flight and a lease of its own, so one app token serves all tenants. That flight is bounded by
-    the one that waits for it, and is not counted against `Limits.flights`. A fetch waits here for most of its own
-    `fetch_seconds`; the flight that it waits for goes on if that is not enough.
+    Each has an entry, a refresh and a lease of its own, so one app token serves all tenants. That refresh is not
+    counted against `Limits.flights`: the refresh that waits for it is counted, and if both were, a crowd that fills the
+    bound would prevent what it waits for. A fetch waits for most of its own `fetch_seconds`; the nested refresh
+    continues if that is not enough.
     """
 
-    __slots__ = ("_coherence", "_entries", "_manager")
+    __slots__ = ("_cache", "_manager", "_sync")
 
-    def __init__(self, manager: TokenManager, *, entries: TokenCache, coherence: TokenSync) -> None:
+    def __init__(self, manager: TokenManager, *, cache: TokenCache, sync: TokenSync) -> None:
         self._manager = manager
-        self._entries = entries
-        self._coherence = coherence
+        self._cache = cache
+        self._sync = sync
 
     async def token(self, provider: Provider) -> Token:
         """Return a valid token of another provider.
 
         Raises:
             TokenUnavailable: There is none now.
-            CredentialRejected: That provider refuses its credential.
+            CredentialRejected: That provider rejects its credential.
         """
-        entry = self._entries.entry(provider, provider.kind)
+        entry = self._cache.entry(provider, provider.kind)
         try:
             return await self._manager.get_for_fetch(entry)
         except RequestError as error:
-            # So that whoever passes it on does not count it as his own.
-            error._source = source = Source(entry)
-            # Whoever waits for it uses it: evicted, it could not tell them that there is a token.
-            self._entries.entry(source.entry.provider, source.entry.name)
+            # The entry that passes it on must not count it as a failure of its own.
+            error._cause = cause = Cause(entry)
+            # It is in use by every entry that waits for it: evicted, it could not end their backoff.
+            self._cache.entry(cause.entry.provider, cause.entry.name)
             raise
 
     async def invalidate(self, token: Token) -> None:
-        """Drop another provider's token that was refused, if it is still the current one."""
-        await self._coherence.invalidate(token)
+        """Drop another provider's token that was rejected, if it is still the current one."""
+        await self._sync.invalidate(token)

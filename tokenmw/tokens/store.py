@@ -1,0 +1,38 @@
+"""What the tokens of a process need of Redis, as a protocol; `redis.token_store.RedisTokenStore` implements it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from tokenmw.redis.token_store import Busy, Found, Leased, Noted, Stored, TokenKeys, TokenRecord, Tombstoned
+
+__all__ = ["TokenStore"]
+
+
+class TokenStore(Protocol):
+    """Tokens that all processes share. Each operation may raise `RedisUnavailable` or `Unreadable`."""
+
+    async def read(self, keys: TokenKeys, /) -> tuple[Found | None, int]:
+        """Return the stored token, if any, and the highest version known to be invalid."""
+        ...
+
+    async def acquire(
+        self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float
+    ) -> Found | Leased | Busy | Noted:
+        """Return a token above version `known`, else a lease with a fencing version, else what prevents one."""
+        ...
+
+    async def commit(
+        self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float
+    ) -> Stored | Found | Busy | Tombstoned:
+        """Store a token under the lease, or without a lease if it is newer than the stored one."""
+        ...
+
+    async def release(self, keys: TokenKeys, owner: str, /, *, version: int, note: bytes, seconds: float) -> None:
+        """Give the lease back, with a failure note for the other processes if it is not empty."""
+        ...
+
+    async def bury(self, keys: TokenKeys, /, *, version: int | None, known: int, left: float) -> Found | Tombstoned:
+        """Write a tombstone: a version, and all before it, are invalid; None: whatever is stored."""
+        ...
