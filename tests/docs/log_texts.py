@@ -27,14 +27,14 @@ _SERVER_CODE: Final = "WRONGPASS"
 _REASON: Final = re.compile(r"[a-z]+")
 
 
-def log_texts() -> set[str]:
-    """Return all log texts.
+def log_texts(package: Path = _PACKAGE) -> set[str]:
+    """Return all log texts of a package.
 
     Raises:
         ValueError: A call logs something whose text cannot be read from the source.
     """
     found: set[str] = set()
-    for path, tree in _modules():
+    for path, tree in _modules(package):
         if _defines_logger(tree):
             continue
         constants = _constants(tree)
@@ -84,9 +84,9 @@ def pattern(text: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, _PLACEHOLDER.split(text.replace("%%", "%")))), re.DOTALL)
 
 
-def _modules() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        if path.relative_to(_PACKAGE).parts[0] not in _APART:
+def _modules(package: Path = _PACKAGE) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(package.rglob("*.py")):
+        if path.relative_to(package).parts[0] not in _APART:
             yield path, ast.parse(path.read_text(encoding="utf-8"))
 
 

@@ -13,6 +13,7 @@ from tokenmw import problems, providers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
 __all__ = ["CLASSES", "PATH", "render"]
 
@@ -42,8 +43,9 @@ cannot work raises `ConfigurationError` when the object is made.
 """
 _POSITIONAL: Final = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _SECTION: Final = re.compile(r"^(Args|Attributes|Raises|Returns|Yields|Example|Examples):$", re.MULTILINE)
-_ENTRY: Final = re.compile(r"^    (\w+(?:, \w+)*): ?(.*(?:\n(?:        .*|[ \t]*$))*)", re.MULTILINE)
-_REFERENCE: Final = re.compile(r"[Oo]ptions are those of (?::class:)?`~?\.?(\w+)`(.*)", re.DOTALL)
+_ENTRY: Final = re.compile(r"^    (\w+(?:, \w+)*)(?: \([^)\n]*\))?: ?(.*(?:\n(?:        .*|[ \t]*$))*)", re.MULTILINE)
+# "Options are those of :class:`X`", "the same options as `X`", perhaps with ", and `name`, meaning." behind it.
+_REFERENCE: Final = re.compile(r"\b(?:options|arguments)\b[^.`]*`~?\.?(\w+)`(.*)", re.DOTALL | re.IGNORECASE)
 
 
 def render() -> str:
@@ -60,6 +62,9 @@ def _parameters(made: type) -> Mapping[str, inspect.Parameter]:
 
 def _section(made: type) -> str:
     described = _described(made)
+    unknown = set(_entries(inspect.cleandoc(made.__doc__ or ""))) - set(_parameters(made))
+    if unknown:
+        raise ValueError(f"{made.__name__}: the docstring describes options that do not exist: {sorted(unknown)}.")
     lines = [f"## {made.__name__}", "", *(f"{paragraph}\n" for paragraph in _paragraphs(made))]
     lines += ["| Option | Type | Default | Meaning |", "|---|---|---|---|"]
     for name, parameter in _parameters(made).items():
@@ -76,8 +81,7 @@ def _paragraphs(made: type) -> list[str]:
     text = _SECTION.split(inspect.getdoc(made) or "")[0]
     # A paragraph that ends in "::" introduces an example.
     found = [one for one in re.split(r"\n\s*\n", text.strip()) if not one.startswith((" ", ">>>"))]
-    kept = [one for one in found if not one.endswith("::") and not _REFERENCE.match(one)]
-    return [_markdown(one) for one in kept]
+    return [_markdown(one) for one in found if not one.endswith("::") and not _REFERENCE.match(one)]
 
 
 def _described(made: type) -> dict[str, str]:
@@ -86,8 +90,8 @@ def _described(made: type) -> dict[str, str]:
     for base in reversed(made.__mro__[:-1]):
         document = inspect.cleandoc(base.__dict__.get("__doc__") or "")
         reference = _REFERENCE.search(document)
-        if reference is not None:
-            found |= _described(getattr(providers, reference[1]))
+        if reference is not None and isinstance(named := getattr(providers, reference[1], None), type):
+            found |= _described(named)
             # "…, and `tenant_key`, the tenant's name": what the class adds is behind the reference.
             for name, meaning in re.findall(r"and `(\w+)`, ([^.]+\.)", reference[2]):
                 found[name] = f"{meaning[0].upper()}{meaning[1:]}"
@@ -113,10 +117,13 @@ def _default(value: Any) -> str:
         return "problem_response"
     if isinstance(value, (tokenmw.Limits, tokenmw.APIKeySource)):
         return f"{type(value).__name__}()"
-    if value is None or isinstance(value, (str, bytes, int, float, tuple)):
+    if value is None or type(value) in (str, bool, int, float, tuple):
         return repr(value).replace("'", '"')
-    names = (name for module in _modules() for name, one in vars(module).items() if one is value and name.isupper())
-    return next(names, type(value).__name__)
+    for module in _modules():
+        for name, one in vars(module).items():
+            if one is value and name.isupper():
+                return name
+    return type(value).__name__
 
 
 def _type(annotation: Any) -> str:
@@ -133,7 +140,7 @@ def _literal(name: str) -> str:
     return name
 
 
-def _modules() -> list[Any]:
+def _modules() -> list[ModuleType]:
     return [module for name, module in sorted(sys.modules.items()) if name.startswith("tokenmw.")]
 
 

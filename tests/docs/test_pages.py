@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tokenmw
-from tests.docs.pages import GUIDES, PAGES, README, ROOT, page
+from tests.docs.pages import GUIDES, PAGES, README, ROOT, Page, page
 from tests.docs.project import BLOB, PROJECT, SDIST
 
 # The other blocks that a test reads, by document, language and beginning.
@@ -67,23 +67,27 @@ def test_every_block_is_run_or_has_a_reason(name: str) -> None:
         assert not block.not_run or len(block.not_run.split()) > 2, f"{name}:{block.line} needs a reason"
 
 
+def _targets(of: Page) -> list[str]:
+    """Return what a document links to, addresses that stand in its prose among it."""
+    return [(match[1] or match[2]).rstrip(".,") for match in _LINK.finditer(of.text)]
+
+
 def test_links_lead_somewhere() -> None:
     """Each relative link has its file and its heading, each link into the repository its path in this tree."""
     checked = 0
     lost: list[str] = []
     for name, of in PAGES.items():
-        for groups in _LINK.findall(of.text):
-            target = next(filter(None, groups)).rstrip(".,")
+        for target in _targets(of):
             checked += 1
             if target.startswith(BLOB):
-                target = target.removeprefix(BLOB)
-                path, base = target.partition("#")[0], ROOT
+                path, _, anchor = target.removeprefix(BLOB).partition("#")
+                base = ROOT
             elif re.match(r"https?://", target):
                 continue  # of another site, or of this project's but no file
             else:
-                path, base = target.partition("#")[0], of.path.parent
+                path, _, anchor = target.partition("#")
+                base = of.path.parent
             file = (base / path).resolve() if path else of.path
-            anchor = target.partition("#")[2]
             if not file.is_relative_to(ROOT) or not file.exists():
                 lost.append(f"{name}: {target}")
             elif anchor and file.suffix == ".md" and anchor not in page(file.name).anchors:
@@ -94,7 +98,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_links_of_the_readme_work_on_a_package_index() -> None:
     """They are absolute: a package index shows the README alone."""
-    targets = [next(filter(None, groups)) for groups in _LINK.findall(README.text)]
+    targets = _targets(README)
     assert [target for target in targets if not target.startswith("https://")] == []
     assert sum(target.startswith(BLOB) for target in targets) > 15
 
