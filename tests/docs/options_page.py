@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
 import tokenmw
@@ -127,16 +128,20 @@ def _default(value: Any) -> str:
 
 
 def _type(annotation: Any) -> str:
-    """Return an annotation as text, aliases of literals written out."""
+    """Return an annotation as text, with the package's own aliases written out."""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return re.sub(r"\b[A-Z]\w+\b", lambda found: _literal(found[0]), text).replace("'", "")
+    return re.sub(r"\b[A-Z]\w+\b", lambda found: _alias(found[0]), text).replace("'", "")
 
 
-def _literal(name: str) -> str:
+def _alias(name: str) -> str:
     for module in _modules():
         alias = getattr(module, name, None)
         if get_origin(alias) is Literal:
             return " | ".join(f'"{choice}"' for choice in get_args(alias))
+        if get_origin(alias) is Callable:
+            return re.sub(r"\b(?:[a-z_]\w*\.)+", "", repr(alias))
+        if isinstance(alias, str):  # of classes that are imported for type checkers only
+            return alias
     return name
 
 

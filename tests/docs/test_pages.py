@@ -26,7 +26,7 @@ FORBIDDEN = {
     r"mend(s|ed)?": "fix",
     r"who(so)?ever": "the caller, the process, an instance",
     r"who comes": "a later caller",
-    r"(is|are|be|was) told": "notified, logged, reported",
+    r"told": "notified, logged, reported",
     r"slips?": "mistake",
     r"(is|are|be) had": "is available",
     r"is away": "unavailable",

@@ -118,13 +118,13 @@ def test_the_program_in_fastapi(hosts: World) -> None:
         }
 
 
-def test_tenants_of_the_readme(hosts: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The callable of the README chooses the credentials by a header."""
-    monkeypatch.setenv("ACME_SECRET", "acme's secret")
+def test_tenants_of_the_readme(hosts: World) -> None:
+    """The callable of the README chooses the credentials by the caller, and an unknown caller is refused."""
     with hosts.run(README, "Credentials per tenant") as running:
         app = tokenmw.TokenMiddleware(_token_type, broker=running["tenants"], inject=["crm"])
         with TestClient(app) as client:
-            assert client.get("/", headers={"x-tenant": "acme"}).text == "Bearer"
+            assert client.get("/", headers={"x-api-key": "the key of acme"}).text == "Bearer"
+            assert client.get("/", headers={"x-api-key": "another key"}).status_code == 401
         assert hosts.server.calls["oauth2", "acme"] == 1
 
 
