@@ -40,7 +40,7 @@ class Outage:
     """One fault, which is there between entering and leaving `made`.
 
     Attributes:
-        name: Its row in the README.
+        name: Its row in the table of examples/guides/redis_faults.md.
         made: Makes it and lifts it.
         state: What `status()` says while it lasts; "either" where that depends on the moment.
         direct: Whether the workers come without the line.

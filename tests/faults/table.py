@@ -1,13 +1,13 @@
-"""Writes the README's table of faults from a run of all of them: `python -m tests.faults.table`."""
+"""Writes the guide's table of faults from a run of all of them: `python -m tests.faults.table`."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
+from tests.docs.pages import page
 from tests.faults.campaign import campaign
 from tests.faults.outages import OUTAGES
-from tests.readme_blocks import README
 
 if TYPE_CHECKING:
     from tests.faults.campaign import Finding
@@ -36,13 +36,13 @@ def row(finding: Finding) -> str:
 
 
 def write(findings: dict[str, Finding]) -> None:
-    """Put the rows into the README."""
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
+    """Write the rows into the guide."""
+    guide = page("redis_faults.md")
+    before, _, rest = guide.text.partition(BEGIN)
     _, _, after = rest.partition(END)
     rows = [row(findings[outage.name]) for outage in OUTAGES]
     table = "\n".join((*HEAD, *rows))
-    README.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    guide.path.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

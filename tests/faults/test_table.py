@@ -1,15 +1,15 @@
-"""The README's table of faults is that of the tests, and tells of a run in which the promises held."""
+"""The guide's table of faults has a row for each fault of the campaign, from a run in which the promises held."""
 
 from __future__ import annotations
 
 import pytest
 
+from tests.docs.pages import page
 from tests.faults.campaign import HEALED_WITHIN
 from tests.faults.outages import OUTAGES, Outage
 from tests.faults.table import BEGIN, END, HEAD
-from tests.readme_blocks import TEXT
 
-LINES = TEXT.partition(BEGIN)[2].partition(END)[0].strip().splitlines()
+LINES = page("redis_faults.md").text.partition(BEGIN)[2].partition(END)[0].strip().splitlines()
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES[2:]]
 
 

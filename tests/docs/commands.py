@@ -1,6 +1,6 @@
-"""Print one block of commands out of README.md, so that CI runs what the README says and not a copy of it.
+"""Print one block of commands of README.md, so that CI runs what the README says and not a copy of it.
 
-    readme_commands.py README.md "pytest"
+    commands.py README.md "pytest"
 
 prints the lines of the only fenced ```bash block whose last command ends in `pytest`. Runs on any Python 3.
 """

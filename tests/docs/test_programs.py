@@ -1,0 +1,352 @@
+"""The programs and commands of the README and the guides do what the text beside them says."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import httpx2
+import prometheus_client
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+
+import tokenmw
+from tests.docs.pages import PAGES, README, page, program
+from tests.docs.world import ENVIRONMENT, World, world
+from tests.ports import free_port
+from tokenmw.testing import make_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from starlette.types import Receive, Scope, Send
+
+    from tests.servers import RedisServer
+
+# Each section that has python blocks to run, as (document, heading).
+PROGRAMS = list(
+    dict.fromkeys(
+        (name, block.section)
+        for name, of in PAGES.items()
+        for block in of.blocks
+        if block.language == "python" and not block.not_run
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def _hosts() -> Iterator[World]:
+    with world() as opened:
+        yield opened
+
+
+@pytest.fixture
+def hosts(_hosts: World, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world of the programs, with an empty Redis and counts from zero."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(prometheus_client, "REGISTRY", prometheus_client.CollectorRegistry())
+    _hosts.server.calls.clear()
+    return World(_hosts.server, {**_hosts.replacements, "redis://localhost:6379/0": redis_server.url})
+
+
+@pytest.mark.parametrize(("name", "section"), PROGRAMS, ids=[f"{name}: {section}" for name, section in PROGRAMS])
+def test_every_program_runs(hosts: World, name: str, section: str) -> None:
+    """Each python block of each document runs as it stands, and so do the tests in it."""
+    with hosts.run(page(name), section):
+        pass
+
+
+def test_every_page_with_programs_is_among_them() -> None:
+    """The README and most guides have programs, so a reader of blocks that finds none is noticed."""
+    assert len({name for name, _ in PROGRAMS}) > 9
+    assert len(PROGRAMS) > 25
+
+
+def test_the_code_before_has_the_faults_that_are_listed(hosts: World) -> None:
+    """The usual code fetches once for each request, and serves the old token after a change of the secret."""
+    with hosts.run(README, "Before") as before:
+        fetch = before["get_cached_token"]
+        secret = ENVIRONMENT["CRM_SECRET"]
+
+        async def ask() -> tuple[str, str]:
+            many = await asyncio.gather(*(fetch("crm", secret) for _ in range(10)))
+            other = await fetch("crm", "another secret")
+            await before["cache"].aclose()
+            return many[-1], other
+
+        cached, other = before.call(ask)
+        assert hosts.server.calls["oauth2"] == 10
+        assert hosts.server.issued.find(other.decode())
+        assert cached
+
+
+def test_the_code_after_fetches_once(hosts: World) -> None:
+    """Ten requests at the same time are one fetch."""
+    with hosts.run(README, "After") as after:
+
+        async def ask() -> set[str]:
+            async with after["broker"] as broker:
+                return {token.value for token in await asyncio.gather(*(broker.token("crm") for _ in range(10)))}
+
+        assert len(after.call(ask)) == 1
+        assert hosts.server.calls["oauth2"] == 1
+
+
+def test_the_program_in_fastapi(hosts: World) -> None:
+    """One key has one id in both headers, and `/docs` shows the locks."""
+    with hosts.run(README, "FastAPI") as running, TestClient(running["api"]) as client:
+        first = client.get("/", headers={"authorization": "Bearer alice"}).json()
+        second = client.get("/", headers={"x-api-key": "alice"}).json()
+        assert first == second
+        running["api"].dependency_overrides[tokenmw.provider_token("crm")] = lambda: make_token(token_type="Test")
+        assert client.get("/").json()["token_type"] == "Test"
+        assert {"http", "apiKey"} == {
+            scheme["type"] for scheme in client.get("/openapi.json").json()["components"]["securitySchemes"].values()
+        }
+
+
+def test_tenants_of_the_readme(hosts: World) -> None:
+    """The callable of the README chooses the credentials by the caller, and an unknown caller is refused."""
+    with hosts.run(README, "Credentials per tenant") as running:
+        app = tokenmw.TokenMiddleware(_token_type, broker=running["tenants"], inject=["crm"])
+        with TestClient(app) as client:
+            assert client.get("/", headers={"x-api-key": "the key of acme"}).text == "Bearer"
+            assert client.get("/", headers={"x-api-key": "another key"}).status_code == 401
+        assert hosts.server.calls["oauth2", "acme"] == 1
+
+
+def test_tenants(hosts: World) -> None:
+    """A tenant gets a token of its own, and one that does not exist is a 404."""
+    with hosts.run(page("tenants.md"), "FastAPI") as running, TestClient(running["api"]) as client:
+        assert client.get("/acme").json() == {"tenant": "acme", "token_type": "Bearer"}
+        assert client.get("/nobody").status_code == 404
+        assert hosts.server.calls["oauth2", "acme"] == 1
+
+
+def test_a_token_outside_of_a_request(hosts: World) -> None:
+    """The script of the guide gets a tenant's token by the provider itself."""
+    with hosts.run(page("tenants.md"), "Outside of a request") as running:
+        assert running.call(running["sync_contacts"]) > time.time()
+        assert hosts.server.calls["oauth2", "acme"] == 1
+
+
+def test_an_assertion_is_accepted(hosts: World) -> None:
+    """The assertion that the guide signs is one that a token server verifies with the public key."""
+    with hosts.run(page("tenants.md"), "A private key instead of a secret") as running:
+        key = running["private_key"].public_key()
+        claims = running["jwt"].decode(
+            running["assertion"](), key, algorithms=["RS256"], audience=hosts.text("https://idp.example/oauth2/token")
+        )
+        assert (claims["iss"], claims["sub"]) == ("crm", "crm")
+
+
+def test_the_auth_object(hosts: World) -> None:
+    """The API behind the auth object sees the token of the right client."""
+    with hosts.run(page("outgoing.md"), "One client for an API") as running, TestClient(running["outgoing"]) as client:
+        assert client.get("/contacts").json()["client"] == "crm"
+    with hosts.run(README, "Outgoing requests") as running:
+
+        async def ask() -> Any:
+            async with running["broker"]:
+                return await running["fetch_contacts"]()
+
+        assert running.call(ask)["client"] == "crm"
+
+
+@pytest.mark.parametrize(
+    ("section", "handler"),
+    [("Credentials of the request", "create_contact"), ("Without an auth object", "delete_contact")],
+)
+def test_handlers_that_send(hosts: World, section: str, handler: str) -> None:
+    """The handlers of the guide reach the API with a valid token."""
+    with hosts.run(page("outgoing.md"), section) as running:
+        route = running["Route"]("/", running[handler], methods=["POST"])
+        app = tokenmw.TokenMiddleware(running["Starlette"](routes=[route]), broker=running["broker"])
+        with TestClient(app) as client:
+            assert client.post("/", json={"name": "Ada"}).status_code == 200
+
+
+def test_callers_are_checked(hosts: World) -> None:
+    """The example of `authenticate` accepts a known key and refuses others."""
+    with hosts.run(page("sessions.md"), "Authenticating callers") as running:
+        app = tokenmw.TokenMiddleware(_caller, broker=running["broker"])
+        with TestClient(app) as client:
+            assert client.get("/", headers={"x-api-key": "alice"}).text == "Alice"
+            assert client.get("/", headers={"x-api-key": "mallory"}).status_code == 401
+            assert client.get("/").status_code == 401
+
+
+async def _caller(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse(scope["state"]["caller"]["name"])(scope, receive, send)
+
+
+async def _token_type(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse(scope["state"]["tokens"]["crm"].token_type)(scope, receive, send)
+
+
+def test_errors_are_seen_by_browsers(hosts: World) -> None:
+    """With CORS outside, a refusal has the CORS headers."""
+    with hosts.run(page("errors.md"), "CORS") as running, TestClient(running["browsers"]) as client:
+        answer = client.get("/", headers={"origin": "https://app.example"})
+        assert answer.status_code == 401
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_other_answers_to_errors(hosts: World) -> None:
+    """`on_error` of the guide answers a refusal as plain text, with its headers."""
+    with hosts.run(page("errors.md"), "What the middleware answers") as running, TestClient(running["plain"]) as client:
+        answer = client.get("/")
+        assert (answer.status_code, answer.headers["content-type"]) == (401, "text/plain; charset=utf-8")
+        assert "www-authenticate" in answer.headers
+
+
+def test_the_status(hosts: World) -> None:
+    """The health route answers the words that the guide explains."""
+    with hosts.run(page("operations.md"), "Status") as running, TestClient(running["healthy"]) as client:
+        assert client.get("/health").json() == {"redis": "up", "crm": "cold"}
+
+
+def test_the_metrics(hosts: World) -> None:
+    """A fetch is counted, and the table names every metric."""
+    with hosts.run(page("operations.md"), "Metrics and traces") as running:
+
+        async def ask() -> None:
+            async with running["measured"] as broker:
+                await broker.token("crm")
+
+        running.call(ask)
+        exposed = prometheus_client.generate_latest(prometheus_client.REGISTRY).decode()
+        assert 'tokenmw_token_fetches_total{outcome="granted",provider="crm"} 1.0' in exposed
+        names = [name for name in re.findall(r"^# TYPE (\w+)", exposed, re.MULTILINE) if not name.endswith("_created")]
+        assert sorted(names) == sorted(row[0].strip("`") for row in page("operations.md").rows("Metrics and traces"))
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_the_provider_of_the_guide(hosts: World, library: Any) -> None:
+    """It takes under thirty lines, gets a token, puts it into its header, and refuses a wrong secret."""
+    guide = page("writing_a_provider.md")
+    with hosts.run(guide, "An example") as running:
+        lines = inspect.cleandoc(next(b.text for b in guide.blocks if "class Acme" in b.text)).split("class Acme")[1]
+        assert len(lines.split("\n\n\n")[0].splitlines()) < 30
+
+        async def ask() -> Any:
+            async with running["broker"] as broker, library.AsyncClient(auth=broker.auth("acme")) as http:
+                answer = await http.get(hosts.text("https://acme.example/echo"))
+                with pytest.raises(tokenmw.CredentialRejected):
+                    await broker.token(running["Acme"](key="k", secret="wrong"))
+                return answer.json()
+
+        assert running.call(ask) == {"token": "acme-token"}
+
+
+def test_plain_asgi(hosts: World) -> None:
+    """A plain ASGI application and one with the lifespan alone answer with a session id and a token."""
+    guide = page("other_frameworks.md")
+    with hosts.run(guide, "Plain ASGI and every other framework") as running, TestClient(running["wrapped"]) as client:
+        assert re.fullmatch(r"[0-9a-f-]{36} Bearer", client.get("/", headers={"x-api-key": "alice"}).text)
+    with hosts.run(guide, "With a connection and no middleware") as running, TestClient(running["bare"]) as client:
+        assert client.get("/", headers={"x-api-key": "alice"}).json()["token_type"] == "Bearer"
+
+
+def test_a_plain_function_and_a_mounted_application(hosts: World) -> None:
+    """Both resolve a token; the mounted application shares the broker of the outer lifespan."""
+    guide = page("other_frameworks.md")
+    with hosts.run(guide, "FastAPI") as running, TestClient(running["api"]) as client:
+        assert client.get("/report").json() == {"token_type": "Bearer"}
+    with hosts.run(guide, "Mounted applications") as running, TestClient(running["outer"]) as client:
+        assert client.get("/crm/").json()["token_type"] == "Bearer"
+
+
+def test_a_script(hosts: World) -> None:
+    """A script without a web server has tokens and session ids."""
+    with hosts.run(page("other_frameworks.md"), "Scripts and queue workers") as running:
+        assert running.call(running["nightly"])[0] == "Bearer"
+
+
+def test_secrets_rotate_in_three_steps(redis_server: RedisServer) -> None:
+    """At each step the instances that are a step behind still agree with the new ones on a session."""
+    name, old, new = "the secret for names", "the secret until today", "the secret from today"
+    steps = [("alice", [old]), ("alice", [old, new]), ("bob", [new, old]), ("bob", [new])]
+
+    async def ids() -> list[str]:
+        found: list[str] = []
+        for key, ring in steps:
+            async with tokenmw.TokenBroker({}, redis=redis_server.url, secret_key=ring, name_key=name) as broker:
+                found.append(await broker.session_id(key))
+        return found
+
+    alice_1, alice_2, bob_1, bob_2 = asyncio.run(ids())
+    assert alice_1 == alice_2
+    assert bob_1 == bob_2
+
+
+def test_the_demo_prints_what_the_readme_shows() -> None:
+    """The excerpt has the lines of the demo; ids and tokens differ from run to run."""
+    command = [sys.executable, "-m", "tokenmw", "demo", "--once"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    lines = [_masked(line) for line in run.stdout.splitlines()]
+    assert [line for line in README.block("text", "API key").splitlines() if _masked(line) not in lines] == []
+
+
+def test_the_application_under_uvicorn(hosts: World, tmp_path: Path) -> None:
+    """The commands of "Use" start two workers, and curl gets the answers that stand below each."""
+    port = free_port()
+    hosts.replacements["8000"] = str(port)
+    (tmp_path / "app.py").write_text("\n".join(hosts.text(one.text) for one in program(README, "After")))
+    start, *asked = re.split(r"^\$ ", hosts.text(README.block("console", "$ uvicorn")), flags=re.MULTILINE)[1:]
+    server = subprocess.Popen([sys.executable, "-m", *shlex.split(start)], cwd=tmp_path)
+    try:
+        _wait_for(port, server)
+        ids: dict[str, str] = {}
+        for exchange in asked:
+            command, expected = exchange.splitlines()
+            wanted = json.loads(expected)
+            for _ in range(8):  # some of them reach the other worker
+                got = json.loads(_curl(shlex.split(command)))
+                assert wanted | {"session": None} == got | {"session": None}
+                assert got["session"] == ids.setdefault(wanted["session"], got["session"])
+        assert len(set(ids.values())) == 2
+        assert hosts.server.calls["oauth2"] == 1
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _masked(line: str) -> str:
+    """Return a line of the demo's table without what differs from run to run."""
+    ids = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|…\S+", "*", line)
+    return re.sub(r" +1[0-9]{2}$", " 1xx", ids)
+
+
+def _curl(command: list[str]) -> bytes:
+    """Run a curl command and return what it prints; where there is no curl, httpx sends the same request."""
+    if shutil.which("curl"):
+        return subprocess.check_output(command, timeout=20)
+    (name, _, value), url = command[3].partition(": "), command[4]  # curl -s -H "name: value" URL
+    return httpx.get(url, headers={name: value}, trust_env=False).content
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    """Wait until a server that is being started listens."""
+    deadline = time.monotonic() + 20
+    while server.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.01)
+    pytest.fail(f"uvicorn did not listen within 20 s (exit code {server.poll()}).")
