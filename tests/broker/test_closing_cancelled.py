@@ -1,0 +1,39 @@
+"""A close that has begun is carried out, also when the task that waits for it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from tests.servers import RedisServer
+from tokenmw import Limits, TokenBroker
+from tokenmw.testing import ManualClock
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+async def test_a_waiting_touch_is_sent_although_the_leaving_task_is_cancelled(
+    redis_server: RedisServer, turns: int
+) -> None:
+    """In whichever turn of the event loop the cancellation comes; afterwards no task is left."""
+    before, clock = asyncio.all_tasks(), ManualClock()
+    limits = Limits(command_seconds=5.0)
+    broker = TokenBroker({}, redis=redis_server.url, session_ttl=10.0, clock=clock, limits=limits)
+    await broker.__aenter__()
+    session = await broker.session_id("key")
+    clock.advance(0.6)  # a twentieth of the TTL and more, and less than a round of housekeeping
+    assert session == await broker.session_id("key")
+    assert 1 == broker.status().touches
+    (key,) = redis_server.command("KEYS", "*:session")
+    redis_server.command("PEXPIRE", key, 5_000)
+    leaving = asyncio.ensure_future(broker.__aexit__())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    leaving.cancel()
+    with suppress(asyncio.CancelledError):
+        await leaving
+    if closing := asyncio.all_tasks() - before:
+        await asyncio.wait(closing, timeout=10)
+    assert before == asyncio.all_tasks()
+    assert redis_server.command("PTTL", key) > 5_000

@@ -1,0 +1,1 @@
+"""The version before the restructuring and the one in this tree, side by side on one Redis."""

@@ -1,0 +1,51 @@
+"""Put each mutation into a copy of the tree and see whether a test notices it.
+
+    python -m tests.mutations            # all
+    python -m tests.mutations lease      # those with this word in their names
+    python -m tests.mutations --list
+
+The tests named for a mutation must pass without it, and at least one must fail with it. The exit code is not zero if a
+mutation was not noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.mutations.running import check_tests_pass, copy_tree, run, text_to_replace
+from tests.mutations.table import MUTATIONS
+
+
+def main() -> int:
+    """Run the mutations that were asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations")
+    parser.add_argument("words", nargs="*", help="run only mutations with one of these in their names")
+    parser.add_argument("--list", action="store_true", help="print the names and run nothing")
+    arguments = parser.parse_args()
+    words: list[str] = arguments.words
+    chosen = [one for one in MUTATIONS if not words or any(word in one.name for word in words)]
+    if arguments.list:
+        print("\n".join(one.name for one in chosen))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="tokenmw-mutations-") as directory:
+        tree = copy_tree(Path(directory) / "tree")
+        for one in chosen:
+            text_to_replace(tree, one)  # before an hour of tests has been run
+        check_tests_pass(tree, chosen)
+        missed: list[str] = []
+        for one in chosen:
+            began = time.monotonic()
+            noticed = run(tree, one)
+            print(f"{noticed or 'NOT NOTICED':<60} {time.monotonic() - began:5.1f} s  {one.name}", flush=True)
+            if not noticed:
+                missed.append(one.name)
+    print(f"{len(chosen) - len(missed)} of {len(chosen)} mutations were noticed.")
+    return 1 if missed or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""How many files a reader has to open to follow a request; `walks.py` defines what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.walks.recording import Recorder, Walk
+from tests.walks.walks import walks
+from tokenmw import TokenBroker
+from tokenmw.providers import StaticToken
+
+BEFORE: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("before.json").read_text())["walks"]
+"""The walks of commit 61f244d, as `python -m tests.walks --json` printed them there."""
+
+FILES = {
+    "warm": 7,
+    "cold_token": 31,
+    "cold": 41,
+    "rejected": 35,
+    "outage": 12,
+}
+"""The most files of each walk."""
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Walk]:
+    """All walks, done once."""
+    return asyncio.run(walks())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_walk_passes_few_files(found: dict[str, Walk], name: str) -> None:
+    """A reader who follows it opens no more files than this."""
+    assert len(found[name].files) <= FILES[name], found[name].files
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_no_walk_has_become_longer(found: dict[str, Walk], name: str) -> None:
+    """None passes more files than it did in the version before the package was restructured."""
+    assert len(found[name].files) <= len(BEFORE[name]["files"]), found[name].files
+
+
+def test_walks_are_those_that_were_recorded_before(found: dict[str, Walk]) -> None:
+    """A walk that was dropped or renamed would be compared with nothing."""
+    assert BEFORE.keys() == found.keys()
+    assert FILES.keys() <= found.keys()
+
+
+async def test_recorder_counts_calls_from_file_to_file() -> None:
+    """A fresh token passes the broker and what it asks; files that no code of was run are not counted."""
+    async with TokenBroker({"crm": StaticToken("t")}) as broker:
+        await broker.token("crm")
+        recorder = Recorder()
+        with recorder.recording():
+            await broker.token("crm")
+        position = recorder.position
+        await broker.token("crm")
+    walk = recorder.walk()
+    assert position == recorder.position  # nothing is recorded afterwards
+    assert "broker.py" == walk.files[0] == walk.awaited[0]
+    assert len(walk.files) - 1 <= walk.moves
+    assert not [file for file in walk.files if file.startswith(("redis/", "shared/", "providers/http"))]
+
+
+async def test_recorder_leaves_out_tasks_that_are_older() -> None:
+    """What housekeeping does during a request is no part of it."""
+    async with TokenBroker({"crm": StaticToken("t")}) as broker:
+        wanted = asyncio.Event()
+        await broker.token("crm")
+
+        async def use_a_token() -> None:
+            await wanted.wait()
+            await broker.token("crm")
+
+        recorder, task = Recorder(), asyncio.ensure_future(use_a_token())
+        await asyncio.sleep(0)
+        with recorder.recording():
+            wanted.set()
+            await task
+    assert recorder.calls
+    assert () == recorder.walk().files
