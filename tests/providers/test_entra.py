@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server() -> ProviderServer:
-    """A login that knows one app."""
+    """A login host that knows one app."""
     return ProviderServer(clients={"app": SECRET})
 
 
@@ -32,8 +32,8 @@ async def in_process(server: ProviderServer, library: Any) -> AsyncGenerator[Tok
         yield TokenHTTP(client, limits=Limits(answer_bytes=10_000, fetch_seconds=2.0), clock=SYSTEM_CLOCK)
 
 
-async def test_app_and_bot_earn_a_token_in_their_tenant(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """One request each; a bot without a tenant asks in that of the Bot Framework."""
+async def test_app_and_bot_get_a_token_in_their_tenant(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Each takes one request; a bot without a tenant uses the Bot Framework's tenant."""
     granted = {
         (await entra().fetch(in_process)).value: f"{TENANT} https://graph.microsoft.com/.default",
         (await entra(scope="api://crm/.default").fetch(in_process)).value: f"{TENANT} api://crm/.default",
@@ -44,8 +44,8 @@ async def test_app_and_bot_earn_a_token_in_their_tenant(server: ProviderServer, 
     assert 4 == server.calls["entra", "app"]
 
 
-async def test_answer_is_the_token_its_life_and_when_to_refresh(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """Every call gives another token; `refresh_in` comes with long lives and is kept."""
+async def test_response_has_token_lifetime_and_refresh_in(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Every call returns another token; `refresh_in`, which comes with long lifetimes, is kept in `extra`."""
     server.entra.life = 86399.0
     first, second = await entra().fetch(in_process), await entra().fetch(in_process)
     assert (86399.0, "Bearer", 43199) == (first.expires_in, first.token_type, first.extra["refresh_in"])
@@ -53,7 +53,7 @@ async def test_answer_is_the_token_its_life_and_when_to_refresh(server: Provider
 
 
 async def test_assertions_are_made_anew_for_each_attempt(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """By a function, sync or async; its tokens are shared if the key behind it has a name."""
+    """The function is called for each attempt, and its tokens are shared only with a `credential_id`."""
     asked: list[str] = []
 
     async def assertion() -> str:
@@ -84,10 +84,10 @@ async def test_assertions_are_made_anew_for_each_attempt(server: ProviderServer,
         (400, "invalid_grant", 123456, r"\(AADSTS123456\)$"),
     ],
 )
-async def test_refusals_for_good_say_why(
+async def test_permanent_refusals_give_the_reason(
     server: ProviderServer, in_process: TokenHTTP, *, status: int, error: str, code: int, text: str
 ) -> None:
-    """By `error` and status; the number is a detail, and the text of the server is not shown."""
+    """The text has Microsoft's numeric code with its fix, and never the server's own text."""
     body = {"error": error, "error_codes": [code], "error_description": f"AADSTS{code}: {SECRET}"}
     server.entra.script.then(Fault(status=status, body=body))
     with pytest.raises(CredentialRejected, match=text) as caught:
@@ -118,18 +118,18 @@ async def test_refusals_for_good_say_why(
         (Fault(fields={"expires_in": "soon"}), None, False),
     ],
 )
-async def test_what_may_pass_is_no_refusal(
+async def test_transient_faults_are_not_refusals(
     server: ProviderServer, in_process: TokenHTTP, fault: Fault, retry_after: float | None, *, said: bool
 ) -> None:
-    """Busy, looping, garbage and network faults; only what the login itself said is told to other instances."""
+    """Busy servers, malformed responses and network faults are transient; only the server's own error is shared."""
     server.entra.script.then(fault)
     with pytest.raises(TokenUnavailable) as caught:
         await entra().fetch(in_process)
     assert (retry_after, said) == (caught.value.retry_after, caught.value.said)
 
 
-async def test_a_slow_answer_is_given_up(server: ProviderServer, library: Any) -> None:
-    """Within `Limits.fetch_seconds`."""
+async def test_slow_response_is_abandoned(server: ProviderServer, library: Any) -> None:
+    """The request ends after `Limits.fetch_seconds`."""
     hang = server.entra.script.hang()
     async with library.AsyncClient(transport=server.transport(library.__name__)) as client, asyncio.timeout(10):
         http = TokenHTTP(client, limits=Limits(fetch_seconds=0.05), clock=SYSTEM_CLOCK)

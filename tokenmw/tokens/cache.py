@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from tokenmw.caches import LRUCache
 from tokenmw.clock import Instant
-from tokenmw.providers.options import check_provider
+from tokenmw.providers.base import check_provider
 from tokenmw.tokens.entry import TokenEntry
 
 if TYPE_CHECKING:
