@@ -79,7 +79,7 @@ def test_class_without_a_required_method_is_refused(method: str) -> None:
 
 
 def test_class_without_a_scheme_needs_authorize() -> None:
-    """With `scheme = None` and no `authorize`, the text tells the author of the class which method to add."""
+    """With `scheme = None` and no `authorize`, the text names the method to add."""
 
     class Elsewhere(Provider):
         __slots__ = ()

@@ -138,17 +138,17 @@ async def test_slow_response_is_abandoned(server: ProviderServer, library: Any) 
     hang.release()
 
 
-@pytest.mark.parametrize(("life", "expected"), [("3599", 3599.0), (3599.5, 3599.5), (None, 600.0)])
-async def test_life_may_be_text_or_missing(
-    server: ProviderServer, in_process: TokenHTTP, life: object, expected: float
+@pytest.mark.parametrize(("value", "seconds"), [("3599", 3599.0), (3599.5, 3599.5), (None, 600.0)])
+async def test_lifetime_may_be_text_or_missing(
+    server: ProviderServer, in_process: TokenHTTP, value: object, seconds: float
 ) -> None:
-    """Older endpoints give strings; without one it is ten minutes."""
-    server.entra.script.then(Fault(fields={"expires_in": life}))
-    assert expected == (await entra().fetch(in_process)).expires_in
+    """Older endpoints send text; a missing lifetime counts as 600 s."""
+    server.entra.script.then(Fault(fields={"expires_in": value}))
+    assert seconds == (await entra().fetch(in_process)).expires_in
 
 
-async def test_each_wrong_request_has_its_number(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """The test server answers as the login does: unknown app, wrong secret, foreign tenant."""
+async def test_each_wrong_request_has_its_numeric_code(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """The test server's codes for an unknown app, a wrong secret and a foreign tenant are Microsoft's."""
     server.entra.tenants = {TENANT}
     for wrong, code in (({"client_id": "x"}, 700016), ({"client_secret": "x"}, 7000215), ({"tenant": "x"}, 90002)):
         with pytest.raises(CredentialRejected, match=f"AADSTS{code}"):
@@ -166,14 +166,14 @@ async def test_each_wrong_request_has_its_number(server: ProviderServer, in_proc
         (200, "", False),
     ],
 )
-def test_401_is_a_rejection_but_for_missing_claims(status: int, challenge: str, *, rejected: bool) -> None:
-    """Permission, throttling and continuous access evaluation are helped by no other token of the same kind."""
+def test_401_is_a_rejection_unless_claims_are_missing(status: int, challenge: str, *, rejected: bool) -> None:
+    """Permissions, throttling and continuous access evaluation are no rejections: a new token would not help."""
     answer = Answer(status, headers={"WWW-Authenticate": challenge} if challenge else {})
     assert (rejected, rejected) == (entra().is_rejected(answer), bot().is_rejected(answer))
 
 
-async def test_the_form_is_microsoft_s(http: TokenHTTP) -> None:
-    """The secret is in the body, not in the URL, and nothing else is sent along."""
+async def test_request_has_only_microsoft_s_form(http: TokenHTTP) -> None:
+    """The secret is in the body, not in the URL, and the form has no other fields."""
     body = json.dumps({"token_type": "Bearer", "expires_in": 3599, "access_token": "t"}).encode()
     async with wire(http_answer(200, body=body)) as server:
         await entra(base_url=server.url).fetch(http)

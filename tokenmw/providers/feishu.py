@@ -69,7 +69,7 @@ class FeishuTenant(FeishuCredential):
     are equal, and one fetch serves both.
 
     Feishu issues the same token until it has 1800 s left, and then a second one beside it. A token lives at most
-    7200 s (https://open.feishu.cn/document/server-docs/authentication-management/access-token).
+    7200 s (https://open.feishu.cn/document/server-docs/authentication-management/access-token/tenant_access_token_internal).
 
     Args:
         app_id: The app's id, `cli_…`.

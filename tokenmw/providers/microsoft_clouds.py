@@ -39,7 +39,7 @@ _CLOUDS: Final[dict[Cloud, CloudHosts]] = {
         graph="graph.microsoft.com",
         bot_tenant="botframework.com",
         bot_scope="https://api.botframework.com/.default",
-        # Anybody can register a name below trafficmanager.net, so only the whole name is trusted.
+        # Anyone can register a name below trafficmanager.net, so only the whole name is trusted.
         bot_hosts=frozenset({".botframework.com", "smba.trafficmanager.net", "smba.infra.gcc.teams.microsoft.com"}),
     ),
     "usgov": CloudHosts(
