@@ -1,4 +1,4 @@
-"""Requests to token endpoints: bounded, without redirects, silent about secrets. The package's door to httpx."""
+"""Requests to token endpoints, bounded and without redirects. The only module of this folder that imports httpx."""
 
 from __future__ import annotations
 
