@@ -1,18 +1,18 @@
-"""A bot platform: many agents, each with credentials of its own for Feishu, WeCom, DingTalk and Teams.
+"""A bot platform: many agents, each with its own credentials for Feishu, WeCom, DingTalk and Teams.
 
     export AGENTS=agents.json REDIS_URL=redis://localhost:6379/0 SECRET_KEY=…
     pip install "tokenmw[crypto]" uvicorn
     uvicorn examples.bot_platform:app --workers 4
 
-`agents.json` has for each agent its channels, and for each of these the options of the provider:
+`agents.json` has the channels of each agent, and for each channel the provider's options:
 
     {"sales": {"feishu": {"app_id": "cli_a1", "app_secret": "…"},
                "wecom": {"corp_id": "ww1", "corp_secret": "…", "agent_id": 1000002},
                "dingtalk": {"app_key": "ding1", "app_secret": "…"},
                "teams": {"app_id": "00000000-…", "app_secret": "…", "tenant": "contoso.onmicrosoft.com"}}}
 
-A message comes in at `/agents/{agent}/{channel}`; the answer goes out through an auth object with that agent's token.
-Each platform signs or encrypts what it sends, each in its own way: that has to be checked in front of this.
+A platform posts events to `/agents/{agent}/{channel}`, and the reply is sent with that agent's token by an auth object.
+Each platform signs or encrypts its events in its own way: check that before this application.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NOT_CREDENTIALS: Final = ("agent_id", "robot_code")
 
 @dataclass(frozen=True)
 class Message:
-    """What somebody wrote, and to whom the answer goes."""
+    """A user's message, and the address of the reply."""
 
     text: str
     sender: str
@@ -53,13 +53,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Channel:
-    """What one platform differs in.
+    """The differences between platforms.
 
     Attributes:
-        provider: Turns an agent's options into a credential.
-        read: Takes the message out of an event; None if the event is no message.
-        reply: Makes URL and JSON of the answer, out of the message, the text and the agent's options.
-        failed: Tells from the platform's answer whether it was not taken.
+        provider: Makes a credential from an agent's options.
+        read: Reads the message of an event; None if the event is not a message.
+        reply: Makes the URL and the JSON of the reply from the message, the text and the agent's options.
+        failed: Returns whether the platform's response reports an error.
     """
 
     provider: Callable[..., Provider]
@@ -77,7 +77,7 @@ def read_feishu(event: Any) -> Message | None:
 
 
 def reply_feishu(message: Message, text: str, agent: dict[str, Any]) -> tuple[str, Any]:
-    """Send to the chat that the message came from."""
+    """Reply to the chat of the message."""
     base_url = agent.get("base_url", "https://open.feishu.cn")
     content = {"receive_id": message.sender, "msg_type": "text", "content": json.dumps({"text": text})}
     return f"{base_url}/open-apis/im/v1/messages?receive_id_type=chat_id", content
@@ -89,19 +89,19 @@ def read_wecom(event: Any) -> Message | None:
 
 
 def reply_wecom(message: Message, text: str, agent: dict[str, Any]) -> tuple[str, Any]:
-    """Send to the member, from the agent's application."""
+    """Reply to the member from the agent's application."""
     base_url = agent.get("base_url", "https://qyapi.weixin.qq.com")
     content = {"touser": message.sender, "msgtype": "text", "agentid": agent["agent_id"], "text": {"content": text}}
     return f"{base_url}/cgi-bin/message/send", content
 
 
 def read_dingtalk(event: Any) -> Message | None:
-    """Read what was sent to a robot."""
+    """Read a message to a robot."""
     return Message(event["text"]["content"], event["senderStaffId"]) if event.get("msgtype") == "text" else None
 
 
 def reply_dingtalk(message: Message, text: str, agent: dict[str, Any]) -> tuple[str, Any]:
-    """Send to the member, from the app's robot."""
+    """Reply to the member from the app's robot."""
     base_url = agent.get("base_url", "https://api.dingtalk.com")
     robot = agent.get("robot_code", agent["app_key"])
     content = {"robotCode": robot, "userIds": [message.sender], "msgKey": "sampleText"}
@@ -116,20 +116,20 @@ def read_teams(event: Any) -> Message | None:
 
 
 def reply_teams(message: Message, text: str, agent: dict[str, Any]) -> tuple[str, Any]:
-    """Send to where the activity says. If that is no host of Microsoft's, the auth object leaves the token off."""
+    """Reply to the activity's service URL. The auth object adds the token only if that is a host of Microsoft's."""
     return f"{message.address}/v3/conversations/{message.sender}/activities", {"type": "message", "text": text}
 
 
 CHANNELS: Final = {
-    "feishu": Channel(FeishuTenant, read_feishu, reply_feishu, lambda answer: answer.get("code") != 0),
-    "wecom": Channel(WeCom, read_wecom, reply_wecom, lambda answer: answer.get("errcode") != 0),
-    "dingtalk": Channel(DingTalk, read_dingtalk, reply_dingtalk, lambda answer: "code" in answer),
-    "teams": Channel(BotFramework, read_teams, reply_teams, lambda answer: "id" not in answer),
+    "feishu": Channel(FeishuTenant, read_feishu, reply_feishu, lambda body: body.get("code") != 0),
+    "wecom": Channel(WeCom, read_wecom, reply_wecom, lambda body: body.get("errcode") != 0),
+    "dingtalk": Channel(DingTalk, read_dingtalk, reply_dingtalk, lambda body: "code" in body),
+    "teams": Channel(BotFramework, read_teams, reply_teams, lambda body: "id" not in body),
 }
 
 
 def options_of(connection: HTTPConnection, channel: str) -> dict[str, Any]:
-    """Return an agent's options for a channel, or answer 404."""
+    """Return an agent's options for a channel, or respond with 404."""
     try:
         return AGENTS[connection.path_params["agent"]][channel]
     except KeyError:
@@ -137,7 +137,7 @@ def options_of(connection: HTTPConnection, channel: str) -> dict[str, Any]:
 
 
 def provider_of(channel: str) -> Callable[[HTTPConnection], Provider]:
-    """Return what chooses the credential for a request: equal ones share one token, different ones never do."""
+    """Return a function that chooses a request's credential. Equal credentials share one token, others do not."""
 
     def choose(connection: HTTPConnection) -> Provider:
         options = options_of(connection, channel)
@@ -146,34 +146,34 @@ def provider_of(channel: str) -> Callable[[HTTPConnection], Provider]:
     return choose
 
 
-async def take(request: Request) -> Response:
-    """Take an event in, and send the answer out."""
+async def receive(request: Request) -> Response:
+    """Receive an event, and send the reply."""
     name = request.path_params["channel"]
     options, channel = options_of(request, name), CHANNELS[name]
     event = await request.json()
-    if event.get("type") == "url_verification":  # Feishu asks so whether it has the right address
+    if event.get("type") == "url_verification":  # Feishu verifies the URL with it
         return JSONResponse({"challenge": event["challenge"]})
     message = channel.read(event)
     if message is None:
         return Response(status_code=204)
-    url, content = channel.reply(message, answer_to(message.text), options)
+    url, content = channel.reply(message, reply_to(message.text), options)
     http: httpx.AsyncClient = request.state.http
     try:
-        answer = await http.post(url, json=content, auth=request.state.tokens.auth(name))
-        sent = answer.is_success and not channel.failed(answer.json())
+        response = await http.post(url, json=content, auth=request.state.tokens.auth(name))
+        sent = response.is_success and not channel.failed(response.json())
     except (httpx.HTTPError, ValueError):
         sent = False
-    return Response(status_code=204) if sent else JSONResponse({"error": f"{name} has not taken the answer."}, 502)
+    return Response(status_code=204) if sent else JSONResponse({"error": f"{name} did not accept the reply."}, 502)
 
 
-def answer_to(text: str) -> str:
-    """Think. Here would be a model."""
+def reply_to(text: str) -> str:
+    """Return the reply; a real bot would call a model here."""
     return f"You said: {text.strip()}"
 
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, httpx.AsyncClient]]:
-    """Keep one client, and so its connections, for all agents and channels."""
+    """Share one client, and so its connections, between all agents and channels."""
     async with httpx.AsyncClient(timeout=10) as http:
         yield {"http": http}
 
@@ -184,8 +184,8 @@ broker = TokenBroker(
     secret_key=os.environ.get("SECRET_KEY"),
 )
 app = Starlette(
-    routes=[Route("/agents/{agent}/{channel}", take, methods=["POST"])],
-    # The platforms are no callers with API keys, so there are no sessions.
+    routes=[Route("/agents/{agent}/{channel}", receive, methods=["POST"])],
+    # The platforms do not call with API keys, so there are no sessions.
     middleware=[Middleware(TokenMiddleware, broker=broker, sessions=False)],
     lifespan=lifespan,
 )

@@ -1,4 +1,4 @@
-"""An LLM gateway: callers use API keys of yours, the model's API gets your token and the caller's session id.
+"""An LLM gateway: callers use your API keys, and the model's API gets your token and the caller's session id.
 
     export MODEL_URL=https://llm.example MODEL_TOKEN_URL=https://idp.example/token
     export MODEL_CLIENT_ID=gateway MODEL_CLIENT_SECRET=…
@@ -9,7 +9,7 @@
     curl -N localhost:8000/v1/chat/completions -H "Authorization: Bearer alice" -H "Content-Type: application/json" \
         -d '{"model": "m", "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
 
-Without REDIS_URL each worker has a token and session ids of its own.
+Without REDIS_URL each worker has its own token and session ids.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tokenmw import TokenBroker, TokenMiddleware
 from tokenmw.fastapi import SessionID, Tokens
 from tokenmw.providers import ClientCredentials
 
-# A model may think for long before its first word, but a connection to it is made at once or never.
+# A model may need long for its first word, but a connection is made within seconds or not at all.
 TIMEOUT: Final = httpx.Timeout(5.0, read=120.0)
 PASSED_BACK: Final = ("cache-control", "content-encoding", "content-type", "retry-after", "x-request-id")
 
@@ -50,84 +50,84 @@ broker = TokenBroker(
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, httpx.AsyncClient]]:
-    """Keep one client, and so its connections, for all requests."""
+    """Share one client, and so its connections, between all requests."""
     limits = httpx.Limits(max_connections=1_000, max_keepalive_connections=100)
     async with httpx.AsyncClient(base_url=os.environ["MODEL_URL"], timeout=TIMEOUT, limits=limits) as model:
         yield {"model": model}
 
 
 app = FastAPI(lifespan=lifespan)
-# `inject` gets the token before the first request and keeps it fresh.
+# `inject` fetches the token before the first request and keeps it fresh.
 app.add_middleware(TokenMiddleware, broker=broker, inject=["model"])
 
 
 @app.post("/v1/chat/completions")
 async def complete(request: Request, session: SessionID, tokens: Tokens) -> StreamingResponse:
-    """Send a completion on, and its answer back, chunk by chunk as the model sends it."""
+    """Forward a completion request, and stream the model's response back chunk by chunk."""
     model: httpx.AsyncClient = request.state.model
     upstream = model.build_request(
         "POST",
         request.url.path,
-        # Whole, and not as a stream: it has to be sent twice if the model's API refuses the first token.
+        # The whole body, not a stream: it is sent twice if the model's API rejects the first token.
         content=await request.body(),
         headers={
             "Content-Type": request.headers.get("content-type", "application/json"),
-            # A compressed stream comes in blocks; words are to come one by one.
+            # A compressed stream arrives in blocks instead of single words.
             "Accept-Encoding": "identity",
             "X-Session-ID": session,
         },
     )
     sending = model.send(upstream, auth=tokens.auth("model"), stream=True)
     try:
-        answer = await while_connected(request, sending)
+        response = await while_connected(request, sending)
     except httpx.TimeoutException:
-        raise HTTPException(504, "The model does not answer in time.") from None
+        raise HTTPException(504, "The model did not respond in time.") from None
     except httpx.TransportError:
         raise HTTPException(502, "The model cannot be reached.") from None
-    if answer.status_code in {401, 403}:
-        # This is about our token. Passed on, it would tell callers that their own API key is wrong.
-        await answer.aclose()
-        raise HTTPException(502, "The model refuses this gateway.")
-    return Relay(answer)
+    if response.status_code in {401, 403}:
+        # The status is about our token; passed on, it would mean that the caller's API key is wrong.
+        await response.aclose()
+        raise HTTPException(502, "The model rejects this gateway's token.")
+    return Relay(response)
 
 
 class Relay(StreamingResponse):
-    """Passes on an upstream answer, errors with their status included.
+    """Passes on an upstream response, errors with their status included.
 
-    However it ends, by the last chunk, by a caller who hangs up or by an error, the upstream request ends with it. If
-    the upstream breaks off, so do we: a caller must not take half an answer for a whole one.
+    The upstream request is closed when this response ends, after the last chunk, a disconnect or an error. If the
+    upstream breaks off, this response breaks off too, so that a caller does not mistake half a response for a whole.
     """
 
-    def __init__(self, answer: httpx.Response) -> None:
-        headers = {name: answer.headers[name] for name in PASSED_BACK if name in answer.headers}
-        super().__init__(answer.aiter_raw(), answer.status_code, headers)
-        self.answer = answer
+    def __init__(self, response: httpx.Response) -> None:
+        headers = {name: response.headers[name] for name in PASSED_BACK if name in response.headers}
+        super().__init__(response.aiter_raw(), response.status_code, headers)
+        self.response = response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            # Here and not in a generator, which never runs if the caller has gone before the first chunk.
-            await self.answer.aclose()
+            # Not in a generator, which would never run if the caller disconnects before the first chunk.
+            await self.response.aclose()
 
 
 async def while_connected(request: Request, sending: Awaitable[httpx.Response]) -> httpx.Response:
-    """Wait for an answer, but no longer than somebody waits for ours: tokens that nobody reads are paid for, too."""
-    answer = asyncio.ensure_future(sending)
-    gone = asyncio.ensure_future(disconnected(request))
+    """Wait for the model's response while the caller is connected: a model bills for output that no caller reads."""
+    response = asyncio.ensure_future(sending)
+    disconnect = asyncio.ensure_future(disconnected(request))
     try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise HTTPException(499, "The caller has hung up.")
-        return answer.result()
+        await asyncio.wait({response, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        if not response.done():
+            raise HTTPException(499, "The caller has disconnected.")
+        return response.result()
     finally:
-        answer.cancel()
-        gone.cancel()
-        await asyncio.wait({answer, gone})
+        response.cancel()
+        disconnect.cancel()
+        await asyncio.wait({response, disconnect})
 
 
 async def disconnected(request: Request) -> None:
-    """Wait until the caller hangs up. The body has been read, so there is nothing else to receive."""
+    """Wait until the caller disconnects. The body has been read, so no other message is expected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

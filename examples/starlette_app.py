@@ -1,4 +1,4 @@
-"""A chat over WebSocket, in Starlette: each message goes to a model, and its answer comes back word by word.
+"""A chat over WebSocket, in Starlette: each message goes to a model, which answers word by word.
 
     export MODEL_URL=https://llm.example MODEL_TOKEN_URL=https://idp.example/token
     export MODEL_CLIENT_ID=chat MODEL_CLIENT_SECRET=…
@@ -9,7 +9,7 @@
     wscat -c ws://localhost:8000/chat -H "X-API-Key: alice"       # type a line, see the answer
     curl localhost:8000/session -H "X-API-Key: alice"             # the same session id in every worker
 
-Without REDIS_URL each worker has a token and session ids of its own.
+Without REDIS_URL each worker has its own token and session ids.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ broker = TokenBroker(
 
 
 async def session(request: Request) -> JSONResponse:
-    """Tell the caller's session id."""
+    """Return the caller's session id."""
     return JSONResponse({"session_id": request.state.session_id})
 
 
 async def chat(websocket: WebSocket) -> None:
-    """Answer messages one after the other, until the caller hangs up; that ends the answer under way, too."""
+    """Answer messages one after the other until the caller disconnects, which also cancels the current answer."""
     await websocket.accept()
-    # A caller who sends faster than the model answers is read no faster than that.
+    # A caller that sends faster than the model answers is read at the model's speed.
     questions_in, questions = anyio.create_memory_object_stream[str](max_buffer_size=1)
     async with anyio.create_task_group() as group, questions_in, questions:
         group.start_soon(answer_all, websocket, questions)
@@ -65,7 +65,7 @@ async def chat(websocket: WebSocket) -> None:
 
 async def answer_all(websocket: WebSocket, questions: ObjectReceiveStream[str]) -> None:
     """Answer each question as JSON messages: `{"data": …}` for each event of the model, then `{"done": true}`."""
-    with suppress(WebSocketDisconnect):  # whoever reads from the socket sees it, too, and ends us
+    with suppress(WebSocketDisconnect):  # `chat` sees the disconnect too, and cancels this task
         async for question in questions:
             try:
                 async with aclosing(ask(websocket, question)) as events:
@@ -74,7 +74,7 @@ async def answer_all(websocket: WebSocket, questions: ObjectReceiveStream[str]) 
             except TokenmwError as error:
                 await websocket.send_json({"error": str(error)})
             except httpx.HTTPStatusError as error:
-                await websocket.send_json({"error": f"The model has answered {error.response.status_code}."})
+                await websocket.send_json({"error": f"The model responded with {error.response.status_code}."})
             except httpx.TransportError:
                 await websocket.send_json({"error": "The model cannot be reached."})
             else:
@@ -84,14 +84,14 @@ async def answer_all(websocket: WebSocket, questions: ObjectReceiveStream[str]) 
 async def ask(websocket: WebSocket, question: str) -> AsyncGenerator[str]:
     """Ask the model, and yield the data of each event (HTML Standard, "server-sent events") as it comes."""
     model: httpx.AsyncClient = websocket.state.model
-    # For each question anew, because a WebSocket may live longer than many tokens. This costs nothing while the token
-    # is good; `websocket.state.tokens["model"]` would not wait for the next one when it is not.
+    # Resolved for each question, because a WebSocket may outlive many tokens. This costs nothing while the token is
+    # valid; `websocket.state.tokens["model"]` would not wait for a new token after it has expired.
     token = await websocket.state.tokens.resolve("model")
     headers = {"Authorization": token.authorization, "X-Session-ID": websocket.state.session_id}
     body: dict[str, Any] = {"stream": True, "messages": [{"role": "user", "content": question}]}
     async with model.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
         if answer.status_code == 401:
-            await broker.invalidate(token)  # withdrawn before its time: the next question gets another one
+            await broker.invalidate(token)  # withdrawn before its expiry: the next question gets a new one
         answer.raise_for_status()
         async for line in answer.aiter_lines():
             if line.startswith("data:"):
@@ -100,14 +100,14 @@ async def ask(websocket: WebSocket, question: str) -> AsyncGenerator[str]:
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, httpx.AsyncClient]]:
-    """Keep one client, and so its connections, for all callers."""
+    """Share one client, and so its connections, between all callers."""
     async with httpx.AsyncClient(base_url=os.environ["MODEL_URL"], timeout=httpx.Timeout(5.0, read=120.0)) as model:
         yield {"model": model}
 
 
 app = Starlette(
     routes=[Route("/session", session), WebSocketRoute("/chat", chat)],
-    # `inject` gets the token before the first caller comes.
+    # `inject` fetches the token before the first connection.
     middleware=[Middleware(TokenMiddleware, broker=broker, inject=["model"])],
     lifespan=lifespan,
 )

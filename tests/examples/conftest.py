@@ -1,4 +1,4 @@
-"""The servers behind an example."""
+"""The servers that the examples call."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tokenmw.testing import ProviderServer
 
 @pytest.fixture
 def model() -> Model:
-    """A model's API; its answers go on when the test says so."""
+    """A model's API whose responses continue when the test lets them."""
     return Model()
 
 
 @pytest.fixture
 def tokens() -> ProviderServer:
-    """A token server that knows the client of the examples."""
+    """A token server that knows the examples' client."""
     return ProviderServer(clients={CLIENT["MODEL_CLIENT_ID"]: CLIENT["MODEL_CLIENT_SECRET"]})

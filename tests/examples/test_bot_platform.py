@@ -1,4 +1,4 @@
-"""The platform example answers on all four channels, each agent with its own tokens."""
+"""The bot platform example replies on all four channels, each agent with its own tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def agent(name: str, base_url: str) -> dict[str, Any]:
 
 
 def event(channel: str, base_url: str) -> dict[str, Any]:
-    """Return what a platform sends when somebody writes "hello"."""
+    """Return the event that a platform sends for the message "hello"."""
     message = {"chat_id": "oc_1", "content": json.dumps({"text": "hello"})}
     conversation = {"serviceUrl": f"{base_url}/", "conversation": {"id": "19:abc@thread.v2"}}
     events: dict[str, dict[str, Any]] = {
@@ -68,10 +68,10 @@ def platform(base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("channel", TOKENS)
-def test_answer_goes_out_with_the_agent_s_token(
+def test_reply_is_sent_with_the_agent_s_token(
     platform: TestClient, server: ProviderServer, base_url: str, channel: str
 ) -> None:
-    """Three messages to each of two agents are one token for each, and six answers."""
+    """Three messages to each of two agents cause one token per agent and six replies."""
     for name in ("sales", "support"):
         for _ in range(3):
             assert 204 == platform.post(f"/agents/{name}/{channel}", json=event(channel, base_url)).status_code
@@ -79,41 +79,43 @@ def test_answer_goes_out_with_the_agent_s_token(
     assert 2 == len(server.issued)
 
 
-def test_what_is_said_arrives(platform: TestClient, server: ProviderServer, base_url: str) -> None:
-    """In the conversation that the message came from."""
+def test_reply_goes_to_the_conversation_of_the_message(
+    platform: TestClient, server: ProviderServer, base_url: str
+) -> None:
+    """A Teams message gets its reply in its own conversation, from the agent's bot."""
     platform.post("/agents/sales/teams", json=event("teams", base_url))
     ((client, conversation, activity),) = server.bot_connector.activities
     assert ("bot_sales", "19:abc@thread.v2", "You said: hello") == (client, conversation, activity["text"])
 
 
 @pytest.mark.parametrize("channel", TOKENS)
-def test_platform_that_takes_no_answer_is_told(
+def test_platform_that_does_not_accept_the_reply_causes_502(
     platform: TestClient, server: ProviderServer, base_url: str, channel: str
 ) -> None:
-    """A quota error is 502 for whoever sent the event, and no reason to fetch another token."""
+    """A quota error is a 502 for the sender of the event, and does not cause another token fetch."""
     quota = {"code": 99991400, "errcode": 45009, "message": "too many"}
     getattr(server, SENDS[channel]).script.then(Fault(status=200, body=quota))
     assert 502 == platform.post(f"/agents/sales/{channel}", json=event(channel, base_url)).status_code
     assert (1, 1) == (server.calls[TOKENS[channel]], server.calls[SENDS[channel]])
 
 
-def test_forged_address_gets_no_token(platform: TestClient, server: ProviderServer, base_url: str) -> None:
-    """The token of a bot does not go to any host that an activity names."""
+def test_forged_service_url_gets_no_token(platform: TestClient, server: ProviderServer, base_url: str) -> None:
+    """A bot's token is not sent to a foreign host that an activity names."""
     forged = event("teams", base_url.replace("127.0.0.1", "localhost"))
     assert 502 == platform.post("/agents/sales/teams", json=forged).status_code
     assert (0, 1) == (server.calls["entra"], server.calls["bot_connector"])
 
 
 def test_no_token_is_503(platform: TestClient, server: ProviderServer, base_url: str) -> None:
-    """The platform is told when to come again."""
+    """Without a token, the platform gets 503 with `Retry-After`."""
     server.wecom.script.always = Fault(body={"errcode": -1, "errmsg": "system busy"})
     answer = platform.post("/agents/sales/wecom", json=event("wecom", base_url))
     assert 503 == answer.status_code
     assert "retry-after" in answer.headers
 
 
-def test_other_events_are_taken_and_unknown_agents_are_not(platform: TestClient, server: ProviderServer) -> None:
-    """Neither causes a fetch."""
+def test_other_events_are_accepted_and_unknown_agents_are_not(platform: TestClient, server: ProviderServer) -> None:
+    """Events that are not messages get 204, unknown agents and channels 404, and none causes a fetch."""
     challenge = {"type": "url_verification", "challenge": "c-1"}
     assert {"challenge": "c-1"} == platform.post("/agents/sales/feishu", json=challenge).json()
     for channel in TOKENS:

@@ -1,4 +1,4 @@
-"""A model's API that speaks when the test lets it, and the examples as programs of their own in front of it."""
+"""A model's API whose responses the test controls, and the examples as separate processes in front of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tokenmw.testing.provider_server.running import running_app
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 15.0
-"""Seconds for what takes a few milliseconds."""
+"""Seconds until a test gives up waiting for an event that takes milliseconds."""
 CLIENT = {"MODEL_CLIENT_ID": "gateway", "MODEL_CLIENT_SECRET": "gateway-secret"}
 
 
@@ -32,25 +32,25 @@ class Model:
 
     Attributes:
         requests: Headers and body of each request.
-        begins: Each answer waits for it before its head.
-        goes_on: Each answer waits for it after its first event.
-        ended: Set when an answer has ended, whole or not.
-        refusal: The answer in place of a stream, or None.
-        breaks_off: Whether each answer breaks off after its first event.
+        begins: Each response waits for it before its head.
+        continues: Each response waits for it after its first event.
+        closed: Set when a response is complete or was broken off.
+        refusal: A response instead of a stream, or None.
+        breaks_off: Whether each response breaks off after its first event.
     """
 
     def __init__(self) -> None:
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.begins = Latch()
         self.begins.set()
-        self.goes_on = Latch()
-        self.ended = Latch()
+        self.continues = Latch()
+        self.closed = Latch()
         self.refusal: Response | None = None
         self.breaks_off = False
         self.app = Starlette(routes=[Route("/v1/chat/completions", self.complete, methods=["POST"])])
 
     async def complete(self, request: Request) -> Response:
-        """Answer with two events, of which the second one waits for the test."""
+        """Respond with two events, of which the second waits for the test."""
         self.requests.append((dict(request.headers), await request.body()))
         await self._begin(request)
         if self.refusal is not None:
@@ -59,10 +59,10 @@ class Model:
 
     async def _begin(self, request: Request) -> None:
         begins = asyncio.ensure_future(self.begins.wait())
-        gone = asyncio.ensure_future(request.receive())
-        _, waiting = await asyncio.wait({begins, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if gone not in waiting:
-            self.ended.set()
+        disconnect = asyncio.ensure_future(request.receive())
+        _, waiting = await asyncio.wait({begins, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        if disconnect not in waiting:
+            self.closed.set()
         for task in waiting:
             task.cancel()
             await asyncio.wait({task})
@@ -70,21 +70,21 @@ class Model:
     async def _events(self) -> AsyncGenerator[bytes]:
         try:
             yield b"data: one\n\n"
-            await self.goes_on.wait()
+            await self.continues.wait()
             if self.breaks_off:
                 raise ConnectionResetError
             yield b"data: two\n\n"
         finally:
-            self.ended.set()
+            self.closed.set()
 
     def seen(self, name: str) -> list[str]:
-        """Return a header of all requests so far, in their order."""
+        """Return one header of all requests so far, in order."""
         return [headers[name] for headers, _ in self.requests]
 
 
 @contextlib.contextmanager
 def running_example(module: str, *, model: Model, tokens: ProviderServer, **others: str) -> Generator[str]:
-    """Run an example with uvicorn, as its docstring says, and give its host and port; `others` are settings."""
+    """Run an example with uvicorn, as its docstring says, and yield its host and port; `others` are settings."""
     with running_app(model.app) as model_url, tokens.running() as token_url:
         settings = {**CLIENT, "MODEL_URL": model_url, "MODEL_TOKEN_URL": f"{token_url}/oauth2/token", **others}
         with subprocess.Popen(
@@ -98,15 +98,15 @@ def running_example(module: str, *, model: Model, tokens: ProviderServer, **othe
             try:
                 yield log.address
             finally:
-                # What hangs in the model would hold up the end.
+                # A response that still waits in the model would delay the shutdown.
                 model.begins.set()
-                model.goes_on.set()
+                model.continues.set()
                 process.terminate()
                 log.join()
 
 
 class _Log(threading.Thread):
-    """Reads what uvicorn writes, so that the pipe never fills."""
+    """Reads uvicorn's output, so that the pipe never fills."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         super().__init__(name="uvicorn's log")
@@ -119,7 +119,7 @@ class _Log(threading.Thread):
 
     @property
     def address(self) -> str:
-        """Host and port, as soon as uvicorn tells them."""
+        """Host and port, as soon as uvicorn logs them."""
         self._known.wait(WITHIN)
         assert self._address is not None, f"The example did not start:\n{self._text}"
         return self._address

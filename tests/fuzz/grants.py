@@ -114,7 +114,7 @@ KINDS = {
 
 def _fetch(kind: Kind, data: bytes) -> None:
     message = read_message(data)
-    http = token_http(message).with_nested(_Others())
+    http = token_http(message, nested=_Others())
 
     try:
         grant = run(kind.provider.fetch(http))

@@ -17,6 +17,8 @@ from tokenmw.testing import ManualClock
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine
 
+    from tokenmw.providers.http import NestedTokens
+
 __all__ = ["LIMITS", "NOW", "Message", "read_message", "run", "token_http"]
 
 NOW = 1_795_164_577.0
@@ -71,17 +73,16 @@ class Wire(httpx.AsyncBaseTransport):
 
 
 @functools.cache
-def _wire() -> tuple[Wire, TokenHTTP]:
+def _wire() -> tuple[Wire, httpx.AsyncClient, ManualClock]:
     wire = Wire()
-    client = httpx.AsyncClient(transport=wire, trust_env=False)
-    return wire, TokenHTTP(client, limits=LIMITS, clock=ManualClock(NOW))
+    return wire, httpx.AsyncClient(transport=wire, trust_env=False), ManualClock(NOW)
 
 
-def token_http(message: Message) -> TokenHTTP:
-    """Return what providers get, whose next answers are this message."""
-    wire, http = _wire()
+def token_http(message: Message, *, nested: NestedTokens | None = None) -> TokenHTTP:
+    """Make what providers get, whose next responses are this message."""
+    wire, client, clock = _wire()
     wire.message = message
-    return http
+    return TokenHTTP(client, limits=LIMITS, clock=clock, nested=nested)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""A TokenHTTP over a client of each library."""
+"""A `TokenHTTP` over a client of each library."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def library(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 async def client(library: Any) -> AsyncGenerator[Any]:
-    """A client as a program might configure it: with much that a token request must not carry."""
+    """A client with settings that a token request must not carry."""
     async with library.AsyncClient(
         auth=("client-level", "client-level-secret"),
         headers={"x-client-level": "1"},
@@ -39,5 +39,5 @@ async def client(library: Any) -> AsyncGenerator[Any]:
 
 @pytest.fixture
 def http(client: Any) -> TokenHTTP:
-    """What providers get."""
+    """The object that providers get."""
     return TokenHTTP(client, limits=LIMITS, clock=SYSTEM_CLOCK)

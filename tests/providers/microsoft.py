@@ -1,4 +1,4 @@
-"""An app and a bot of Microsoft's, as most tests want them."""
+"""An Entra app and a bot, as most tests need them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bot platforms, each with what its tests need to know of it."""
+"""The bot platforms, each with the facts that its tests need."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ BASE = "https://platform.example"
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """One provider as its endpoint and API are in `ProviderServer`."""
+    """One provider, with its endpoint and API in `ProviderServer`."""
 
     name: str
     kind: Callable[..., Provider]
     client: str
     secret: str
     token: str
-    life: str
+    lifetime: str
     api: str
     api_name: str
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def make(self, base_url: str = BASE, **options: Any) -> Provider:
-        """Make the provider of the one client that there is."""
+        """Make the provider of the only client."""
         given = {self.client: CLIENT, self.secret: SECRET, "base_url": base_url, **self.options, **options}
         return self.kind(**given)
 
@@ -45,7 +45,7 @@ class Platform:
         return self.name
 
 
-_FEISHU: dict[str, Any] = {"client": "app_id", "secret": "app_secret", "life": "expire"}
+_FEISHU: dict[str, Any] = {"client": "app_id", "secret": "app_secret", "lifetime": "expire"}
 _FEISHU_API: dict[str, Any] = {"api": "/open-apis/im/v1/messages", "api_name": "feishu_api"}
 _DINGTALK: dict[str, Any] = {
     "client": "app_key",
@@ -62,16 +62,16 @@ PLATFORMS = [
         client="corp_id",
         secret="corp_secret",
         token="access_token",
-        life="expires_in",
+        lifetime="expires_in",
         api="/cgi-bin/message/send",
         api_name="wecom_api",
     ),
-    Platform(name="dingtalk", kind=DingTalk, token="accessToken", life="expireIn", **_DINGTALK),
+    Platform(name="dingtalk", kind=DingTalk, token="accessToken", lifetime="expireIn", **_DINGTALK),
     Platform(
         name="dingtalk_corp",
         kind=DingTalk,
         token="access_token",
-        life="expires_in",
+        lifetime="expires_in",
         options={"corp_id": "ding 1?"},
         **_DINGTALK,
     ),
@@ -81,7 +81,7 @@ PLATFORMS = [
         client="app_key",
         secret="app_secret",
         token="access_token",
-        life="expires_in",
+        lifetime="expires_in",
         api="/topapi/message/send",
         api_name="dingtalk_legacy_api",
     ),

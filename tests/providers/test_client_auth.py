@@ -14,7 +14,7 @@ ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 def client_auth(client_id: Any = "crm", **options: Any) -> ClientAuth:
-    """Make one with the defaults of `ClientCredentials`."""
+    """Make a client with the defaults of `ClientCredentials`."""
     defaults: dict[str, Any] = {
         "method": "client_secret_basic",
         "secret": None,
@@ -29,7 +29,7 @@ def client_auth(client_id: Any = "crm", **options: Any) -> ClientAuth:
     [("crm", "s"), ("a:b", "c:d"), ("ä", "密 +&%=ß"), ("spaces in", "s~*'()!"), ("a" * 500, "b" * 5000)],
 )
 async def test_basic_is_form_encoded_first(client_id: str, secret: str) -> None:
-    """RFC 6749 §2.3.1: a colon or letter of any language comes out as it went in."""
+    """Id and secret are form-encoded (RFC 6749 §2.3.1), so the server reads colons and letters of every script back."""
     proof = await client_auth(client_id, secret=secret).prove()
     assert {} == proof.form
     scheme, _, encoded = proof.headers["authorization"].partition(" ")
@@ -38,32 +38,32 @@ async def test_basic_is_form_encoded_first(client_id: str, secret: str) -> None:
 
 
 async def test_basic_can_be_left_unencoded() -> None:
-    """For the servers that do not decode."""
+    """With `form_encode_basic=False`, id and secret are sent unencoded, for servers that do not decode them."""
     proof = await client_auth("crm", secret="a+b %:ä", form_encode_basic=False).prove()
     assert b"crm:a+b %:\xc3\xa4" == base64.b64decode(proof.headers["authorization"].removeprefix("Basic "))
 
 
 async def test_post_puts_id_and_secret_into_the_form_only() -> None:
-    """Never two methods in one request (RFC 6749 §2.3)."""
+    """`client_secret_post` sends no header: a request has only one method (RFC 6749 §2.3)."""
     proof = await client_auth(secret="s", method="client_secret_post").prove()
     assert ({"client_id": "crm", "client_secret": "s"}, {}) == (proof.form, proof.headers)
 
 
 async def asynchronous() -> str:
-    """Return an assertion as a key service would."""
+    """Return an assertion as from a key service."""
     return "a.b.c"
 
 
 @pytest.mark.parametrize("assertion", ["a.b.c", lambda: "a.b.c", asynchronous])
 async def test_assertion_may_be_text_or_any_function(assertion: Any) -> None:
-    """RFC 7523 §2.2."""
+    """The assertion goes into the form (RFC 7523 §2.2), given as text or returned by a function, sync or async."""
     proof = await client_auth(method="private_key_jwt", assertion=assertion).prove()
     expected = {"client_id": "crm", "client_assertion_type": ASSERTION_TYPE, "client_assertion": "a.b.c"}
     assert (expected, {}) == (proof.form, proof.headers)
 
 
 async def test_assertion_is_made_anew_for_each_attempt() -> None:
-    """Servers refuse an assertion that they have seen."""
+    """The function is called for each attempt, because servers refuse an assertion that they have seen."""
     numbers = iter(range(9))
     auth = client_auth(method="private_key_jwt", assertion=lambda: f"a.{next(numbers)}")
     assert ["a.0", "a.1"] == [(await auth.prove()).form["client_assertion"] for _ in range(2)]
@@ -71,14 +71,14 @@ async def test_assertion_is_made_anew_for_each_attempt() -> None:
 
 @pytest.mark.parametrize("result", ["", None, b"a.b.c", 5, "x" * 70_000])
 async def test_function_that_returns_no_assertion_is_unavailability(result: object) -> None:
-    """The request is not sent."""
+    """A result that is not a usable `str` raises before the request is sent."""
     auth = client_auth(method="private_key_jwt", assertion=lambda: result)
     with pytest.raises(TokenUnavailable, match="client_assertion did not return"):
         await auth.prove()
 
 
-async def test_error_in_the_function_is_told_without_its_secrets() -> None:
-    """It may quote the key; the kind is told, and how to see more."""
+async def test_error_of_the_function_is_reported_without_its_text() -> None:
+    """The text may quote the key, so the error has only the exception's type and how to see more."""
 
     def broken() -> str:
         raise ValueError("cannot read key s3cr3t")
@@ -89,8 +89,8 @@ async def test_error_in_the_function_is_told_without_its_secrets() -> None:
     assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_functions_own_verdict_passes() -> None:
-    """A function that knows that its key was withdrawn may say so."""
+async def test_function_may_raise_credential_rejected() -> None:
+    """A function that knows that its key was withdrawn can report it."""
 
     async def withdrawn() -> str:
         raise CredentialRejected("the key was withdrawn")
@@ -114,11 +114,11 @@ async def test_functions_own_verdict_passes() -> None:
         ("crm", {"assertion": "a"}, 'needs auth_method="private_key_jwt"'),
         ("crm", {"method": "private_key_jwt", "assertion": b"a"}, r"client_assertion=…\) must be a str"),
         ("crm", {"secret": "s", "credential_id": 5}, r"credential_id=…\) must be a str"),
-        ("a:b", {"secret": "s", "form_encode_basic": False}, "holds a colon"),
+        ("a:b", {"secret": "s", "form_encode_basic": False}, "has a colon"),
     ],
 )
-def test_wrong_combinations_are_refused_at_once(client_id: Any, options: dict[str, Any], text: str) -> None:
-    """The text names the option and the mend, and nothing is sent first."""
+def test_wrong_combinations_are_refused_at_construction(client_id: Any, options: dict[str, Any], text: str) -> None:
+    """The text names the option and the fix."""
     with pytest.raises(ConfigurationError, match=text) as caught:
         client_auth(client_id, **options)
     assert str(caught.value).startswith("P")
@@ -139,7 +139,7 @@ def test_wrong_combinations_are_refused_at_once(client_id: Any, options: dict[st
     ],
 )
 def test_identity_is_the_credential(first: dict[str, Any], second: dict[str, Any], *, same: bool) -> None:
-    """A function tells nothing about its key, so without a name two of them are never taken for one."""
+    """Two functions without a `credential_id` are never equal, because their keys cannot be compared."""
     one, other = (client_auth(**_with_method(options)) for options in (first, second))
     assert same is (one.identity() == other.identity())
     hash(one.identity())
@@ -150,13 +150,13 @@ def test_identity_is_the_credential(first: dict[str, Any], second: dict[str, Any
     [({"secret": "s"}, True), ({"assertion": "a"}, True), ({"assertion": len}, False)],
 )
 def test_unnamed_function_is_not_shareable(options: dict[str, Any], *, shareable: bool) -> None:
-    """Another process cannot know that its function is the same."""
+    """A function without a `credential_id` is not shared, because other processes cannot know its key."""
     assert shareable is client_auth(**_with_method(options)).shareable
     assert client_auth(**_with_method(options | {"credential_id": "k"})).shareable
 
 
-async def test_nothing_shows_the_secret() -> None:
-    """Neither the client nor what it sends."""
+async def test_repr_does_not_show_the_secret() -> None:
+    """Neither `ClientAuth` nor `Proof` shows it."""
     auth = client_auth(secret="s3cr3t")
     proof = await auth.prove()
     assert "<ClientAuth client_secret_basic> <Proof>" == f"{auth!r} {proof!r}"
@@ -165,8 +165,8 @@ async def test_nothing_shows_the_secret() -> None:
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-async def test_a_coded_or_cut_secret_is_recognized(method: Any) -> None:
-    """As it goes over the wire, and its longer pieces; but not what is in any text by chance."""
+async def test_encoded_or_cut_secret_is_recognized(method: Any) -> None:
+    """The secret as sent and its longer pieces are recognized, but not text that matches by chance."""
     secret = "s3cr3t/of+the client"
     proof = await client_auth(secret=secret, method=method).prove()
     for repeated in (secret, secret[:8], quote(secret, safe=""), quote_plus(secret), secret[-6:]):

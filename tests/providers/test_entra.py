@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server() -> ProviderServer:
-    """A login that knows one app."""
+    """A login host that knows one app."""
     return ProviderServer(clients={"app": SECRET})
 
 
@@ -32,8 +32,8 @@ async def in_process(server: ProviderServer, library: Any) -> AsyncGenerator[Tok
         yield TokenHTTP(client, limits=Limits(answer_bytes=10_000, fetch_seconds=2.0), clock=SYSTEM_CLOCK)
 
 
-async def test_app_and_bot_earn_a_token_in_their_tenant(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """One request each; a bot without a tenant asks in that of the Bot Framework."""
+async def test_app_and_bot_get_a_token_in_their_tenant(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Each takes one request; a bot without a tenant uses the Bot Framework's tenant."""
     granted = {
         (await entra().fetch(in_process)).value: f"{TENANT} https://graph.microsoft.com/.default",
         (await entra(scope="api://crm/.default").fetch(in_process)).value: f"{TENANT} api://crm/.default",
@@ -44,8 +44,8 @@ async def test_app_and_bot_earn_a_token_in_their_tenant(server: ProviderServer, 
     assert 4 == server.calls["entra", "app"]
 
 
-async def test_answer_is_the_token_its_life_and_when_to_refresh(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """Every call gives another token; `refresh_in` comes with long lives and is kept."""
+async def test_response_has_token_lifetime_and_refresh_in(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Every call returns another token; `refresh_in`, which comes with long lifetimes, is kept in `extra`."""
     server.entra.life = 86399.0
     first, second = await entra().fetch(in_process), await entra().fetch(in_process)
     assert (86399.0, "Bearer", 43199) == (first.expires_in, first.token_type, first.extra["refresh_in"])
@@ -53,7 +53,7 @@ async def test_answer_is_the_token_its_life_and_when_to_refresh(server: Provider
 
 
 async def test_assertions_are_made_anew_for_each_attempt(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """By a function, sync or async; its tokens are shared if the key behind it has a name."""
+    """The function is called for each attempt, and its tokens are shared only with a `credential_id`."""
     asked: list[str] = []
 
     async def assertion() -> str:
@@ -84,10 +84,10 @@ async def test_assertions_are_made_anew_for_each_attempt(server: ProviderServer,
         (400, "invalid_grant", 123456, r"\(AADSTS123456\)$"),
     ],
 )
-async def test_refusals_for_good_say_why(
+async def test_permanent_refusals_give_the_reason(
     server: ProviderServer, in_process: TokenHTTP, *, status: int, error: str, code: int, text: str
 ) -> None:
-    """By `error` and status; the number is a detail, and the text of the server is not shown."""
+    """The text has Microsoft's numeric code with its fix, and never the server's own text."""
     body = {"error": error, "error_codes": [code], "error_description": f"AADSTS{code}: {SECRET}"}
     server.entra.script.then(Fault(status=status, body=body))
     with pytest.raises(CredentialRejected, match=text) as caught:
@@ -118,18 +118,18 @@ async def test_refusals_for_good_say_why(
         (Fault(fields={"expires_in": "soon"}), None, False),
     ],
 )
-async def test_what_may_pass_is_no_refusal(
+async def test_transient_faults_are_not_refusals(
     server: ProviderServer, in_process: TokenHTTP, fault: Fault, retry_after: float | None, *, said: bool
 ) -> None:
-    """Busy, looping, garbage and network faults; only what the login itself said is told to other instances."""
+    """Busy servers, malformed responses and network faults are transient; only the server's own error is shared."""
     server.entra.script.then(fault)
     with pytest.raises(TokenUnavailable) as caught:
         await entra().fetch(in_process)
     assert (retry_after, said) == (caught.value.retry_after, caught.value.said)
 
 
-async def test_a_slow_answer_is_given_up(server: ProviderServer, library: Any) -> None:
-    """Within `Limits.fetch_seconds`."""
+async def test_slow_response_is_abandoned(server: ProviderServer, library: Any) -> None:
+    """The request ends after `Limits.fetch_seconds`."""
     hang = server.entra.script.hang()
     async with library.AsyncClient(transport=server.transport(library.__name__)) as client, asyncio.timeout(10):
         http = TokenHTTP(client, limits=Limits(fetch_seconds=0.05), clock=SYSTEM_CLOCK)
@@ -138,17 +138,17 @@ async def test_a_slow_answer_is_given_up(server: ProviderServer, library: Any) -
     hang.release()
 
 
-@pytest.mark.parametrize(("life", "expected"), [("3599", 3599.0), (3599.5, 3599.5), (None, 600.0)])
-async def test_life_may_be_text_or_missing(
-    server: ProviderServer, in_process: TokenHTTP, life: object, expected: float
+@pytest.mark.parametrize(("value", "seconds"), [("3599", 3599.0), (3599.5, 3599.5), (None, 600.0)])
+async def test_lifetime_may_be_text_or_missing(
+    server: ProviderServer, in_process: TokenHTTP, value: object, seconds: float
 ) -> None:
-    """Older endpoints give strings; without one it is ten minutes."""
-    server.entra.script.then(Fault(fields={"expires_in": life}))
-    assert expected == (await entra().fetch(in_process)).expires_in
+    """Older endpoints send text; a missing lifetime counts as 600 s."""
+    server.entra.script.then(Fault(fields={"expires_in": value}))
+    assert seconds == (await entra().fetch(in_process)).expires_in
 
 
-async def test_each_wrong_request_has_its_number(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """The test server answers as the login does: unknown app, wrong secret, foreign tenant."""
+async def test_each_wrong_request_has_its_numeric_code(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """The test server's codes for an unknown app, a wrong secret and a foreign tenant are Microsoft's."""
     server.entra.tenants = {TENANT}
     for wrong, code in (({"client_id": "x"}, 700016), ({"client_secret": "x"}, 7000215), ({"tenant": "x"}, 90002)):
         with pytest.raises(CredentialRejected, match=f"AADSTS{code}"):
@@ -166,14 +166,14 @@ async def test_each_wrong_request_has_its_number(server: ProviderServer, in_proc
         (200, "", False),
     ],
 )
-def test_401_is_a_rejection_but_for_missing_claims(status: int, challenge: str, *, rejected: bool) -> None:
-    """Permission, throttling and continuous access evaluation are helped by no other token of the same kind."""
+def test_401_is_a_rejection_unless_claims_are_missing(status: int, challenge: str, *, rejected: bool) -> None:
+    """Permissions, throttling and continuous access evaluation are no rejections: a new token would not help."""
     answer = Answer(status, headers={"WWW-Authenticate": challenge} if challenge else {})
     assert (rejected, rejected) == (entra().is_rejected(answer), bot().is_rejected(answer))
 
 
-async def test_the_form_is_microsoft_s(http: TokenHTTP) -> None:
-    """The secret is in the body, not in the URL, and nothing else is sent along."""
+async def test_request_has_only_microsoft_s_form(http: TokenHTTP) -> None:
+    """The secret is in the body, not in the URL, and the form has no other fields."""
     body = json.dumps({"token_type": "Bearer", "expires_in": 3599, "access_token": "t"}).encode()
     async with wire(http_answer(200, body=body)) as server:
         await entra(base_url=server.url).fetch(http)

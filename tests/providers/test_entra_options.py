@@ -11,8 +11,8 @@ from tokenmw.errors import ConfigurationError
 @pytest.mark.parametrize("tenant", ["common", "Organizations", "consumers"])
 @pytest.mark.parametrize("make", [entra, bot])
 def test_common_is_refused_with_the_reason(make: Any, tenant: str) -> None:
-    """Nobody signs in, so nobody decides the tenant."""
-    with pytest.raises(ConfigurationError, match="Here nobody signs in"):
+    """An app signs in without a user, so `common` names no tenant."""
+    with pytest.raises(ConfigurationError, match="signs in without a user"):
         make(tenant=tenant)
 
 
@@ -23,8 +23,8 @@ def test_common_is_refused_with_the_reason(make: Any, tenant: str) -> None:
         ({"tenant": "a/b"}, r"Entra\(tenant=…\) must be"),
         ({"tenant": None}, r"Entra\(tenant=…\) must be"),
         ({"cloud": "germany"}, "must be one of public, usgov, usdod, china"),
-        ({"scope": "User.Read"}, r'"/.default" behind it'),
-        ({"scope": "a/.default b/.default"}, r'"/.default" behind it'),
+        ({"scope": "User.Read"}, r'followed by "/.default"'),
+        ({"scope": "a/.default b/.default"}, r'followed by "/.default"'),
         ({"client_secret": None}, "needs client_secret=…"),
         ({"client_assertion": "jwt"}, "not both"),
         ({"client_secret": 5}, r"\(client_secret=…\) must be a str"),
@@ -33,14 +33,14 @@ def test_common_is_refused_with_the_reason(make: Any, tenant: str) -> None:
         ({"hosts": "graph.example"}, r"\(hosts=…\) must be a list"),
     ],
 )
-def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any], text: str) -> None:
-    """When the object is made, by name."""
+def test_options_that_cannot_work_are_refused_at_construction(options: dict[str, Any], text: str) -> None:
+    """The text names the option."""
     with pytest.raises(ConfigurationError, match=text):
         entra(**options)
 
 
-def test_a_bot_s_options_have_a_bot_s_names() -> None:
-    """Not those of the app that it is."""
+def test_error_texts_of_a_bot_name_the_bot_s_options() -> None:
+    """The texts say `app_id` and `app_secret`, not Entra's `client_id` and `client_secret`."""
     for options, text in (({"app_id": ""}, "app_id"), ({"app_secret": None}, "app_secret"), ({"cloud": ""}, "cloud")):
         with pytest.raises(ConfigurationError, match=rf"BotFramework\({text}=…\)"):
             bot(**options)
@@ -61,19 +61,19 @@ def test_a_bot_s_options_have_a_bot_s_names() -> None:
     ],
 )
 def test_each_cloud_has_its_hosts(cloud: Any, login: str, tenant: str, bot_host: str) -> None:
-    """Login, tenant of bots and channels; a token of one cloud goes to no host of another one."""
+    """Each cloud has its own login host, bot tenant and channels, and no token goes to another cloud."""
     one = bot(cloud=cloud, base_url=None)
     assert f"https://{login}/{tenant}/oauth2/v2.0/token" == one.token_url
     assert one.hosts is not None
     assert bot_host in one.hosts
-    # The two of the US government have one login, and so one credential.
+    # The two US government clouds share one login host, and so one credential.
     others = [bot(cloud=other, base_url=None) for other in ("public", "usgov", "china") if other[:2] != cloud[:2]]
     assert all(other.hosts is not None and not other.hosts & one.hosts for other in others)
     assert all(other != one for other in others)
 
 
 def test_hosts_are_those_of_the_scope() -> None:
-    """Graph's for Graph; for a resource that does not tell, wherever the auth object is used."""
+    """Graph's scope restricts the token to Graph's host; a scope of an unknown API does not restrict it."""
     assert frozenset({"graph.microsoft.com"}) == entra(base_url=None).hosts
     assert frozenset({"dod-graph.microsoft.us"}) == entra(base_url=None, cloud="usdod").hosts
     assert frozenset({"graph.microsoft.com", "localhost"}) == entra().hosts
@@ -95,6 +95,6 @@ def test_hosts_are_those_of_the_scope() -> None:
     ],
 )
 def test_equality_is_the_credential(other: dict[str, Any], *, same: bool) -> None:
-    """Two tenants of one app, two clouds of one app id, two secrets: each has a token of its own."""
+    """Tenant, app, secret, scope and cloud each make another credential; `hosts` and `refresh_before` do not."""
     assert same is (entra() == entra(**other))
     assert entra() != bot()

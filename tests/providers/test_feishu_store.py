@@ -1,3 +1,5 @@
+"""Feishu store apps: a tenant's token needs the app's token, and that needs a ticket from the platform."""
+
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,7 +33,7 @@ def tenant(key: str, secret: str = "s3cr3t") -> FeishuStoreTenant:
 async def instances(
     server: ProviderServer, *, clock: ManualClock, redis: str | None = None, count: int = 1
 ) -> AsyncGenerator[list[TokenBroker]]:
-    """Start some instances of a service."""
+    """Start instances of a service."""
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(httpx.AsyncClient(transport=server.transport()))
         made = [TokenBroker({}, redis=redis, secret_key="k" * 32, http=http, clock=clock) for _ in range(count)]
@@ -39,7 +41,7 @@ async def instances(
 
 
 async def test_one_ticket_and_one_app_token_serve_all_tenants() -> None:
-    """Two tenants of one app have two tokens, for one app token."""
+    """Two tenants of one app have two tokens, fetched with one app token."""
     server, clock = ProviderServer(clients={"cli_s1": "s3cr3t"}), ManualClock()
     server.feishu_ticket.tickets["cli_s1"] = "ticket-1"
     async with instances(server, clock=clock) as [broker]:
@@ -52,7 +54,7 @@ async def test_one_ticket_and_one_app_token_serve_all_tenants() -> None:
 
 
 async def test_without_a_ticket_the_platform_is_asked_to_send_it() -> None:
-    """Once, whoever asks; when the event has come, the next request goes well."""
+    """The platform is asked once for many requests, and the first request after the event succeeds."""
     server, clock = ProviderServer(clients={"cli_s1": "s3cr3t"}), ManualClock()
     async with instances(server, clock=clock) as [broker]:
         for _ in range(5):
@@ -64,8 +66,8 @@ async def test_without_a_ticket_the_platform_is_asked_to_send_it() -> None:
         assert (await broker.token(tenant("one"))).value
 
 
-async def test_refused_ticket_is_dropped_and_asked_for_again() -> None:
-    """Code 10012 means that another ticket is on its way."""
+async def test_refused_ticket_is_dropped_and_requested_again() -> None:
+    """Code 10012 drops the ticket, and the next attempt asks the platform for another."""
     server, clock = ProviderServer(clients={"cli_s1": "s3cr3t"}), ManualClock()
     server.feishu_ticket.tickets["cli_s1"] = "ticket-2"
     async with instances(server, clock=clock) as [broker]:
@@ -83,7 +85,7 @@ async def test_refused_ticket_is_dropped_and_asked_for_again() -> None:
 
 
 async def test_refused_app_token_is_replaced() -> None:
-    """Code 99991664: the tenant's next attempt has a new one."""
+    """Code 99991664 drops the app's token, and the tenant's next attempt uses a new one."""
     server, clock = ProviderServer(clients={"cli_s1": "s3cr3t"}), ManualClock()
     server.feishu_ticket.tickets["cli_s1"] = "ticket-1"
     async with instances(server, clock=clock) as [broker]:
@@ -98,8 +100,8 @@ async def test_refused_app_token_is_replaced() -> None:
         assert 2 == server.calls["feishu_store_app"]
 
 
-async def test_ticket_that_one_process_got_is_used_by_another(redis_server: RedisServer) -> None:
-    """It goes through Redis, sealed; a later one replaces it, whichever process it came to."""
+async def test_ticket_of_one_process_is_used_by_another(redis_server: RedisServer) -> None:
+    """A ticket is shared through Redis, sealed, and a later one replaces it, whichever process receives it."""
     server, clock = ProviderServer(clients={"cli_s1": "s3cr3t"}), ManualClock()
     async with instances(server, clock=clock, redis=redis_server.url, count=3) as [first, second, third]:
         for number, getter in enumerate((first, second), 1):
@@ -110,8 +112,8 @@ async def test_ticket_that_one_process_got_is_used_by_another(redis_server: Redi
     assert (0, 1) == (server.calls["feishu_ticket"], server.calls["feishu_store_tenant"])
 
 
-async def test_ticket_that_comes_late_ends_the_waiting_of_all_processes(redis_server: RedisServer) -> None:
-    """Where it was handed in at the next request, elsewhere within a second of one, whatever pause has grown."""
+async def test_late_ticket_ends_the_backoff_in_all_processes(redis_server: RedisServer) -> None:
+    """The process that receives it uses it for the next request, the others within a second of their next request."""
     server, clock = ProviderServer(clients={"cli_s1": "s3cr3t"}), ManualClock()
     async with instances(server, clock=clock, redis=redis_server.url, count=2) as [first, second]:
         for _ in range(40):
@@ -126,14 +128,14 @@ async def test_ticket_that_comes_late_ends_the_waiting_of_all_processes(redis_se
         with pytest.raises(TokenUnavailable, match="comes as an event"):
             await second.token(tenant("one"))
         with anyio.fail_after(10):
-            while runtime_of(second).tokens.refreshing(second._data.tokens.entry(TICKET, "ticket")):  # noqa: ASYNC110  Redis tells nobody
+            while runtime_of(second).tokens.refreshing(second._data.tokens.entry(TICKET, "ticket")):  # noqa: ASYNC110  no event reports it
                 await anyio.sleep(0.001)
         assert value == (await second.token(tenant("one"))).value
         assert asked == server.calls["feishu_ticket"]
 
 
 async def test_wrong_secret_is_permanent_for_all_three() -> None:
-    """It is told by the first request that needs it."""
+    """The first request for a tenant's token gets the platform's code."""
     server = ProviderServer(clients={"cli_s1": "s3cr3t"})
     async with instances(server, clock=ManualClock()) as [broker]:
         with pytest.raises(CredentialRejected, match="10014"):
@@ -141,7 +143,7 @@ async def test_wrong_secret_is_permanent_for_all_three() -> None:
 
 
 def test_tenants_clouds_and_kinds_are_separate() -> None:
-    """No tenant gets another one's token, and no self-built app's token is a store app's."""
+    """Tenant, secret, cloud and kind each make another credential."""
     lark = FeishuStoreTenant(app_id="cli_s1", app_secret="s3cr3t", tenant_key="one")
     different = [tenant("one"), tenant("two"), tenant("one", "t"), lark, FeishuStoreApp(**APP), TICKET]  # type: ignore[arg-type]
     assert len(different) == len(set(different))

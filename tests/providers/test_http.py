@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SECRET = "s3cr3t-of-the-test"
 
 
-async def test_form_and_headers_arrive_and_the_answer_comes_back(http: TokenHTTP) -> None:
-    """What a provider sends is on the wire as given, and headers of the answer have lower-case names."""
+async def test_form_and_headers_are_sent_and_the_response_is_returned(http: TokenHTTP) -> None:
+    """Form and headers are on the wire as given, and the response's header names are in lower case."""
     async with wire(http_answer(201, headers="X-Kind: a\r\nX-Kind: b\r\n", body=b'{"a": 1}')) as server:
         answer = await http.request("POST", f"{server.url}/t", data={"k": "v w"}, headers={"X-Mine": "1"})
     assert (201, "a, b", {"a": 1}) == (answer.status, answer.headers["x-kind"], answer.json())
@@ -37,14 +37,14 @@ async def test_form_and_headers_arrive_and_the_answer_comes_back(http: TokenHTTP
 
 
 async def test_json_is_sent_as_json(http: TokenHTTP) -> None:
-    """Providers that want a JSON document get one."""
+    """`json=` sends a JSON document instead of a form."""
     async with wire(http_answer(200, body=b"{}")) as server:
         await http.request("POST", server.url, json={"app_id": "a"})
     assert server.requests[0].endswith(b'{"app_id":"a"}')
 
 
-async def test_nothing_of_the_client_leaks_into_the_request(http: TokenHTTP) -> None:
-    """Credentials, headers, parameters and cookies of the client are for its owner's requests."""
+async def test_client_settings_are_not_sent(http: TokenHTTP) -> None:
+    """Credentials, headers, parameters and cookies of the client stay out of token requests."""
     async with wire(http_answer(200, body=b"{}")) as server:
         await http.request("GET", f"{server.url}/t?mine=1")
     sent = server.requests[0].lower()
@@ -54,7 +54,7 @@ async def test_nothing_of_the_client_leaks_into_the_request(http: TokenHTTP) -> 
 
 
 async def test_cookies_are_neither_kept_nor_sent(http: TokenHTTP, client: Any) -> None:
-    """A cookie that a token endpoint sets is gone afterwards; the owner's stay."""
+    """A token endpoint's cookie is dropped; the cookies of the client's owner stay."""
     async with wire(http_answer(200, headers="set-cookie: sid=of-a-tenant\r\n", body=b"{}")) as server:
         answer = await http.request("POST", server.url)
         await http.request("POST", server.url)
@@ -63,8 +63,8 @@ async def test_cookies_are_neither_kept_nor_sent(http: TokenHTTP, client: Any) -
     assert b"sid" not in server.requests[1]
 
 
-async def test_redirect_is_not_followed_and_the_mend_is_named(http: TokenHTTP) -> None:
-    """A redirect would carry the secret elsewhere."""
+async def test_redirect_is_not_followed_and_the_fix_is_named(http: TokenHTTP) -> None:
+    """A redirect is an error, because following it would send the secret to another host."""
     async with wire(http_answer(200, body=b"{}")) as other:
         moved = http_answer(307, headers=f"location: {other.url}/?{SECRET}\r\n")
         async with wire(moved) as server:
@@ -75,8 +75,8 @@ async def test_redirect_is_not_followed_and_the_mend_is_named(http: TokenHTTP) -
 
 
 @pytest.mark.parametrize("answer", [http_answer(302, body=b"moved"), http_answer(200, body=b"x" * 20_000)])
-async def test_refused_answer_gives_its_connection_back(library: Any, answer: bytes) -> None:
-    """A client whose only connection was left with an unread body could never send again."""
+async def test_unusable_response_releases_its_connection(library: Any, answer: bytes) -> None:
+    """A client with one connection can send again after a redirect or a body that is too long."""
     limits = library.Limits(max_connections=1)
     async with library.AsyncClient(limits=limits, trust_env=False) as client, wire(answer) as server:
         http = TokenHTTP(client, limits=LIMITS, clock=SYSTEM_CLOCK)
@@ -95,8 +95,8 @@ async def test_refused_answer_gives_its_connection_back(library: Any, answer: by
         (f"http://127.0.0.1/\n{SECRET}", "InvalidURL"),
     ],
 )
-async def test_failures_name_the_kind_and_hold_no_secret(http: TokenHTTP, url: str, kind: str) -> None:
-    """Every failure of the client becomes one error without its request."""
+async def test_failures_have_the_error_type_and_no_secret(http: TokenHTTP, url: str, kind: str) -> None:
+    """Every failure of the client becomes one error that does not hold the request."""
     with pytest.raises(TokenUnavailable, match=rf"\({kind}\)$") as caught:
         await http.request("POST", url, data={"client_secret": SECRET}, headers={"authorization": SECRET})
     assert not caught.value.said
@@ -105,7 +105,7 @@ async def test_failures_name_the_kind_and_hold_no_secret(http: TokenHTTP, url: s
 
 
 async def test_error_text_has_the_host_and_neither_path_nor_query(http: TokenHTTP) -> None:
-    """The host tells the operator where to look; the query may be the secret (WeCom)."""
+    """The text names the host, and leaves out the query, which may hold the secret (WeCom)."""
     with pytest.raises(TokenUnavailable) as caught:
         await http.request("GET", f"http://127.0.0.1:1/path?corpsecret={SECRET}")
     assert "the token endpoint at 127.0.0.1 could not be reached (ConnectError)" == str(caught.value)
@@ -113,14 +113,14 @@ async def test_error_text_has_the_host_and_neither_path_nor_query(http: TokenHTT
 
 
 async def test_unsendable_secret_is_not_shown(http: TokenHTTP) -> None:
-    """An encoding error would quote what it cannot encode."""
+    """The text does not quote a secret that cannot be encoded."""
     with pytest.raises(TokenUnavailable, match="UnicodeEncodeError") as caught:
         await http.request("POST", "http://127.0.0.1:1/", headers={"authorization": f"{SECRET}\udc80"})
     assert_silent(caught.value)
 
 
 async def test_query_stays_out_of_the_clients_log(http: TokenHTTP, caplog: pytest.LogCaptureFixture) -> None:
-    """The client logs every URL; the secrets of providers that want them in the query are not in it."""
+    """The client logs every URL without its query, where some providers take the secret."""
     caplog.set_level(logging.DEBUG)
     async with wire(http_answer(200, body=b"{}")) as server:
         await http.request("GET", f"{server.url}/gettoken?corpsecret={SECRET}")
@@ -130,7 +130,7 @@ async def test_query_stays_out_of_the_clients_log(http: TokenHTTP, caplog: pytes
 
 
 async def test_request_runs_in_an_empty_context(http: TokenHTTP) -> None:
-    """Nothing depends on what the first caller had in its context variables."""
+    """A request works without the context variables of a caller."""
     async with wire(http_answer(200, body=b"{}")) as server:
         request = http.request("POST", server.url)
         answer = await asyncio.create_task(request, context=contextvars.Context())
@@ -138,7 +138,7 @@ async def test_request_runs_in_an_empty_context(http: TokenHTTP) -> None:
 
 
 async def test_cancelling_closes_the_connection_and_the_client_goes_on(http: TokenHTTP) -> None:
-    """A cancelled request takes nothing with it."""
+    """A cancelled request raises `CancelledError`, and the client's next request succeeds."""
     server = ProviderServer()
     with server.running() as base_url:
         hang = server.oauth2.script.hang()
@@ -153,14 +153,14 @@ async def test_cancelling_closes_the_connection_and_the_client_goes_on(http: Tok
 
 
 @pytest.mark.parametrize("make", [httpx.Client, httpx2.Client, object, list, lambda: httpx.AsyncClient])
-def test_anything_but_an_async_client_is_refused(make: Callable[[], Any]) -> None:
-    """A sync client would block the loop, and must not be found out at the first token."""
+def test_only_async_clients_are_accepted(make: Callable[[], Any]) -> None:
+    """A sync client would block the event loop, so it is refused before the first request."""
     with pytest.raises(ConfigurationError, match=r"http must be an httpx\.AsyncClient"):
         checked_client(make())
 
 
-async def test_injected_transports_that_answer_from_memory_work(library: Any) -> None:
-    """A user's test may answer through a mock transport; the bound holds there too."""
+async def test_mock_transports_work(library: Any) -> None:
+    """A user's test may answer through a mock transport, and the size bound holds there too."""
 
     def answer(request: Any) -> Any:
         return library.Response(200, json={"sent": request.content.decode(), "url": str(request.url.params)})
@@ -174,7 +174,7 @@ async def test_injected_transports_that_answer_from_memory_work(library: Any) ->
 
 
 async def test_default_client_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy variable must not redirect secrets; and closing is the maker's business."""
+    """A proxy variable does not redirect secrets, and a closed client reports an error."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     http = TokenHTTP(default_client(), limits=LIMITS, clock=SYSTEM_CLOCK)
     async with wire(http_answer(200, body=b"{}")) as server:
@@ -185,10 +185,10 @@ async def test_default_client_ignores_the_environment(monkeypatch: pytest.Monkey
 
 
 def assert_silent(error: BaseException) -> None:
-    """Hold that nobody who prints an error with everything around it sees the secret."""
+    """Assert that an error, printed with the variables of its frames, does not show the secret."""
     assert error.__cause__ is None
     assert error.__context__ is None
     trace = traceback.TracebackException.from_exception(error, capture_locals=True)
-    # The test's own frame knows the secret; only what is called from it must not.
+    # The test's own frame holds the secret; the frames below it must not.
     trace.stack = traceback.StackSummary.from_list(trace.stack[1:])
     assert SECRET not in "".join(trace.format()) + repr(error) + str(error.__dict__)

@@ -18,13 +18,13 @@ from tokenmw.errors import TokenUnavailable
 from tokenmw.providers.http import TokenHTTP
 from tokenmw.testing import Fault, ProviderServer
 
-Answering = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Respond = Callable[[asyncio.StreamWriter], Awaitable[None]]
 BOUND = LIMITS.answer_bytes
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 async def forever(writer: asyncio.StreamWriter) -> None:
-    """Send a body without an end, as fast as it is taken."""
+    """Send an endless body as fast as it is read."""
     writer.write(CHUNKED)
     while True:
         writer.write(b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
@@ -32,7 +32,7 @@ async def forever(writer: asyncio.StreamWriter) -> None:
 
 
 async def slowly(writer: asyncio.StreamWriter) -> None:
-    """Send a byte now and then, often enough for a time-out between two reads never to fire."""
+    """Send single bytes, often enough that no read time-out fires."""
     writer.write(CHUNKED)
     while True:
         writer.write(b"1\r\n \r\n")
@@ -41,7 +41,7 @@ async def slowly(writer: asyncio.StreamWriter) -> None:
 
 
 async def slow_head(writer: asyncio.StreamWriter) -> None:
-    """Send header lines without an end."""
+    """Send endless header lines."""
     writer.write(b"HTTP/1.1 200 OK\r\n")
     while True:
         writer.write(b"x-more: 1\r\n")
@@ -50,25 +50,25 @@ async def slow_head(writer: asyncio.StreamWriter) -> None:
 
 
 async def never(writer: asyncio.StreamWriter) -> None:
-    """Take the request and say nothing."""
+    """Read the request and send no response."""
     await asyncio.sleep(60)
 
 
 @pytest.mark.parametrize("answer", [slowly, slow_head, never])
-async def test_slow_endpoint_costs_the_deadline_and_no_more(client: Any, answer: Answering) -> None:
-    """One deadline spans the whole request: connecting, head and body."""
+async def test_slow_endpoint_costs_one_deadline(client: Any, answer: Respond) -> None:
+    """One deadline covers the whole request: connecting, head and body."""
     http = TokenHTTP(client, limits=replace(LIMITS, fetch_seconds=0.3), clock=SYSTEM_CLOCK)
     async with wire(answer) as server:
         began = time.monotonic()
         with pytest.raises(TokenUnavailable, match=r"did not answer within 0\.3 s \((TimeoutError|ReadTimeout)\)"):
             await asyncio.wait_for(http.request("POST", server.url, data={"a": "b"}), 5)
         took = time.monotonic() - began
-    # Far below what any of these answers would take, far above what a loaded machine adds.
+    # Far below the duration of any of these responses, far above the delay of a loaded machine.
     assert 0.25 < took < 4
 
 
 async def test_endless_body_is_cut_off(http: TokenHTTP) -> None:
-    """The bound ends the reading, and the connection is closed."""
+    """Reading stops at the bound, and the connection is closed."""
     async with wire(forever) as server:
         with pytest.raises(TokenUnavailable, match=rf"sent more than {BOUND} bytes \(Limits.answer_bytes\)"):
             await http.request("POST", server.url)
@@ -79,7 +79,7 @@ async def test_endless_body_is_cut_off(http: TokenHTTP) -> None:
 @pytest.mark.parametrize(("size", "fits"), [(0, True), (BOUND, True), (BOUND + 1, False)])
 @pytest.mark.parametrize("coding", ["identity", "gzip", "deflate"])
 async def test_bound_counts_decoded_bytes(http: TokenHTTP, size: int, coding: str, *, fits: bool) -> None:
-    """Compressed or not, what counts is what would be held."""
+    """Compressed or not, the bound applies to the decoded body."""
     plain = b"a" * size
     body = {"identity": plain, "gzip": gzip.compress(plain), "deflate": zlib.compress(plain)}[coding]
     async with wire(http_answer(200, headers=f"content-encoding: {coding}\r\n", body=body)) as server:
@@ -115,7 +115,7 @@ async def test_decompression_bomb_is_never_inflated(http: TokenHTTP) -> None:
     ],
 )
 async def test_unreadable_coding_is_an_error(http: TokenHTTP, coding: str, body: bytes, why: str) -> None:
-    """Half an answer is no answer."""
+    """An unknown, broken or cut-off compression raises `TokenUnavailable`."""
     async with wire(http_answer(200, headers=f"content-encoding: {coding}\r\n", body=body)) as server:
         with pytest.raises(TokenUnavailable, match=why):
             await http.request("POST", server.url)
@@ -132,15 +132,15 @@ async def test_unreadable_coding_is_an_error(http: TokenHTTP, coding: str, body:
     ],
     ids=["nothing", "half a body", "bad chunk", "other protocol", "endless header"],
 )
-async def test_broken_answers_are_unavailability(http: TokenHTTP, answer: bytes) -> None:
-    """Whatever comes over the wire, the caller sees one kind of error."""
+async def test_broken_responses_are_unavailability(http: TokenHTTP, answer: bytes) -> None:
+    """Bytes that are not an HTTP response raise `TokenUnavailable`."""
     async with wire(answer) as server:
         with pytest.raises(TokenUnavailable, match=r"could not be reached \((RemoteProtocolError|ReadError)\)"):
             await http.request("POST", server.url)
 
 
 async def test_connection_closed_by_a_real_server_is_unavailability(http: TokenHTTP) -> None:
-    """A server that dies in the middle is like one that cannot be reached, and the next request goes well."""
+    """A connection that the server closes raises `TokenUnavailable`, and the next request succeeds."""
     server = ProviderServer()
     server.oauth2.script.then(Fault(close=True), Fault(body={"a": 1}))
     with server.running() as base_url:

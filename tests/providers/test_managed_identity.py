@@ -26,13 +26,13 @@ def server() -> ProviderServer:
 
 @pytest.fixture
 async def in_process(server: ProviderServer, library: Any) -> AsyncGenerator[TokenHTTP]:
-    """The server without a socket, whatever address is asked."""
+    """The server without a socket, for requests to any address."""
     async with library.AsyncClient(transport=server.transport(library.__name__)) as client:
         yield TokenHTTP(client, limits=Limits(), clock=SYSTEM_CLOCK)
 
 
-async def test_a_machine_asks_its_metadata(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """Numbers as text, and the same token again while it is young."""
+async def test_machine_uses_the_metadata_endpoint(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Numbers come as text, and the endpoint repeats a young token."""
     machine = ManagedIdentity(resource=GRAPH)
     first, again = await machine.fetch(in_process), await machine.fetch(in_process)
     assert (86400.0, first.value) == (first.expires_in, again.value)
@@ -41,32 +41,32 @@ async def test_a_machine_asks_its_metadata(server: ProviderServer, in_process: T
     assert 1 == server.calls["managed_identity", "user-assigned"]
 
 
-async def test_an_app_asks_the_endpoint_of_its_platform(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """With the header, and with `expires_on` alone, by the clock of the answer."""
+async def test_app_uses_the_endpoint_of_its_platform(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """The request has the identity header, and the lifetime is read from `expires_on`."""
     server.managed_identity.header = "platform-header"
     app = ManagedIdentity(resource=GRAPH, identity_endpoint=ENDPOINT, identity_header="platform-header")
     assert 86400.0 == pytest.approx((await app.fetch(in_process)).expires_in, abs=2)
     wrong = ManagedIdentity(resource=GRAPH, identity_endpoint=ENDPOINT, identity_header="other")
-    with pytest.raises(CredentialRejected, match="check that the identity is assigned here") as caught:
+    with pytest.raises(CredentialRejected, match="check that the identity is assigned to this") as caught:
         await wrong.fetch(in_process)
     assert not caught.value.said
     assert "other" not in str(caught.value) + repr(wrong)
 
 
-async def test_the_answer_s_clock_counts(http: TokenHTTP) -> None:
-    """A machine whose clock is years off has the right life all the same; without a date, our clock has to do."""
-    lives: list[float] = []
+async def test_expires_on_is_read_by_the_response_s_clock(http: TokenHTTP) -> None:
+    """A wrong clock of this machine does not change the lifetime, unless the response has no date."""
+    lifetimes: list[float] = []
     date = "Date: Tue, 05 Mar 2024 00:00:00 GMT\r\n"  # 1709596800
-    ends = int(SYSTEM_CLOCK.time() + 3600)
-    for headers, expires_on in ((date, 1709596800 + 3600), ("", ends)):
+    expires_on_later = int(SYSTEM_CLOCK.time() + 3600)
+    for headers, expires_on in ((date, 1709596800 + 3600), ("", expires_on_later)):
         body = f'{{"access_token": "t", "expires_on": "{expires_on}", "token_type": "Bearer"}}'.encode()
         async with wire(http_answer(200, headers=headers, body=body)) as server:
             one = ManagedIdentity(resource=GRAPH, identity_endpoint=f"{server.url}/msi?x=1", identity_header="h")
-            lives.append((await one.fetch(http)).expires_in)
+            lifetimes.append((await one.fetch(http)).expires_in)
         assert b"GET /msi?x=1&api-version=2019-08-01&resource=https%3A%2F%2Fgraph" in server.requests[0]
         assert b"x-identity-header: h\r\n" in server.requests[0].lower()
-    assert 3600.0 == lives[0]
-    assert 3600.0 == pytest.approx(lives[1], abs=30)
+    assert 3600.0 == lifetimes[0]
+    assert 3600.0 == pytest.approx(lifetimes[1], abs=30)
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ async def test_the_answer_s_clock_counts(http: TokenHTTP) -> None:
 async def test_each_fault_is_one_error(
     server: ProviderServer, in_process: TokenHTTP, fault: Fault, error: type[Exception] | None
 ) -> None:
-    """An endpoint that is being updated comes back; an identity that is not there is a refusal of this machine."""
+    """An endpoint that is being updated is transient; a missing identity is a refusal for this machine only."""
     server.managed_identity.script.then(fault)
     with pytest.raises(error or CredentialRejected):
         await ManagedIdentity(resource=GRAPH).fetch(in_process)
     assert (await ManagedIdentity(resource=GRAPH).fetch(in_process)).value
 
 
-def test_only_an_identity_that_other_machines_have_is_shared() -> None:
-    """Two machines with identities of their own must not share a token through Redis."""
+def test_only_user_assigned_identities_are_shared() -> None:
+    """Two machines with their own identities do not share a token through Redis."""
     assert not ManagedIdentity(resource=GRAPH).shareable
     here = ManagedIdentity(resource=GRAPH, client_id="a")
     there = ManagedIdentity(resource=GRAPH, client_id="a", identity_endpoint=ENDPOINT, identity_header="h")
@@ -110,7 +110,7 @@ def test_only_an_identity_that_other_machines_have_is_shared() -> None:
 
 
 def test_hosts_are_those_of_the_resource() -> None:
-    """A bot's token goes to its channels, Graph's to Graph."""
+    """A bot's token goes to the channels, Graph's token to Graph."""
     assert frozenset({"graph.microsoft.com"}) == ManagedIdentity(resource=GRAPH).hosts
     channels = ManagedIdentity(resource="https://api.botframework.com").hosts
     assert channels is not None
@@ -129,14 +129,14 @@ def test_hosts_are_those_of_the_resource() -> None:
         ({"refresh_before": 0}, r"\(refresh_before=…\) must be a positive"),
     ],
 )
-def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any], text: str) -> None:
-    """When the object is made, by name."""
+def test_options_that_cannot_work_are_refused_at_construction(options: dict[str, Any], text: str) -> None:
+    """The text names the option."""
     given: dict[str, Any] = {"resource": GRAPH} | options
     with pytest.raises(ConfigurationError, match=text):
         ManagedIdentity(**given)
 
 
 def test_401_is_a_rejection() -> None:
-    """As of any token of Entra."""
+    """As for any token of Entra, only a 401 is a rejection."""
     assert ManagedIdentity(resource=GRAPH).is_rejected(Answer(401))
     assert not ManagedIdentity(resource=GRAPH).is_rejected(Answer(403))

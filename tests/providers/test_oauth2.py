@@ -44,8 +44,8 @@ async def in_process(server: ProviderServer, library: Any) -> AsyncGenerator[Tok
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-async def test_secret_earns_a_token(server: ProviderServer, in_process: TokenHTTP, method: str) -> None:
-    """Both methods of RFC 6749 §2.3.1, one request each, secrets of any letters."""
+async def test_secret_gets_a_token(server: ProviderServer, in_process: TokenHTTP, method: str) -> None:
+    """Both methods of RFC 6749 §2.3.1 work, with one request each and secrets of any letters."""
     grant = await credentials(auth_method=method, scope="b a").fetch(in_process)
     issued = server.issued.find(grant.value)
     assert issued is not None
@@ -54,8 +54,8 @@ async def test_secret_earns_a_token(server: ProviderServer, in_process: TokenHTT
     assert 1 == server.calls["oauth2"] == server.calls["oauth2", "crm"]
 
 
-async def test_signed_assertion_earns_a_token_each_time(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """RFC 7523 §2.2 as in the docstring, with PyJWT; a server that keeps the `jti` takes every attempt."""
+async def test_signed_assertion_gets_a_token_each_time(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Assertions made with PyJWT as in the docstring (RFC 7523 §2.2) work; one used twice is refused by its `jti`."""
 
     def assertion() -> str:
         claims = {"iss": "crm", "sub": "crm", "aud": "https://idp.example/oauth2/token", "jti": str(uuid.uuid4())}
@@ -70,7 +70,7 @@ async def test_signed_assertion_earns_a_token_each_time(server: ProviderServer, 
 
 
 async def test_request_is_the_form_of_rfc_6749(http: TokenHTTP) -> None:
-    """Fields that were not given are not sent; the scope goes out as it came."""
+    """Options that are not given are not sent, and the scope is sent as given."""
     async with wire(http_answer(200, body=GRANTED)) as server:
         await credentials(token_url=f"{server.url}/t").fetch(http)
         crm = credentials(token_url=f"{server.url}/t", scope="z a", audience="https://api.example", resource="urn:r")
@@ -79,12 +79,14 @@ async def test_request_is_the_form_of_rfc_6749(http: TokenHTTP) -> None:
     assert {"instance_url": "https://na1.example"} == dict(grant.extra)
     bare, full = (request.rpartition(b"\r\n\r\n")[2].decode() for request in server.requests)
     assert {"grant_type": ["client_credentials"]} == parse_qs(bare)
-    asked = {"scope": ["z a"], "audience": ["https://api.example"], "resource": ["urn:r"]}
-    assert {"grant_type": ["client_credentials"], **asked} == parse_qs(full)
+    fields = {"scope": ["z a"], "audience": ["https://api.example"], "resource": ["urn:r"]}
+    assert {"grant_type": ["client_credentials"], **fields} == parse_qs(full)
 
 
-async def test_server_that_does_not_decode_needs_the_opt_out(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """Many servers ignore the form-encoding that RFC 6749 asks for."""
+async def test_server_that_does_not_decode_needs_form_encode_basic_false(
+    server: ProviderServer, in_process: TokenHTTP
+) -> None:
+    """A server that does not decode the header refuses an encoded secret, and accepts an unencoded one."""
     server.oauth2.decodes_basic = False
     with pytest.raises(CredentialRejected, match="check client_id, the secret and auth_method"):
         await credentials().fetch(in_process)
@@ -104,10 +106,10 @@ async def test_server_that_does_not_decode_needs_the_opt_out(server: ProviderSer
         (Fault(status=404), CredentialRejected, None),
     ],
 )
-async def test_one_fault_is_one_error_and_the_next_call_goes_well(
+async def test_one_fault_is_one_error_and_the_next_call_succeeds(
     server: ProviderServer, in_process: TokenHTTP, fault: Fault, error: type[Exception], retry_after: float | None
 ) -> None:
-    """A failure leaves nothing behind."""
+    """Each fault raises its error, and the next call gets a token."""
     server.oauth2.script.then(fault)
     with pytest.raises(error) as caught:
         await credentials().fetch(in_process)
@@ -115,8 +117,8 @@ async def test_one_fault_is_one_error_and_the_next_call_goes_well(
     assert (await credentials().fetch(in_process)).value
 
 
-async def test_missing_life_is_the_default(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """Ten minutes, or what the option says."""
+async def test_missing_lifetime_is_the_default(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """A missing lifetime is 600 s, or `default_life`."""
     server.oauth2.script.always = Fault(without=["expires_in"])
     assert 600.0 == (await credentials().fetch(in_process)).expires_in
     assert 7200.0 == (await credentials(default_life=7200).fetch(in_process)).expires_in
@@ -124,7 +126,7 @@ async def test_missing_life_is_the_default(server: ProviderServer, in_process: T
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "private_key_jwt"])
 async def test_no_error_shows_a_secret(http: TokenHTTP, method: str) -> None:
-    """Not even one that the server repeats, with all variables of all frames printed."""
+    """Errors printed with all variables of all frames show no secret, even if the server repeats it."""
     secret = "s3cr3t-of-crm"
     given = (
         {"client_assertion": secret, "client_secret": None}
@@ -164,12 +166,12 @@ async def test_no_error_shows_a_secret(http: TokenHTTP, method: str) -> None:
     ],
 )
 def test_equality_is_the_credential(other: dict[str, Any], *, same: bool) -> None:
-    """Whatever makes another token is another key; how it is used is not."""
+    """Options that change the token make another credential; options about its use do not."""
     assert same is (credentials() == credentials(**other))
 
 
 def test_order_of_scopes_makes_no_other_credential() -> None:
-    """RFC 6749 §3.3: the order does not matter."""
+    """The order of scopes does not matter (RFC 6749 §3.3)."""
     assert credentials(scope="a b c") == credentials(scope=" c  b a b")
     assert credentials(audience="a") != credentials(resource="a")
 
@@ -188,14 +190,14 @@ def test_order_of_scopes_makes_no_other_credential() -> None:
         ({"hosts": "api.example"}, r"\(hosts=…\) must be a list"),
     ],
 )
-def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any], text: str) -> None:
-    """When the object is made, and by name."""
+def test_options_that_cannot_work_are_refused_at_construction(options: dict[str, Any], text: str) -> None:
+    """The text names the option."""
     with pytest.raises(ConfigurationError, match=text):
         credentials(**options)
 
 
-def test_options_are_attributes_for_those_who_use_the_provider() -> None:
-    """The token manager and the auth object read them."""
+def test_options_are_attributes() -> None:
+    """The token manager and the auth object read them from the provider."""
     crm = credentials(hosts=["API.example"], refresh_before=60, token_url="http://idp/", allow_http=True)
     assert (frozenset({"api.example"}), 60.0, True, True) == (
         crm.hosts,

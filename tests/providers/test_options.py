@@ -1,3 +1,5 @@
+"""Options that providers share: credentials that are text, and durations."""
+
 from __future__ import annotations
 
 import math
@@ -6,61 +8,51 @@ from typing import Any
 import pytest
 
 from tokenmw.errors import ConfigurationError
-from tokenmw.options import positive_seconds
-from tokenmw.providers.options import host_names
+from tokenmw.options import credential_text, positive_seconds
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "60", None, [60]])
 def test_duration_must_be_a_positive_number(value: object) -> None:
-    """The text names the option."""
+    """A duration that is not positive and finite is refused, and the text names the option."""
     with pytest.raises(ConfigurationError, match=r"^P\(refresh_before=…\) must be a positive, finite number"):
         positive_seconds(value, option="P(refresh_before=…)")
 
 
 @pytest.mark.parametrize("value", [1, 0.5, 1e9])
 def test_positive_duration_comes_back(value: float) -> None:
-    """Whole or not."""
+    """A valid duration is returned as it is."""
     assert value == positive_seconds(value, option="o")
 
 
-@pytest.mark.parametrize(
-    ("hosts", "expected"),
-    [
-        (None, None),
-        (["api.example"], {"api.example"}),
-        (("API.Example", "b.example"), {"api.example", "b.example"}),
-        ({"localhost", "127.0.0.1", "::1"}, {"localhost", "127.0.0.1", "::1"}),
-        ((host for host in ["a.example"]), {"a.example"}),
-        (["API.Ex\xe4mple", ".ex\xe4mple"], {"api.xn--exmple-cua", ".xn--exmple-cua"}),
-        (["2001:DB8::1"], {"2001:db8::1"}),
-    ],
-)
-def test_hosts_become_a_set_in_lower_case(hosts: Any, expected: set[str] | None) -> None:
-    """Any iterable will do; None is no restriction."""
-    assert expected == host_names(hosts, option="o")
+class Masked:
+    """A stand-in for pydantic's `SecretStr`."""
+
+    def get_secret_value(self) -> str:
+        return "s3cr3t"
 
 
 @pytest.mark.parametrize(
-    "hosts",
+    ("value", "fix"),
     [
-        *("api.example", b"api.example", [], [""], [5], 5, ["https://api.example"], ["api.example:443"]),
-        *(
-            ["api.example/v1"],
-            ["user@api.example"],
-            ["[::1]"],
-            ["a,b"],
-            [".::1"],
-            ["."],
-            ["xn--\x00"],
-            ["a%b"],
-            ["*.example"],
-            [" api.example"],
-            ["a b"],
-            [None],
-        ),
+        (Masked(), r"pass its \.get_secret_value\(\)"),
+        (b"s3cr3t", "must be a str, not bytes"),
+        (None, "must be a str, not NoneType"),
+        ("", "is empty"),
+        ("s3cr3t\n", r"strip\(\) it"),
+        ("s3\x00cr3t", "control character"),
+        ("s3cr3t\x7f", "control character"),
+        ("s3cr3t\udcff", "bytes that are no UTF-8"),
     ],
 )
-def test_what_is_no_list_of_host_names_is_refused(hosts: Any) -> None:
-    """A lone text would be a list of letters, and the token would go nowhere."""
-    with pytest.raises(ConfigurationError, match=r'^P\(hosts=…\) must be a list of host names, such as \["api'):
-        host_names(hosts, option="P(hosts=…)")
+def test_unusable_credential_is_refused_without_showing_it(value: Any, fix: str) -> None:
+    """The text names the option and the fix, never the value."""
+    with pytest.raises(ConfigurationError, match=fix) as caught:
+        credential_text(value, option="Hand(secret=…)")
+    assert str(caught.value).startswith("Hand(secret=…) ")
+    assert "s3" not in str(caught.value)
+
+
+def test_usable_credential_is_returned_unchanged() -> None:
+    """Spaces, colons and letters of every script are allowed."""
+    assert " ä:密 " == credential_text(" ä:密 ", option="o")
+    assert "" == credential_text("", option="o", empty=True)

@@ -19,7 +19,7 @@ JSON = "application/json; charset=utf-8"
 
 
 async def failure(platform: Platform, fault: Fault) -> CredentialRejected | TokenUnavailable:
-    """Return what a fault of the token endpoint becomes."""
+    """Return the error that a fault of the token endpoint causes."""
     server = ProviderServer()
     platform.endpoint(server).script.then(fault)
     async with httpx.AsyncClient(transport=server.transport()) as client:
@@ -28,7 +28,7 @@ async def failure(platform: Platform, fault: Fault) -> CredentialRejected | Toke
             await platform.make().fetch(http)
         except (CredentialRejected, TokenUnavailable) as error:
             return error
-    pytest.fail("It went well.")
+    pytest.fail("The fetch succeeded.")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ async def failure(platform: Platform, fault: Fault) -> CredentialRejected | Toke
     ],
 )
 async def test_permanent_codes_reject_the_credential(name: str, field: str, codes: list[Any], status: int) -> None:
-    """They are remembered for all instances: 2000 failing calls in an hour are an hour's ban at WeCom."""
+    """Permanent codes are shared with all instances: WeCom bans for an hour after 2000 failing calls in an hour."""
     for code in codes:
         error = await failure(BY_NAME[name], Fault(status=status, body={field: code, "message": "x", "errmsg": "x"}))
         assert isinstance(error, CredentialRejected), error
@@ -73,8 +73,8 @@ async def test_permanent_codes_reject_the_credential(name: str, field: str, code
         ("wecom", 200, {"errcode": [1]}),
     ],
 )
-async def test_other_codes_are_tried_again(name: str, status: int, body: dict[str, Any]) -> None:
-    """Also those that nobody knows: an app that works must not be given up for a new code."""
+async def test_other_codes_are_transient(name: str, status: int, body: dict[str, Any]) -> None:
+    """An unknown code is transient too, so that a working app is not rejected for a new code."""
     error = await failure(BY_NAME[name], Fault(status=status, body=body))
     assert isinstance(error, TokenUnavailable)
     assert error.said
@@ -93,8 +93,8 @@ async def test_other_codes_are_tried_again(name: str, status: int, body: dict[st
         ("dingtalk", 403, "<html>blocked"),
     ],
 )
-async def test_answers_about_this_machine_are_not_told_to_others(name: str, status: int, body: object) -> None:
-    """One machine with a wrong address must not stop the healthy ones."""
+async def test_errors_about_this_machine_are_not_shared(name: str, status: int, body: object) -> None:
+    """A machine with a wrong address does not stop the others."""
     error = await failure(BY_NAME[name], Fault(status=status, body=body))
     assert not error.said
     assert (300.0 if body == BAN else None) == error.retry_after
@@ -112,20 +112,20 @@ async def test_answers_about_this_machine_are_not_told_to_others(name: str, stat
         (429, {}, None),
     ],
 )
-async def test_wait_that_feishu_asks_for_is_kept(status: int, headers: dict[str, str], seconds: float | None) -> None:
-    """Its gateway has a header of its own, in seconds."""
+async def test_feishu_s_rate_limit_header_is_read(status: int, headers: dict[str, str], seconds: float | None) -> None:
+    """Feishu's gateway has its own header, in seconds; `Retry-After` takes precedence."""
     error = await failure(BY_NAME["feishu_tenant"], Fault(status=status, headers=headers, body={"code": 99991400}))
     assert (True, seconds) == (error.said, error.retry_after)
 
 
 async def test_error_without_the_other_fields_is_an_error() -> None:
-    """An error body has no `expire`; it is not looked for first."""
+    """An error body without a lifetime is reported by its code."""
     error = await failure(BY_NAME["feishu_tenant"], Fault(body={"code": 10014}))
     assert "refuses (10014, HTTP 200): check app_id and app_secret" in str(error)
 
 
 async def test_missing_code_is_no_error() -> None:
-    """Some deployments leave `errcode` out of an answer that went well."""
+    """Some deployments leave `errcode` out of a successful response."""
     server = ProviderServer()
     server.wecom.script.then(Fault(without=["errcode", "errmsg"]), Fault(fields={"errcode": "0"}))
     async with httpx.AsyncClient(transport=server.transport()) as client:
@@ -135,7 +135,7 @@ async def test_missing_code_is_no_error() -> None:
 
 
 def api(status: int, body: object = None, *, kind: str = JSON, length: int | None = None) -> Answer:
-    """Make an API's answer whose body was read."""
+    """Make an API's response whose body was read."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     size = {} if length is None else {"content-length": str(length)}
     return Answer(status, headers={"Content-Type": kind, **size}, body=raw)
@@ -172,7 +172,7 @@ def api(status: int, body: object = None, *, kind: str = JSON, length: int | Non
     ],
 )
 def test_only_an_invalid_token_is_rejected(name: str, status: int, body: object, *, rejected: bool) -> None:
-    """Permissions, quotas and the token of another application are not: a new token would not help."""
+    """Errors about permissions, quotas and other applications are no rejections: a new token would not help."""
     assert rejected is BY_NAME[name].make().is_rejected(api(status, body))
 
 
@@ -191,10 +191,10 @@ def test_only_an_invalid_token_is_rejected(name: str, status: int, body: object,
         ("application/x-ndjson", None, False),
     ],
 )
-def test_body_is_asked_for_only_where_it_can_tell(
+def test_body_is_requested_only_where_it_may_be_a_rejection(
     platform: Platform, kind: str, length: int | None, *, needed: bool
 ) -> None:
-    """A download or an event stream stays a stream."""
+    """The body of a download or an event stream is not read."""
     status = 400 if platform.name in ("dingtalk", "dingtalk_corp") else 200
     unread = Unread(status, {"content-type": kind} | ({} if length is None else {"content-length": str(length)}))
     assert (None if needed else False) is platform.make().is_rejected(unread)
@@ -202,7 +202,7 @@ def test_body_is_asked_for_only_where_it_can_tell(
 
 
 class Unread:
-    """An API's answer of which only the head is there."""
+    """An API's response whose body has not been read."""
 
     body = None
 

@@ -1,4 +1,4 @@
-"""The platforms' own SDKs as clients of the test server: it speaks as the platforms do."""
+"""The platforms' own SDKs as clients of the test server, to check that it behaves as the platforms do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenmw.testing import ProviderServer
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-# Each prints the two tokens that it has seen, the second one after the first was refused, and an error's code.
+# Each program prints two tokens, the second one fetched after the first was refused, and an error's code.
 LARK = """
 import lark_oapi as lark
 from lark_oapi.core.exception import ObtainAccessTokenException
@@ -54,7 +54,7 @@ from wechatpy.exceptions import WeChatClientException
 class Client(WeChatClient):
     API_BASE_URL = base_url + "/cgi-bin/"
     def fetch_access_token(self):
-        # The SDK has this one address written out.
+        # The SDK hard-codes this URL.
         return self._fetch_access_token(
             url=base_url + "/cgi-bin/gettoken", params={"corpid": self.corp_id, "corpsecret": self.secret})
 
@@ -90,13 +90,13 @@ def server() -> ProviderServer:
 
 @pytest.fixture
 def base_url(server: ProviderServer) -> Generator[str]:
-    """The same over real HTTP."""
+    """The server's base URL, over real HTTP."""
     with server.running() as base_url:
         yield base_url
 
 
 def run(module: str, program: str, base_url: str) -> Any:
-    """Run a program that uses an SDK, in a process of its own: an SDK warns, logs and patches as it likes."""
+    """Run a program that uses an SDK in its own process, because SDKs warn, log and patch globally."""
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed: pip install -e '.[sdk]'")
     prelude = f"import json; base_url, client, secret = {(base_url, CLIENT, SECRET)!r}\n"
@@ -113,23 +113,23 @@ def run(module: str, program: str, base_url: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_feishus_sdk_gets_its_tokens(server: ProviderServer, base_url: str) -> None:
-    """Both kinds, from both endpoints, are one value; a message goes out; a token and a secret are refused."""
+def test_feishu_s_sdk_gets_its_tokens(server: ProviderServer, base_url: str) -> None:
+    """Both endpoints return one value, a message is accepted, and a wrong token and a wrong secret are refused."""
     tokens, client, refused, code = run("lark_oapi", LARK, base_url)
     assert (1, CLIENT, 99991663, 10014) == (len(set(tokens)), client, refused, code)
     assert server.issued.find(tokens[0])
     assert (1, 2, 2) == tuple(server.calls[name] for name in ("feishu_tenant", "feishu_app", "feishu_api"))
 
 
-def test_wecoms_sdk_gets_its_tokens(server: ProviderServer, base_url: str) -> None:
-    """The same token again for another client; a refused one is known by its code, and replaced."""
+def test_wecom_s_sdk_gets_its_tokens(server: ProviderServer, base_url: str) -> None:
+    """A second client gets the same token, and the SDK replaces a refused token by its code."""
     tokens, client, again, code = run("wechatpy", WECHATPY, base_url)
     assert (1, CLIENT, CLIENT, 40001) == (len(set(tokens)), client, again, code)
     assert server.calls["wecom_api"] == 3
 
 
-def test_dingtalks_sdk_gets_its_tokens(server: ProviderServer, base_url: str) -> None:
-    """The same token again for another client; a wrong secret is none."""
+def test_dingtalk_s_sdk_gets_its_tokens(server: ProviderServer, base_url: str) -> None:
+    """A second client gets the same token, and a wrong secret gets none."""
     tokens, life, refused, _ = run("dingtalk_stream", DINGTALK, base_url)
     assert (1, 7200, None) == (len(set(tokens)), life, refused)
     assert 3 == server.calls["dingtalk"]

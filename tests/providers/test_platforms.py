@@ -34,8 +34,8 @@ async def in_process(server: ProviderServer, library: Any) -> AsyncGenerator[Tok
         yield TokenHTTP(client, limits=Limits(fetch_seconds=0.5, answer_bytes=10_000), clock=SYSTEM_CLOCK)
 
 
-async def test_secret_earns_a_token(platform: Platform, server: ProviderServer, in_process: TokenHTTP) -> None:
-    """One request, secrets of any letters, two hours of life."""
+async def test_secret_gets_a_token(platform: Platform, server: ProviderServer, in_process: TokenHTTP) -> None:
+    """One request gets a token of 7200 s, with secrets of any letters."""
     grant = await platform.make().fetch(in_process)
     issued = server.issued.find(grant.value)
     assert issued is not None
@@ -44,20 +44,20 @@ async def test_secret_earns_a_token(platform: Platform, server: ProviderServer, 
     assert 1 == server.calls[platform.name] == server.calls[platform.name, CLIENT] == len(server.issued)
 
 
-@pytest.mark.parametrize(("life", "seconds"), [("7200", 7200.0), (599, 599.0), (7199.5, 7199.5)])
-async def test_life_comes_in_any_json_type(
-    platform: Platform, server: ProviderServer, in_process: TokenHTTP, life: object, seconds: float
+@pytest.mark.parametrize(("value", "seconds"), [("7200", 7200.0), (599, 599.0), (7199.5, 7199.5)])
+async def test_lifetime_has_any_json_type(
+    platform: Platform, server: ProviderServer, in_process: TokenHTTP, value: object, seconds: float
 ) -> None:
-    """What is left of an aging token, as a number or as text."""
-    platform.endpoint(server).script.then(Fault(fields={platform.life: life}))
+    """The lifetime is read from a number or from text."""
+    platform.endpoint(server).script.then(Fault(fields={platform.lifetime: value}))
     assert seconds == (await platform.make().fetch(in_process)).expires_in
 
 
-async def test_missing_life_is_guessed_by_nobody(
+async def test_missing_lifetime_is_not_guessed(
     platform: Platform, server: ProviderServer, in_process: TokenHTTP
 ) -> None:
-    """Where a platform repeats an aging token, a guess would outlive it; Feishu's are replaced at half an hour."""
-    platform.endpoint(server).script.always = Fault(without=[platform.life])
+    """A missing lifetime is an error, except for Feishu, whose tokens always have 1800 s left."""
+    platform.endpoint(server).script.always = Fault(without=[platform.lifetime])
     if platform.name.startswith("feishu"):
         assert 1800.0 == (await platform.make().fetch(in_process)).expires_in
     else:
@@ -65,21 +65,21 @@ async def test_missing_life_is_guessed_by_nobody(
             await platform.make().fetch(in_process)
 
 
-@pytest.mark.parametrize("life", [0, -5, "soon", True, [7200], float("nan")])
-async def test_life_that_makes_no_sense_is_a_failure(
-    platform: Platform, server: ProviderServer, in_process: TokenHTTP, life: object
+@pytest.mark.parametrize("value", [0, -5, "soon", True, [7200], float("nan")])
+async def test_invalid_lifetime_is_a_failure(
+    platform: Platform, server: ProviderServer, in_process: TokenHTTP, value: object
 ) -> None:
-    """It is never cached, neither for ever nor for no time."""
-    platform.endpoint(server).script.then(Fault(fields={platform.life: life}))
-    with pytest.raises(TokenUnavailable, match="the token's life"):
+    """A lifetime that is not a positive, finite number raises, so the token is never cached."""
+    platform.endpoint(server).script.then(Fault(fields={platform.lifetime: value}))
+    with pytest.raises(TokenUnavailable, match="the token's lifetime"):
         await platform.make().fetch(in_process)
 
 
 @pytest.mark.parametrize("fault", ["", None, 5, {"a": 1}, "two words", "line\nline"])
-async def test_token_that_is_none_is_a_failure(
+async def test_invalid_token_is_a_failure(
     platform: Platform, server: ProviderServer, in_process: TokenHTTP, fault: object
 ) -> None:
-    """`Authorization: Bearer ` is sent by nobody."""
+    """A token that is empty, not text, or unfit for a header raises."""
     fields = dict.fromkeys(("app_access_token", "tenant_access_token", platform.token), fault)
     platform.endpoint(server).script.then(Fault(fields=fields))
     with pytest.raises(TokenUnavailable, match=r"the token (is empty|has spaces)"):
@@ -104,10 +104,10 @@ async def test_token_that_is_none_is_a_failure(
         (Fault(body={}), "HTTP|empty|how long", False),
     ],
 )
-async def test_fault_is_transient_and_the_next_call_goes_well(
+async def test_fault_is_transient_and_the_next_call_succeeds(
     platform: Platform, server: ProviderServer, in_process: TokenHTTP, *, fault: Fault, text: str, said: bool
 ) -> None:
-    """Nothing of it says that the credential is wrong; only what the platform said itself is told to others."""
+    """No fault rejects the credential, and only the platform's own errors are shared with other instances."""
     platform.endpoint(server).script.then(fault)
     with pytest.raises(TokenUnavailable, match=text) as caught:
         await platform.make().fetch(in_process)
@@ -118,7 +118,7 @@ async def test_fault_is_transient_and_the_next_call_goes_well(
 async def test_wrong_secret_and_unknown_client_are_permanent(
     platform: Platform, in_process: TokenHTTP, server: ProviderServer
 ) -> None:
-    """With the platform's code and the option to look at."""
+    """The error has the platform's code, and the text names the option to check."""
     for options in ({platform.secret: "wrong"}, {platform.client: "nobody"}):
         with pytest.raises(CredentialRejected, match=f"refuses .* check .*{platform.client.split('_')[0]}") as caught:
             await platform.make(**options).fetch(in_process)
@@ -128,7 +128,7 @@ async def test_wrong_secret_and_unknown_client_are_permanent(
 
 
 async def test_no_error_shows_a_secret(platform: Platform, http: TokenHTTP, caplog: pytest.LogCaptureFixture) -> None:
-    """Not even one that the server repeats, with all variables of all frames printed, at every log level."""
+    """Errors with all variables of all frames, and logs at every level, show no secret that the server repeats."""
     caplog.set_level(logging.DEBUG)
     secret = "s3cr3t-of-crm"
     answers = [
@@ -156,13 +156,13 @@ async def test_no_error_shows_a_secret(platform: Platform, http: TokenHTTP, capl
 async def test_token_goes_where_the_api_wants_it_and_into_no_log(
     platform: Platform, server: ProviderServer, library: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A refused token is replaced, once; the rest of the request is as it was."""
+    """A refused token is replaced once, the rest of the request stays, and no log shows a token."""
     caplog.set_level(logging.DEBUG)
     clock = ManualClock()
     with server.running() as base_url:
         async with TokenBroker({"bot": platform.make(base_url)}, clock=clock) as broker:
             token = await broker.token("bot")
-            clock.advance(10)  # the refusal of a token that is younger than 5 s may be a slip
+            clock.advance(10)  # a rejection of a token that is younger than 5 s is ignored
             server.revoke(token)
             caplog.clear()
             async with library.AsyncClient(auth=broker.auth("bot"), trust_env=False) as client:
@@ -189,14 +189,14 @@ def newest(server: ProviderServer) -> str:
 
 @pytest.mark.parametrize("other", ["client", "secret", "base_url"])
 def test_every_part_of_the_credential_makes_another_one(platform: Platform, other: str) -> None:
-    """Two secrets of one corp, two apps, two clouds of one app id: none shares a token."""
+    """Another id, secret or base URL makes another credential."""
     name = {"client": platform.client, "secret": platform.secret}.get(other, other)
     assert platform.make() == platform.make()
     assert platform.make() != platform.make(**{name: "https://other.example"})
 
 
-def test_use_makes_no_other_credential(platform: Platform) -> None:
-    """Spelling of the base URL and where the token may go do not change which token it is."""
+def test_options_about_use_make_no_other_credential(platform: Platform) -> None:
+    """Another spelling of the base URL, `hosts` and `allow_http` make no other credential."""
     one = platform.make(f"{BASE.upper().replace('HTTPS', 'https')}:443/", hosts=["api.example"], allow_http=True)
     assert platform.make() == one
     assert (frozenset({"api.example"}), frozenset({"platform.example"})) == (one.hosts, platform.make().hosts)
@@ -206,13 +206,15 @@ def test_use_makes_no_other_credential(platform: Platform) -> None:
     ("options", "text"),
     [
         ({"base_url": "http://platform.example"}, r"\(base_url=…\) would send .* allow_http=True"),
-        ({"base_url": "https://platform.example?a=b"}, r"\(base_url=…\) holds a query"),
+        ({"base_url": "https://platform.example?a=b"}, r"\(base_url=…\) has a query"),
         ({"base_url": "platform.example"}, r"\(base_url=…\) must be an absolute URL"),
         ({"hosts": "api.example"}, r"\(hosts=…\) must be a list"),
     ],
 )
-def test_options_that_cannot_work_are_refused_at_once(platform: Platform, options: dict[str, Any], text: str) -> None:
-    """When the object is made, and by name."""
+def test_options_that_cannot_work_are_refused_at_construction(
+    platform: Platform, options: dict[str, Any], text: str
+) -> None:
+    """The text names the option."""
     with pytest.raises(ConfigurationError, match=text):
         platform.make(**options)
     for name in (platform.client, platform.secret):

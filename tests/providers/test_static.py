@@ -13,12 +13,12 @@ NO_HTTP: Any = None
 
 
 async def as_text() -> str:
-    """Return a token as an async function would."""
+    """Return a token."""
     return "t-2"
 
 
 @pytest.mark.parametrize(
-    ("token", "value", "life"),
+    ("token", "value", "seconds"),
     [
         (StaticToken("t-1"), "t-1", MAX_LIFETIME),
         (StaticToken("t-1", expires_in=60), "t-1", 60.0),
@@ -28,34 +28,34 @@ async def as_text() -> str:
         (StaticToken(lambda: Grant("t-4", expires_in=7), expires_in=99), "t-4", 7.0),
     ],
 )
-async def test_text_or_function_gives_the_token(token: StaticToken, value: str, life: float) -> None:
-    """No token lives for ever; a `Grant` says its own life."""
+async def test_token_is_given_as_text_or_by_a_function(token: StaticToken, value: str, seconds: float) -> None:
+    """Every token has a lifetime: `expires_in`, a default, or that of the function's `Grant`."""
     grant = await token.fetch(NO_HTTP)
-    assert (value, life) == (grant.value, grant.expires_in)
+    assert (value, seconds) == (grant.value, grant.expires_in)
 
 
 async def test_function_is_called_for_each_fetch() -> None:
-    """It is the function's business whether the token is a new one."""
+    """Each fetch calls the function, which decides whether the token is a new one."""
     numbers = iter(range(9))
     token = StaticToken(lambda: f"t-{next(numbers)}")
     assert ["t-0", "t-1"] == [(await token.fetch(NO_HTTP)).value for _ in range(2)]
 
 
 async def test_token_type_goes_in_front_of_the_token() -> None:
-    """QQ, for one, wants `Authorization: QQBot …`."""
+    """QQ, for example, expects `Authorization: QQBot …`."""
     token = StaticToken("t", token_type="QQBot")
     assert "QQBot" == token.scheme == (await token.fetch(NO_HTTP)).token_type
 
 
 @pytest.mark.parametrize("result", [None, 5, b"t", "", "two words", {"access_token": "t"}])
 async def test_function_that_returns_no_token_is_unavailability(result: Any) -> None:
-    """Nothing empty or malformed gets through."""
+    """A result that is empty, malformed or not text raises."""
     with pytest.raises(TokenUnavailable):
         await StaticToken(lambda: result).fetch(NO_HTTP)
 
 
 async def test_error_in_the_function_is_unavailability_without_its_text() -> None:
-    """A function may fail, and its error may quote what it read."""
+    """The error has only the exception's type, because its text may quote a secret."""
 
     def broken() -> str:
         raise OSError("/run/secrets/s3cr3t")
@@ -66,8 +66,8 @@ async def test_error_in_the_function_is_unavailability_without_its_text() -> Non
     assert "s3cr3t" not in str(caught.value)
 
 
-async def test_function_may_tell_that_the_credential_is_refused() -> None:
-    """Our own errors pass as they are."""
+async def test_function_may_raise_credential_rejected() -> None:
+    """Our own errors pass unchanged."""
 
     async def refused() -> str:
         raise CredentialRejected("no")
@@ -89,12 +89,12 @@ async def test_function_may_tell_that_the_credential_is_refused() -> None:
     ],
 )
 def test_equality_is_the_text_or_the_name(one: StaticToken, other: StaticToken, *, same: bool) -> None:
-    """Functions cannot be compared by what they return."""
+    """Texts are compared by value, functions by `credential_id`, and functions without one are never equal."""
     assert same is (one == other)
 
 
 def test_only_a_named_function_is_shared_through_redis() -> None:
-    """For text there is nothing to gain, and an unnamed function is known to this object alone."""
+    """Text and functions without a `credential_id` are not shared through Redis."""
     assert not StaticToken("t").shareable
     assert not StaticToken("t", credential_id="a").shareable
     assert not StaticToken(as_text).shareable
@@ -123,13 +123,13 @@ class Masked:
         (as_text, {"credential_id": ""}, r"credential_id=…\) is empty"),
     ],
 )
-def test_what_cannot_work_is_refused_at_once(value: Any, options: dict[str, Any], text: str) -> None:
-    """A token that would break a header is found when it is configured."""
+def test_options_that_cannot_work_are_refused_at_construction(value: Any, options: dict[str, Any], text: str) -> None:
+    """A token that does not fit into a header, or another wrong option, is refused, and the text has no secret."""
     with pytest.raises(ConfigurationError, match=text) as caught:
         StaticToken(value, **options)
     assert "s3cr3t" not in str(caught.value) + repr(caught.value.__context__)
 
 
-def test_nothing_shows_the_token() -> None:
-    """It is a secret like any other."""
+def test_repr_does_not_show_the_token() -> None:
+    """The token is a secret like any other."""
     assert "<StaticToken>" == repr(StaticToken("s3cr3t"))

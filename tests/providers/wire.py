@@ -1,4 +1,4 @@
-"""A server that sends whatever bytes a test wants, for answers that no honest HTTP server would give."""
+"""A server that sends the bytes that a test gives it, for responses that no correct HTTP server sends."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Wire:
 
     Attributes:
         url: Its base URL.
-        requests: Every request as it came: head and, if it says how long it is, body.
-        closed: Set as soon as a client has closed a connection.
+        requests: Every request as received: the head and, if it has a content length, the body.
+        closed: Set when a client has closed a connection.
     """
 
     def __init__(self, url: str) -> None:
@@ -27,7 +27,7 @@ class Wire:
 
 @contextlib.asynccontextmanager
 async def wire(answer: Callable[[asyncio.StreamWriter], Awaitable[None]] | bytes) -> AsyncGenerator[Wire]:
-    """Answer every request with some bytes, or as a function writes them, and close the connection then."""
+    """Answer every request with some bytes, or as a function writes them, and close the connection."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -69,5 +69,5 @@ async def _request(reader: asyncio.StreamReader) -> bytes:
 
 
 def http_answer(status: int, *, headers: str = "", body: bytes = b"") -> bytes:
-    """Make an answer with a body of the length it says. `headers` are lines that end in CRLF."""
+    """Make a response with the correct content length. `headers` are lines that end in CRLF."""
     return f"HTTP/1.1 {status} Test\r\ncontent-length: {len(body)}\r\n{headers}\r\n".encode() + body

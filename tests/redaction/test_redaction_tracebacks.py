@@ -29,7 +29,7 @@ from tokenmw.providers import (
     WeCom,
     credential_text,
 )
-from tokenmw.providers.unlogged_url import with_query_token
+from tokenmw.providers.quiet_http import with_query_token
 from tokenmw.testing import Fault, ProviderServer
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""The public API as programs write it. Never executed: mypy and pyright read it.
+"""The public API as programs use it. Never executed: mypy and pyright check it.
 
-A line that must be an error has a `type: ignore` with the error's name; the checkers complain if there is none.
+A line that must be an error has a `type: ignore` with the error's name; the checkers report one that is not needed.
 """
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
@@ -41,7 +41,7 @@ from tokenmw.providers import ClientCredentials, StaticToken, TokenHTTP
 
 
 class Mine(Provider):
-    """A provider of the program's own."""
+    """A custom provider."""
 
     __slots__ = ("_secret",)
     kind = "mine"
@@ -55,7 +55,7 @@ class Mine(Provider):
         return (self._secret,)
 
     async def fetch(self, http: TokenHTTP) -> Grant:
-        """Ask for a token."""
+        """Request a token."""
         answer = await http.request("POST", "https://idp.example/token", json={"secret": self._secret})
         return Grant(answer.body.decode(), expires_in=60, extra={"status": answer.status})
 
@@ -65,40 +65,40 @@ def of_tenant(connection: HTTPConnection) -> Provider:
     return Mine(secret=connection.headers["x-tenant"])
 
 
-async def of_tenant_later(connection: HTTPConnection) -> Mine:
-    """Choose credentials in a database."""
+async def async_of_tenant(connection: HTTPConnection) -> Mine:
+    """Choose credentials by a header, asynchronously."""
     return Mine(secret=connection.headers["x-tenant"])
 
 
 async def authenticate(connection: HTTPConnection, key: str) -> dict[str, str] | None:
-    """Say who calls."""
+    """Identify the caller."""
     return {"key": key, "path": connection.url.path}
 
 
 def observe(event: Event, /) -> None:
-    """Take note."""
+    """Observe an event."""
     print(event)  # noqa: T201
 
 
 def on_error(_connection: HTTPConnection, error: TokenmwError) -> Response:
-    """Answer in the program's own form."""
+    """Respond in the program's own format."""
     return JSONResponse({"error": str(error)}, status_code=503)
 
 
-async def later_on_error(connection: HTTPConnection, error: TokenmwError) -> JSONResponse:
-    """Answer so, having looked something up."""
+async def async_on_error(connection: HTTPConnection, error: TokenmwError) -> JSONResponse:
+    """Respond in the program's own format, asynchronously."""
     return JSONResponse({"error": str(error), "at": connection.url.path}, status_code=503)
 
 
 async def names_of(connection: HTTPConnection) -> list[str]:
-    """Choose what is injected."""
+    """Choose the names to inject."""
     return [connection.path_params["name"]]
 
 
 crm = ClientCredentials(token_url="https://idp.example/token", client_id="crm", client_secret="…", scope="read")
 watcher: Observer = observe
 broker = TokenBroker(
-    {"crm": crm, "mine": Mine(secret="…"), "wecom": of_tenant, "later": of_tenant_later, "x": lambda _: crm},
+    {"crm": crm, "mine": Mine(secret="…"), "wecom": of_tenant, "later": async_of_tenant, "x": lambda _: crm},
     redis="redis://localhost:6379/0",
     secret_key=["new", "old"],
     api_key=APIKeySource(["x-api-key"], query=["key"]),
@@ -117,7 +117,7 @@ Starlette(
     middleware=[Middleware(TokenMiddleware, broker=broker, inject=["crm"], on_error=on_error)],
     lifespan=broker.lifespan,
 )
-Middleware(TokenMiddleware, broker=broker, inject=names_of, sessions=False, on_error=later_on_error)
+Middleware(TokenMiddleware, broker=broker, inject=names_of, sessions=False, on_error=async_on_error)
 Middleware(TokenMiddleware, broker=broker, inject=lambda _: ("crm",), missing_key="random")
 Middleware(TokenMiddleware, brocker=broker)  # type: ignore[call-arg]
 Middleware(TokenMiddleware, broker=broker, inject=5)  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ Starlette().add_middleware(TokenMiddleware, broker=broker)
 
 
 async def program() -> None:
-    """Use the broker without a request."""
+    """Use the broker outside of a request."""
     async with broker as same:
         assert_type(same, TokenBroker)
     assert_type(await broker.token("crm"), Token)
@@ -143,7 +143,7 @@ async def program() -> None:
 
 
 async def handler(request: Request) -> None:
-    """Use it in one."""
+    """Use the tokens of a request."""
     tokens = await request_tokens(request)
     assert_type(tokens, RequestTokens)
     token = tokens["crm"]

@@ -1,4 +1,4 @@
-"""FastAPI routes as programs write them. Never executed: mypy and pyright read it."""
+"""FastAPI routes as programs write them. Never executed: mypy and pyright check them."""
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
@@ -22,12 +22,12 @@ broker = TokenBroker({"feishu": StaticToken("…")})
 
 @asynccontextmanager
 async def mine(_app: FastAPI) -> AsyncGenerator[dict[str, str]]:
-    """Be the program's own lifespan."""
+    """The program's own lifespan."""
     yield {"mine": "kept"}
 
 
 async def crm_of_tenant(tenant: str) -> Provider:
-    """Choose credentials by the path."""
+    """Choose credentials by a path parameter."""
     return StaticToken(tenant)
 
 
@@ -39,7 +39,7 @@ Feishu = Annotated[Token, Depends(provider_token("feishu"))]
 
 @app.get("/{tenant}")  # noqa: FAST003  a dependency takes it
 async def route(session: SessionID, tokens: Tokens, crm: CRM, feishu: Feishu) -> str:
-    """Use all of it."""
+    """Use every dependency."""
     assert_type(session, str)
     assert_type(tokens, RequestTokens)
     assert_type(crm, Token)
@@ -49,13 +49,13 @@ async def route(session: SessionID, tokens: Tokens, crm: CRM, feishu: Feishu) ->
 
 @app.get("/sync")
 def sync_route(session: Annotated[str, Depends(session_id)]) -> str:
-    """Use the function behind the alias."""
+    """Use the function behind the alias `SessionID`."""
     return session
 
 
 @app.websocket("/ws")
 async def socket(websocket: WebSocket, tokens: Annotated[RequestTokens, Depends(request_tokens)]) -> None:
-    """Use it in a WebSocket."""
+    """Use the dependencies in a WebSocket."""
     await websocket.send_text(tokens["feishu"].value)
 
 

@@ -1,6 +1,6 @@
-"""All providers with all their options, and a provider of a program's own. Never executed: mypy and pyright read it.
+"""All providers with all their options, and a custom provider. Never executed: mypy and pyright check them.
 
-A line that must be an error has a `type: ignore` with the error's name; the checkers complain if there is none.
+A line that must be an error has a `type: ignore` with the error's name; the checkers report one that is not needed.
 """
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
@@ -40,13 +40,13 @@ def assertion() -> str:
     return "…"
 
 
-async def assertion_later() -> str:
-    """Have one signed elsewhere."""
+async def async_assertion() -> str:
+    """Sign an assertion, asynchronously."""
     return "…"
 
 
-async def grant_later() -> Grant:
-    """Read a token with its life."""
+async def async_grant() -> Grant:
+    """Read a token with its lifetime."""
     return Grant("t", expires_in=60.0, token_type="Bearer", extra={"instance_url": "https://acme.example"})
 
 
@@ -66,7 +66,7 @@ crm = ClientCredentials(
     allow_http=False,
 )
 ClientCredentials(token_url=BASE, client_id="crm", auth_method="private_key_jwt", client_assertion=assertion)
-ClientCredentials(token_url=BASE, client_id="crm", client_assertion=assertion_later, credential_id="key-1")
+ClientCredentials(token_url=BASE, client_id="crm", client_assertion=async_assertion, credential_id="key-1")
 ClientCredentials(token_url=BASE, client_id="crm", client_secret=b"secret")  # type: ignore[arg-type]
 ClientCredentials(token_url=BASE, client_id="crm", auth_method="basic")  # type: ignore[arg-type]
 ClientCredentials(BASE, "crm", "…")  # type: ignore[call-arg]
@@ -81,7 +81,7 @@ WeCom(corp_id="ww1", corp_secret="…", hosts=5)  # type: ignore[arg-type]
 DingTalk(app_key="ding1", app_secret="…", corp_id="ding2", base_url=BASE, refresh_before=60, hosts=HOSTS)
 DingTalkLegacy(app_key="ding1", app_secret="…", base_url=BASE, refresh_before=60, hosts=HOSTS)
 Entra(tenant="contoso.example", client_id="…", client_secret="…", scope=f"{BASE}/.default", cloud="usgov")
-Entra(tenant="contoso.example", client_id="…", client_assertion=assertion_later, credential_id="key-1", hosts=HOSTS)
+Entra(tenant="contoso.example", client_id="…", client_assertion=async_assertion, credential_id="key-1", hosts=HOSTS)
 Entra(tenant="contoso.example", client_id="…", client_secret="…", cloud="moon")  # type: ignore[arg-type]
 BotFramework(app_id="…", app_secret="…", tenant="contoso.example", refresh_before=600, allow_http=False)
 BotFramework(app_id="…", client_assertion=assertion, cloud="china", base_url=BASE)
@@ -89,13 +89,13 @@ ManagedIdentity(resource="https://graph.microsoft.com", client_id="…")
 ManagedIdentity(resource=BASE, identity_endpoint=BASE, identity_header="…", hosts=HOSTS)
 StaticToken("t", expires_in=60, token_type="Token", hosts=HOSTS)
 StaticToken(assertion, credential_id="assertions")
-StaticToken(assertion_later)
-StaticToken(grant_later)
+StaticToken(async_assertion)
+StaticToken(async_grant)
 StaticToken(lambda: 5)  # type: ignore[arg-type, return-value]
 
 
 class Acme(Provider):
-    """A provider that uses everything which a provider may."""
+    """A provider that uses every feature of the base class."""
 
     __slots__ = ("_key", "_secret", "allow_http", "hosts", "refresh_before")
 
@@ -120,7 +120,7 @@ class Acme(Provider):
         return (self._key, self._secret)
 
     async def fetch(self, http: TokenHTTP) -> Grant:
-        """Ask for a token, with another provider's."""
+        """Request a token with another provider's token."""
         other = await http.token(crm)
         assert_type(other, Token)
         answer = await http.request(
@@ -140,13 +140,13 @@ class Acme(Provider):
         return Grant(fields["token"], expires_in=lifetime(fields.get("ttl"), default=300))
 
     def authorize(self, request: OutgoingRequest, token: Token) -> None:
-        """Put the token into a header of Acme's."""
+        """Put the token into Acme's own header."""
         assert_type(request.headers, MutableMapping[str, str])
         request.headers["X-Acme-Token"] = token.value
         request.url = request.url.copy_set_param("version", "2")
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool | None:
-        """Look into the body of a 400."""
+        """Check the body of a 400."""
         assert_type(answer.status, int)
         assert_type(answer.headers, Mapping[str, str])
         assert_type(answer.body, bytes | None)
@@ -156,17 +156,17 @@ class Acme(Provider):
 
 
 class Sync(Provider):
-    """A provider whose methods do not fit."""
+    """A provider whose methods have wrong signatures."""
 
     __slots__ = ()
     kind = "sync"
 
     def fetch(self, http: TokenHTTP) -> Grant:  # type: ignore[override]
-        """Return at once, which nobody awaits."""
+        """Return a grant without being async."""
         return Grant("t", expires_in=5)
 
     def authorize(self, request: OutgoingRequest, token: str) -> None:  # type: ignore[override]
-        """Take the token for a text."""
+        """Take the token as text."""
 
 
 acme = Acme(key="k", secret="s", hosts=HOSTS)

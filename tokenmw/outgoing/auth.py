@@ -10,7 +10,7 @@ import httpx
 from tokenmw.errors import ConfigurationError, RequestError
 from tokenmw.outgoing.judging import discard, is_rejected
 from tokenmw.outgoing.placing import Unsigned, can_be_sent_again, carries, goes_to, library_of, stays_at_home
-from tokenmw.providers.options import check_provider
+from tokenmw.providers.base import check_provider
 from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:

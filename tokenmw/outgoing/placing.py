@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers.http import ascii_host
-from tokenmw.providers.options import is_loopback
-from tokenmw.providers.unlogged_url import unlogged
+from tokenmw.providers.quiet_http import hide_query
+from tokenmw.providers.urls import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
@@ -119,7 +119,7 @@ class Unsigned:
                 [line for line in request.headers.raw if line not in added], added=added
             )
         if request.url is not self._url:
-            request.url = unlogged(request.url)
+            request.url = hide_query(request.url)
             guard = _Guard(request.url, token=token, library=library, behind=self._extensions.get("trace"))
             request.extensions = {**self._extensions, "trace": guard}
         return request

@@ -1,6 +1,14 @@
-"""Providers: credentials that can be turned into tokens, and what a new one is written with.
+"""Providers: credentials that fetch tokens, and the building blocks for providers of your own.
 
-A platform's module is imported when one of its names is first asked for: a service uses one or two of them.
+- `base`: the class `Provider`, its checks. `http`: `TokenHTTP`, the only module here that imports httpx. `answer`: a
+  token endpoint's response. `urls`: URLs and host names as options. `quiet_http`: keeps secrets out of HTTP logs.
+- OAuth 2.0: `oauth2`, `client_auth`. Microsoft: `entra`, `bot_framework`, `managed_identity`, `microsoft_clouds`.
+- Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
+- `static`: tokens that the program provides.
+
+Modules here know nothing of brokers, caches and Redis; they import `errors`, `options`, `values`, `redaction`, `clock`,
+`limits` and `observe` only. A platform's module is imported at the first use of one of its names, because a service
+uses one or two of them.
 """
 
 from __future__ import annotations
@@ -9,18 +17,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.options import credential_text
-from tokenmw.providers.answer import Answer
-from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest, Provider, lifetime
+from tokenmw.providers.answer import Answer, lifetime
+from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest, Provider
 from tokenmw.providers.http import TokenHTTP
 from tokenmw.values import Grant
 
 if TYPE_CHECKING:
-    from tokenmw.providers.dingtalk import DingTalk
-    from tokenmw.providers.dingtalk_legacy import DingTalkLegacy
+    from tokenmw.providers.bot_framework import BotFramework
+    from tokenmw.providers.dingtalk import DingTalk, DingTalkLegacy
+    from tokenmw.providers.entra import Entra
     from tokenmw.providers.feishu import FeishuApp, FeishuTenant
     from tokenmw.providers.feishu_store import FeishuStoreApp, FeishuStoreTenant, FeishuTicket
     from tokenmw.providers.managed_identity import ManagedIdentity
-    from tokenmw.providers.microsoft import BotFramework, Entra
     from tokenmw.providers.oauth2 import ClientCredentials
     from tokenmw.providers.static import StaticToken
     from tokenmw.providers.wecom import WeCom
@@ -50,11 +58,11 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "BotFramework": "microsoft",
+    "BotFramework": "bot_framework",
     "ClientCredentials": "oauth2",
     "DingTalk": "dingtalk",
-    "DingTalkLegacy": "dingtalk_legacy",
-    "Entra": "microsoft",
+    "DingTalkLegacy": "dingtalk",
+    "Entra": "entra",
     "FeishuApp": "feishu",
     "FeishuStoreApp": "feishu_store",
     "FeishuStoreTenant": "feishu_store",

@@ -1,4 +1,4 @@
-"""What a token endpoint answered: read with a bound, and kept without the request and its secrets."""
+"""A token endpoint's response: read up to a bound, and kept without the request and its secrets."""
 
 from __future__ import annotations
 
@@ -6,39 +6,56 @@ import contextlib
 import json
 import math
 import re
+import sys
 import zlib
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redaction import FrozenValue
+from tokenmw.values import MAX_LIFETIME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_RETRY_AFTER", "Answer", "UnusableAnswer", "failure_of", "http_date", "read_body", "retry_after"]
+__all__ = [
+    "MAX_RETRY_AFTER",
+    "Answer",
+    "UnusableAnswer",
+    "failure_of",
+    "http_date",
+    "lifetime",
+    "number",
+    "read_body",
+    "retry_after",
+]
 
-MAX_RETRY_AFTER: Final = 3600.0  # seconds; a longer pause would outlive the mistake that caused it
+MAX_RETRY_AFTER: Final = 3600.0  # seconds; a longer wait would outlive the mistake that caused it
 
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+# As JSON writes numbers (RFC 8259 §6). Python also reads 1_000 and the digits of every script; servers never mean that.
+_NUMBER: Final = re.compile(r"[ \t\r\n]*-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?[ \t\r\n]*", re.ASCII)
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,60}", re.ASCII)
 _REQUEST_TIMEOUT: Final = 408
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
-# Nothing is asked for, but some servers compress whatever they are asked.
+# The request asks for none, but some servers compress every response.
 _CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 
 
 class Answer(FrozenValue):
-    """A token endpoint's answer. `TokenHTTP.request` makes them, and so may a test of a provider.
+    """A token endpoint's response, as `TokenHTTP.request` returns it. Tests of a provider may make their own.
+
+    >>> Answer(200, body=b'{"access_token": "t-1", "expires_in": "7200"}').json()["expires_in"]
+    '7200'
 
     Attributes:
         status: The HTTP status.
         headers: The header lines, names in lower case.
         body: The decoded body in bytes.
-        retry_after: Seconds that the endpoint asked us to wait, at most an hour; None if it did not say.
+        retry_after: Seconds that the endpoint asks to wait, at most 3600; None if it does not say.
     """
 
     __slots__ = ("body", "headers", "retry_after", "status")
@@ -66,8 +83,8 @@ class Answer(FrozenValue):
         """Return the body as a JSON object.
 
         Raises:
-            TokenUnavailable: It is none. The text has the status and the content type, never the body: error
-                pages repeat what was sent.
+            TokenUnavailable: The body is not a JSON object. The text has the status and the content type, never the
+                body, because error pages repeat what was sent.
         """
         try:
             document: Any = json.loads(self.body)
@@ -82,7 +99,7 @@ class Answer(FrozenValue):
         )
 
     def check_busy(self) -> None:
-        """Raise if the status says "not now" (RFC 9110 §15.5.9, §15.6; RFC 6585 §4).
+        """Raise if the status means "not now" (RFC 9110 §15.5.9, §15.6; RFC 6585 §4).
 
         Raises:
             TokenUnavailable: The status is 408, 429 or 5xx.
@@ -103,28 +120,28 @@ class Answer(FrozenValue):
 
 
 class UnusableAnswer(Exception):
-    """Raised for an answer that came but is of no use; the text is what the endpoint did."""
+    """Raised for a response that arrived and cannot be used; the text continues "the token endpoint …"."""
 
 
 def failure_of(error: Exception, *, seconds: float) -> str:
-    """Return what a request without an answer came to, as the end of a sentence about the endpoint."""
+    """Return why a request got no response, as the end of a sentence that begins with the endpoint."""
     kind = type(error).__name__
-    # The last two are httpx's and httpx2's: it was reached, and said nothing.
+    # Connected, but silent: these two names are httpx's and httpx2's.
     if isinstance(error, TimeoutError) or kind in ("ReadTimeout", "WriteTimeout"):
         return f"did not answer within {seconds:g} s ({kind})"
     return f"could not be reached ({kind})"
 
 
 async def read_body(response: Any, *, limit: int) -> bytes:
-    """Read the decoded body of an httpx or httpx2 response, never holding much more than `limit` bytes.
+    """Read the decoded body of an httpx or httpx2 response, holding little more than `limit` bytes at any time.
 
-    The client's own decoding is not used, because it inflates whole chunks before anybody can count.
+    The client's own decoding is not used: it inflates whole chunks before their size can be checked.
 
     Raises:
-        UnusableAnswer: The body or what it inflates to is longer, or it does not inflate.
+        UnusableAnswer: The body is longer, before or after it is inflated, or it cannot be inflated.
     """
     too_long = UnusableAnswer(f"sent more than {limit} bytes (Limits.answer_bytes)")
-    if response.is_stream_consumed:  # by a mock transport or a hook of the client's, and decoded then
+    if response.is_stream_consumed:  # a mock transport or an event hook of the client has read and decoded it
         if len(response.content) > limit:
             raise too_long
         return bytes(response.content)
@@ -138,7 +155,7 @@ async def read_body(response: Any, *, limit: int) -> bytes:
     if coding == "identity" or not body:
         return bytes(body)
     if coding not in _CODINGS:
-        raise UnusableAnswer("compressed its answer in a way that was not asked for")
+        raise UnusableAnswer("compressed its response in a way that was not asked for")
     inflater = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
     try:
         decoded = inflater.decompress(body, limit + 1)
@@ -147,22 +164,22 @@ async def read_body(response: Any, *, limit: int) -> bytes:
     if len(decoded) > limit:
         raise too_long
     if not inflater.eof:
-        raise UnusableAnswer("sent a compressed answer that is cut off or broken")
+        raise UnusableAnswer("sent a compressed response that is cut off or broken")
     return decoded
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for, at most an hour (RFC 9110 §10.2.3).
+    """Return the seconds that a `Retry-After` header asks for, at most 3600 (RFC 9110 §10.2.3).
 
-    A date is measured against the answer's own `Date`, so that a clock that differs from ours does no harm.
-    What is negative, in the past or no such value counts as not given.
+    A date is compared with the response's own `Date`, so a server clock that differs from ours does no harm.
+    A negative, past or malformed value counts as not given.
 
     >>> retry_after({"retry-after": "120"}, now=0)
     120.0
 
     Args:
         headers: The header lines, names in lower case.
-        now: Seconds since 1970 (UTC), for answers without a `Date`.
+        now: Seconds since 1970 (UTC), for responses without a `Date`.
     """
     raw = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(raw):
@@ -176,11 +193,59 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
 
 
 def http_date(text: str) -> float | None:
-    """Return the instant of a date in a header, in seconds since 1970, or None if it is none (RFC 9110 §5.6.7)."""
-    # The parser is known to leave with an IndexError on some garbage.
+    """Return a header's date in seconds since 1970, or None if the text is not a date (RFC 9110 §5.6.7)."""
+    # On some malformed input the parser raises IndexError.
     try:
         instant = parsedate_to_datetime(text)
-        # A form without a zone is in UTC as well; Python would take it for this machine's own time.
+        # A date without a zone is in UTC too; Python would take it for local time.
         return (instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError, OSError):
         return None
+
+
+def lifetime(raw: object, *, default: float | None = None) -> float:
+    """Return a token's lifetime in seconds, from a field of any JSON type: a number, or text that holds one.
+
+    >>> lifetime("7200"), lifetime(None, default=600.0)
+    (7200.0, 600.0)
+
+    More than 30 days are cut to that.
+
+    Args:
+        raw: The field's value; None if the field is missing or null.
+        default: The documented lifetime in seconds, for providers that leave the field out. Default: an error.
+
+    Raises:
+        TokenUnavailable: The field is missing and there is no default, or it is not a positive, finite number.
+    """
+    if raw is None:
+        if default is None:
+            raise TokenUnavailable("the response does not say how long the token lives")
+        return default
+    seconds = number(raw)
+    if seconds is None:
+        _refuse_lifetime("not a number")
+    if not math.isfinite(seconds):
+        _refuse_lifetime("not finite")
+    if seconds <= 0:
+        _refuse_lifetime("not positive: the token has already expired")
+    return min(seconds, MAX_LIFETIME)
+
+
+def number(raw: object) -> float | None:
+    """Return the number in a field, given as one or as text; None if there is none.
+
+    Text counts if JSON could write the number so, at most with spaces around it: `"7200"`, `" 7.2e3 "`.
+    """
+    if isinstance(raw, str):
+        return float(raw) if _NUMBER.fullmatch(raw) else None
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+        return None
+    try:
+        return float(raw)
+    except OverflowError:  # beyond the range of float; only the sign still matters
+        return math.copysign(sys.float_info.max, 1 if raw > 0 else -1)
+
+
+def _refuse_lifetime(why: str) -> NoReturn:
+    raise TokenUnavailable(f"the token's lifetime in the response is {why}")

@@ -1,31 +1,31 @@
-"""What a provider is: a frozen credential that can ask for a token, and knows how the token is used."""
+"""What a provider is: a frozen credential that can fetch a token, and knows how its API takes the token."""
 
 from __future__ import annotations
 
-import math
-import re
-import sys
+import inspect
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
-from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.providers.identity_parts import checked_identity, kinds_of
+from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from tokenmw.observe.error_place import place_of
+from tokenmw.options import checked_flag, optional_seconds
+from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import FrozenValue
-from tokenmw.values import MAX_LIFETIME, Grant, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping
 
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.values import Grant, Token
 
-__all__ = ["OutgoingAnswer", "OutgoingRequest", "Provider", "lifetime", "number"]
+__all__ = ["OutgoingAnswer", "OutgoingRequest", "Provider", "call_credential", "check_provider"]
 
-# As JSON writes them (RFC 8259 §6). What Python reads beyond that, 1_000 or the digits of all alphabets, is a slip.
-_NUMBER: Final = re.compile(r"[ \t\r\n]*-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?[ \t\r\n]*", re.ASCII)
+_PART_TYPES: Final = (bool, int, float, str, bytes)  # bool first: it is an int
+_GUIDE: Final = 'the guide "Writing a provider" shows one'
 
 
 class OutgoingRequest(Protocol):
-    """The part of an httpx or httpx2 request that a provider may change."""
+    """The part of an httpx or httpx2 request that a provider may change to place its token."""
 
     @property
     def headers(self) -> MutableMapping[str, str]:
@@ -36,7 +36,7 @@ class OutgoingRequest(Protocol):
 
 
 class OutgoingAnswer(Protocol):
-    """The part of an answer of the provider's API that tells whether it took the token."""
+    """The part of an API's response that shows whether the API accepted the token."""
 
     @property
     def status(self) -> int:
@@ -50,34 +50,53 @@ class OutgoingAnswer(Protocol):
 
     @property
     def body(self) -> bytes | None:
-        """The body, or None as long as nobody has read it."""
+        """The body in bytes, or None while it has not been read."""
         ...
 
 
 class Provider(FrozenValue):
     """A credential, frozen, and the one request that turns it into a token.
 
-    Two providers are equal if their credentials are: then they share one token, in this process and in Redis. A
-    changed secret is another credential, so nothing has to be cleared when a secret is rotated.
+    Two providers are equal if their credentials are equal; they then share one token, in this process and in Redis.
+    A changed secret is another credential, so nothing has to be cleared when a secret is rotated.
 
-    A subclass names its attributes in `__slots__`, sets each once in `__init__` with keyword-only arguments, and
-    gives `kind`, `identity` and `fetch`. README, "Writing a provider", shows one.
+    A subclass names its attributes in `__slots__`, sets each once in `__init__`, and defines `kind`, `identity` and
+    `fetch`::
+
+        class Acme(Provider):
+            __slots__ = ("_secret",)
+            kind = "acme"
+
+            def __init__(self, *, secret: str) -> None:
+                self._secret = credential_text(secret, option="Acme(secret=…)")
+
+            def identity(self) -> tuple[object, ...]:
+                return (self._secret,)
+
+            async def fetch(self, http: TokenHTTP) -> Grant:
+                answer = await http.request("POST", "https://acme.example/token", json={"secret": self._secret})
+                answer.check_busy()
+                fields = answer.json()
+                return Grant(fields["token"], expires_in=lifetime(fields.get("ttl")))
 
     Attributes:
-        kind: The sort of provider, such as `"oauth2"`. One word; it is in log lines and metrics.
-        exclusive: Each new token kills the one before, so only the holder of a lease may fetch.
-        renewal_window: Seconds before expiry from which the provider hands out a new token. None: at any time;
-            0: never before expiry.
-        refresh_before: Seconds before expiry at which the user wants a new token, or None for the default.
-        shareable: Whether the token may be shared with other objects and through Redis.
-        hosts: Host names to which the token may be sent, one that begins with a dot standing for all below it;
-            None: wherever the auth object is used.
-        allow_http: Whether hosts outside this machine may be spoken to without TLS: a token endpoint by `fetch`,
-            and the API by an auth object.
-        scheme: The word in front of the token in the `Authorization` header; None if it goes elsewhere.
+        kind: The sort of provider, such as `"oauth2"`: one word, for log lines and metrics.
+        exclusive: Whether each new token invalidates the one before. Then only a process that holds a lease fetches,
+            and without Redis the broker needs `single_process=True`. Default: False.
+        renewal_window: Seconds before expiry from which the provider issues a new token. Default: None, at any time.
+            0 means never before expiry, so requests wait once per expiry.
+        refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: None, a
+            quarter of the lifetime, at most 3600 s.
+        shareable: Whether the token may be shared with equal providers and through Redis. Default: True.
+        hosts: Host names to which an auth object may send the token; one that begins with a dot stands for every name
+            below it. Default: None, every host that the auth object is used for.
+        allow_http: Whether the token endpoint and the API may be reached without TLS on other machines. Default:
+            False.
+        scheme: The word in front of the token in the `Authorization` header; None if `authorize` puts the token
+            elsewhere. Default: `"Bearer"`.
     """
 
-    __slots__ = ("_credential", "_hash", "_kinds")
+    __slots__ = ("_credential", "_hash", "_part_types")
 
     kind: ClassVar[str] = ""
     exclusive: bool = False
@@ -100,7 +119,7 @@ class Provider(FrozenValue):
             raise ConfigurationError(f'{cls.__name__} needs a kind, such as kind = "{cls.__name__.lower()}".')
 
     def __setattr__(self, name: str, value: object) -> None:
-        # Written once, in __init__; afterwards the value is frozen, because it is the key of its token.
+        # Each attribute is set once, in __init__; afterwards the value is frozen, because it is the key of its token.
         if _is_set(self, name):
             raise AttributeError(f"{type(self).__name__}.{name} cannot be changed: make a new provider.")
         object.__setattr__(self, name, value)
@@ -110,28 +129,29 @@ class Provider(FrozenValue):
 
         Parts are str, bytes, int, float, bool, None, and tuples of those. `kind` is added to them.
         """
-        raise ConfigurationError(f'{type(self).__name__} has no identity: README, "Writing a provider", shows one.')
+        raise ConfigurationError(f"{type(self).__name__} has no identity: {_GUIDE}.")
 
     async def fetch(self, http: TokenHTTP) -> Grant:
-        """Ask the provider for a token, with one request.
+        """Request a token from the provider, once.
 
         Raises:
-            CredentialRejected: The provider refuses the credential: asking again soon is of no use.
-            TokenUnavailable: Anything else went wrong.
+            CredentialRejected: The provider refuses the credential, so another request soon would fail too.
+            TokenUnavailable: The request failed for any other reason.
         """
         raise NotImplementedError
 
     def authorize(self, request: OutgoingRequest, token: Token) -> None:
-        """Put the token where the provider's API wants it."""
+        """Put the token where the provider's API expects it."""
         if self.scheme is None:
             name = type(self).__name__
             raise ConfigurationError(f"{name} has scheme = None, so it needs an authorize(self, request, token).")
         request.headers["Authorization"] = token.authorization
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool | None:
-        """Return whether the API said "this token is not valid"; None: the body has to be read first.
+        """Return whether the API answered that the token is not valid; None if the body must be read first.
 
-        A permission, quota or wrong-app error is not a rejection: a new token would not help (RFC 6750 §3.1).
+        An error about a permission, a quota or the wrong app is not a rejection: a new token would not help
+        (RFC 6750 §3.1).
         """
         return answer.status == 401
 
@@ -139,8 +159,8 @@ class Provider(FrozenValue):
     def credential(self) -> tuple[object, ...]:
         """The identity with the kind in front; computed once."""
         if not _is_set(self, "_credential"):
-            parts = checked_identity(self.identity(), owner=type(self).__name__)
-            object.__setattr__(self, "_kinds", kinds_of(parts))
+            parts = _checked_identity(self.identity(), owner=type(self).__name__)
+            object.__setattr__(self, "_part_types", _types_of(parts))
             object.__setattr__(self, "_credential", (self.kind, *parts))
         return self._credential  # type: ignore[attr-defined, no-any-return]
 
@@ -149,7 +169,7 @@ class Provider(FrozenValue):
             return True
         if not isinstance(other, Provider):
             return NotImplemented
-        return self.credential == other.credential and self._kinds == other._kinds  # type: ignore[attr-defined]
+        return self.credential == other.credential and self._part_types == other._part_types  # type: ignore[attr-defined]
 
     def __hash__(self) -> int:
         if not _is_set(self, "_hash"):
@@ -160,58 +180,97 @@ class Provider(FrozenValue):
         return f"<{type(self).__name__}>"
 
 
+def check_provider(provider: Provider) -> None:
+    """Check the attributes and methods of a provider, also of a class that is not part of this package.
+
+    Raises:
+        ConfigurationError: A value or a method cannot work; the text names the class and the attribute.
+    """
+    name = type(provider).__name__
+    for option in ("hosts", "refresh_before", "renewal_window", "scheme", "exclusive", "shareable"):
+        if not hasattr(provider, option):
+            raise ConfigurationError(f"{name} names {option} in __slots__ and never sets it in __init__.")
+    checked_flag(provider.allow_http, option=f"{name}.allow_http")
+    hosts: object = provider.hosts
+    if isinstance(hosts, str):
+        checked_hosts(hosts, option=f"{name}.hosts")
+    optional_seconds(provider.refresh_before, option=f"{name}.refresh_before")
+    if provider.renewal_window != 0:
+        optional_seconds(provider.renewal_window, option=f"{name}.renewal_window")
+    scheme: object = provider.scheme
+    if scheme is not None and not (isinstance(scheme, str) and scheme.isascii() and scheme.replace("-", "").isalnum()):
+        raise ConfigurationError(f"{name}.scheme must be one word, such as Bearer, or None.")
+    _check_methods(provider, name=name)
+
+
+async def call_credential(function: Callable[[], Any], *, option: str) -> Any:
+    """Call a credential that is a function, sync or async, and return its result.
+
+    Raises:
+        TokenUnavailable: The function raised. The text has only the kind of error, and the error is not chained,
+            because it may hold the key that the function works with.
+        CredentialRejected: The function raised it; its own `TokenUnavailable` passes as well.
+    """
+    try:
+        result = function()
+        return await result if inspect.isawaitable(result) else result
+    except (CredentialRejected, TokenUnavailable):
+        raise
+    except Exception as error:  # noqa: BLE001  a user's function may raise anything, and a request must get our error
+        kind, place = type(error).__name__, place_of(error, called=function)
+    raise TokenUnavailable(f"{option} raised {kind}: call the function by itself to see why").at(place)
+
+
+def _check_methods(provider: Provider, *, name: str) -> None:
+    if type(provider).fetch is Provider.fetch:
+        raise ConfigurationError(f"{name} has no fetch: {_GUIDE}.")
+    if not inspect.iscoroutinefunction(provider.fetch):
+        raise ConfigurationError(f"{name}.fetch must be an `async def`.")
+    for method in ("authorize", "is_rejected"):
+        # Nothing awaits them: requests would go out without a token, or every response would count as a rejection.
+        if inspect.iscoroutinefunction(getattr(provider, method)):
+            raise ConfigurationError(f"{name}.{method} must be a plain `def`, not an `async def`.")
+    _ = provider.credential  # checks the result of `identity`
+
+
 def _is_set(provider: Provider, name: str) -> bool:
-    # Not hasattr(): class attributes such as `hosts` stand for "not given", and a entry may still be filled.
-    entry = getattr(type(provider), name, None)
-    if not isinstance(entry, MemberDescriptorType):
+    # Not hasattr(): a class attribute such as `hosts` is the default of an attribute that may still be set.
+    slot = getattr(type(provider), name, None)
+    if not isinstance(slot, MemberDescriptorType):
         return False
     try:
-        entry.__get__(provider)
+        slot.__get__(provider)
     except AttributeError:
         return False
     return True
 
 
-def lifetime(raw: object, *, default: float | None = None) -> float:
-    """Return the seconds of life that an answer gives, whatever JSON type they came as.
-
-    Numbers count, and text that :func:`number` reads. Lives over 30 days are cut to that.
-
-    Args:
-        raw: The field as it stood in the answer; None if it was missing or null.
-        default: The documented life where the provider gives none; None: a missing life is an error.
-
-    Raises:
-        TokenUnavailable: It is missing without a default, zero, negative, NaN, infinite, a bool or no number.
-    """
-    if raw is None:
-        if default is None:
-            raise TokenUnavailable("the answer does not say how long the token lives")
-        return default
-    seconds = number(raw)
-    if seconds is None:
-        _refuse_life("not a number")
-    if not math.isfinite(seconds):
-        _refuse_life("not finite")
-    if seconds <= 0:
-        _refuse_life("not positive: the token has already expired")
-    return min(seconds, MAX_LIFETIME)
+def _checked_identity(given: object, *, owner: str) -> tuple[object, ...]:
+    # Checked without Redis too, so that a key that cannot be made is found in development.
+    if inspect.iscoroutine(given):
+        given.close()
+    if not isinstance(given, tuple):
+        raise ConfigurationError(
+            f"{owner}.identity must be a plain `def` that returns a tuple, such as (self._client_id, self._secret), "
+            f"not {type(given).__name__}."
+        )
+    parts = cast("tuple[object, ...]", given)
+    for position, part in enumerate(parts):
+        if isinstance(part, tuple):
+            _checked_identity(cast("object", part), owner=owner)
+        elif part is not None and not isinstance(part, _PART_TYPES):
+            raise ConfigurationError(
+                f"{owner}.identity: part {position} is a {type(part).__name__}; parts are str, bytes, int, float, "
+                "bool, None, and tuples of those, so pass its text."
+            )
+    return parts
 
 
-def number(raw: object) -> float | None:
-    """Return a number of an answer, which is one or is written as text; None: it is no number.
-
-    Text counts if JSON could write the number so, with spaces around it at most: `"7200"`, `" 7.2e3 "`.
-    """
-    if isinstance(raw, str):
-        return float(raw) if _NUMBER.fullmatch(raw) else None
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)):
-        return None
-    try:
-        return float(raw)
-    except OverflowError:  # a whole number past the range of float is absurd, but positive or negative it is
-        return math.copysign(sys.float_info.max, 1 if raw > 0 else -1)
-
-
-def _refuse_life(why: str) -> NoReturn:
-    raise TokenUnavailable(f"the token's life in the answer is {why}")
+def _types_of(parts: tuple[object, ...]) -> tuple[object, ...]:
+    # 1, 1.0 and True are equal, but their Redis keys differ.
+    return tuple(
+        _types_of(cast("tuple[object, ...]", part))
+        if isinstance(part, tuple)
+        else next((kind for kind in _PART_TYPES if isinstance(part, kind)), None)
+        for part in parts
+    )

@@ -1,4 +1,4 @@
-"""How a client proves to a token endpoint who it is (RFC 6749 §2.3.1, RFC 7523 §2.2)."""
+"""How a client authenticates to a token endpoint (RFC 6749 §2.3.1, RFC 7523 §2.2)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import quote, quote_plus
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import credential_text
-from tokenmw.providers.options import call_credential
-from tokenmw.redaction import FrozenValue, HiddenStr, without_locals
+from tokenmw.providers.base import call_credential
+from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -21,14 +21,14 @@ AuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_j
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _MAX_ASSERTION_CHARACTERS: Final = 64 << 10
-_SHORTEST_PIECE: Final = 6  # characters; what is shorter may be in a text by chance
+_MIN_OVERLAP: Final = 6  # characters; a shorter piece may be in a text by chance
 
 
 class Proof(FrozenValue):
-    """What goes into one token request to prove who the client is.
+    """The client authentication of one token request.
 
     Attributes:
-        form: Fields for the form.
+        form: Fields of the form.
         headers: Header lines.
     """
 
@@ -40,13 +40,13 @@ class Proof(FrozenValue):
 
     def __init__(self, secret: str, *, form: Mapping[str, str], headers: Mapping[str, str]) -> None:
         put = object.__setattr__
-        coded = [line.removeprefix("Basic ") for line in headers.values()]
-        put(self, "_sent", (secret, quote(secret, safe=""), quote_plus(secret), *coded))
+        encoded = [line.removeprefix("Basic ") for line in headers.values()]
+        put(self, "_sent", (secret, quote(secret, safe=""), quote_plus(secret), *encoded))
         put(self, "form", form)
         put(self, "headers", headers)
 
     def is_in(self, text: str) -> bool:
-        """Return whether a text repeats the secret or the assertion that was sent, or a piece of it, coded or not."""
+        """Return whether a text repeats the secret or assertion that was sent, or a piece of it, encoded or not."""
         return any(_overlap(sent, text) for sent in self._sent)
 
     def __repr__(self) -> str:
@@ -55,24 +55,24 @@ class Proof(FrozenValue):
 
 def _overlap(one: str, other: str) -> bool:
     shorter, longer = sorted((one, other), key=len)
-    return one == other or (len(shorter) >= _SHORTEST_PIECE and shorter in longer)
+    return one == other or (len(shorter) >= _MIN_OVERLAP and shorter in longer)
 
 
 class ClientAuth(FrozenValue):
-    """A client's name and its secret or assertion, for one of the three methods. For providers to build on.
+    """A client's id and its secret or assertion, for one of the three methods. Providers build on it.
 
     Args:
-        client_id: The client's name at the server.
+        client_id: The client's id at the server.
         provider: The provider's class name, for error texts.
         method: One of :data:`AuthMethod`.
         secret: For `client_secret_basic` and `client_secret_post`.
         assertion: For `private_key_jwt`: a signed JWT, or a function, sync or async, that returns a new one.
-            It is called for each attempt, because servers refuse an assertion that they have seen.
+            The function is called for each attempt, because servers refuse an assertion that they have seen.
         credential_id: A name for the key behind `assertion`.
         form_encode_basic: Whether id and secret are form-encoded in the `Authorization` header.
 
     Raises:
-        ConfigurationError: Something is missing, contradicts the method, or is no text.
+        ConfigurationError: A value is missing, contradicts the method, or is not text.
     """
 
     __slots__ = ("_assertion", "_credential_id", "_form_encode", "_id", "_method", "_secret", "shareable")
@@ -105,7 +105,7 @@ class ClientAuth(FrozenValue):
                 credential_text(text, option=f"{provider}({name}=…)")
         if method == "client_secret_basic" and not form_encode_basic and ":" in client_id:
             raise ConfigurationError(
-                f"{provider}(client_id=…) holds a colon, which would end it in the Authorization header: "
+                f"{provider}(client_id=…) has a colon, which would end it in the Authorization header: "
                 f'leave form_encode_basic=True, or use auth_method="client_secret_post".'
             )
         put = object.__setattr__
@@ -115,17 +115,17 @@ class ClientAuth(FrozenValue):
         put(self, "_assertion", HiddenStr(assertion) if isinstance(assertion, str) else assertion)
         put(self, "_form_encode", form_encode_basic)
         put(self, "shareable", credential_id is not None or not callable(assertion))
-        # Two functions cannot be compared by the key they use, and id() is given out again after its object.
+        # Two functions cannot be compared by the key they use, and id() is reused after its object is freed.
         put(self, "_credential_id", credential_id if self.shareable else f"object {secrets.token_hex(16)}")
 
     def identity(self) -> tuple[object, ...]:
-        """Return what makes this client differ from another one; the secret is part of it."""
-        # Under a credential_id, a newer assertion is no other credential.
+        """Return what makes this client differ from another one, the secret included."""
+        # With a credential_id, a newer assertion is the same credential.
         fixed = self._assertion if isinstance(self._assertion, str) and self._credential_id is None else None
         return (self._id, self._method, self._secret, fixed, self._credential_id)
 
     async def prove(self) -> Proof:
-        """Return what to add to one token request.
+        """Return the client authentication of one token request.
 
         Raises:
             TokenUnavailable: The `client_assertion` function failed, or returned no assertion.
@@ -139,13 +139,15 @@ class ClientAuth(FrozenValue):
         encoded = base64.b64encode(":".join(pair).encode()).decode()
         return Proof(secret, form={}, headers={"authorization": f"Basic {encoded}"})
 
-    @without_locals
     async def _assert(self) -> Proof:
         assertion = self._assertion
         if callable(assertion):
             assertion = await call_credential(assertion, option="client_assertion")
         if not isinstance(assertion, str) or not assertion or len(assertion) > _MAX_ASSERTION_CHARACTERS:
-            raise TokenUnavailable("client_assertion did not return a str, or an empty or an oversized one")
+            raise TokenUnavailable(
+                f"client_assertion did not return a str of 1 to {_MAX_ASSERTION_CHARACTERS} characters: "
+                f"call the function by itself to see its result"
+            )
         form = {
             "client_id": self._id,
             "client_assertion_type": _ASSERTION_TYPE,

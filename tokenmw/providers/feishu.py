@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from tokenmw.options import credential_text, optional_seconds
-from tokenmw.providers.base import OutgoingAnswer, Provider
-from tokenmw.providers.base_url import checked_base_url, hosts_of
-from tokenmw.providers.body_codes import BodyCodes, Refusals
-from tokenmw.redaction import HiddenStr, without_locals
+from tokenmw.providers.body_codes import GrantCodes, RejectionCodes
+from tokenmw.providers.platform import PlatformProvider
+from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,15 +14,14 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Grant
 
-__all__ = ["CODES", "FeishuApp", "FeishuCredential", "FeishuTenant"]
+__all__ = ["FEISHU_GRANT", "FeishuApp", "FeishuCredential", "FeishuTenant"]
 
-_CREDENTIALS: Final = "check app_id and app_secret, and that base_url is of the app's own cloud"
+_CREDENTIALS: Final = "check app_id and app_secret, and that base_url is the app's own cloud"
 _APP: Final = "the app is disabled, or not installed for this tenant"
-_ADDRESS: Final = "the app's list of allowed addresses does not have this machine's"
 
-CODES: Final = BodyCodes(
-    code="code",
-    life="expire",
+FEISHU_GRANT: Final = GrantCodes(
+    code_field="code",
+    lifetime_field="expire",
     permanent={
         "10003": "check app_id and app_secret",
         "10014": _CREDENTIALS,
@@ -32,56 +29,34 @@ CODES: Final = BodyCodes(
         "99991662": _APP,
         "99991673": _APP,
     },
-    address={"99991401": _ADDRESS},
-    reset="x-ogw-ratelimit-reset",
-    # What has less than half an hour left is replaced before it is handed out.
-    floor=1800.0,
-)
-# 99991672, 99991676 and 99991679 are about permissions, 99991400 is about the rate.
-_REFUSALS: Final = Refusals(
-    code="code",
-    codes=frozenset({"99991661", "99991663", "99991664", "99991671"}),
-    statuses=frozenset({200, 400, 401}),
+    address={"99991401": "add this machine's address to the app's allowed addresses"},
+    retry_header="x-ogw-ratelimit-reset",
+    # Feishu replaces a token with less than half an hour left before it issues it.
+    min_lifetime=1800.0,
 )
 
 
-class FeishuCredential(Provider):
-    """The name and secret of an app of either sort, in one of the clouds, and how its tokens are used."""
+class FeishuCredential(PlatformProvider):
+    """An app of Feishu or Lark, self-built or from the store: the base class of its tokens.
 
-    __slots__ = ("_app_id", "_app_secret", "allow_http", "base_url", "hosts")
+    A subclass sets `_path`, the last part of the token endpoint's path.
+    """
+
+    __slots__ = ()
 
     kind = "feishu"
-    base_url: str
-    _path: ClassVar[str] = ""
-
-    @without_locals
-    def __init__(
-        self,
-        *,
-        app_id: str,
-        app_secret: str,
-        base_url: str = "https://open.feishu.cn",
-        hosts: Iterable[str] | None = None,
-        allow_http: bool = False,
-    ) -> None:
-        name = type(self).__name__
-        self._app_id = credential_text(app_id, option=f"{name}(app_id=…)")
-        self._app_secret = HiddenStr(credential_text(app_secret, option=f"{name}(app_secret=…)"))
-        self.base_url = checked_base_url(base_url, option=f"{name}(base_url=…)", allow_http=allow_http)
-        self.hosts = hosts_of(hosts, base_url=self.base_url, option=f"{name}(hosts=…)")
-        self.allow_http = allow_http
-
-    def identity(self) -> tuple[object, ...]:
-        """Return the cloud, the app and its secret."""
-        return (self.base_url, self._app_id, self._app_secret)
+    _path: ClassVar[str]
+    _option_names = ("app_id", "app_secret")
+    # 99991672, 99991676 and 99991679 are about permissions, 99991400 is about the rate.
+    _rejections = RejectionCodes(
+        code_field="code",
+        codes=frozenset({"99991661", "99991663", "99991664", "99991671"}),
+        statuses=frozenset({200, 400, 401}),
+    )
 
     @property
     def _url(self) -> str:
         return f"{self.base_url}/open-apis/auth/v3/{self._path}"
-
-    def is_rejected(self, answer: OutgoingAnswer) -> bool | None:
-        """Return whether an API said that the token is not valid: its body tells, whatever the status."""
-        return _REFUSALS.tell(answer)
 
 
 class FeishuTenant(FeishuCredential):
@@ -90,32 +65,35 @@ class FeishuTenant(FeishuCredential):
     >>> FeishuTenant(app_id="cli_a1", app_secret="…", base_url="https://open.larksuite.com")
     <FeishuTenant>
 
-    For a self-built app, tenant and app token are one value. So `FeishuTenant` and :class:`FeishuApp` of one app are
-    equal, and one fetch serves both.
+    For a self-built app, tenant token and app token are one value. So `FeishuTenant` and :class:`FeishuApp` of one app
+    are equal, and one fetch serves both.
 
-    The platform gives out the same token until it has 1800 s left, and then another one beside it. A token lives two
-    hours at most (https://open.feishu.cn/document/server-docs/authentication-management/access-token).
+    Feishu issues the same token until it has 1800 s left, and then a second one beside it. A token lives at most
+    7200 s (https://open.feishu.cn/document/server-docs/authentication-management/access-token/tenant_access_token_internal).
 
     Args:
-        app_id: The app's name, `cli_…`.
-        app_secret: Its secret.
-        base_url: The cloud: Feishu, `"https://open.larksuite.com"` for Lark, or a private deployment. The clouds know
-            nothing of each other's apps.
-        refresh_before: Seconds before expiry at which a new token is fetched, 1620 at most; None for the default.
-        hosts: Host names to which an auth object may send the token; None: the base URL's.
-        allow_http: Allows a `base_url` without TLS outside this machine.
+        app_id: The app's id, `cli_…`.
+        app_secret: The app's secret.
+        base_url: The root of the API. Default: Feishu's cloud; use `"https://open.larksuite.com"` for Lark, or the URL
+            of a private deployment. No cloud knows the apps of another.
+        refresh_before: Seconds before expiry at which a new token is fetched in the background, at most 1620. Default:
+            1620 s for a token of 7200 s.
+        hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
+            it. Default: the host of `base_url`; requests to other hosts go out without the token.
+        allow_http: Allows a `base_url` without TLS on another machine. Default: False, it is refused, because the
+            network would see secret and token.
 
     Raises:
         ConfigurationError: An option is missing or cannot work.
     """
 
-    __slots__ = ("refresh_before",)
+    __slots__ = ()
 
     # One kind for both classes: equality is kind and identity.
     kind = "feishu"
     renewal_window = 1800.0
     _path = "tenant_access_token/internal"
-    _tokens: ClassVar[tuple[str, str]] = ("tenant_access_token", "app_access_token")
+    _token_fields: ClassVar[tuple[str, str]] = ("tenant_access_token", "app_access_token")
 
     @without_locals
     def __init__(
@@ -128,18 +106,20 @@ class FeishuTenant(FeishuCredential):
         hosts: Iterable[str] | None = None,
         allow_http: bool = False,
     ) -> None:
-        super().__init__(app_id=app_id, app_secret=app_secret, base_url=base_url, hosts=hosts, allow_http=allow_http)
-        self.refresh_before = optional_seconds(refresh_before, option=f"{type(self).__name__}(refresh_before=…)")
+        super().__init__(
+            app_id, app_secret, base_url=base_url, hosts=hosts, allow_http=allow_http, refresh_before=refresh_before
+        )
 
+    @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
-        """Ask the platform for a token.
+        """Request a token.
 
         Raises:
-            CredentialRejected: It refuses the app, its secret, or this machine's address.
-            TokenUnavailable: It cannot be reached, is busy, or its answer makes no sense.
+            CredentialRejected: Feishu refuses the app, its secret, or this machine's address.
+            TokenUnavailable: Feishu cannot be reached, is busy, or its response cannot be used.
         """
         answer = await http.request("POST", self._url, json={"app_id": self._app_id, "app_secret": self._app_secret})
-        return CODES.grant(answer, *self._tokens, other=self._tokens[1])
+        return FEISHU_GRANT.grant(answer, *self._token_fields, other=self._token_fields[1])
 
 
 class FeishuApp(FeishuTenant):
@@ -148,10 +128,10 @@ class FeishuApp(FeishuTenant):
     >>> FeishuApp(app_id="cli_a1", app_secret="…") == FeishuTenant(app_id="cli_a1", app_secret="…")
     True
 
-    Options are those of :class:`FeishuTenant`.
+    It takes the options of :class:`FeishuTenant`.
     """
 
     __slots__ = ()
 
     _path = "app_access_token/internal"
-    _tokens = ("app_access_token", "tenant_access_token")
+    _token_fields = ("app_access_token", "tenant_access_token")

@@ -1,4 +1,7 @@
-"""Feishu and Lark: the tokens of a store app, which is installed by many tenants."""
+"""Feishu and Lark: the tokens of a store app, which is installed by many tenants.
+
+A tenant's token needs the app's token, and the app's token needs a ticket that the platform sends by itself.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from tokenmw.errors import TokenUnavailable
 from tokenmw.options import credential_text
 from tokenmw.providers.body_codes import code_in
-from tokenmw.providers.feishu import CODES, FeishuCredential
+from tokenmw.providers.feishu import FEISHU_GRANT, FeishuCredential
 from tokenmw.redaction import without_locals
 from tokenmw.values import Grant
 
@@ -20,18 +23,38 @@ __all__ = ["FeishuStoreApp", "FeishuStoreTenant", "FeishuTicket"]
 
 _TICKET_REFUSED: Final = "10012"
 _APP_TOKEN_REFUSED: Final = "99991664"
-_TICKET_LIFE: Final = 86_400.0  # seconds; the platform sends another one about every hour
+_TICKET_LIFETIME: Final = 86_400.0  # seconds; the platform sends a new ticket about every hour
 
 
-class FeishuTicket(FeishuCredential):
-    """The `app_ticket` of a store app, which the platform sends as an event, about every hour.
+class _StoreCredential(FeishuCredential):
+    __slots__ = ()
 
-    Whichever process gets the event hands it in, and all instances have it through Redis::
+    kind = "feishu_store"
+
+    @without_locals
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        app_secret: str,
+        base_url: str = "https://open.feishu.cn",
+        hosts: Iterable[str] | None = None,
+        allow_http: bool = False,
+    ) -> None:
+        super().__init__(app_id, app_secret, base_url=base_url, hosts=hosts, allow_http=allow_http)
+
+
+class FeishuTicket(_StoreCredential):
+    """The `app_ticket` of a store app, which the platform sends as an event about every hour.
+
+    The process that receives the event hands it in; all instances then get it through Redis::
 
         ticket = FeishuTicket(app_id="cli_a1", app_secret="…")
         await broker.hand_in(ticket, FeishuTicket.grant(event["app_ticket"]))
 
-    While there is none, the platform is asked to send it. Options are those of :class:`FeishuStoreApp`.
+    While there is no ticket, the platform is asked to send one
+    (https://open.feishu.cn/document/server-docs/authentication-management/access-token/app_ticket_resend). It takes the
+    options of :class:`FeishuStoreApp`.
     """
 
     __slots__ = ()
@@ -42,36 +65,41 @@ class FeishuTicket(FeishuCredential):
 
     @staticmethod
     def grant(app_ticket: str) -> Grant:
-        """Return what is handed in for a ticket; it is kept for a day, or until the next one."""
-        return Grant(app_ticket, expires_in=_TICKET_LIFE)
+        """Return the grant to hand in for a ticket; it is kept for 86 400 s, or until the next one."""
+        return Grant(app_ticket, expires_in=_TICKET_LIFETIME)
 
+    @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
-        """Ask the platform to send the ticket; it never is in the answer.
+        """Ask the platform to send the ticket, which is never in the response.
 
         Raises:
-            CredentialRejected: It refuses the app, its secret, or this machine's address.
-            TokenUnavailable: The ticket is on its way, or the platform cannot be reached.
+            CredentialRejected: The platform refuses the app, its secret, or this machine's address.
+            TokenUnavailable: The platform will send the ticket as an event, or it cannot be reached.
         """
         answer = await http.request("POST", self._url, json={"app_id": self._app_id, "app_secret": self._app_secret})
-        CODES.check(answer)
+        FEISHU_GRANT.check(answer)
         raise TokenUnavailable(
             "the platform was asked for the app_ticket, which comes as an event: "
             "hand it in with broker.hand_in(ticket, FeishuTicket.grant(event[…]))"
         )
 
 
-class FeishuStoreApp(FeishuCredential):
+class FeishuStoreApp(_StoreCredential):
     """The `app_access_token` of a store app of Feishu or Lark. It needs the app's :class:`FeishuTicket`.
 
     >>> FeishuStoreApp(app_id="cli_a1", app_secret="…")
     <FeishuStoreApp>
 
+    See https://open.feishu.cn/document/server-docs/authentication-management/access-token/app_access_token.
+
     Args:
-        app_id: The app's name, `cli_…`.
-        app_secret: Its secret.
-        base_url: The cloud: Feishu, or `"https://open.larksuite.com"` for Lark.
-        hosts: Host names to which an auth object may send the token; None: the base URL's.
-        allow_http: Allows a `base_url` without TLS outside this machine.
+        app_id: The app's id, `cli_…`.
+        app_secret: The app's secret.
+        base_url: The root of the API. Default: Feishu's cloud; use `"https://open.larksuite.com"` for Lark.
+        hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
+            it. Default: the host of `base_url`; requests to other hosts go out without the token.
+        allow_http: Allows a `base_url` without TLS on another machine. Default: False, it is refused, because the
+            network would see secret and token.
 
     Raises:
         ConfigurationError: An option is missing or cannot work.
@@ -83,12 +111,13 @@ class FeishuStoreApp(FeishuCredential):
     renewal_window = 1800.0
     _path = "app_access_token"
 
+    @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
-        """Get the ticket that is held, and the token for it.
+        """Get the current ticket, and request the token with it.
 
         Raises:
             CredentialRejected: The platform refuses the app, its secret, or this machine's address.
-            TokenUnavailable: There is no ticket, it was refused, or the platform cannot be reached or is busy.
+            TokenUnavailable: There is no ticket, the platform refuses it, cannot be reached, or is busy.
         """
         ticket = await http.token(
             FeishuTicket(
@@ -102,17 +131,32 @@ class FeishuStoreApp(FeishuCredential):
         )
         if code_in(answer, "code") == _TICKET_REFUSED:
             await http.invalidate(ticket)
-            raise TokenUnavailable(f"the platform refuses the app_ticket ({_TICKET_REFUSED}); another one is asked for")
-        return CODES.grant(answer, "app_access_token")
+            raise TokenUnavailable(
+                f"the platform refuses the app_ticket ({_TICKET_REFUSED}); the next attempt asks for a new one"
+            )
+        return FEISHU_GRANT.grant(answer, "app_access_token")
 
 
-class FeishuStoreTenant(FeishuCredential):
-    """The `tenant_access_token` of a store app in one tenant. One app token serves all tenants.
+class FeishuStoreTenant(_StoreCredential):
+    """The `tenant_access_token` of a store app in one tenant. All tenants share one app token.
 
     >>> FeishuStoreTenant(app_id="cli_a1", app_secret="…", tenant_key="2ed263bf32cf1651")
     <FeishuStoreTenant>
 
-    Options are those of :class:`FeishuStoreApp`, and `tenant_key`, the tenant's name in the platform's events.
+    See https://open.feishu.cn/document/server-docs/authentication-management/access-token/tenant_access_token.
+
+    Args:
+        app_id: The app's id, `cli_…`.
+        app_secret: The app's secret.
+        tenant_key: The tenant's key, as in the platform's events.
+        base_url: The root of the API. Default: Feishu's cloud; use `"https://open.larksuite.com"` for Lark.
+        hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
+            it. Default: the host of `base_url`; requests to other hosts go out without the token.
+        allow_http: Allows a `base_url` without TLS on another machine. Default: False, it is refused, because the
+            network would see secret and token.
+
+    Raises:
+        ConfigurationError: An option is missing or cannot work.
     """
 
     __slots__ = ("_tenant_key",)
@@ -120,6 +164,7 @@ class FeishuStoreTenant(FeishuCredential):
     kind = "feishu_store_tenant"
     renewal_window = 1800.0
     _path = "tenant_access_token"
+    _tenant_key: str
 
     @without_locals
     def __init__(
@@ -139,12 +184,13 @@ class FeishuStoreTenant(FeishuCredential):
         """Return the cloud, the app, its secret, and the tenant."""
         return (*super().identity(), self._tenant_key)
 
+    @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
-        """Get the app's token, and the tenant's for it.
+        """Get the app's token, and request the tenant's token with it.
 
         Raises:
             CredentialRejected: The platform refuses the app, its secret, or this machine's address.
-            TokenUnavailable: The app's token cannot be had or was refused, or the platform is busy.
+            TokenUnavailable: There is no app token, the platform refuses it, cannot be reached, or is busy.
         """
         app = await http.token(
             FeishuStoreApp(
@@ -156,5 +202,7 @@ class FeishuStoreTenant(FeishuCredential):
         )
         if code_in(answer, "code") == _APP_TOKEN_REFUSED:
             await http.invalidate(app)
-            raise TokenUnavailable(f"the platform refuses the app's token ({_APP_TOKEN_REFUSED}); another one is got")
-        return CODES.grant(answer, "tenant_access_token")
+            raise TokenUnavailable(
+                f"the platform refuses the app's token ({_APP_TOKEN_REFUSED}); the next attempt asks for a new one"
+            )
+        return FEISHU_GRANT.grant(answer, "tenant_access_token")

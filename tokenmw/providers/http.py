@@ -1,4 +1,4 @@
-"""The one way in which providers reach a token endpoint: bounded, without redirects, silent about secrets."""
+"""Requests to token endpoints, bounded and without redirects. The only module of this folder that imports httpx."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import httpx
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.providers.answer import Answer, UnusableAnswer, failure_of, read_body, retry_after
-from tokenmw.providers.unlogged_answer import hide_answer, silent_transport
-from tokenmw.providers.unlogged_url import unlogged
+from tokenmw.providers.quiet_http import hide_query, hide_response, quiet_transport
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
@@ -22,12 +21,11 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
     from tokenmw.providers.base import Provider
-    from tokenmw.providers.nested import NestedTokens
     from tokenmw.values import Token
 
 __all__ = [
-    "Answer",
     "AsyncHTTPClient",
+    "NestedTokens",
     "TokenHTTP",
     "ascii_host",
     "checked_client",
@@ -37,11 +35,11 @@ __all__ = [
 
 
 class AsyncHTTPClient(Protocol):
-    """The part of `httpx.AsyncClient` and `httpx2.AsyncClient` that is used here."""
+    """The methods of `httpx.AsyncClient` and `httpx2.AsyncClient` that token requests use."""
 
     @property
     def cookies(self) -> Any:
-        """Return the cookies that the client has kept."""
+        """Return the client's cookie store."""
         ...
 
     async def send(self, request: Any, *, stream: bool, auth: None, follow_redirects: bool) -> Any:
@@ -53,24 +51,39 @@ class AsyncHTTPClient(Protocol):
         ...
 
 
+class NestedTokens(Protocol):
+    """Gets the tokens of other providers, for `TokenHTTP.token`. A broker gives one to its `TokenHTTP`."""
+
+    async def token(self, provider: Provider, /) -> Token:
+        """Return a valid token, waiting for one if necessary."""
+        ...
+
+    async def invalidate(self, token: Token, /) -> None:
+        """Stop using a token that was refused."""
+        ...
+
+
 class TokenHTTP(Unpicklable):
-    """Sends token requests through an httpx or httpx2 client, and turns whatever goes wrong into one error.
+    """Sends token requests through an httpx or httpx2 client, and turns every failure into `TokenUnavailable`.
 
-    Only the client's transport, proxies and TLS settings are used: its default headers, parameters, cookies,
-    credentials, time-outs and redirects are not.
+    Of the client only the transport, proxies and TLS settings are used; its default headers, parameters, cookies,
+    credentials, time-outs and redirects are not. The broker passes one to each provider's `fetch`::
 
-    A provider's `fetch` gets one::
-
-        answer = await http.request("POST", self.token_url, data={"grant_type": "client_credentials"})
+        async def fetch(self, http: TokenHTTP) -> Grant:
+            answer = await http.request("POST", self._url, data={"grant_type": "client_credentials"})
+            answer.check_busy()
+            fields = answer.json()
+            return Grant(fields["access_token"], expires_in=lifetime(fields.get("expires_in")))
 
     Args:
-        client: An async client of either library; see :func:`checked_client`.
-        limits: `fetch_seconds` and `answer_bytes` bound each request.
-        clock: Its wall clock reads a `Retry-After` date where the answer has no `Date`.
-        nested: Gets another provider's token, for one whose own request needs it.
+        client: An `httpx.AsyncClient` or `httpx2.AsyncClient`. Sync clients are refused: they would block the event
+            loop.
+        limits: Bounds each request by `fetch_seconds` and each response by `answer_bytes`.
+        clock: Reads a `Retry-After` date where the response has no `Date`.
+        nested: Gets the tokens of other providers. Default: :meth:`token` raises, as in a test of a single provider.
 
     Raises:
-        ConfigurationError: `client` is something else.
+        ConfigurationError: `client` is not an async client of either library.
     """
 
     __slots__ = ("_client", "_clock", "_library", "_limits", "_nested")
@@ -85,20 +98,26 @@ class TokenHTTP(Unpicklable):
         self._nested = nested
 
     def with_nested(self, nested: NestedTokens) -> TokenHTTP:
-        """Return one over the same client whose `token` works."""
+        """Return a `TokenHTTP` over the same client that gets the tokens of other providers there."""
         return TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=nested)
 
     async def token(self, provider: Provider) -> Token:
-        """Return a token of another provider, for one whose own request needs it; raises as the broker does."""
+        """Return a token of another provider, for a provider whose own request needs it.
+
+        Raises:
+            CredentialRejected: The other provider refuses its credential.
+            TokenUnavailable: The other provider has no token now, or no broker made this object.
+        """
         if self._nested is None:
-            raise TokenUnavailable("tokens that need another provider's are to be had from a TokenBroker only")
+            raise TokenUnavailable("the request needs another provider's token, which only a TokenBroker can get")
         return await self._nested.token(provider)
 
     async def invalidate(self, token: Token) -> None:
-        """Drop a token that :meth:`token` gave, because it was refused."""
+        """Stop using a token from :meth:`token`, because it was refused."""
         if self._nested is not None:
             await self._nested.invalidate(token)
 
+    @without_locals
     async def request(
         self,
         method: str,
@@ -108,36 +127,33 @@ class TokenHTTP(Unpicklable):
         json: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send one request and return the whole answer, whatever its status, unless it is a redirect.
+        """Send one request and return its response, whatever the status. Redirects are an error.
 
         Args:
             method: The HTTP method.
-            url: The whole URL. Its query is kept out of the client's log.
+            url: The whole URL. Its query stays out of the client's log.
             data: Fields of a form.
             json: A JSON document instead of a form.
             headers: More header lines.
 
         Raises:
-            TokenUnavailable: No usable answer came within `Limits.fetch_seconds` and `Limits.answer_bytes`.
-                The text has the host and the kind of failure only. No other error is chained to it, because
-                those of the client hold the request with its secrets.
+            TokenUnavailable: No usable response arrived within `Limits.fetch_seconds` and `Limits.answer_bytes`.
+                The text has the host and the kind of failure only. No other error is chained to it, because the
+                client's errors hold the request with its secrets.
         """
-        try:
-            outcome = await self._exchange(method, url, data=data, json=json, headers=headers)
-        finally:
-            del url, data, json, headers  # reports of errors show the variables of each frame
+        outcome = await self._exchange(method, url, data=data, json=json, headers=headers)
         if isinstance(outcome, TokenUnavailable):
             raise outcome
         return outcome
 
     async def aclose(self) -> None:
-        """Close the client. To be called by whoever made the client, and by nobody else."""
+        """Close the client. Only the code that made the client may call this."""
         await self._client.aclose()
 
-    @without_locals
     async def _exchange(
         self, method: str, url: str, *, data: Any, json: Any, headers: Mapping[str, str] | None
     ) -> Answer | TokenUnavailable:
+        # Errors are returned, not raised: one raised here would have the client's error as its context.
         seconds = self._limits.fetch_seconds
         endpoint = "the token endpoint"
         try:
@@ -149,28 +165,27 @@ class TokenHTTP(Unpicklable):
                 headers={"accept": "application/json", "accept-encoding": "identity", **(headers or {})},
                 extensions={
                     "timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds),
-                    "trace": hide_answer,
+                    "trace": hide_response,
                 },
             )
             endpoint = f"the token endpoint at {request.url.host}"
             if request.url.query:
-                request.url = unlogged(request.url)
+                request.url = hide_query(request.url)
             async with asyncio.timeout(seconds):
-                return await self._answer(request)
+                return await self._send(request)
         except UnusableAnswer as unusable:
             return TokenUnavailable(f"{endpoint} {unusable}")
         except Exception as error:  # noqa: BLE001  a transport may raise anything, and each may hold the secret
             return TokenUnavailable(f"{endpoint} {failure_of(error, seconds=seconds)}")
 
-    async def _answer(self, request: Any) -> Answer:
+    async def _send(self, request: Any) -> Answer:
         response = await self._client.send(request, stream=True, auth=None, follow_redirects=False)
         try:
             _forget_cookies(self._client, response)
             status: int = response.status_code
             if 300 <= status < 400:
                 raise UnusableAnswer(
-                    f"answered with a redirect (HTTP {status}), which is not followed: "
-                    f"configure the URL that it leads to"
+                    f"answered with a redirect (HTTP {status}), which is not followed: configure the URL it leads to"
                 )
             received = dict(response.headers.items())
             return Answer(
@@ -184,7 +199,7 @@ class TokenHTTP(Unpicklable):
 
 
 def _forget_cookies(client: AsyncHTTPClient, response: Any) -> None:
-    # A token request needs none, and what one tenant's answer set must not go out with another's request.
+    # Token requests need no cookies, and one tenant's cookie must not be sent with another tenant's request.
     if "set-cookie" in response.headers:
         for cookie in response.cookies.jar:
             with contextlib.suppress(KeyError):
@@ -192,7 +207,7 @@ def _forget_cookies(client: AsyncHTTPClient, response: Any) -> None:
 
 
 def _library_of(client: object) -> ModuleType:
-    # httpx2 is imported by whoever made the client, and never by us.
+    # A caller that made an httpx2 client has imported httpx2; others may not have it installed.
     for name in ("httpx", "httpx2"):
         library = sys.modules.get(name)
         if library is not None and isinstance(client, library.AsyncClient):
@@ -204,38 +219,38 @@ def _library_of(client: object) -> ModuleType:
 
 
 def checked_client(http: AsyncHTTPClient) -> AsyncHTTPClient:
-    """Return the client if it is an async one of httpx or httpx2.
+    """Return the client if it is an async client of httpx or httpx2.
 
     Raises:
-        ConfigurationError: It is a sync client, or something else.
+        ConfigurationError: It is a sync client, or another object.
     """
     _library_of(http)
     return http
 
 
 def default_client() -> httpx.AsyncClient:
-    """Make the client that is used if none is given; whoever calls this closes it.
+    """Make the client for brokers that are given none. The caller closes it.
 
-    It takes no proxy and no certificates from environment variables, which could send secrets elsewhere.
-    Where a proxy is needed, give a client of your own.
+    It ignores the proxies and certificates of environment variables, which could send secrets elsewhere.
+    A service that needs a proxy passes its own client.
     """
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=10, keepalive_expiry=5.0)
-    transport = silent_transport(httpx, trust_env=False, limits=limits)
+    transport = quiet_transport(httpx, trust_env=False, limits=limits)
     return httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False)
 
 
 def read_url(url: object) -> httpx.URL:
-    """Return a URL as the client reads it; an empty one if it is none."""
+    """Return a URL as the client reads it, or an empty URL if it cannot be read."""
     try:
         parsed = httpx.URL(url)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        # Some names that are none are found out only when they are looked at.
+        # Some invalid host names raise only when they are accessed.
         return parsed if parsed.host and parsed.raw_host else httpx.URL()
     except (httpx.InvalidURL, TypeError, ValueError):
         return httpx.URL()
 
 
 def ascii_host(host: str) -> str:
-    """Return a host's name in lower case as it is asked for on the wire (RFC 5891); "" if it cannot be."""
+    """Return a host name in lower case as it is written on the wire (RFC 5891), or "" if it cannot be."""
     if host.isascii():
         return host.lower()
     try:

@@ -1,4 +1,4 @@
-"""The managed identity of an Azure machine or app: a token without any secret, by HTTP from the platform."""
+"""The managed identity of an Azure machine or app: tokens from the platform's own endpoint, without a secret."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from urllib.parse import urlencode
 
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
-from tokenmw.options import credential_text, positive_seconds
-from tokenmw.providers.answer import http_date
-from tokenmw.providers.base import OutgoingAnswer, Provider, lifetime, number
+from tokenmw.options import credential_text, optional_seconds
+from tokenmw.providers.answer import http_date, lifetime, number
+from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.microsoft_clouds import hosts_of_resource
-from tokenmw.providers.oauth2_answer import bearer_rejected
-from tokenmw.providers.options import host_names
-from tokenmw.providers.token_url import token_url
+from tokenmw.providers.oauth2 import bearer_rejected
+from tokenmw.providers.urls import checked_hosts, checked_token_url
 from tokenmw.redaction import HiddenStr, without_locals
 from tokenmw.values import Grant
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ManagedIdentity"]
 
-# Link-local: what is sent there does not leave the machine's own network.
+# Link-local: requests to it do not leave the machine's own network.
 _INSTANCE_METADATA: Final = "http://169.254.169.254/metadata/identity/oauth2/token"
 _METADATA_VERSION: Final = "2018-02-01"
 _APP_SERVICE_VERSION: Final = "2019-08-01"
@@ -38,8 +37,8 @@ class ManagedIdentity(Provider):
     >>> ManagedIdentity(resource="https://graph.microsoft.com")
     <ManagedIdentity>
 
-    On a virtual machine or in AKS that is all. In App Service, Functions and Container Apps the platform tells the
-    endpoint in two variables::
+    On a virtual machine or in AKS nothing else is needed. In App Service, Functions and Container Apps the platform
+    gives the endpoint in two environment variables::
 
         ManagedIdentity(
             resource="https://api.botframework.com",
@@ -52,18 +51,21 @@ class ManagedIdentity(Provider):
     https://learn.microsoft.com/azure/app-service/overview-managed-identity.
 
     Args:
-        resource: What the token is for, without `/.default`.
-        client_id: A user-assigned identity; None: the one of the machine or app. Only tokens of a user-assigned
-            identity are shared through Redis: another machine has another identity of its own.
-        identity_endpoint: The endpoint; None: that of virtual machines (IMDS).
-        identity_header: The secret that goes with `identity_endpoint`.
-        refresh_before: Seconds before expiry at which a new token is fetched; None for the default.
-        hosts: Host names to which an auth object may send the token; None: those of Graph or of the bots' channels if
-            the resource is that, else wherever it is used.
-        allow_http: Allows to do without TLS outside this machine.
+        resource: The API that the token is for, without `/.default`.
+        client_id: The client id of a user-assigned identity. Default: none, the machine's or app's own identity; its
+            tokens are not shared through Redis, because another machine has another identity.
+        identity_endpoint: The URL of the identity endpoint. Default: that of virtual machines (IMDS).
+        identity_header: The secret that belongs to `identity_endpoint`. Default: none, as IMDS needs none.
+        refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
+            the lifetime, at most 3600 s.
+        hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
+            it. Default: the hosts of Graph or of the bots' channels if the resource is one of these, else every host
+            that the auth object is used for.
+        allow_http: Allows plain HTTP to other machines, for `identity_endpoint` and for requests of auth objects.
+            Default: False, it is refused, because the network would see secret and token.
 
     Raises:
-        ConfigurationError: Options are missing, contradict each other, or cannot work.
+        ConfigurationError: An option is missing, contradicts another one, or cannot work.
     """
 
     __slots__ = (
@@ -96,77 +98,71 @@ class ManagedIdentity(Provider):
             if text is not None or name == "resource":
                 credential_text(text, option=f"ManagedIdentity({name}=…)")
         if resource.endswith("/.default"):
-            raise ConfigurationError('ManagedIdentity(resource=…) is the resource alone: leave out "/.default".')
+            raise ConfigurationError('ManagedIdentity(resource=…) must be the resource alone: leave out "/.default".')
         if identity_header is not None and identity_endpoint is None:
             raise ConfigurationError("ManagedIdentity(identity_header=…) needs identity_endpoint=… with it.")
         option = "ManagedIdentity(identity_endpoint=…)"
         self._url = (
             _INSTANCE_METADATA
             if identity_endpoint is None
-            else token_url(identity_endpoint, option=option, allow_http=allow_http)
+            else checked_token_url(identity_endpoint, option=option, allow_http=allow_http)
         )
         self._resource = resource
         self._client_id = client_id
         self._header = None if identity_header is None else HiddenStr(identity_header)
         self.shareable = client_id is not None
-        self.hosts = host_names(hosts, option="ManagedIdentity(hosts=…)") or hosts_of_resource(resource)
+        self.hosts = checked_hosts(hosts, option="ManagedIdentity(hosts=…)") or hosts_of_resource(resource)
         self.allow_http = allow_http
-        if refresh_before is not None:
-            refresh_before = positive_seconds(refresh_before, option="ManagedIdentity(refresh_before=…)")
-        self.refresh_before = refresh_before
+        self.refresh_before = optional_seconds(refresh_before, option="ManagedIdentity(refresh_before=…)")
 
     def identity(self) -> tuple[object, ...]:
-        """Return the resource and the identity; one of the machine's own is known by its endpoint alone."""
-        # A user-assigned identity is the same one at the endpoints of all machines.
+        """Return the resource and the identity; the machine's own identity is known by its endpoint."""
+        # A user-assigned identity is the same at the endpoints of all machines.
         own = (self._url, self._header) if self._client_id is None else None
         return (self._resource, self._client_id, own)
 
+    @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
-        """Ask the platform for a token.
+        """Request a token from the identity endpoint.
 
         Raises:
-            CredentialRejected: There is no such identity here, or it may not have a token for the resource.
-            TokenUnavailable: The endpoint cannot be reached, is busy, or its answer makes no sense.
+            CredentialRejected: This machine has no such identity, or the identity may not get a token for the resource.
+            TokenUnavailable: The endpoint cannot be reached, is busy, or its response cannot be used.
         """
-        metadata = self._header is None
-        asked = {"api-version": _METADATA_VERSION if metadata else _APP_SERVICE_VERSION, "resource": self._resource}
+        version = _METADATA_VERSION if self._header is None else _APP_SERVICE_VERSION
+        query = {"api-version": version, "resource": self._resource}
         if self._client_id is not None:
-            asked["client_id"] = self._client_id
-        joint = "&" if "?" in self._url else "?"
+            query["client_id"] = self._client_id
+        separator = "&" if "?" in self._url else "?"
         answer = await http.request(
             "GET",
-            f"{self._url}{joint}{urlencode(asked)}",
+            f"{self._url}{separator}{urlencode(query)}",
             headers={"metadata": "true"} if self._header is None else {"x-identity-header": self._header},
         )
         answer.check_busy()
         if answer.status in _BEING_UPDATED:
             raise TokenUnavailable(f"the identity endpoint is being updated (HTTP {answer.status})")
         if not 200 <= answer.status < 300:
-            # Another machine's identity may be all right.
+            # `said` is False: another machine may have the identity.
             raise CredentialRejected(
-                f"the identity endpoint refuses (HTTP {answer.status}): check that the identity is assigned here, "
-                f"client_id, resource, and identity_header",
+                f"the identity endpoint refuses (HTTP {answer.status}): check that the identity is assigned to this "
+                f"machine or app, and check client_id, resource and identity_header",
                 said=False,
             )
-        return _granted(answer)
+        fields = answer.json()
+        return Grant(fields.get("access_token", ""), expires_in=_lifetime(fields, answer))
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
-        """Return whether an API said that the token is not valid; see `Entra`."""
+        """Return whether an API answered that the token is not valid, as for `Entra`."""
         return bearer_rejected(answer)
 
 
-@without_locals
-def _granted(answer: Answer) -> Grant:
-    fields = answer.json()
-    return Grant(fields.get("access_token", ""), expires_in=_life(fields, answer))
-
-
-def _life(fields: Mapping[str, Any], answer: Answer) -> float:
-    # Both are text as a rule. App Service gives the instant only, by the clock of its answer.
+def _lifetime(fields: Mapping[str, Any], answer: Answer) -> float:
+    # Both fields are usually text. App Service sends only the instant of expiry, by the clock of its response.
     if fields.get("expires_in") not in (None, ""):
         return lifetime(fields["expires_in"])
-    ends = number(fields.get("expires_on"))
-    if ends is None:
-        raise TokenUnavailable("the answer does not say how long the token lives")
+    expires_on = number(fields.get("expires_on"))
+    if expires_on is None:
+        raise TokenUnavailable("the response does not say how long the token lives")
     sent = http_date(answer.headers.get("date", ""))
-    return lifetime(ends - (SYSTEM_CLOCK.time() if sent is None else sent))
+    return lifetime(expires_on - (SYSTEM_CLOCK.time() if sent is None else sent))

@@ -1,4 +1,4 @@
-"""Microsoft's clouds: where each has its login, its Graph and its Bot Connector."""
+"""Microsoft's national clouds: the hosts of the login, of Graph and of the Bot Connector in each."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Cloud = Literal["public", "usgov", "usdod", "china"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudHosts:
-    """One cloud.
+    """The hosts of one cloud.
 
     Attributes:
         login: The host of its token endpoints.
         graph: The host of Microsoft Graph.
-        bot_tenant: The tenant of bots that are not of a single tenant.
-        bot_scope: What a bot asks for.
-        bot_hosts: Where a bot sends its messages: the hosts that a `serviceUrl` may name.
+        bot_tenant: The tenant of multi-tenant bots.
+        bot_scope: The scope that a bot requests.
+        bot_hosts: The hosts that a `serviceUrl` may name, to which a bot sends its messages.
     """
 
     login: str
@@ -39,7 +39,7 @@ _CLOUDS: Final[dict[Cloud, CloudHosts]] = {
         graph="graph.microsoft.com",
         bot_tenant="botframework.com",
         bot_scope="https://api.botframework.com/.default",
-        # Anybody can have a name under trafficmanager.net, so there it is the whole one.
+        # Anyone can register a name below trafficmanager.net, so only the whole name is trusted.
         bot_hosts=frozenset({".botframework.com", "smba.trafficmanager.net", "smba.infra.gcc.teams.microsoft.com"}),
     ),
     "usgov": CloudHosts(
@@ -64,15 +64,15 @@ _CLOUDS: Final[dict[Cloud, CloudHosts]] = {
         bot_hosts=frozenset({".botframework.azure.cn"}),
     ),
 }
-_OF_NO_TENANT: Final = frozenset({"common", "organizations", "consumers"})
+_NO_TENANT: Final = frozenset({"common", "organizations", "consumers"})
 _TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,253}", re.ASCII)
 
 
 def cloud_of(name: Cloud, *, option: str) -> CloudHosts:
-    """Return a cloud by its name.
+    """Return the hosts of a cloud.
 
     Raises:
-        ConfigurationError: There is none of that name.
+        ConfigurationError: There is no cloud of that name.
     """
     if name not in get_args(Cloud):
         raise ConfigurationError(f"{option} must be one of {', '.join(get_args(Cloud))}.")
@@ -80,16 +80,17 @@ def cloud_of(name: Cloud, *, option: str) -> CloudHosts:
 
 
 def checked_tenant(tenant: str, *, option: str) -> str:
-    """Return a tenant, by its id or by one of its domains, in lower case.
+    """Return a tenant's id or domain in lower case.
 
     Raises:
-        ConfigurationError: It is none, or stands for "whoever signs in" (`common`, `organizations`, `consumers`).
+        ConfigurationError: The text is neither, or it leaves the tenant to the user who signs in (`common`,
+            `organizations`, `consumers`).
     """
     named = tenant.lower() if isinstance(tenant, str) else ""
-    if named in _OF_NO_TENANT:
+    if named in _NO_TENANT:
         raise ConfigurationError(
-            f"{option} is {named!r}, which lets the user who signs in decide the tenant. Here nobody signs in, so the "
-            f"token endpoint refuses it (AADSTS50059): give the tenant's id or domain."
+            f"{option} is {named!r}, which leaves the tenant to the user who signs in. An app signs in without a user, "
+            f"so the token endpoint refuses it (AADSTS50059): give the tenant's id or domain."
         )
     if not _TENANT.fullmatch(named):
         raise ConfigurationError(f'{option} must be a tenant\'s id or domain, such as "contoso.onmicrosoft.com".')
@@ -97,9 +98,9 @@ def checked_tenant(tenant: str, *, option: str) -> str:
 
 
 def hosts_of_resource(resource: str) -> frozenset[str] | None:
-    """Return the hosts to which the token of a resource may go; None where the resource does not tell.
+    """Return the hosts to which a resource's token may be sent, or None for no restriction.
 
-    Graph's are known, and those of bots. The address of other resources is seldom that of their API.
+    The hosts of Graph and of the bots' channels are known. For other resources the URI seldom names the API's host.
     """
     host = urlsplit(resource).hostname or ""
     for cloud in _CLOUDS.values():

@@ -1,4 +1,4 @@
-"""Tokens that come from the program itself: for tests, and for APIs whose tokens are made elsewhere."""
+"""Tokens that the program itself provides: for tests, and for APIs whose tokens are made elsewhere."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.options import credential_text, positive_seconds
-from tokenmw.providers.base import Provider
-from tokenmw.providers.options import call_credential, host_names
+from tokenmw.options import credential_text, optional_seconds
+from tokenmw.providers.base import Provider, call_credential
+from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import HiddenStr, without_locals
 from tokenmw.values import MAX_LIFETIME, Grant
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["StaticToken"]
 
-# Short, since nothing tells how long the token of a function lives; long enough to be worth keeping.
-_LIFE_OF_RESULT: Final = 300.0
+# Short, because a function's text has no lifetime; long enough for the cache to be useful.
+_FUNCTION_LIFETIME: Final = 300.0  # seconds
 
 
 class StaticToken(Provider):
-    """A token that is given as text, or by a function.
+    """A token given as text, or returned by a function.
 
     >>> StaticToken("test-token")
     <StaticToken>
@@ -38,23 +38,25 @@ class StaticToken(Provider):
         StaticToken(read_token, credential_id="token.json")
 
     Args:
-        value: The token, or the function.
-        expires_in: Seconds after which a token is asked for again, counted from when it was handed over.
-            Default: 30 days for text, 300 s for a function that returns a `str`; a `Grant` has its own.
-        token_type: The word in front of the token in the `Authorization` header.
-        credential_id: A name for what the function reads. Without it, its tokens are shared neither with
-            other objects nor with Redis. Text is never shared through Redis: there is nothing to gain.
-        hosts: Host names to which an auth object may send the token; None: wherever it is used.
-        allow_http: Allows an auth object to send it without TLS outside this machine.
+        value: The token, or a function that returns it.
+        expires_in: Seconds that the token lives, counted from when it was provided. Default: 30 days for text, 300 s
+            for a function that returns a `str`; a `Grant` has its own lifetime.
+        token_type: The word in front of the token in the `Authorization` header. Default: `"Bearer"`.
+        credential_id: A name for what the function reads. Default: none, and its tokens are not shared with other
+            provider objects or through Redis, so every process calls the function. Text is never shared through Redis.
+        hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
+            it. Default: every host, so the token goes wherever the program sends a request with the auth object.
+        allow_http: Allows auth objects to send the token without TLS to other machines. Default: False, it is refused,
+            because the network would see the token.
 
     Raises:
-        ConfigurationError: The token is no text that fits into a header, or another option cannot work.
+        ConfigurationError: The token does not fit into a header, or another option cannot work.
     """
 
-    __slots__ = ("_credential_id", "_life", "_source", "_token_type", "allow_http", "hosts", "scheme", "shareable")
+    __slots__ = ("_credential_id", "_lifetime", "_token", "_token_type", "allow_http", "hosts", "scheme", "shareable")
 
     kind = "static"
-    _source: str | Callable[[], str | Grant | Awaitable[str | Grant]]
+    _token: str | Callable[[], str | Grant | Awaitable[str | Grant]]
     _credential_id: str | None
     _token_type: str
 
@@ -71,45 +73,44 @@ class StaticToken(Provider):
     ) -> None:
         if credential_id is not None:
             credential_text(credential_id, option="StaticToken(credential_id=…)")
-        if expires_in is not None:
-            expires_in = positive_seconds(expires_in, option="StaticToken(expires_in=…)")
+        expires_in = optional_seconds(expires_in, option="StaticToken(expires_in=…)")
         if callable(value):
-            self._life = expires_in or _LIFE_OF_RESULT
+            self._lifetime = expires_in or _FUNCTION_LIFETIME
             self._credential_id = credential_id or f"object {secrets.token_hex(16)}"
             self.shareable = credential_id is not None
         else:
-            self._life = expires_in or MAX_LIFETIME
+            self._lifetime = expires_in or MAX_LIFETIME
             self._credential_id = credential_id
             self.shareable = False
-        self._source = value if callable(value) else HiddenStr(credential_text(value, option="StaticToken(…)"))
+        self._token = value if callable(value) else HiddenStr(credential_text(value, option="StaticToken(…)"))
         self._token_type = token_type
         self.scheme = token_type
-        self.hosts = host_names(hosts, option="StaticToken(hosts=…)")
+        self.hosts = checked_hosts(hosts, option="StaticToken(hosts=…)")
         self.allow_http = allow_http
         _check(value if isinstance(value, str) else "x", token_type)
 
     def identity(self) -> tuple[object, ...]:
-        """Return what makes this token differ from another one; the token itself if it was given as text."""
-        text = self._source if isinstance(self._source, str) else None
-        return (text, self._credential_id, self._token_type, self._life)
+        """Return what makes this token differ from another one, the token itself included if it was given as text."""
+        text = self._token if isinstance(self._token, str) else None
+        return (text, self._credential_id, self._token_type, self._lifetime)
 
+    @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:  # noqa: ARG002  the signature is that of all providers
-        """Return the token, or what the function returns now.
+        """Return the token, or the function's current result.
 
         Raises:
             TokenUnavailable: The function failed, or returned neither a usable `str` nor a `Grant`.
             CredentialRejected: The function raised it.
         """
-        if isinstance(self._source, str):
-            return self._grant(str(self._source))
-        return self._grant(await call_credential(self._source, option="the function of StaticToken"))
+        if isinstance(self._token, str):
+            return self._grant(str(self._token))
+        return self._grant(await call_credential(self._token, option="the function of StaticToken"))
 
-    @without_locals
     def _grant(self, result: object) -> Grant:
         if isinstance(result, Grant):
             return result
         if isinstance(result, str):
-            return Grant(result, expires_in=self._life, token_type=self._token_type)
+            return Grant(result, expires_in=self._lifetime, token_type=self._token_type)
         raise TokenUnavailable(f"the function of StaticToken returned a {type(result).__name__}, not a str or Grant")
 
 
@@ -120,4 +121,4 @@ def _check(value: str, token_type: str) -> None:
         why = str(unusable)
     else:
         return
-    raise ConfigurationError(f"StaticToken cannot be used: {why}.")
+    raise ConfigurationError(f"StaticToken(…) cannot be used: {why}.")

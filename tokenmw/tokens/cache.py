@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from tokenmw.caches import LRUCache, TTLCache
 from tokenmw.clock import Instant
-from tokenmw.providers.options import check_provider
+from tokenmw.providers.base import check_provider
 from tokenmw.tokens.entry import TokenEntry
 from tokenmw.values import MAX_LIFETIME
 

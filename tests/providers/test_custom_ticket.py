@@ -1,4 +1,4 @@
-"""A platform's third-party app, written as the README says: a ticket that comes by itself, a token that needs it."""
+"""A platform's third-party app as a custom provider: a ticket that the platform sends, and a token that needs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenmw.testing import ManualClock
 
 
 class SuiteTicket(Provider):
-    """What the platform sends by itself."""
+    """The ticket that the platform sends as an event."""
 
     __slots__ = ("_suite",)
     kind = "suite_ticket"
@@ -27,7 +27,7 @@ class SuiteTicket(Provider):
         return (self._suite,)
 
     async def fetch(self, http: TokenHTTP) -> Grant:
-        """There is nobody to ask."""
+        """Raise, because the ticket cannot be requested."""
         raise TokenUnavailable("the platform has not sent the suite_ticket yet")
 
 
@@ -48,15 +48,15 @@ class Suite(Provider):
         return (self._suite, self._secret)
 
     async def fetch(self, http: TokenHTTP) -> Grant:
-        """Ask with the ticket."""
+        """Request the token with the ticket."""
         ticket = await http.token(SuiteTicket(suite=self._suite))
-        asked = {"suite_id": self._suite, "suite_secret": self._secret, "suite_ticket": ticket.value}
-        fields = (await http.request("POST", "https://platform.example/token", json=asked)).json()
+        fields_sent = {"suite_id": self._suite, "suite_secret": self._secret, "suite_ticket": ticket.value}
+        fields = (await http.request("POST", "https://platform.example/token", json=fields_sent)).json()
         return Grant(fields["token"], expires_in=lifetime(fields["expires_in"]))
 
 
-async def test_a_ticket_that_is_handed_in_serves_the_tokens_that_need_it() -> None:
-    """Until it comes, the failure says so; then each token is asked for with the ticket of now."""
+async def test_ticket_that_was_handed_in_is_used_for_the_token() -> None:
+    """Without a ticket the failure says so; afterwards each token is requested with the current ticket."""
     clock = ManualClock()
 
     def answer(request: httpx.Request) -> httpx.Response:

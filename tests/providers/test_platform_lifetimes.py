@@ -20,7 +20,7 @@ BY_NAME = {platform.name: platform for platform in PLATFORMS}
 
 
 class World:
-    """A platform, and a broker that gets its tokens there, on one clock."""
+    """A platform and a broker that uses it, on one clock."""
 
     def __init__(self, server: ProviderServer, clock: ManualClock, broker: TokenBroker) -> None:
         self.server = server
@@ -33,7 +33,7 @@ class World:
 
 @asynccontextmanager
 async def world(providers: dict[str, Provider] | None = None, **clients: str) -> AsyncGenerator[World]:
-    """Start one."""
+    """Start a platform and a broker."""
     clock = ManualClock()
     server = ProviderServer(clients=clients or None, clock=clock)
     async with AsyncExitStack() as stack:
@@ -44,7 +44,7 @@ async def world(providers: dict[str, Provider] | None = None, **clients: str) ->
 
 @pytest.mark.parametrize("first", ["app", "tenant"])
 async def test_one_fetch_serves_feishus_app_and_tenant_tokens(first: str) -> None:
-    """For a self-built app they are one value, whichever is asked for first."""
+    """For a self-built app the two tokens are one value, whichever is requested first."""
     both: dict[str, Provider] = {
         "app": FeishuApp(app_id="cli_a1", app_secret="s", base_url=BASE),
         "tenant": FeishuTenant(app_id="cli_a1", app_secret="s", base_url=BASE),
@@ -55,8 +55,8 @@ async def test_one_fetch_serves_feishus_app_and_tenant_tokens(first: str) -> Non
         assert {f"feishu_{first}": 1, (f"feishu_{first}", "cli_a1"): 1} == dict(one.server.calls)
 
 
-async def test_two_tokens_of_one_answer_are_both_kept() -> None:
-    """Should the platform ever tell app and tenant token apart, neither is lost, and each is its own provider's."""
+async def test_two_tokens_of_one_response_are_both_kept() -> None:
+    """If the app token and the tenant token differ, the provider's own is the value and the other is in `extra`."""
     async with world() as one:
         one.server.feishu_app.script.then(Fault(fields={"app_access_token": "a-1", "tenant_access_token": "t-1"}))
         token = await one.broker.token(FeishuApp(app_id="cli_a1", app_secret="s", base_url=BASE))
@@ -64,7 +64,7 @@ async def test_two_tokens_of_one_answer_are_both_kept() -> None:
 
 
 async def test_two_secrets_of_one_corp_have_two_tokens_and_two_expiries() -> None:
-    """An agent's, and the contacts': with one key for both, the platform answers 301002."""
+    """An agent and the contacts each have a token; sharing one would get 301002 from WeCom."""
     agent, contacts = (WeCom(corp_id="ww1", corp_secret=secret, base_url=BASE) for secret in ("agent", "contacts"))
     async with world({"agent": agent, "contacts": contacts}, ww1="agent") as one:
         one.server.wecom.secrets["ww1"] = {"contacts"}
@@ -78,7 +78,7 @@ async def test_two_secrets_of_one_corp_have_two_tokens_and_two_expiries() -> Non
 
 
 async def test_two_corps_of_one_app_and_both_apis_of_dingtalk_are_separate() -> None:
-    """Whether a token of one API is good for the other is not documented."""
+    """Corps and APIs do not share tokens: DingTalk does not document that one API accepts the other's."""
     providers: list[Provider] = [
         DingTalk(app_key="ding1", app_secret="s", base_url=BASE),
         DingTalk(app_key="ding1", app_secret="s", base_url=BASE, corp_id="one"),
@@ -90,7 +90,7 @@ async def test_two_corps_of_one_app_and_both_apis_of_dingtalk_are_separate() -> 
 
 
 def test_one_app_id_in_two_clouds_is_two_apps() -> None:
-    """Feishu and Lark know nothing of each other."""
+    """Feishu and Lark have separate apps, so credentials and hosts differ."""
     lark = FeishuTenant(app_id="cli_a1", app_secret="s", base_url="https://open.larksuite.com")
     feishu = FeishuTenant(app_id="cli_a1", app_secret="s")
     assert feishu != lark
@@ -98,7 +98,7 @@ def test_one_app_id_in_two_clouds_is_two_apps() -> None:
 
 
 async def test_changed_secret_is_used_at_once() -> None:
-    """The token of the old secret is nobody's; a cache by app id would serve it for two hours."""
+    """A new secret gets a new token; a cache by app id would serve the old one for two hours."""
     async with world(cli_a1="old") as one:
         old = await one.value(FeishuTenant(app_id="cli_a1", app_secret="old", base_url=BASE))
         one.server.clients = {"cli_a1": "new"}
@@ -106,8 +106,8 @@ async def test_changed_secret_is_used_at_once() -> None:
         assert old != await one.value(FeishuTenant(app_id="cli_a1", app_secret="new", base_url=BASE))
 
 
-async def test_aging_token_is_not_trusted_for_two_hours() -> None:
-    """WeCom answers with what is left of it; one wait at the end, no loop of questions before."""
+async def test_repeated_token_keeps_its_remaining_lifetime() -> None:
+    """WeCom repeats a token with the seconds that are left; it is fetched again only when it has expired."""
     wecom = WeCom(corp_id="ww1", corp_secret="s", base_url=BASE)
     async with world() as elsewhere:
         server, clock = elsewhere.server, elsewhere.clock
@@ -127,8 +127,8 @@ async def test_aging_token_is_not_trusted_for_two_hours() -> None:
 
 
 @pytest.mark.parametrize("name", ["feishu_tenant", "wecom", "dingtalk"])
-async def test_platform_is_not_asked_in_a_loop(name: str) -> None:
-    """Four hours of steady use: asked before their window, these platforms would repeat the token each time."""
+async def test_platform_is_not_polled(name: str) -> None:
+    """Four hours of steady use cause at most four fetches, although these platforms repeat tokens."""
     async with world({"bot": BY_NAME[name].make()}) as one:
         for _ in range(4 * 60):
             await one.broker.token("bot")
@@ -136,21 +136,21 @@ async def test_platform_is_not_asked_in_a_loop(name: str) -> None:
         assert 2 <= one.server.calls[name] <= 4
 
 
-@pytest.mark.parametrize("life", [100, 300, "1"])
-async def test_short_life_is_not_asked_for_on_every_call(life: object) -> None:
-    """Not a buffer of 300 s that leaves nothing, and no minute more than there is."""
+@pytest.mark.parametrize("seconds", [100, 300, "1"])
+async def test_short_lifetime_does_not_cause_a_fetch_on_every_call(seconds: object) -> None:
+    """A token of a few seconds is cached for its lifetime, and not longer."""
     async with world({"bot": BY_NAME["dingtalk"].make()}) as one:
-        one.server.dingtalk.script.always = Fault(fields={"expireIn": life})
+        one.server.dingtalk.script.always = Fault(fields={"expireIn": seconds})
         for _ in range(50):
             await one.broker.token("bot")
         token = await one.broker.token("bot")
         assert 1 == one.server.calls["dingtalk"]
-        assert float(str(life)) == token.expires_at - one.clock.time()
+        assert float(str(seconds)) == token.expires_at - one.clock.time()
 
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=str)
-async def test_wrong_secret_is_asked_about_once(platform: Platform) -> None:
-    """By however many requests: failing calls are what platforms ban for."""
+async def test_wrong_secret_causes_one_request(platform: Platform) -> None:
+    """A hundred requests with a wrong secret cause one fetch, because platforms ban for failing calls."""
     async with world({"bot": platform.make()}, **{CLIENT: "another"}) as one:
         for _ in range(100):
             with pytest.raises(CredentialRejected):
@@ -162,8 +162,8 @@ async def test_wrong_secret_is_asked_about_once(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=str)
-async def test_busy_platform_is_waited_for_and_is_no_answer_of_none(platform: Platform) -> None:
-    """Each caller gets an error with a time, and the next attempt is made when that has come."""
+async def test_busy_platform_is_not_asked_before_retry_after(platform: Platform) -> None:
+    """Each caller gets an error with the seconds to wait, and the next attempt is made after them."""
     async with world({"bot": platform.make()}) as one:
         platform.endpoint(one.server).script.then(Fault(status=503, headers={"Retry-After": "30"}, body={}))
         for _ in range(10):

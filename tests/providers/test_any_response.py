@@ -1,4 +1,4 @@
-"""Whatever a platform answers: a usable grant or one of our two errors; and a verdict on any answer of its API."""
+"""Any response: a token endpoint's is a grant or one of our two errors, and an API's is judged without an error."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.outgoing.judging import is_rejected
 from tokenmw.providers import Answer, Entra, ManagedIdentity, Provider
 from tokenmw.providers.body_codes import code_of, declared_length
-from tokenmw.providers.microsoft_answer import entra_grant, error_codes
-from tokenmw.providers.oauth2_answer import bearer_rejected
+from tokenmw.providers.entra import entra_grant, error_codes
+from tokenmw.providers.oauth2 import bearer_rejected
 from tokenmw.values import MAX_LIFETIME, Grant
 
 SECRET = "s3cr3t"
@@ -34,16 +34,16 @@ STATUSES = st.sampled_from([200, 201, 204, 400, 401, 403, 404, 410, 429, 500, 50
 
 
 def finished(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run what waits for nothing, without a loop: these are thousands."""
+    """Run a coroutine that never waits, without an event loop, because the tests run thousands."""
     try:
         work.send(None)
-    except StopIteration as end:
-        return end.value
-    raise AssertionError("It waits.")
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("The coroutine has waited.")
 
 
 class Fixed:
-    """In place of `TokenHTTP`: gives one answer."""
+    """A stand-in for `TokenHTTP` with one response."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -53,7 +53,7 @@ class Fixed:
 
 
 def fetched(provider: Provider, answer: Answer) -> Grant | CredentialRejected | TokenUnavailable:
-    """Return what an answer of the token endpoint becomes."""
+    """Return the result of a token endpoint's response."""
     http: Any = Fixed(answer)
     try:
         granted: Grant = finished(provider.fetch(http))
@@ -63,7 +63,7 @@ def fetched(provider: Provider, answer: Answer) -> Grant | CredentialRejected | 
 
 
 def check(outcome: Grant | CredentialRejected | TokenUnavailable, fields: dict[str, Any], status: int) -> None:
-    """Assert that a grant is of the answer, and that an error can be shown."""
+    """Assert that a grant comes from the response, and that an error has no secret."""
     if isinstance(outcome, Grant):
         assert 200 <= status < 300
         assert outcome.value in fields.values()
@@ -75,8 +75,8 @@ def check(outcome: Grant | CredentialRejected | TokenUnavailable, fields: dict[s
 
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=str)
-def test_no_answer_of_a_platform_is_too_strange(platform: Platform) -> None:
-    """Fields of any type and any status."""
+def test_any_platform_response_is_a_grant_or_our_error(platform: Platform) -> None:
+    """Fields of any type, with any status."""
 
     @settings(max_examples=30)
     @given(FIELDS, STATUSES)
@@ -91,8 +91,8 @@ def test_no_answer_of_a_platform_is_too_strange(platform: Platform) -> None:
 @given(FIELDS, STATUSES, st.sampled_from(["Tue, 05 Mar 2024 00:00:00 GMT", "", "soon"]))
 @example({"access_token": "t", "expires_on": 10**400}, 200, "")
 @example({"access_token": "t", "expires_on": "9_999_999_999"}, 200, "")
-def test_no_answer_of_an_identity_endpoint_is_too_strange(fields: dict[str, Any], status: int, date: str) -> None:
-    """Its lives are instants, and its numbers text."""
+def test_any_identity_endpoint_response_is_a_grant_or_our_error(fields: dict[str, Any], status: int, date: str) -> None:
+    """Fields of any type, `expires_on` included, with any status and date."""
     machine = ManagedIdentity(resource="https://graph.microsoft.com")
     outcome = fetched(machine, Answer(status, headers={"date": date}, body=json.dumps(fields).encode()))
     check(outcome, fields, status)
@@ -102,8 +102,8 @@ def test_no_answer_of_an_identity_endpoint_is_too_strange(fields: dict[str, Any]
 
 @settings(max_examples=50)
 @given(FIELDS, STATUSES)
-def test_no_answer_of_entra_is_too_strange(fields: dict[str, Any], status: int) -> None:
-    """Its numbers are numbers, and few."""
+def test_any_entra_response_is_a_grant_or_our_error(fields: dict[str, Any], status: int) -> None:
+    """Fields of any type give at most eight numeric codes."""
     answer = Answer(status, body=json.dumps(fields).encode())
     assert all(0 < code < 10**9 for code in error_codes(answer))
     assert len(error_codes(answer)) <= 8
@@ -115,8 +115,8 @@ def test_no_answer_of_entra_is_too_strange(fields: dict[str, Any], status: int) 
 
 
 @given(JSON)
-def test_a_code_is_text_whatever_it_came_as(raw: object) -> None:
-    """In lower case; and read again it is the same one."""
+def test_code_of_any_value_is_text_in_lower_case(raw: object) -> None:
+    """Reading a code again returns the same code."""
     code = code_of(raw)
     assert code == code.lower() or not code.isascii()
     assert code == code_of(code) or not code.isascii()
@@ -125,8 +125,8 @@ def test_a_code_is_text_whatever_it_came_as(raw: object) -> None:
 @given(st.integers(0, 10**18 - 1), st.text())
 @example(0, "9" * 5000)
 @example(0, "\uff11\uff12")
-def test_a_length_is_digits_that_can_be_a_length(length: int, text: str) -> None:
-    """RFC 9110 §8.6; Python reads more than that, and refuses what is too long with an error."""
+def test_declared_length_is_ascii_digits(length: int, text: str) -> None:
+    """Only ASCII digits are a length (RFC 9110 §8.6), and an absurdly long number is none."""
     assert length == declared_length({"content-length": str(length)})
     found = declared_length({"content-length": text})
     assert found is None or found == int(text.encode("ascii"))
@@ -147,8 +147,8 @@ JUDGES = [platform.make() for platform in PLATFORMS] + [Entra(tenant="a", client
 
 @settings(max_examples=40)
 @given(FIELDS.map(lambda fields: json.dumps(fields).encode()) | st.binary(), HEADERS, STATUSES)
-def test_no_answer_of_an_api_is_too_strange_to_be_judged(body: bytes, headers: dict[str, str], status: int) -> None:
-    """Yes or no; and who made the request reads all of the answer."""
+def test_any_api_response_is_judged(body: bytes, headers: dict[str, str], status: int) -> None:
+    """Any response is a rejection or not, and the caller can still read its whole body."""
     for provider in JUDGES:
         response = httpx.Response(
             status, headers=headers, stream=httpx.ByteStream(body), request=httpx.Request("GET", "https://a.example/")
@@ -160,13 +160,13 @@ def test_no_answer_of_an_api_is_too_strange_to_be_judged(body: bytes, headers: d
 
 
 async def read_all(response: httpx.Response) -> bytes:
-    """Read a body as it comes over the wire."""
+    """Read a body from its stream."""
     stream: Any = response.stream
     return b"".join([chunk async for chunk in stream])
 
 
 @given(st.text(), STATUSES)
-def test_only_a_401_is_a_rejected_bearer_token(challenge: str, status: int) -> None:
-    """Whatever it asks for; unless it says that the token is valid."""
+def test_only_a_401_rejects_a_bearer_token(challenge: str, status: int) -> None:
+    """Any challenge without an error code, and no other status, rejects the token."""
     answer = Answer(status, headers={"www-authenticate": challenge})
     assert bearer_rejected(answer) is (status == 401) or "error" in challenge.lower()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.providers.answer import Answer
-from tokenmw.providers.oauth2_answer import bearer_rejected, grant_of
+from tokenmw.providers.oauth2 import bearer_rejected, grant_of
 from tokenmw.values import MAX_LIFETIME, Grant
 
 SECRET = "s3cr3t"
@@ -22,14 +22,14 @@ PERMANENT = [
 
 
 def grant(fields: object, *, status: int = 200, retry_after: float | None = None) -> Grant:
-    """Read an answer as `ClientCredentials` does, after the secret was sent."""
+    """Read a response as `ClientCredentials` does, after the secret was sent."""
     body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
     answer = Answer(status, body=body, retry_after=retry_after)
-    return grant_of(answer, default_life=600.0, repeats_secret=lambda text: SECRET in text)
+    return grant_of(answer, default_lifetime=600.0, repeats_secret=lambda text: SECRET in text)
 
 
 @pytest.mark.parametrize(
-    ("fields", "life"),
+    ("fields", "seconds"),
     [
         ({"expires_in": 7200}, 7200.0),
         ({"expires_in": "7200"}, 7200.0),
@@ -38,16 +38,16 @@ def grant(fields: object, *, status: int = 200, retry_after: float | None = None
         ({"expires_in": 10**12}, MAX_LIFETIME),
     ],
 )
-def test_life_comes_in_any_json_type(fields: dict[str, Any], life: float) -> None:
-    """A missing life is the default's (RFC 6749 §5.1 only recommends the field)."""
-    assert life == grant(GOOD | fields).expires_in
+def test_lifetime_has_any_json_type(fields: dict[str, Any], seconds: float) -> None:
+    """A missing lifetime is the default (RFC 6749 §5.1 only recommends the field)."""
+    assert seconds == grant(GOOD | fields).expires_in
 
 
-@pytest.mark.parametrize("life", [0, -1, "soon", True, math.nan, math.inf, [], {}])
-def test_answer_with_an_impossible_life_is_not_used(life: object) -> None:
-    """An expired or endless token is never cached."""
-    with pytest.raises(TokenUnavailable, match="life"):
-        grant(GOOD | {"expires_in": life})
+@pytest.mark.parametrize("value", [0, -1, "soon", True, math.nan, math.inf, [], {}])
+def test_response_with_an_invalid_lifetime_is_refused(value: object) -> None:
+    """A lifetime that is not a positive, finite number raises, so an expired or endless token is never cached."""
+    with pytest.raises(TokenUnavailable, match="lifetime"):
+        grant(GOOD | {"expires_in": value})
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_answer_with_an_impossible_life_is_not_used(life: object) -> None:
     ],
 )
 def test_token_type_is_written_as_apis_expect_it(given_type: str | None, expected: str) -> None:
-    """RFC 6749 §5.1 makes it case-insensitive, and many APIs do not know."""
+    """Many APIs compare the type by case, although it is case-insensitive (RFC 6749 §5.1)."""
     assert expected == grant(GOOD | {"token_type": given_type}).token_type
 
 
@@ -81,19 +81,19 @@ def test_token_type_is_written_as_apis_expect_it(given_type: str | None, expecte
     ],
 )
 def test_malformed_token_is_never_granted(fields: dict[str, Any]) -> None:
-    """Nothing empty, nothing that breaks a header."""
+    """A token or type that is empty, not text, or unfit for a header raises."""
     with pytest.raises(TokenUnavailable):
         grant(GOOD | fields)
 
 
 def test_answer_without_a_token_is_never_granted() -> None:
-    """A 200 alone is not enough."""
+    """A 200 without a token raises."""
     with pytest.raises(TokenUnavailable, match="empty or not text"):
         grant({})
 
 
 def test_extra_has_the_scalars_that_handlers_need() -> None:
-    """`instance_url` and the like stay; other tokens, structures and oversized fields do not."""
+    """Scalars such as `instance_url` are kept; other tokens, structures and oversized fields are not."""
     extra = {"instance_url": "https://na1.example", "scope": "a b", "issued_at": "1", "n": 1, "x": 0.5, "ok": True}
     dropped = {
         "refresh_token": "r",
@@ -109,7 +109,7 @@ def test_extra_has_the_scalars_that_handlers_need() -> None:
 
 
 def test_extra_has_nothing_that_repeats_the_secret() -> None:
-    """It goes into Redis with the token, where it may be readable."""
+    """A field that repeats the secret is dropped, because `extra` may be readable in Redis."""
     repeated = {"client_secret": SECRET, "request": f"client_secret={SECRET}", f"for {SECRET}": True}
     assert {"scope": "a"} == dict(grant(GOOD | repeated | {"scope": "a"}).extra)
 
@@ -117,7 +117,7 @@ def test_extra_has_nothing_that_repeats_the_secret() -> None:
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 422])
 @pytest.mark.parametrize("code", PERMANENT)
 def test_permanent_errors_reject_the_credential(code: str, status: int) -> None:
-    """RFC 6749 §5.2: the same request would get the same answer, whatever the status."""
+    """The errors of RFC 6749 §5.2 reject the credential, whatever the status."""
     with pytest.raises(CredentialRejected, match=rf"\({code}, HTTP {status}\)") as caught:
         grant({"error": code, "error_description": f"you sent {SECRET}"}, status=status)
     assert (code, True) == (caught.value.code, caught.value.said)
@@ -126,16 +126,16 @@ def test_permanent_errors_reject_the_credential(code: str, status: int) -> None:
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 503])
 @pytest.mark.parametrize("code", ["temporarily_unavailable", "server_error", "slow_down"])
-def test_transient_errors_are_unavailability_with_the_pause(code: str, status: int) -> None:
-    """The credential is fine; `Retry-After` is kept."""
+def test_transient_errors_are_unavailability_with_retry_after(code: str, status: int) -> None:
+    """Transient errors do not reject the credential, and keep `Retry-After`."""
     with pytest.raises(TokenUnavailable) as caught:
         grant({"error": code}, status=status, retry_after=9.0)
     assert (True, 9.0) == (caught.value.said, caught.value.retry_after)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_busy_statuses_win_over_the_body(status: int) -> None:
-    """A gateway's 503 may carry the error of somebody else."""
+def test_busy_status_overrides_the_body(status: int) -> None:
+    """A gateway's 503 with `invalid_client` in the body is transient."""
     with pytest.raises(TokenUnavailable, match=f"HTTP {status}") as caught:
         grant({"error": "invalid_client"}, status=status)
     assert caught.value.said
@@ -152,14 +152,14 @@ def test_busy_statuses_win_over_the_body(status: int) -> None:
         (400, b'{"error": {"code": 5}}', True, r"refuses \(HTTP 400\)"),
         (400, b'{"error": ["invalid_client"]}', True, r"refuses \(HTTP 400\)"),
         (200, b'{"error": "bad_verification_code"}', True, r"refuses \(bad_verification_code, HTTP 200\)"),
-        (404, b"<html>", True, r"no token endpoint answers there \(HTTP 404\): check token_url"),
+        (404, b"<html>", True, r"there is no token endpoint at this URL \(HTTP 404\): check token_url"),
         (404, b'{"error": "Not Found"}', True, r"check token_url"),
         (405, b"", True, "check token_url"),
         (410, b"", True, "check token_url"),
     ],
 )
 def test_other_refusals_name_what_to_check(status: int, body: bytes, text: str, *, said: bool) -> None:
-    """A bare 403 is a firewall's, which may dislike only this machine; a 404 is a wrong URL."""
+    """The text names what to check; a bare 403 may be about this machine only, a 404 is a wrong URL."""
     with pytest.raises(CredentialRejected, match=text) as caught:
         grant(body, status=status)
     assert said is caught.value.said
@@ -167,21 +167,21 @@ def test_other_refusals_name_what_to_check(status: int, body: bytes, text: str, 
 
 @pytest.mark.parametrize("body", [b"", b"<html>sign in", b"[]", b'"t-1"', b"access_token=t-1"])
 def test_200_without_a_json_object_is_unavailability(body: bytes) -> None:
-    """A captive portal says 200 too."""
+    """A captive portal's 200 is transient, and is not shared."""
     with pytest.raises(TokenUnavailable, match="JSON object") as caught:
         grant(body)
     assert not caught.value.said
 
 
 def test_200_with_an_error_that_is_no_text_is_unavailability() -> None:
-    """What cannot be read is not taken for a refusal."""
+    """An `error` that is not text is not a refusal."""
     with pytest.raises(TokenUnavailable, match="not text"):
         grant(GOOD | {"error": {"code": 1}})
 
 
 @pytest.mark.parametrize("code", [SECRET, f"bad_{SECRET}", "x" * 65, "two words", "<b>", "ключ", "a\nb"])
 def test_code_that_could_repeat_the_secret_or_break_a_log_is_not_shown(code: str) -> None:
-    """An endpoint may echo anything."""
+    """A code that repeats the secret, is too long or has special characters is left out."""
     with pytest.raises(CredentialRejected) as caught:
         grant({"error": code}, status=400)
     assert "" == caught.value.code
@@ -197,8 +197,8 @@ FIELDS = st.sampled_from(["access_token", "expires_in", "token_type", "error", "
 
 @settings(deadline=None)
 @given(st.dictionaries(FIELDS | st.text(), JSON), st.integers(200, 599))
-def test_no_answer_is_too_strange(fields: dict[str, Any], status: int) -> None:
-    """A usable grant or one of our two errors, and nothing else."""
+def test_any_response_is_a_grant_or_our_error(fields: dict[str, Any], status: int) -> None:
+    """Any JSON fields and status give a usable grant or one of our two errors."""
     try:
         granted = grant(fields, status=status)
     except (CredentialRejected, TokenUnavailable):
@@ -227,6 +227,6 @@ def test_no_answer_is_too_strange(fields: dict[str, Any], status: int) -> None:
         (500, "", False),
     ],
 )
-def test_api_rejects_a_token_by_401_only(status: int, challenge: str, *, rejected: bool) -> None:
-    """RFC 6750 §3.1; a token without enough rights is valid, and a new one has no more."""
+def test_api_rejects_a_token_with_401_only(status: int, challenge: str, *, rejected: bool) -> None:
+    """A 401 is a rejection, unless its challenge says that the token lacks a permission (RFC 6750 §3.1)."""
     assert rejected is bearer_rejected(Answer(status, headers={"WWW-Authenticate": challenge} if challenge else {}))

@@ -1,4 +1,4 @@
-"""Providers that users write: what their classes get wrong is told when a broker is made."""
+"""Providers that users write: mistakes in their classes are reported when the broker is made."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ def _nobody(_self: object) -> tuple[object, ...]:
         ("identity", _giving(("a", Decimal(1)))),
     ],
 )
-def test_a_slip_in_a_class_of_ones_own_is_told_when_the_broker_is_made(attribute: str, value: object) -> None:
-    """Each would otherwise show on a request, or put the token where it does not belong."""
+def test_mistake_in_a_custom_class_is_reported_when_the_broker_is_made(attribute: str, value: object) -> None:
+    """The text names class and attribute; otherwise a request would fail, or the token would go to the wrong place."""
 
     async def fetch(_self: object, _http: object) -> Grant:
         return Grant("t", expires_in=60)
 
     body: dict[str, object] = {"__slots__": (), "kind": "own", "identity": _nobody, "fetch": fetch, attribute: value}
-    slipped = type("Own", (Provider,), body)
+    mistaken = type("Own", (Provider,), body)
     with pytest.raises(ConfigurationError, match=f"Own.{attribute}"):
-        TokenBroker({"own": slipped()})
+        TokenBroker({"own": mistaken()})
 
 
 @pytest.mark.parametrize("method", ["fetch", "identity"])
-def test_a_class_without_a_method_that_it_needs_is_told(method: str) -> None:
-    """And where the README shows one."""
+def test_class_without_a_required_method_is_refused(method: str) -> None:
+    """The text names the method and the guide that shows one."""
 
     async def fetch(_self: object, _http: object) -> Grant:
         return Grant("t", expires_in=60)
@@ -78,8 +78,8 @@ def test_a_class_without_a_method_that_it_needs_is_told(method: str) -> None:
         TokenBroker({"own": lacking()})
 
 
-def test_a_token_that_goes_elsewhere_needs_a_method_that_puts_it_there() -> None:
-    """The text is for the author of the class, and not for who uses the auth object already."""
+def test_class_without_a_scheme_needs_authorize() -> None:
+    """With `scheme = None` and no `authorize`, the text names the method to add."""
 
     class Elsewhere(Provider):
         __slots__ = ()
@@ -92,12 +92,12 @@ def test_a_token_that_goes_elsewhere_needs_a_method_that_puts_it_there() -> None
     assert "authorization" not in request.headers
 
 
-def test_an_option_that_is_named_and_never_set_is_told() -> None:
-    """A entry without a value is no default."""
+def test_attribute_that_is_named_and_never_set_is_refused() -> None:
+    """An empty slot hides the default of the base class, so the class is refused."""
 
-    class Slipped(Provider):
+    class Unset(Provider):
         __slots__ = ("refresh_before",)
-        kind = "slipped"
+        kind = "unset"
 
         def identity(self) -> tuple[object, ...]:
             return ()
@@ -105,18 +105,18 @@ def test_an_option_that_is_named_and_never_set_is_told() -> None:
         async def fetch(self, http: object) -> Grant:
             return Grant("t", expires_in=60)
 
-    with pytest.raises(ConfigurationError, match=r"Slipped.*refresh_before"):
-        TokenBroker({"slipped": Slipped()})
+    with pytest.raises(ConfigurationError, match=r"Unset.*refresh_before"):
+        TokenBroker({"unset": Unset()})
 
 
 def test_text_does_not_allow_plain_http() -> None:
-    """`allow_http="false"`, as it comes out of the environment, is true as a condition."""
+    """`allow_http="false"`, as read from the environment, does not count as true."""
     text: Any = "false"
     with pytest.raises(ConfigurationError, match="allow_http"):
         ClientCredentials(token_url="http://idp.example/token", client_id="a", client_secret="b", allow_http=text)
 
 
-def test_a_half_made_broker_has_a_repr() -> None:
-    """An error reporter that shows locals meets one when its options are wrong."""
+def test_half_made_broker_has_a_repr() -> None:
+    """An error reporter that shows variables can call `repr` on a broker whose `__init__` has failed."""
     assert "<TokenBroker of no providers>" == repr(TokenBroker.__new__(TokenBroker))
     assert "<Sealer of 0 secrets>" == repr(Sealer.__new__(Sealer))

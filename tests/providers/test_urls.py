@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenmw.errors import ConfigurationError
+from tokenmw.outgoing.placing import goes_to
+from tokenmw.providers import ClientCredentials, WeCom
+from tokenmw.providers.urls import checked_base_url, checked_hosts, checked_token_url
+
+OPTION = "ClientCredentials(token_url=…)"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://idp.example/token",
+        "https://idp.example:8443/token?tenant=a",
+        "HTTPS://IdP.example",
+        "https://[2001:db8::1]/token",
+        "https://idp.exämple/token",
+        "http://localhost/token",
+        "http://localhost:8080/token",
+        "http://127.0.0.1:8080/token",
+        "http://127.9.9.9/token",
+        "http://[::1]:8080/token",
+    ],
+)
+def test_https_and_this_machine_are_allowed(url: str) -> None:
+    """An https URL, or a URL of this machine, is returned unchanged."""
+    assert url == checked_token_url(url, option=OPTION, allow_http=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "fix"),
+    [
+        ("", "absolute URL"),
+        ("idp.example/token", "absolute URL"),
+        ("/token", "absolute URL"),
+        ("https:///token", "absolute URL"),
+        ("https://", "absolute URL"),
+        ("https://[::bad/", "absolute URL"),
+        ("https://idp.example:port/", "absolute URL"),
+        ("https://idp.example:99999/pa55word", "invalid host or port"),
+        ("https://idp.example:65536/", "invalid host or port"),
+        ("https://idp.example:0/", "invalid host or port"),
+        ("https://idp.example:/", "invalid host or port"),
+        ("https://idp.example:\uff14\uff14\uff13/", "invalid host or port"),
+        ("https://ex%61mple.example/", "invalid host or port"),
+        ("https://a,b.example/", "invalid host or port"),
+        ("https://[::1%25eth0]/", "invalid host or port"),
+        ("https://[::1%25\xe4]/", "absolute URL"),
+        ("https://xn--/", "absolute URL"),
+        ("https://a\uff20b.example/", "absolute URL|invalid host"),
+        ("https://idp.example/" + "a" * 8000, "of at most 8000 characters"),
+        ("https://idp.example/\n", "absolute URL"),
+        (" https://idp.example/", "absolute URL"),
+        ("ftp://idp.example/", "absolute URL"),
+        (b"https://idp.example/", "must be a str, not bytes"),
+        (None, "must be a str, not NoneType"),
+        ("https://user:pa55word@idp.example/", "remove it"),
+        ("https://pa55word@idp.example/", "remove it"),
+        ("https://localhost\\@pa55word.example/", "remove it|absolute URL"),
+        ("https://idp.example/#pa55word", "remove it"),
+        ("http://idp.example/?p=pa55word", "use https://, or pass allow_http=True"),
+        ("http://localhost.idp.example/", "use https://"),
+        ("http://127.0.0.1.idp.example/", "use https://"),
+        ("http://0.0.0.0/", "use https://"),
+        ("http://10.0.0.1/", "use https://"),
+        ("http://2130706433/", "use https://"),
+    ],
+)
+def test_other_urls_are_refused_with_the_fix(url: Any, fix: str) -> None:
+    """The text names the option and the fix, and repeats no part of the URL, which may hold a password."""
+    with pytest.raises(ConfigurationError, match=fix) as caught:
+        checked_token_url(url, option=OPTION, allow_http=False)
+    assert str(caught.value).startswith(OPTION)
+    assert "pa55word" not in f"{caught.value!r}{caught.value.__cause__!r}{caught.value.__context__!r}"
+
+
+def test_plain_http_can_be_allowed() -> None:
+    """`allow_http=True` allows plain HTTP, and nothing else that is refused."""
+    assert "http://idp.internal/" == checked_token_url("http://idp.internal/", option=OPTION, allow_http=True)
+    with pytest.raises(ConfigurationError, match="remove it"):
+        checked_token_url("http://user@idp.internal/", option=OPTION, allow_http=True)
+
+
+LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True).filter(lambda label: label[2:4] != "--")
+NAMES = st.lists(LABELS, min_size=1, max_size=3).map(".".join)
+FOREIGN = st.sampled_from(["ex\xe4mple.example", "www.ex\xe4mple.example", "xn--exmple-cua.example", "\u5bc6.example"])
+HOSTS = NAMES | FOREIGN | st.ip_addresses(v=4).map(str) | st.ip_addresses(v=6).map(lambda address: f"[{address}]")
+PATHS = st.text("abc/%\xe4 .", max_size=8).map(lambda path: f"/{path}")
+
+
+@given(HOSTS, st.none() | st.integers(1, 65_535), PATHS)
+def test_token_may_be_sent_to_its_own_base_url(host: str, port: int | None, path: str) -> None:
+    """Whatever the spelling of a host: the client, the credential and `hosts` mean the same one."""
+    url = f"HTTPS://{host.upper()}{'' if port is None else f':{port}'}{path}"
+    base = checked_base_url(url, option="o", allow_http=False)
+    assert base == checked_base_url(base, option="o", allow_http=False)
+    given_url, kept = httpx.URL(url), httpx.URL(base)
+    assert given_url.raw_host.lower() == kept.raw_host
+    assert given_url.port == kept.port
+    provider = WeCom(corp_id="c", corp_secret="s", base_url=url)
+    assert goes_to(httpx.URL(f"{base}/cgi-bin/x"), provider=provider)
+    assert goes_to(given_url, provider=provider)
+    assert not goes_to(httpx.URL("https://elsewhere.test/"), provider=provider)
+    named = ClientCredentials(token_url=url, client_id="c", client_secret="s", hosts=[host.strip("[]")])
+    assert goes_to(given_url, provider=named)
+
+
+PIECES = [
+    *("https", "http", "://", ":", "/", "@", "[", "]", "?", "#", "\\", "%"),
+    *("a.example", "::1", "443", "xn--", "\xe4"),
+]
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=2)).map("".join))
+def test_any_text_is_a_safe_url_or_our_error(url: str) -> None:
+    """A text is refused, or it is used unchanged: by https or on this machine, without user information or fragment."""
+    try:
+        checked = checked_token_url(url, option=OPTION, allow_http=False)
+    except ConfigurationError:
+        return
+    assert url == checked
+    parsed = httpx.URL(url)
+    assert parsed.scheme == "https" or parsed.host in ("localhost", "::1") or parsed.host.startswith("127.")
+    assert (b"", "") == (parsed.userinfo, parsed.fragment)
+    assert parsed.port is None or 0 < parsed.port < 65_536
+
+
+@pytest.mark.parametrize("given", [None, b"https://idp.example/token", httpx.URL("https://idp.example/token")])
+def test_url_that_is_not_a_str_is_refused(given: Any) -> None:
+    """A settings library's URL object is refused by its type, although its text is a valid URL."""
+    with pytest.raises(ConfigurationError, match=r"token_url=…\) must be a str, not"):
+        checked_token_url(given, option=OPTION, allow_http=False)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        (None, None),
+        (["api.example"], {"api.example"}),
+        (("API.Example", "b.example"), {"api.example", "b.example"}),
+        ({"localhost", "127.0.0.1", "::1"}, {"localhost", "127.0.0.1", "::1"}),
+        ((host for host in ["a.example"]), {"a.example"}),
+        (["API.Ex\xe4mple", ".ex\xe4mple"], {"api.xn--exmple-cua", ".xn--exmple-cua"}),
+        (["2001:DB8::1"], {"2001:db8::1"}),
+    ],
+)
+def test_hosts_become_a_set_in_lower_case(hosts: Any, expected: set[str] | None) -> None:
+    """Any iterable of names is accepted; None means no restriction."""
+    assert expected == checked_hosts(hosts, option="o")
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        *("api.example", b"api.example", [], [""], [5], 5, ["https://api.example"], ["api.example:443"]),
+        *(
+            ["api.example/v1"],
+            ["user@api.example"],
+            ["[::1]"],
+            ["a,b"],
+            [".::1"],
+            ["."],
+            ["xn--\x00"],
+            ["a%b"],
+            ["*.example"],
+            [" api.example"],
+            ["a b"],
+            [None],
+        ),
+    ],
+)
+def test_other_values_of_hosts_are_refused(hosts: Any) -> None:
+    """A lone string would be a list of letters, so it is refused like names with a scheme, port or path."""
+    with pytest.raises(ConfigurationError, match=r'^P\(hosts=…\) must be a list of host names, such as \["api'):
+        checked_hosts(hosts, option="P(hosts=…)")

@@ -1,0 +1,226 @@
+"""Microsoft Entra ID: an app that calls an API in its own name, and what the token endpoint answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from tokenmw.options import credential_text, optional_seconds
+from tokenmw.providers.base import OutgoingAnswer, Provider
+from tokenmw.providers.client_auth import ClientAuth
+from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
+from tokenmw.providers.oauth2 import bearer_rejected, grant_of
+from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
+from tokenmw.redaction import without_locals
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from tokenmw.providers.answer import Answer
+    from tokenmw.providers.http import TokenHTTP
+    from tokenmw.values import Grant
+
+__all__ = ["Entra", "entra_grant", "error_codes"]
+
+_DEFAULT_LIFETIME: Final = 600.0  # seconds, as in Microsoft's own library for responses that do not say
+
+# https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+_FIXES: Final = {
+    50059: "check tenant",
+    70011: "check scope",
+    90002: "there is no such tenant in this cloud: check tenant and cloud",
+    700016: "the tenant does not know the app: check the app's id, tenant and cloud",
+    700021: "the assertion's issuer or subject is not the app",
+    700023: "the assertion's audience must be the token endpoint",
+    700024: "the assertion is not valid now: check its times and this machine's clock",
+    700027: "the assertion is signed with a key that the app does not have",
+    1002012: 'the scope must be one resource followed by "/.default"',
+    7000215: "the secret is wrong: give the secret's value, not its id",
+    7000218: "give a secret or an assertion",
+    7000222: "the secret has expired: make a new one",
+}
+_MAX_CODES: Final = 8  # of one response
+# "Try again" and "request loop"; both come with status 400 as well.
+_TRANSIENT: Final = frozenset({90033, 50196})
+
+
+class Entra(Provider):
+    """An app of Microsoft Entra ID that calls an API in its own name.
+
+    >>> Entra(tenant="contoso.onmicrosoft.com", client_id="00000000-…", client_secret="…")
+    <Entra>
+
+    The endpoint issues another token each time, and earlier tokens stay valid
+    (https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow).
+
+    Args:
+        tenant: The tenant's id, or one of its domains. `"common"` and the like are refused: no user signs in who could
+            decide the tenant.
+        client_id: The app's id.
+        client_secret: The value of one of the app's secrets.
+        client_assertion: A signed JWT instead of a secret, or a function, sync or async, that returns a new one for
+            each attempt; also for federated credentials.
+        credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none, and the
+            tokens that a function obtains are not shared with other provider objects or through Redis, so every
+            process fetches its own.
+        scope: One resource followed by `/.default`. Default: Microsoft Graph of the cloud.
+        cloud: The national cloud: `"public"`, `"usgov"`, `"usdod"` or `"china"`. Default: `"public"`.
+        base_url: Another login host than the cloud's, such as a test server. Default: the cloud's.
+        refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
+            the lifetime, at most 3600 s.
+        hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
+            it. Default: Graph's host if the scope is Graph's, else every host that the auth object is used for.
+        allow_http: Allows plain HTTP to other machines, for `base_url` and for requests of auth objects. Default:
+            False, it is refused, because the network would see secret and token.
+
+    Raises:
+        ConfigurationError: An option is missing, contradicts another one, or cannot work.
+    """
+
+    __slots__ = (
+        "_auth",
+        "_scope",
+        "allow_http",
+        "hosts",
+        "refresh_before",
+        "shareable",
+        "tenant",
+        "token_url",
+    )
+
+    kind = "entra"
+    tenant: str
+    token_url: str
+
+    @without_locals
+    def __init__(
+        self,
+        *,
+        tenant: str,
+        client_id: str,
+        client_secret: str | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        credential_id: str | None = None,
+        scope: str | None = None,
+        cloud: Cloud = "public",
+        base_url: str | None = None,
+        refresh_before: float | None = None,
+        hosts: Iterable[str] | None = None,
+        allow_http: bool = False,
+    ) -> None:
+        name = type(self).__name__
+        chosen = cloud_of(cloud, option=f"{name}(cloud=…)")
+        self.tenant = checked_tenant(tenant, option=f"{name}(tenant=…)")
+        login = checked_base_url(
+            f"https://{chosen.login}" if base_url is None else base_url,
+            option=f"{name}(base_url=…)",
+            allow_http=allow_http,
+        )
+        self.token_url = f"{login}/{self.tenant}/oauth2/v2.0/token"
+        self._auth = ClientAuth(
+            client_id,
+            provider=name,
+            method="client_secret_post" if client_assertion is None else "private_key_jwt",
+            secret=client_secret,
+            assertion=client_assertion,
+            credential_id=credential_id,
+        )
+        self.shareable = self._auth.shareable
+        self._scope = _resource_scope(scope or f"https://{chosen.graph}/.default", option=f"{name}(scope=…)")
+        allowed = checked_hosts(hosts, option=f"{name}(hosts=…)") or hosts_of_resource(self._scope)
+        if allowed is not None and hosts is None and base_url is not None:
+            allowed |= {host_of(login)}  # a test server is both the login host and the API
+        self.hosts = allowed
+        self.allow_http = allow_http
+        self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
+
+    def identity(self) -> tuple[object, ...]:
+        """Return the endpoint with its cloud and tenant, the app, its secret or key, and the scope."""
+        return (self.token_url, *self._auth.identity(), self._scope)
+
+    @without_locals
+    async def fetch(self, http: TokenHTTP) -> Grant:
+        """Request a token from the tenant's token endpoint.
+
+        Raises:
+            CredentialRejected: The endpoint refuses the app, its secret, the tenant or the scope.
+            TokenUnavailable: The endpoint cannot be reached, is busy, or its response cannot be used; or
+                `client_assertion` failed.
+        """
+        proof = await self._auth.prove()
+        answer = await http.request(
+            "POST",
+            self.token_url,
+            data={"grant_type": "client_credentials", "scope": self._scope, **proof.form},
+            headers=proof.headers,
+        )
+        return entra_grant(answer, repeats_secret=proof.is_in)
+
+    def is_rejected(self, answer: OutgoingAnswer) -> bool:
+        """Return whether an API answered that the token is not valid: 401.
+
+        A 401 that asks for a token with more claims (`insufficient_claims`, continuous access evaluation) is not a
+        rejection: a new token of the same kind would be refused too.
+        """
+        return bearer_rejected(answer)
+
+
+def entra_grant(answer: Answer, *, repeats_secret: Callable[[str], bool]) -> Grant:
+    """Return the token that an Entra token endpoint granted; `extra` has `refresh_in` if the endpoint sent it.
+
+    `error` and the status decide whether a refusal is permanent; Microsoft's numeric codes only add the reason.
+
+    Raises:
+        CredentialRejected: The endpoint refuses the credential or the request.
+        TokenUnavailable: The endpoint is busy, or its response cannot be used.
+    """
+    codes = error_codes(answer)
+    if not _TRANSIENT.isdisjoint(codes):
+        raise TokenUnavailable(
+            f"the token endpoint cannot serve now ({_text(codes)}, HTTP {answer.status})",
+            retry_after=answer.retry_after,
+            said=True,
+        )
+    outcome = _grant_or_refusal(answer, repeats_secret)
+    if not isinstance(outcome, CredentialRejected):
+        return outcome
+    if not codes:
+        raise outcome
+    fix = next((_FIXES[code] for code in codes if code in _FIXES), "")
+    detail = f"{outcome} ({_text(codes)}{': ' if fix else ''}{fix})"
+    raise CredentialRejected(detail, code=outcome.code, said=outcome.said)
+
+
+def error_codes(answer: Answer) -> tuple[int, ...]:
+    """Return the numeric codes (AADSTS…) of a failed response; empty if it has none."""
+    if 200 <= answer.status < 300:
+        return ()
+    try:
+        fields: Mapping[str, Any] = answer.json()
+    except TokenUnavailable:
+        return ()
+    codes = fields.get("error_codes")
+    listed = cast("list[object]", codes)[:_MAX_CODES] if isinstance(codes, list) else []
+    return tuple(code for code in listed if isinstance(code, int) and 0 < code < 10**9)
+
+
+def _grant_or_refusal(answer: Answer, repeats_secret: Callable[[str], bool]) -> Grant | CredentialRejected:
+    # Returned, so that the error raised from it has no other error as its context.
+    try:
+        return grant_of(answer, default_lifetime=_DEFAULT_LIFETIME, repeats_secret=repeats_secret)
+    except CredentialRejected as refusal:
+        return refusal
+
+
+def _text(codes: tuple[int, ...]) -> str:
+    return ", ".join(f"AADSTS{code}" for code in codes)
+
+
+def _resource_scope(scope: str, *, option: str) -> str:
+    credential_text(scope, option=option)
+    if len(scope.split()) != 1 or not scope.strip().endswith("/.default"):
+        raise ConfigurationError(
+            f'{option} must be one resource followed by "/.default", such as "https://graph.microsoft.com/.default": '
+            f"an app without a user gets every permission that it was granted there (AADSTS1002012)."
+        )
+    return scope.strip()

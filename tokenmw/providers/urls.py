@@ -1,0 +1,139 @@
+"""URLs and host names: where secrets and tokens may be sent."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
+
+from tokenmw.errors import ConfigurationError
+from tokenmw.providers.http import ascii_host, read_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["checked_base_url", "checked_hosts", "checked_token_url", "host_of", "is_loopback"]
+
+_MAX_CHARACTERS: Final = 8_000  # of a URL; every proxy must be able to pass on as much (RFC 9110 §4.1)
+_HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_.])?", re.ASCII)
+
+
+def checked_token_url(url: str, *, option: str, allow_http: bool) -> str:
+    """Return the URL of a token endpoint if secrets may be sent there (RFC 6749 §3.2).
+
+    Args:
+        url: The URL that the user gave.
+        option: The option's name for error texts, such as `"ClientCredentials(token_url=…)"`.
+        allow_http: Whether plain HTTP is allowed to hosts other than this machine.
+
+    Raises:
+        ConfigurationError: The URL is not an absolute https URL, has user information or a fragment, or an impossible
+            host or port. The text names the option and the fix. It never repeats the URL, which may hold a password.
+    """
+    if not isinstance(cast("object", url), str):
+        raise ConfigurationError(f"{option} must be a str, not {type(url).__name__}.")
+    parsed = read_url(url)
+    if parsed.scheme not in ("http", "https") or len(url) > _MAX_CHARACTERS:
+        raise ConfigurationError(
+            f"{option} must be an absolute URL of at most {_MAX_CHARACTERS} characters, such as "
+            f'"https://idp.example/token".'
+        )
+    if parsed.userinfo:
+        raise ConfigurationError(
+            f"{option} has a user name or password before the host: remove it, and pass credentials in their own "
+            f"options."
+        )
+    if parsed.fragment:
+        raise ConfigurationError(f"{option} has a fragment (#…), which is never sent: remove it.")
+    if not _has_valid_host(url, parsed):
+        raise ConfigurationError(
+            f"{option} has an invalid host or port: use a host name or an IP address, and a port from 1 to 65535."
+        )
+    # `is not True`: the text "false" of an environment variable is true.
+    if parsed.scheme == "http" and allow_http is not True and not is_loopback(parsed.host):
+        raise ConfigurationError(
+            f"{option} would send the credential without TLS: use https://, or pass allow_http=True "
+            f"if you trust the network between."
+        )
+    return str(url)
+
+
+def checked_base_url(url: str, *, option: str, allow_http: bool) -> str:
+    """Return a platform's base URL in one spelling, without a trailing slash, because it is part of the credential.
+
+    >>> checked_base_url("https://Open.Feishu.cn:443/", option="base_url", allow_http=False)
+    'https://open.feishu.cn'
+
+    Raises:
+        ConfigurationError: The URL has a query, or :func:`checked_token_url` refuses it.
+    """
+    parsed = read_url(checked_token_url(url, option=option, allow_http=allow_http))
+    if parsed.query:
+        raise ConfigurationError(f"{option} has a query (?…), which would stand before the path: remove it.")
+    path = parsed.raw_path.decode("ascii").removesuffix("?").rstrip("/")
+    return f"{parsed.scheme}://{parsed.netloc.decode('ascii').lower()}{path}"
+
+
+def checked_hosts(hosts: Iterable[str] | None, *, option: str) -> frozenset[str] | None:
+    """Return the hosts to which a token may be sent, as they are written on the wire; None: no restriction.
+
+    Raises:
+        ConfigurationError: The value is a lone `str`, is empty, or holds an item that is not a host name.
+    """
+    if hosts is None:
+        return None
+    fix = f'{option} must be a list of host names, such as ["api.example"], or None for no restriction'
+    if isinstance(hosts, (str, bytes)):
+        raise ConfigurationError(f"{fix}; a lone {type(hosts).__name__} would be read letter by letter.")
+    try:
+        names = list[Any](hosts)
+    except TypeError:
+        names = []
+    found = [_on_the_wire(name) if isinstance(name, str) else "" for name in names]
+    if not found or not all(found):
+        raise ConfigurationError(f"{fix}, without scheme, port and path.")
+    return frozenset(found)
+
+
+def host_of(url: str) -> str:
+    """Return the host of a checked URL as it is written on the wire; an IPv6 address has no brackets."""
+    return read_url(url).raw_host.decode("ascii")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _has_valid_host(url: str, parsed: Any) -> bool:
+    # Two parsers must agree: where they differ, a proxy could send the request to another host.
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    if port == 0 or parts.netloc.endswith(":"):
+        return False
+    host = ascii_host(parts.hostname or "")
+    return _is_host(host) and host == parsed.raw_host.decode("ascii").lower()
+
+
+def _is_host(name: str) -> bool:
+    """Return whether a text is a host name or an IP address as on the wire; IPv6 without brackets."""
+    if ":" not in name:
+        return _HOST.fullmatch(name) is not None
+    try:
+        return ipaddress.IPv6Address(name).scope_id is None
+    except ValueError:
+        return False
+
+
+def _on_the_wire(name: str) -> str:
+    # A leading dot stands for every name below the domain.
+    dot = "." if name.startswith(".") else ""
+    host = ascii_host(name.removeprefix("."))
+    return f"{dot}{host}" if _is_host(host) and not (dot and ":" in host) else ""
