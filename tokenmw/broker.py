@@ -157,7 +157,7 @@ class TokenBroker(Unpicklable):
             entry = self.sources.entry(provider)
             return self.sources.provider(provider, entry), entry
 
-        return token_auth(find, source=self)
+        return token_auth(find, get_token=self.token_of, invalidate=self.invalidate)
 
     @without_locals
     async def session_id(self, api_key: str | bytes) -> str:

@@ -147,7 +147,7 @@ class RequestTokens(Unpicklable):
     def auth(self, name: str) -> TokenAuth:
         """Return an auth object for an httpx or httpx2 request, with this request's credentials."""
         self.broker.sources.source(name)
-        return token_auth(partial(self._find, name), source=self.broker)
+        return token_auth(partial(self._find, name), get_token=self.broker.token_of, invalidate=self.broker.invalidate)
 
     async def inject(self, names: Sequence[str]) -> None:
         """Resolve tokens before the handler runs, all at once. Whatever goes wrong is kept, and raised on use."""
