@@ -135,12 +135,12 @@ def test_the_log_lines_are_those_of_an_outage(caplog: pytest.LogCaptureFixture) 
     """An outage of 95 s with 2015 failures is three lines, and they are the README's."""
     clock = ManualClock()
     log = ThrottledLog(clock)
-    cannot, back = "Redis cannot be used (%s); requests go on without it.", "Redis is back."
+    cannot, back = "Redis cannot be used (%s); requests go on without it", "Redis is back"
     for failures, pause in ((1 + 1311, 60), (1 + 702, 35)):
         for _ in range(failures):
             log.problem("redis", cannot, "timeout")
         clock.advance(pause)
-    log.over("redis", back)
+    log.recovered("redis", back)
     assert caplog.messages == block("text", "Redis cannot").splitlines()
     modules = [sys.modules[f"tokenmw.redis.{name}"] for name in ("connection", "servers")]
     source = "".join(map(inspect.getsource, modules))

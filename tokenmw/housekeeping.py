@@ -94,7 +94,7 @@ class Housekeeping:
                 except RedisUnavailable:
                     continue  # what is unshared stays so; the guard has counted and logged it
                 except Exception as error:  # noqa: BLE001  housekeeping that stops would be noticed by nobody
-                    self._log.problem("housekeeping", "Housekeeping: a job raised %s.", with_place(error, called=job))
+                    self._log.problem("housekeeping", "Housekeeping: a job raised %s", with_place(error, called=job))
 
     async def _look(self) -> None:
         if self._healing is not None:

@@ -230,4 +230,4 @@ class Parts:
     def _unreadable(self, kind: str, why: str) -> None:
         self.unreadable += 1
         self.observe(ValueUnreadable(kind, why))
-        self.log.problem(f"unreadable-{kind}", "A %s in Redis cannot be used (%s).", kind, why)
+        self.log.problem(f"unreadable-{kind}", "A %s in Redis cannot be used (%s)", kind, why)
