@@ -42,8 +42,8 @@ ALLOWED = {
     "tokenmw.__init__": "from tokenmw.asgi.middleware import TokenMiddleware\nfrom .errors import TokenmwError",
     "tokenmw.asgi.middleware": "from tokenmw import errors",
     "tokenmw.fastapi": "import fastapi.params\nfrom tokenmw import Token",
-    "tokenmw.cli": "from tokenmw.demo import gateway",
-    "tokenmw.demo.gateway": "from tokenmw.testing import ProviderServer\nimport uvicorn",
+    "tokenmw.cli": "from tokenmw.demo import worker",
+    "tokenmw.demo.worker": "from tokenmw.testing import ProviderServer\nimport uvicorn",
 }
 
 

@@ -1,4 +1,4 @@
-"""Warm operations cost what was written down, within a tenth: counted, so that no machine's noise hides a change."""
+"""Warm operations need no more instructions than recorded. Counts, unlike times, are the same on a busy machine."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.steps import PYTHON, RECORD, TENTH, counts, recorded
+from tests.benchmarks.steps import ALLOWED_GROWTH, PYTHON, RECORD, counts, recorded
 from tests.benchmarks.tracing import Count, count
 from tokenmw import APIKeySource
 
-MEND = "if this was meant, write it down with `python -m tests.benchmarks steps --record` on each Python"
+FIX = "if this is intended, record it with `python -m tests.benchmarks steps --record` on each Python"
 
 
-@pytest.mark.skipif(recorded() is None, reason=f"nothing is written down for Python {PYTHON}")
-async def test_no_warm_operation_has_become_dearer_or_cheaper_by_a_tenth() -> None:
-    """A tenth more is a fault; a tenth less must be told, or it could be lost again unseen."""
-    before, now = recorded(), await counts()
+@pytest.mark.skipif(recorded() is None, reason=f"nothing is recorded for Python {PYTHON}")
+async def test_no_warm_operation_costs_a_tenth_more_than_recorded() -> None:
+    """More than a tenth above the record fails; fewer instructions are fine."""
+    before, found = recorded(), await counts()
     assert before is not None
-    assert before.keys() == now.keys(), MEND
-    differing: dict[str, tuple[Count, Count]] = {}
-    for name, found in now.items():
-        if any(abs(found[kind] - before[name][kind]) > TENTH * before[name][kind] for kind in found):
-            differing[name] = (before[name], found)
-    assert {} == differing, f"recorded and now: {differing}; {MEND}"
+    assert before.keys() == found.keys(), FIX
+    worse: dict[str, tuple[Count, Count]] = {
+        name: (before[name], one)
+        for name, one in found.items()
+        if any(one[kind] > ALLOWED_GROWTH * before[name][kind] for kind in one)
+    }
+    assert {} == worse, f"recorded and found: {worse}; {FIX}"
 
 
 async def test_the_counts_are_the_same_each_time() -> None:
-    """What the interpreter has specialised by then makes no difference."""
+    """Two runs have equal counts: what the interpreter has specialised makes no difference."""
     assert await counts() == await counts()
 
 
-def test_a_tenth_more_is_seen() -> None:
-    """One call of ours more, one instruction of ours more: each is in the counts."""
+def test_counts_grow_with_the_work() -> None:
+    """Each additional call and instruction of the package's own code is counted."""
     source = APIKeySource()
     scope: dict[str, Any] = {"type": "http", "headers": [(b"host", b"service.example"), (b"x-api-key", b"k")]}
     once = count(lambda: source.find(scope))
@@ -44,11 +45,11 @@ def test_a_tenth_more_is_seen() -> None:
     assert count(lambda: source.find(scope))["steps"] > 1.1 * once["steps"]
 
 
-def test_the_tests_own_code_is_not_counted() -> None:
-    """Nor is what other libraries do inside of their functions, which changes with their releases."""
+def test_foreign_code_is_not_counted() -> None:
+    """Neither the tests' code counts nor the code of other libraries, which changes with their releases."""
     assert {"steps": 0, "calls": 0} == count(lambda: json.dumps({"a": [1, 2, 3]}))
 
 
 def test_each_supported_python_has_its_record() -> None:
-    """The instructions of one version are not those of another."""
+    """Python versions compile to different instructions, so each needs its own record."""
     assert {"3.11", "3.12", "3.13"} <= json.loads(RECORD.read_text()).keys()

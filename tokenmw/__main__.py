@@ -1,4 +1,4 @@
-"""`python -m tokenmw` is the `tokenmw` command."""
+"""Lets `python -m tokenmw` run the `tokenmw` command."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ class TokenBroker(Unpicklable):
             entry = self._credentials.entry(provider)
             return self._credentials.provider(provider, entry), entry
 
-        return token_auth(find, source=self)
+        return token_auth(find, get_token=self._token_of, invalidate=self.invalidate)
 
     @without_locals
     async def session_id(self, api_key: str | bytes) -> str:
@@ -341,7 +341,7 @@ class TokenBroker(Unpicklable):
         """
         return self._credentials.override(providers)
 
-    async def token_of(self, entry: TokenEntry) -> Token:
+    async def _token_of(self, entry: TokenEntry) -> Token:
         """Return a valid token of an entry, from the local cache without waiting."""
         runtime = self._runtime
         token = None if runtime is None else runtime.tokens.fresh(entry)

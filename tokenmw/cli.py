@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _INSTALL: Final = 'pip install "tokenmw[demo]"'
-_NEEDED: Final = ("uvicorn", "cryptography")
+_REQUIRED: Final = ("uvicorn", "cryptography")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or with those of the process, and return its exit code.
 
-    0: all went well. 1: something went wrong, which stderr tells. 2: the command line is wrong, or an extra is
-    missing. 128 + n: ended by signal n before there was a result.
+    0: success. 1: an error, which is on stderr. 2: the command line is wrong, or an extra is not installed.
+    130: interrupted before there was a result.
 
     >>> main(["demo", "--once"])                                           # doctest: +SKIP
     0
     """
     options = _parser().parse_args(arguments)
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in _REQUIRED if find_spec(name) is None]
     if missing:
         print(f"tokenmw demo needs {' and '.join(missing)}: {_INSTALL}", file=sys.stderr)
         return 2
@@ -42,10 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tokenmw demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        # While the demo is imported, or after the time in which it takes signals itself.
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone. Python flushes once more at its end, and must not fail then.
+        # The reader of our output has gone. Python flushes stdout once more at exit, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -59,12 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="start two workers, a Valkey server and a token server, and show what the workers share",
-        description="Start two workers of one service on this machine, a Valkey server between them, and a token "
-        "server. Everything ends with the command.",
+        description="Start two workers of one service on this machine, a Valkey server that they share, and a token "
+        "server. Everything stops with the command.",
     )
     demo.add_argument(
         "--once",
         action="store_true",
-        help="send the requests, print what came back, and end: 0 if everything was shared, else 1",
+        help="send requests before, during and after an outage of Redis, print the answers, and exit: "
+        "0 if everything was shared, else 1",
     )
     return parser

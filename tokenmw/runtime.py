@@ -106,7 +106,7 @@ class BrokerData:
         """Count and log a value in Redis that cannot be used."""
         self.unreadable += 1
         self._settings.observe(ValueUnreadable(kind, reason))
-        self._settings.log.problem(f"unreadable-{kind}", "A %s in Redis cannot be used (%s).", kind, reason)
+        self._settings.log.problem(f"unreadable-{kind}", "A %s in Redis cannot be used (%s)", kind, reason)
 
 
 class Runtime:

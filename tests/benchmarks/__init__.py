@@ -1,1 +1,1 @@
-"""What is timed. `python -m tests.benchmarks` prints the figures, beside those of the peers in the same run."""
+"""Benchmarks. `python -m tests.benchmarks` prints the figures beside those of other libraries in the same run."""

@@ -1,4 +1,4 @@
-"""Run benchmarks: `python -m tests.benchmarks [NAME ...]`; `--help` tells the options."""
+"""Run benchmarks: `python -m tests.benchmarks [NAME ...]`; `--help` lists the options."""
 
 from __future__ import annotations
 
@@ -36,18 +36,20 @@ PEERS = ("cashews", "aiocache", "dogpile.cache", "Authlib", "httpx-auth", "msal"
 
 
 def main() -> int:
-    """Run what was asked for, print it, and return 1 if a goal was missed."""
+    """Run the benchmarks, print their rows, and return 1 if a goal was missed."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(NAMES)} (all)")
-    parser.add_argument("--short", action="store_true", help="less of each, and twice the goals: what CI runs")
-    parser.add_argument("--uvloop", action="store_true", help="in uvloop's event loop")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all rounds there")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="also draw the warm request there")
-    parser.add_argument("--record", action="store_true", help="write the steps of this Python down, and do no more")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"benchmarks to run: {', '.join(NAMES)}; default: all")
+    parser.add_argument("--short", action="store_true", help="less work and twice the goals, as CI runs it")
+    parser.add_argument("--uvloop", action="store_true", help="use uvloop's event loop")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all rounds to FILE")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="also draw the row `warm request` to FILE")
+    parser.add_argument(
+        "--record", action="store_true", help="record the steps of this Python version, and run nothing else"
+    )
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(NAMES))
     if unknown:
-        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        parser.error(f"unknown benchmark: {', '.join(unknown)}; known: {', '.join(NAMES)}")
     if options.record:
         steps = importlib.import_module("tests.benchmarks.steps")
         steps.record(asyncio.run(steps.counts()))
@@ -81,7 +83,7 @@ def run(name: str, plan: Plan, loops: Callable[[], asyncio.AbstractEventLoop] | 
 
 
 def installed(name: str) -> str:
-    """Return a distribution with its version, "" if there is none."""
+    """Return a distribution with its version, or "" if it is not installed."""
     try:
         return f"{name} {version(name)}"
     except PackageNotFoundError:

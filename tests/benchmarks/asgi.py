@@ -1,4 +1,4 @@
-"""A bare ASGI application, and a server made of a loop: what the middleware adds is all that is left."""
+"""A bare ASGI application, and a loop in place of a server, so that only the cost of a middleware is measured."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEADERS = [
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer; look at what the middleware has put there, if it has."""
+    """Read what the middleware put into the state, if there is one, and answer."""
     if scope["state"]:
         assert scope["state"]["session_id"]
         assert scope["state"]["tokens"]["crm"].value
@@ -44,7 +44,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def requests(app: ASGIApp, count: int) -> float:
-    """Return the microseconds of processor time that one request takes: nothing in it waits."""
+    """Return the microseconds of processor time per request; no request waits."""
     sent = 0
 
     async def receive() -> Message:
@@ -63,7 +63,7 @@ async def requests(app: ASGIApp, count: int) -> float:
 
 
 def scope_of(headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
-    """Make the scope of a request with all that uvicorn puts into one."""
+    """Return the scope of a request with all keys that uvicorn sets."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -89,7 +89,7 @@ _TOKENS = {"crm": _Known()}
 
 
 class SettingTwo:
-    """The least that a middleware with this one's outcome does: two keys of the state are set, and that is all."""
+    """The minimum of a middleware with the same result: it sets two keys of the state."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -102,7 +102,7 @@ class SettingTwo:
 
 
 class SettingTwoAndWatching(SettingTwo):
-    """The same, and it knows whether the response has begun, as whoever may have to answer an error must."""
+    """The same, and it watches whether the response has started, as a middleware that answers errors must."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -123,9 +123,9 @@ class SettingTwoAndWatching(SettingTwo):
 
 
 class LookingUp(SettingTwo):
-    """The same, and it finds the key, looks it up in a dict, and looks at both clocks: nothing is checked or cared for.
+    """The same, and it finds the key, looks it up in a dict, and reads both clocks, without any check.
 
-    No middleware that answers the same questions in Python costs less.
+    No middleware that does the same in Python costs less.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -157,7 +157,7 @@ class LookingUp(SettingTwo):
 
 
 async def gets(client: redis.asyncio.Redis, count: int) -> float:
-    """Return the microseconds that one GET takes."""
+    """Return the microseconds per GET."""
     await client.set("key", "value")
     began = time.perf_counter()
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""20 000 waiters of one flight, all cancelled: how long the event loop is blocked, and how long the processor works."""
+"""20 000 cancelled waiters of one flight: processor time, and real time for which the event loop is blocked."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ WAITERS = 20_000
 GOAL = 300.0  # milliseconds
 
 Taken = tuple[float, float]
-"""Milliseconds of processor time, and of real time, in which the machine may have done other work."""
+"""Milliseconds of processor time and of real time."""
 
 
 async def run(plan: Plan) -> list[Row]:
-    """Measure a flight beside the two ways in which people wait for one task."""
+    """Measure a flight beside the two usual ways to wait for one task."""
     gc.collect()
-    gc.freeze()  # what other benchmarks have left is not gone through each time the collector runs
-    # With the peers a round takes seconds, and in the short form they have nothing to say.
+    gc.freeze()  # the collector must not scan the objects of other benchmarks
+    # The peers take seconds per round, and the short form does not need them.
     peers = {"asyncio.shield": lambda: task(asyncio.shield), "asyncio.wait": lambda: task(wait)}
     contestants = {"tokenmw": flight, **(peers if plan.slack == 1 else {})}
     elapsed: dict[str, list[float]] = {name: [] for name in contestants}
@@ -58,7 +58,7 @@ async def flight() -> Taken:
     flights: SingleFlight[bool] = SingleFlight(1, clock=SYSTEM_CLOCK)
     one = flights.join("key", released.wait)
     took = await cancel(one.wait)
-    assert "key" in flights  # the flight goes on, whoever leaves
+    assert "key" in flights  # the flight continues without waiters
     released.set()
     assert await one.wait()
     return took
@@ -79,7 +79,7 @@ async def task(way: Callable[[asyncio.Task[None]], Awaitable[None]]) -> Taken:
 
 
 async def cancel(wait_once: Callable[[], Awaitable[object]]) -> Taken:
-    """Start the waiters, cancel them, and return what it took until the last one has left."""
+    """Start the waiters, cancel them, and return the time until the last one has ended."""
 
     async def waiter() -> None:
         await wait_once()

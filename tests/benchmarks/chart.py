@@ -9,7 +9,7 @@ from tests.benchmarks.rows import Row
 __all__ = ["chart"]
 
 _LINE, _LEFT, _WIDTH = 30, 250, 350
-# With its own background: the page may be dark where the reader's system is light.
+# With its own background: a dark page can be shown on a system with light colours.
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#1f2328}.page{fill:#fff}.note{fill:#59636e}.ours{fill:#1a7f37}"
     ".peer{fill:#8c959f}@media(prefers-color-scheme:dark){text{fill:#e6edf3}.page{fill:#0d1117}.note{fill:#9198a1}"
@@ -18,7 +18,7 @@ _STYLE = (
 
 
 def chart(row: Row, *, machine: str) -> str:
-    """Return a chart of the medians of a row, the least first."""
+    """Return a chart of the medians of a row, in ascending order."""
     figures = {"tokenmw": row.ours, **row.peers}
     bars = sorted(figures.items(), key=lambda bar: bar[1].median)
     longest = bars[-1][1].median

@@ -1,4 +1,4 @@
-"""A cold key: eight processes with a thousand callers each, one Redis, one provider; and as many bare futures."""
+"""A cold key: 8 processes with 1 000 callers each, one Redis and one provider, beside as many bare futures."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ async def run(plan: Plan) -> list[Row]:
             fetches.append(provider.calls["oauth2"])
             bare.append(await crowd("wait_bare", seconds=DELAY))
     assert all(len(round_["values"]) == 1 for round_ in ours)
-    who = f"{PROCESSES} processes x {CALLERS} callers"
+    crowd_of = f"{PROCESSES} processes x {CALLERS} callers"
     last, floor = (Figure(tuple(round_["seconds"] for round_ in rounds)) for rounds in (ours, bare))
     worked, least = (Figure(tuple(round_["processor"] for round_ in rounds)) for rounds in (ours, bare))
     woken = f"as many bare futures, woken after {DELAY} s"
     goal = f"<= {GOAL:.2f} s with a provider that takes {DELAY} s"
     over = last.median - floor.median
     return [
-        Row(f"fetches of a cold key, {who}", "", Figure(tuple(fetches)), goal="1", met=set(fetches) == {1}),
+        Row(f"fetches of a cold key, {crowd_of}", "", Figure(tuple(fetches)), goal="1", met=set(fetches) == {1}),
         Row(
-            f"the last of {who}",
+            f"the last of {crowd_of}",
             "s",
             last,
             {woken: floor},
@@ -49,12 +49,12 @@ async def run(plan: Plan) -> list[Row]:
             met=last.median <= plan.slack * GOAL,
             notes=(f"{over:.2f} s over the bare futures, which {'meet' if floor.median <= GOAL else 'miss'} the goal",),
         ),
-        Row(f"processor time of {who}", "s", worked, {woken: least}),
+        Row(f"processor time of {crowd_of}", "s", worked, {woken: least}),
     ]
 
 
 async def crowd(target: str, **arguments: Any) -> dict[str, Any]:
-    """Begin in all processes at once; return the longest wait of any caller, and the processor time of all."""
+    """Start all processes at the same time; return the longest wait of a caller, and the total processor time."""
     arguments["callers"] = CALLERS
     async with Workers(f"{__name__}:{target}", processes=PROCESSES, arguments=arguments) as workers:
         await workers.hear()
@@ -68,7 +68,7 @@ async def crowd(target: str, **arguments: Any) -> dict[str, Any]:
 
 
 async def ask(*, callers: int, **options: Any) -> dict[str, Any]:
-    """Ask for a cold token from many tasks at once."""
+    """Request a cold token in many tasks at the same time."""
     async with broker_of(**options) as broker:
 
         async def one() -> str:
@@ -78,7 +78,7 @@ async def ask(*, callers: int, **options: Any) -> dict[str, Any]:
 
 
 async def wait_bare(*, callers: int, seconds: float) -> dict[str, Any]:
-    """Wait for as many futures, which all have their results when the provider would have answered."""
+    """Wait for as many futures, which get their results when the provider would have answered."""
     loop = asyncio.get_running_loop()
     waiting: list[asyncio.Future[str]] = []
 
@@ -96,7 +96,7 @@ async def wait_bare(*, callers: int, seconds: float) -> dict[str, Any]:
 
 
 async def all_of(one: Any, callers: int) -> dict[str, Any]:
-    """Start the callers when told to; return how long the one that waited longest waited, from its own first step."""
+    """Start the callers on a signal; return the longest wait, from the first step of the caller."""
     waits: list[float] = []
     values: set[str] = set()
 

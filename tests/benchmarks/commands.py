@@ -1,4 +1,4 @@
-"""Redis commands of warm requests, and of the housekeeping behind them. Time is a manual clock's: counts are exact."""
+"""Redis commands of warm requests, and of housekeeping. A manual clock makes the counts exact."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKEN_EVERY = 30.0
 
 
 async def run(plan: Plan) -> list[Row]:
-    """Count what Redis is asked while time stands still, and while hours go by."""
+    """Count Redis commands while time stands still, and while sessions and a token are in use."""
     clock, provider = ManualClock(), ProviderServer(token_life=86_400.0)
     crm = ClientCredentials(token_url="https://idp.example/oauth2/token", client_id="crm", client_secret="s")
     async with httpx.AsyncClient(transport=provider.transport()) as http:
@@ -44,7 +44,7 @@ async def run(plan: Plan) -> list[Row]:
                 await requests(wrapped, count)
                 warm = calls(server)
                 kept = await background(broker, clock, server)
-    # Of the scripts in use here, only the one that reads a token asks for a time left.
+    # Of the scripts used here, only the one that reads a token runs PTTL.
     touches, compared = kept.get("getex", 0), kept.get("pttl", 0)
     seconds = TWENTIETHS * TTL / 20
     most_touches, most_compared = SESSIONS * TWENTIETHS, int(seconds / TOKEN_EVERY)
@@ -69,11 +69,11 @@ async def run(plan: Plan) -> list[Row]:
 
 
 async def background(broker: TokenBroker, clock: ManualClock, server: RedisServer) -> dict[str, int]:
-    """Use sessions and a token in each second of some twentieths of the TTL; return the commands of that time."""
+    """Use sessions and a token in every second of some twentieths of the TTL; return the commands of that time."""
     keys = [f"key-{number}".encode() for number in range(SESSIONS)]
     for key in keys:
         await broker.session_id(key)
-    for _ in range(30):  # until what the start offers again is over
+    for _ in range(30):  # until the uploads after the start are over
         await clock.elapse(1.0)
         await asyncio.sleep(0.02)
     server.command("CONFIG", "RESETSTAT")

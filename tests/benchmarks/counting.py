@@ -1,4 +1,4 @@
-"""What a Redis server says it was asked."""
+"""What a Redis server counts: commands, reads and memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OUR_OWN = {"info", "config|resetstat", "config", "memory|usage", "memory", "sca
 
 
 def calls(server: RedisServer) -> dict[str, int]:
-    """Return how often each command ran since the last CONFIG RESETSTAT, but for those of the benchmark."""
+    """Return the number of runs of each command since CONFIG RESETSTAT, except the benchmark's own commands."""
     found: dict[str, int] = {}
     for line in bytes(server.command("INFO", "commandstats")).decode().splitlines():
         name, _, facts = line.removeprefix("cmdstat_").partition(":")
@@ -20,7 +20,7 @@ def calls(server: RedisServer) -> dict[str, int]:
 
 
 def reads(server: RedisServer) -> int:
-    """Return how often the server has read from a connection: one for each round trip of one caller."""
+    """Return the number of reads from connections: one per round trip of one caller."""
     stats = bytes(server.command("INFO", "stats")).decode()
     return int(stats.partition("total_reads_processed:")[2].partition("\r")[0])
 

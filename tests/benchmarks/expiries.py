@@ -1,4 +1,4 @@
-"""A hundred expiries under steady load: requests that have to wait for a provider whose tokens overlap."""
+"""A hundred expiries under steady load: the number of requests that wait for a provider whose tokens overlap."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tokenmw.providers import ClientCredentials
 from tokenmw.testing import ProviderServer
 
 EXPIRIES = 100
-LIFE = 1.0
+LIFETIME = 1.0
 
 
 async def run(plan: Plan) -> list[Row]:
-    """Ask every other millisecond until there were a hundred new tokens."""
-    provider = ProviderServer(token_life=LIFE, delay=0.02)
+    """Request the token every 2 ms until there were a hundred new ones."""
+    provider = ProviderServer(token_life=LIFETIME, delay=0.02)
     waited = asked = 0
     values: set[str] = set()
     with provider.running() as base_url, RedisServer() as server:

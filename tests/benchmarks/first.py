@@ -1,4 +1,4 @@
-"""First sight of an API key: round trips, and time beside one GET."""
+"""The first request of an API key: round trips to Redis, and time beside one GET."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEYS = 500
 
 
 async def run(plan: Plan) -> list[Row]:
-    """Show new keys one after another."""
+    """Request the ids of new keys, one after another."""
     trips: list[float] = []
     shown = 0
     with RedisServer() as server:
@@ -25,7 +25,7 @@ async def run(plan: Plan) -> list[Row]:
         async with TokenBroker({}, redis=server.url, secret_key="a secret for this run", limits=limits) as broker:
             await broker.session_id("the script is loaded")
             asking = reads(server)
-            asking = reads(server) - asking  # what one look at the count costs
+            asking = reads(server) - asking  # the cost of reading the count
 
             async def sights() -> float:
                 nonlocal shown
@@ -40,7 +40,7 @@ async def run(plan: Plan) -> list[Row]:
 
             figures = await interleaved({"ours": sights, "GET": lambda: gets(client, KEYS)}, rounds=plan.rounds)
         await client.aclose()
-    # Housekeeping reads its marker meanwhile, once in 5 s.
+    # Housekeeping reads its marker meanwhile, every 5 s.
     met = 1.0 <= Figure(tuple(trips)).median < 1.02
     return [
         Row("round trips at first sight of an API key", "", Figure(tuple(trips)), goal="1", met=met),

@@ -1,4 +1,4 @@
-"""Redis frozen under load: what requests wait in all until it is left alone, and how long they take then."""
+"""Redis frozen under load: total waiting until the circuit opens, and the time of requests after that."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tokenmw.observe.throttle import LOGGER
 SECONDS = 3.0
 DEADLINE = Limits().command_seconds
 DEADLINES = 3
-WAITED = 0.02  # seconds; what took less has not waited for Redis
+WAITED = 0.02  # seconds; a faster request did not wait for Redis
 
 
 async def run(plan: Plan) -> list[Row]:
-    """Freeze Redis while known and new keys come; wait for bare deadlines under the same load."""
-    LOGGER.setLevel(logging.CRITICAL)  # the outage is announced, and that is not what is timed
+    """Freeze Redis during requests with known and new keys; measure bare deadlines under the same load."""
+    LOGGER.setLevel(logging.CRITICAL)  # log lines are not part of what is timed
     counted: list[float] = []
     waited: list[float] = []
     bare: list[float] = []
@@ -34,7 +34,7 @@ async def run(plan: Plan) -> list[Row]:
         slowest.append(statistics.quantiles(later, n=100)[98] * 1000)
         bare.append(sum(took for took in await load(deadline_of_one, seconds=1.0) if took > WAITED))
     count, wait, alone, after = (Figure(tuple(rounds)) for rounds in (counted, waited, bare, slowest))
-    # A timer never fires early, and each of these waits ends with one: less than the bare ones is not to be had.
+    # A timer never fires early, and each of these waits ends with one: the bare deadlines are the minimum.
     most = max(DEADLINES * DEADLINE, alone.median) + (plan.slack - 1) * DEADLINE
     return [
         Row(
@@ -57,7 +57,7 @@ async def run(plan: Plan) -> list[Row]:
 
 
 async def outage() -> tuple[list[float], list[float]]:
-    """Return the seconds of each request that waited, and those of all requests after the last of them."""
+    """Return the seconds of each request that waited, and of all requests after the last of them."""
     with RedisServer() as server:
         async with TokenBroker({}, redis=server.url, secret_key="a secret for this run") as broker:
             await asyncio.gather(*(broker.session_id(f"warm-{number}") for number in range(20)))
@@ -72,14 +72,14 @@ async def outage() -> tuple[list[float], list[float]]:
             finally:
                 server.thaw()
     waits = [number for number, took in enumerate(times) if took > WAITED]
-    assert waits, "no request has met the frozen server"
+    assert waits, "no request waited for the frozen server"
     later = times[waits[-1] + 1 :]
     assert len(later) > 100
     return [times[number] for number in waits], later
 
 
 async def deadline_of_one(number: int) -> None:
-    """Be one of the requests of which the first few meet a bare deadline."""
+    """Wait for a bare deadline, if this is one of the first requests."""
     if number < DEADLINES:
         with suppress(TimeoutError):
             async with asyncio.timeout(DEADLINE):
@@ -87,7 +87,7 @@ async def deadline_of_one(number: int) -> None:
 
 
 async def load(ask: Callable[[int], Awaitable[None]], *, seconds: float) -> list[float]:
-    """Ask again and again, and return the seconds that each took."""
+    """Send requests one after another, and return the seconds of each."""
     times: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:

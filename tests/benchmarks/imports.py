@@ -1,4 +1,4 @@
-"""What `import tokenmw` costs beside its hard dependencies, in processor time of a fresh interpreter."""
+"""The cost of `import tokenmw` beside its hard dependencies, in processor time of a new interpreter."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MEASURE = "import time; began = time.process_time(); {}; print((time.process_tim
 
 
 async def run(plan: Plan) -> list[Row]:
-    """Import in turn."""
+    """Import the package and its dependencies alternately."""
     with tempfile.TemporaryDirectory() as compiled:
-        # pip compiles what it installs, but not a tree; all come from compiled files here.
+        # pip compiles what it installs, but not a source tree. Compile both, so that only imports are measured.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled, "PYTHONDONTWRITEBYTECODE": ""}
         await milliseconds(OURS, environment)
         await milliseconds(THEIRS, environment)
@@ -33,10 +33,10 @@ async def run(plan: Plan) -> list[Row]:
 
 
 async def milliseconds(statement: str, environment: dict[str, str]) -> float:
-    """Return the milliseconds that a statement takes."""
+    """Return the milliseconds of a statement in a new interpreter."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", MEASURE.format(statement), stdout=asyncio.subprocess.PIPE, env=environment
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
     assert process.returncode == 0
-    return float(said)
+    return float(output)

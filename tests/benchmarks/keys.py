@@ -1,4 +1,4 @@
-"""Many API keys: time per request, bytes per entry here and in Redis, the bound, and what keeping them alive costs."""
+"""Many API keys: time per request, memory here and in Redis, its bound, and the cost of touches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tokenmw.providers import StaticToken
 from tokenmw.testing import ManualClock
 
 COUNTS = (10_000, 100_000, 1_000_000)
-# Batches as short as what a busy machine gives at a time: the best of them was not interrupted.
+# Batches shorter than a time slice of a busy machine: the best of them was not interrupted.
 REQUESTS, BATCHES = 500, 20
 GOAL = 1.3
 MEASURED = 10_000  # keys, for bytes per entry
@@ -32,12 +32,12 @@ SECRET = "a secret for this run"
 
 
 async def run(plan: Plan) -> list[Row]:
-    """Measure requests of random known keys, of brokers that know ever more of them, in turn."""
+    """Measure brokers with increasing numbers of known keys."""
     return [*await by_count(plan), *await here(), *await in_redis(plan)]
 
 
 async def by_count(plan: Plan) -> list[Row]:
-    """Compare brokers, and what is known to be as quick as can be, of few keys and of many."""
+    """Compare brokers, and the quickest other lookups, with few keys and with many."""
     counts = [plan.of(count) for count in COUNTS]
     least, most = counts[0], counts[-1]
     async with AsyncExitStack() as stack:
@@ -74,14 +74,14 @@ async def by_count(plan: Plan) -> list[Row]:
             met=ours.median <= plan.slack * GOAL * few.median,
         ),
         Row(
-            f"what a request is dearer by with {most} API keys than with {least}",
+            f"what a request costs more with {most} API keys than with {least}",
             "us",
             grown.pop("tokenmw"),
-            {f"one look-up, {name}": figure for name, figure in grown.items()},
+            {f"one lookup, {name}": figure for name, figure in grown.items()},
             notes=notes,
         ),
         Row(
-            f"a full pass of the garbage collector, dearer by with {most} API keys",
+            f"what a full garbage collection costs more with {most} API keys",
             "ms",
             Figure((pauses[-1] - pauses[-2],)),
         ),
@@ -89,7 +89,7 @@ async def by_count(plan: Plan) -> list[Row]:
 
 
 def full_pass() -> float:
-    """Return the milliseconds of going through all that is held now."""
+    """Return the milliseconds of a full collection."""
     gc.collect()
     began = time.thread_time()
     gc.collect()
@@ -102,7 +102,7 @@ def key(number: int) -> bytes:
 
 
 async def known(count: int, *, stack: AsyncExitStack) -> Lookup:
-    """Open a broker that knows so many keys; return what measures requests with some of them."""
+    """Open a broker with `count` known keys; return a function that measures requests with given keys."""
     broker = await stack.enter_async_context(TokenBroker({"crm": StaticToken("t")}, limits=Limits(sessions=count)))
     for number in range(count):
         await broker.session_id(key(number))
@@ -128,12 +128,12 @@ async def known(count: int, *, stack: AsyncExitStack) -> Lookup:
 
 
 async def rounds_of(lookup: Lookup, count: int) -> float:
-    """Look random keys up, each made anew as a server does: its hash is not known yet."""
+    """Look up random keys. Each is a new object, as in a server, so its hash is not cached."""
     return await lookup([key(random.randrange(count)) for _ in range(REQUESTS)])
 
 
 async def here() -> list[Row]:
-    """Measure what a key takes in this process, and after many others have gone through."""
+    """Measure the local memory of a key, also after many other keys were evicted."""
     async with TokenBroker({}, limits=Limits(sessions=MEASURED)) as broker:
         gc.collect()
         tracemalloc.start()
@@ -162,7 +162,7 @@ async def here() -> list[Row]:
 
 
 async def in_redis(plan: Plan) -> list[Row]:
-    """Measure what keys take in Redis, and what it is asked to keep them all alive for a twentieth of their time."""
+    """Measure the memory of keys in Redis, and the commands that keep them alive for a twentieth of their TTL."""
     count, clock = plan.of(MEASURED), ManualClock()
     limits = Limits(new_sessions=1_000_000, command_seconds=5.0)
     with RedisServer() as server:
@@ -175,7 +175,7 @@ async def in_redis(plan: Plan) -> list[Row]:
             name = next(name for name in server.command("KEYS", "*:session"))
             one = float(server.command("MEMORY", "USAGE", name))
             all_of_them = (used_memory(server) - before) / count
-            for _ in range(30):  # until what the start offers again is over
+            for _ in range(30):  # until the uploads after the start are over
                 await clock.elapse(1.0)
                 await asyncio.sleep(0.02)
             server.command("CONFIG", "RESETSTAT")
@@ -199,7 +199,7 @@ async def in_redis(plan: Plan) -> list[Row]:
 
 
 async def kept_alive(broker: TokenBroker, clock: ManualClock, count: int) -> float:
-    """Use all keys for a twentieth of their time and the second in which they are touched; return processor seconds."""
+    """Use all keys for a twentieth of their TTL, until they are touched; return processor seconds."""
     runtime: Any = broker._runtime
     taken = 0.0
     for _ in range(int(TTL / 20)):

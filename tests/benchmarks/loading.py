@@ -1,4 +1,4 @@
-"""A load generator that costs little beside the server: keep-alive connections, each with one request under way."""
+"""A load generator that is cheap beside the server: keep-alive connections with one request at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["ask", "loaded"]
 
 
 class _Connection(asyncio.Protocol):
-    """Sends the same request again and again, until its share of them is answered."""
+    """Sends the same request `count` times, each after the answer to the one before."""
 
     def __init__(self, request: bytes, count: int) -> None:
         self._request = request
@@ -54,14 +54,14 @@ class _Connection(asyncio.Protocol):
 
 
 async def loaded(port: int, request: bytes, *, count: int, connections: int) -> float:
-    """Return the requests a second that a server answers on so many connections."""
+    """Return the requests per second that a server answers on `connections` connections."""
     began = time.perf_counter()
     await asyncio.gather(*(_asked(port, request, count // connections) for _ in range(connections)))
     return count // connections * connections / (time.perf_counter() - began)
 
 
 async def ask(port: int, request: bytes) -> bytes:
-    """Send one request, and return the body of its answer."""
+    """Send one request, and return the body of the answer."""
     return (await _asked(port, request, 1)).partition(b"\r\n\r\n")[2]
 
 

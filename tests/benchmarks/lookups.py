@@ -1,7 +1,6 @@
-"""What a look-up among many keys costs without this package: how far a bare dict, and other caches, feel the size.
+"""The cost of a lookup among many keys without this package: in a bare dict and in other caches.
 
-Random keys of a large dict are not in the processor's caches, whoever looks them up. A row of these beside ours tells
-that apart from what is ours to mend.
+Random keys of a large dict are not in the processor's caches. These figures separate that cost from the package's own.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ import cachetools
 __all__ = ["Lookup", "lookups", "per_entry"]
 
 Lookup = Callable[[Sequence[bytes]], Awaitable[float]]
-"""Takes keys, and returns the microseconds of finding one."""
+"""Takes keys, and returns the microseconds per lookup."""
 _NONE: tuple[str, ...] = ()
-_MISSING = ("cashews: not installed; it comes with .[bench]",)
+_MISSING = ("cashews: not installed; install .[bench]",)
 
 
 class _Entry:
-    """As much as there is to a session: a text, two times and two flags."""
+    """The fields of a session entry: a str, two times and two flags."""
 
     __slots__ = ("id", "one", "other", "slid", "used")
 
@@ -40,14 +39,14 @@ class _Entry:
 async def lookups(
     key: Callable[[int], bytes], count: int, *, stack: AsyncExitStack
 ) -> tuple[dict[str, Lookup], tuple[str, ...]]:
-    """Fill a dict and other caches with so many keys; return how to look keys up in each, and what is missing."""
+    """Fill a dict and other caches with `count` keys; return a lookup function for each, and notes on missing ones."""
     plain: dict[bytes, _Entry] = {key(number): _Entry(number) for number in range(count)}
     timed = _timed(key, count)
     found: dict[str, Lookup] = {"bare dict": partial(_in, plain), "cachetools.TTLCache": partial(_in, timed)}
     if importlib.util.find_spec("cashews") is None:
         return found, _MISSING
     cache = importlib.import_module("cashews").Cache()
-    # Its own housekeeping would go through all of it once a second.
+    # Its own housekeeping would scan the whole cache every second.
     cache.setup(f"mem://?size={2 * count}&check_interval=0")
     stack.push_async_callback(cache.close)
     for number in range(count):
@@ -57,7 +56,7 @@ async def lookups(
 
 
 def per_entry(key: Callable[[int], bytes], count: int) -> dict[str, float]:
-    """Return the bytes of an entry in a dict and in a TTLCache."""
+    """Return the bytes per entry of a dict and of a TTLCache."""
 
     def traced(make: Callable[[], Any]) -> float:
         gc.collect()

@@ -1,4 +1,4 @@
-"""The peers, each at its best: a hit in this process's memory, in processor time. They come with the extra `bench`."""
+"""Other libraries at their best: a hit in local memory, in processor time. The extra `bench` installs them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Hits = Callable[[int], Awaitable[float]]
 
 @asynccontextmanager
 async def caches() -> AsyncGenerator[tuple[dict[str, Hits], tuple[str, ...]]]:
-    """Give the caches' memory hits, in microseconds, and a note for each that is not installed."""
+    """Yield functions that measure memory hits of caches in microseconds, and notes on missing ones."""
     async with AsyncExitStack() as stack:
         found, notes = _installed({"cashews": _cashews, "aiocache": _aiocache, "dogpile.cache": _dogpile})
         yield {f"{name} memory hit": await make(stack) for name, make in found.items()}, notes
@@ -27,7 +27,7 @@ async def caches() -> AsyncGenerator[tuple[dict[str, Hits], tuple[str, ...]]]:
 
 @asynccontextmanager
 async def token_clients() -> AsyncGenerator[tuple[dict[str, Hits], tuple[str, ...]]]:
-    """Give OAuth clients that hold a valid token, in microseconds for handing it out, and the notes."""
+    """Yield functions that measure OAuth clients with a valid token in microseconds, and notes on missing ones."""
     async with AsyncExitStack() as stack:
         found, notes = _installed({"authlib": _authlib, "httpx_auth": _httpx_auth, "msal": _msal})
         yield {f"{name} valid token": await make(stack) for name, make in found.items()}, notes
@@ -38,7 +38,7 @@ Make = Callable[[AsyncExitStack], Awaitable[Hits]]
 
 def _installed(makers: dict[str, Make]) -> tuple[dict[str, Make], tuple[str, ...]]:
     found = {name: make for name, make in makers.items() if importlib.util.find_spec(name.partition(".")[0])}
-    notes = (f"{name}: not installed; it comes with .[bench]" for name in makers if name not in found)
+    notes = (f"{name}: not installed; install .[bench]" for name in makers if name not in found)
     return found, tuple(notes)
 
 
@@ -113,7 +113,7 @@ async def _httpx_auth(_stack: AsyncExitStack) -> Hits:
 
 
 class _Answers:
-    """The identity provider of `msal`, which asks it once."""
+    """The identity provider of `msal`, which sends it one token request."""
 
     def get(self, _url: str, **_options: Any) -> Any:
         names = ("authorization_endpoint", "token_endpoint", "issuer")

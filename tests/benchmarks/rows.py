@@ -1,4 +1,4 @@
-"""What a benchmark gives: figures of several rounds, ours and the peers', and the goal."""
+"""The result of a benchmark: figures of several rounds, of this package and of others, and the goal."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ class Plan:
     """How much is measured.
 
     Attributes:
-        rounds: How often each contestant runs.
-        size: The part of the full number of requests, keys and expiries.
-        slack: What a goal is multiplied by: a machine that does other work must not fail, a figure that is far
-            worse than it was must.
+        rounds: The number of times that each contestant runs.
+        size: The fraction of the full number of requests, keys and expiries.
+        slack: The factor for goals: a busy machine must not fail, a much worse figure must.
     """
 
     rounds: int
@@ -27,7 +26,7 @@ class Plan:
     slack: float
 
     def of(self, count: int) -> int:
-        """Return this plan's part of a full number."""
+        """Return this plan's fraction of a full number, at least 1."""
         return max(1, int(count * self.size))
 
 
@@ -43,12 +42,12 @@ class Figure:
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median of the rounds."""
         return statistics.median(self.rounds)
 
     @property
     def spread(self) -> float:
-        """Half the distance between the quartiles, as a part of the median."""
+        """Half the interquartile range, as a fraction of the median."""
         if len(self.rounds) < 2 or not self.median:
             return 0.0
         low, _, high = statistics.quantiles(self.rounds, n=4)
@@ -60,16 +59,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was measured.
+    """One measurement.
 
     Attributes:
-        name: What.
-        unit: Of all its figures.
-        ours: Our figure.
-        peers: The others', by name.
-        goal: In words.
-        met: Whether it was reached; None: there is none for this row.
-        notes: What else is to be said, such as which peers are missing.
+        name: What was measured.
+        unit: The unit of all figures.
+        ours: The figure of this package.
+        peers: The figures of others, by name.
+        goal: The goal in words.
+        met: Whether the goal was met; None if there is no goal.
+        notes: Remarks, such as which peers are not installed.
     """
 
     name: str
@@ -81,7 +80,7 @@ class Row:
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """Return what is printed."""
+        """Return the lines to print."""
         verdict = {True: "  met", False: "  NOT MET", None: ""}[self.met]
         heading = f"{self.name}: {self.goal}{verdict}" if self.goal else self.name
         lines = [heading, f"    {'tokenmw':<34}{self.ours} {self.unit}"]
@@ -91,7 +90,7 @@ class Row:
         return [*lines, *(f"    {note}" for note in self.notes)]
 
     def record(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the row as JSON values."""
         figures = {"tokenmw": self.ours, **self.peers}
         return {
             "name": self.name,
@@ -108,7 +107,7 @@ Contestant = Callable[[], Awaitable[float]]
 
 
 async def interleaved(contestants: Mapping[str, Contestant], *, rounds: int) -> dict[str, Figure]:
-    """Run each contestant once in each round, so that a noisy minute disturbs all of them."""
+    """Run each contestant once per round, so that noise of the machine affects all of them."""
     results: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, contestant in contestants.items():
@@ -118,7 +117,7 @@ async def interleaved(contestants: Mapping[str, Contestant], *, rounds: int) -> 
 
 
 def best_of(contestant: Contestant, *, batches: int = 5) -> Contestant:
-    """Make a round the best of several batches: what comes on top of it is the machine's other work."""
+    """Make a round the best of several batches: anything above it is other work of the machine."""
 
     async def best() -> float:
         return min([await contestant() for _ in range(batches)])

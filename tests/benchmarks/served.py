@@ -1,4 +1,4 @@
-"""A real server, uvicorn, with and without middleware: throughput, and the server's processor time for a request."""
+"""A real server, uvicorn, with and without middleware: throughput, and processor time per request."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.processes import Workers
 from tests.servers import RedisServer
 
 REQUESTS, CONNECTIONS = 480, 16
-ROUNDS = 40  # many short ones: what the machine does meanwhile hits neighbours alike
+ROUNDS = 40  # many short ones: noise of the machine affects neighbouring rounds alike
 GOAL = 0.97
 FROZEN, KILLED = "tokenmw, Redis frozen", "tokenmw, Redis killed"
 REQUEST = b"GET / HTTP/1.1\r\n" + b"".join(name + b": " + value + b"\r\n" for name, value in HEADERS) + b"\r\n"
 
 
 async def run(plan: Plan) -> list[Row]:
-    """Load servers of one and of two processes."""
+    """Load servers with one process and with two."""
     return [*await by_workers(1, plan), *await by_workers(2, plan)]
 
 
 class Served:
-    """One application in one or more processes, on one port."""
+    """One application in one or more processes on one port."""
 
     def __init__(self, kind: str, processes: int, *, stack: AsyncExitStack, redis: str | None = None) -> None:
         self._kind = kind
@@ -47,7 +47,7 @@ class Served:
             (self._port,) = await workers.hear()
 
     async def load(self, count: int, *, counted: bool = True) -> None:
-        """Send requests, and take down what they cost."""
+        """Send requests, and record throughput and processor time."""
         before = await self._processor()
         rate = await loaded(self._port, REQUEST, count=count, connections=CONNECTIONS)
         cost = (await self._processor() - before) / count * 1e6
@@ -64,7 +64,7 @@ class Served:
 
 
 async def by_workers(processes: int, plan: Plan) -> list[Row]:
-    """Load each application in each round, so that a noisy moment disturbs all of them."""
+    """Load each application in each round, so that noise of the machine affects all of them."""
     async with AsyncExitStack() as stack:
         up, frozen, killed = (stack.enter_context(RedisServer()) for _ in range(3))
         ours = partial(Served, OURS, processes, stack=stack)
@@ -85,7 +85,7 @@ async def by_workers(processes: int, plan: Plan) -> list[Row]:
         for number in range(plan.of(ROUNDS) + 1):
             for name in list(servers)[:: 1 if number % 2 else -1]:
                 await servers[name].load(REQUESTS, counted=number > 0)
-    who = f"uvicorn, {processes} {'process' if processes == 1 else 'processes'}"
+    setup = f"uvicorn, {processes} {'process' if processes == 1 else 'processes'}"
     bare = servers.pop(BARE)
     rates = {name: ratios(server.rates, bare.rates) for name, server in servers.items()}
     costs = {name: ratios(server.costs, bare.costs) for name, server in servers.items()}
@@ -93,7 +93,7 @@ async def by_workers(processes: int, plan: Plan) -> list[Row]:
     ours_rate = rates.pop(OURS)
     return [
         Row(
-            f"throughput of {who}, of it without",
+            f"throughput of {setup}, of it without",
             "",
             ours_rate,
             rates,
@@ -101,9 +101,9 @@ async def by_workers(processes: int, plan: Plan) -> list[Row]:
             met=ours_rate.median >= GOAL / plan.slack,
             notes=(f"without any: {statistics.median(bare.rates):.0f} requests a second",),
         ),
-        Row(f"processor time of {who}, of it without", "", costs.pop(OURS), costs),
+        Row(f"processor time of {setup}, of it without", "", costs.pop(OURS), costs),
         Row(
-            f"processor time of a request, {who}",
+            f"processor time of a request, {setup}",
             "us",
             processor.pop(OURS),
             {BARE: Figure(tuple(bare.costs)), **processor},
@@ -112,5 +112,5 @@ async def by_workers(processes: int, plan: Plan) -> list[Row]:
 
 
 def ratios(figures: list[float], bare: list[float]) -> Figure:
-    """Return, round by round, what a server has beside the bare one."""
+    """Return each round's figure as a fraction of the bare server's."""
     return Figure(tuple(one / other for one, other in zip(figures, bare, strict=True)))

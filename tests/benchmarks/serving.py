@@ -1,4 +1,4 @@
-"""The servers that the benchmark loads: uvicorn with the same small application, bare or behind some middleware."""
+"""The servers under load: uvicorn with the same small application, bare or behind a middleware."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ async def answer(scope: Any, _receive: Any, send: Any) -> None:
 
 
 async def using(scope: Any, receive: Any, send: Any) -> None:
-    """Use what a middleware has put there, and answer."""
+    """Read what the middleware put into the state, and answer."""
     assert scope["state"]["session_id"]
     assert scope["state"]["tokens"]["crm"].value
     await answer(scope, receive, send)
 
 
 class KeyBackend:
-    """Knows one API key: less work than a session id and a token, in the way that starlette offers for it."""
+    """Authenticates by an API key, starlette's way: less work than a session id and a token."""
 
     async def authenticate(self, connection: Any) -> tuple[AuthCredentials, SimpleUser]:
-        """Return who calls."""
+        """Return the caller."""
         return AuthCredentials(["authenticated"]), SimpleUser(connection.headers["authorization"].partition(" ")[2])
 
 
 async def serve(*, kind: str, redis: str | None = None, port: int = 0) -> None:
-    """Serve until killed. On the port 0 any is taken and told; several processes may serve on one port."""
-    LOGGER.setLevel(logging.CRITICAL)  # of an outage that is meant
+    """Serve until killed. Port 0 takes a free port and reports it; several processes may share a port."""
+    LOGGER.setLevel(logging.CRITICAL)  # the outage is intended
     app: Any = answer
     if kind == OURS:
         broker = TokenBroker({"crm": StaticToken("t")}, redis=redis, secret_key="a secret for this run")
@@ -61,7 +61,7 @@ async def serve(*, kind: str, redis: str | None = None, port: int = 0) -> None:
         app = SettingTwoAndWatching(using)
     elif kind == STARLETTE:
         app = AuthenticationMiddleware(answer, backend=KeyBackend())  # type: ignore[arg-type]
-    # With its protocol named: asyncio switches Nagle's algorithm off only for sockets that it can tell are TCP.
+    # With IPPROTO_TCP: asyncio disables Nagle's algorithm only for sockets that name their protocol.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""Many tenants, each with a credential of its own: time per request, bytes per entry here and in Redis, comparisons."""
+"""Many tenants with their own credentials: time per request, memory here and in Redis, comparisons."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ REQUESTS = 2_000
 GOAL = 1.3
 SECRET = "a secret for this run"
 CHECK = 30.0  # seconds between two comparisons of a token in use with Redis
-TIMES = 2  # so many of these intervals are measured
+TIMES = 2  # measured intervals
 
 
 def tenant_of(connection: HTTPConnection) -> Provider:
-    """Choose the credential of a tenant, as a program does: made anew in each request."""
+    """Make the credential of a tenant, as a program does in each request."""
     return StaticToken(f"token-of-{connection.headers['x-tenant']}")
 
 
@@ -40,12 +40,12 @@ def shared_tenant(number: int) -> Provider:
 
 
 async def run(plan: Plan) -> list[Row]:
-    """Measure requests of random tenants, of brokers that have few of them and many, in turn."""
+    """Measure brokers with few tenants and with many."""
     return [*await by_count(plan), *await in_redis(plan)]
 
 
 async def by_count(plan: Plan) -> list[Row]:
-    """Compare a broker of few tenants with one of many, and weigh the latter."""
+    """Compare a broker of few tenants with one of many, and measure the memory of the latter."""
     least, most = COUNTS
     async with TokenBroker({"crm": tenant_of}) as small, TokenBroker({"crm": tenant_of}) as big:
         gc.collect()
@@ -77,14 +77,14 @@ async def by_count(plan: Plan) -> list[Row]:
 
 
 async def resolve(broker: TokenBroker, tenant: int) -> None:
-    """Be a request of a tenant."""
+    """Resolve the token as in a request of a tenant."""
     tokens = tokens_of(broker, scope_of([(b"x-tenant", str(tenant).encode())]))
     token = await tokens.resolve("crm")
     assert token.value == f"token-of-{tenant}"
 
 
 async def requests(broker: TokenBroker, tenants: int) -> float:
-    """Return the microseconds of a request of one of so many tenants."""
+    """Return the microseconds of a request of a random tenant."""
     chosen = [random.randrange(tenants) for _ in range(REQUESTS)]
     began = time.thread_time()
     for tenant in chosen:
@@ -93,7 +93,7 @@ async def requests(broker: TokenBroker, tenants: int) -> float:
 
 
 async def in_redis(plan: Plan) -> list[Row]:
-    """Measure what tokens take in Redis, and what it is asked while all of them are in use."""
+    """Measure the memory of tokens in Redis, and the commands while all of them are in use."""
     count, clock = plan.of(COUNTS[-1]), ManualClock()
     limits = Limits(tokens=count, command_seconds=5.0, check_seconds=CHECK)
     with RedisServer() as server:
@@ -104,14 +104,14 @@ async def in_redis(plan: Plan) -> list[Row]:
             for tenant in tenants:
                 await broker.token(tenant)
             all_of_them = (used_memory(server) - before) / count
-            for _ in range(10):  # until what the start offers again is over
+            for _ in range(10):  # until the uploads after the start are over
                 await clock.elapse(1.0)
                 await asyncio.sleep(0.05)
             server.command("CONFIG", "RESETSTAT")
             began = time.process_time()
             await in_use(broker, clock, tenants, server=server)
             processor = time.process_time() - began
-            # Of the scripts in use here, only the one that reads a token asks for a time left.
+            # Of the scripts used here, only the one that reads a token runs PTTL.
             compared = calls(server).get("pttl", 0)
     seconds = TIMES * CHECK
     return [
@@ -129,13 +129,13 @@ async def in_redis(plan: Plan) -> list[Row]:
 
 
 async def in_use(broker: TokenBroker, clock: ManualClock, tenants: list[Provider], *, server: RedisServer) -> None:
-    """Use all tokens once a second, in each second of some intervals."""
+    """Use all tokens in every second of `TIMES` intervals."""
     for _ in range(int(TIMES * CHECK)):
         for tenant in tenants:
             assert (await broker.token(tenant)).value
         await clock.elapse(1.0)
         before, compared = -1, 0
-        while before < compared:  # Redis answers in real time: the second is over when it is not asked any more
+        while before < compared:  # Redis answers in real time: wait until no more commands arrive
             await asyncio.sleep(0.05)
             before, compared = compared, calls(server).get("pttl", 0)
 

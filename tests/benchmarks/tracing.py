@@ -1,4 +1,4 @@
-"""Counting what the interpreter does: instructions and calls, the same on every machine, however busy it is."""
+"""Counts the interpreter's instructions and calls, which are the same on every machine."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ import tokenmw
 
 __all__ = ["OURS", "Count", "count"]
 
-# What a change here can make dearer: this package, and the caches that it chose. What other libraries do inside of
-# their functions changes with their releases; that they are called is counted.
+# This package and its caches. The code of other libraries changes with their releases, so only calls to it count.
 OURS = (str(Path(tokenmw.__file__).parent), str(Path(cachetools.__file__).parent))
 
 Count = dict[str, int]
 
 
 def count(operation: Callable[[], object]) -> Count:
-    """Return the bytecode instructions that an operation runs in our own code, and the calls that this makes.
+    """Return the number of bytecode instructions that an operation runs in `OURS`, and of calls from there.
 
-    Tracing sees each instruction as it was compiled: what the interpreter has specialised, and when, makes no
-    difference. Calls are those of functions, methods and C functions; making an object is one on Python 3.12 and later.
+    Instructions are counted as compiled, so the interpreter's specialisation makes no difference. Calls are those of
+    functions, methods and C functions; on Python 3.12 and later, also those of classes.
     """
     if sys.version_info >= (3, 12):
         return _monitored(operation)
@@ -37,7 +36,7 @@ def _is_ours(code: CodeType) -> bool:
 
 
 def _monitored(operation: Callable[[], object]) -> Count:
-    monitoring: Any = getattr(sys, "monitoring")  # noqa: B009  there is none on Python 3.11, whose types are checked
+    monitoring: Any = getattr(sys, "monitoring")  # noqa: B009  types are checked for Python 3.11, which has none
     tool, events = monitoring.PROFILER_ID, monitoring.events
     found = {"steps": 0, "calls": 0}
 

@@ -1,4 +1,4 @@
-"""The warm path: a session id and one injected token, both known, over a bare ASGI application."""
+"""The warm path: a session id and an injected token, both cached, compared with a bare ASGI application."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FLOORS = {
     "one that watches send, too": SettingTwoAndWatching,
     "one that looks up, too": LookingUp,
 }
-# What the middleware costs in calls of an empty Python function: a ratio that other machines agree on.
+# The cost of the middleware in calls of an empty Python function: a ratio that is the same on other machines.
 CALLS, OF_CALLS = "200 empty Python calls", 1.0
 
 
@@ -69,7 +69,7 @@ async def run(plan: Plan) -> list[Row]:
     ours, least = figures["tokenmw"], figures[list(FLOORS)[-1]]
     variants = {name: figures[name] for name in list(brokers)[1:]}
     compared = {name: figures[name] for name in (*FLOORS, GET, CALLS, *cache_hits)}
-    # A slow or busy machine is seen in the calls as well; in the short form they are the measure.
+    # A slow or busy machine makes the calls slower too, so the short form compares with them.
     met = ours.median <= GOAL if plan.slack == 1 else within_calls(ours, figures[CALLS], plan.slack)
     return [
         Row("warm request", "us", ours, compared, f"<= {GOAL:.0f} us", met, no_caches),
@@ -86,15 +86,15 @@ async def run(plan: Plan) -> list[Row]:
 
 
 def within_calls(ours: Figure, empty: Figure, slack: float) -> bool:
-    """Return whether the middleware costs no more empty calls than it should."""
+    """Return whether the middleware costs no more empty calls than allowed."""
     return ours.median <= slack * OF_CALLS * empty.median
 
 
 def beside(name: str, peer: Figure, ours: Figure, least: Figure, plan: Plan) -> Row:
-    """Compare with a peer, and tell how much of it any middleware would cost that does the same."""
+    """Compare with a peer, and note the least that any equivalent middleware would cost."""
     part = OF[name]
     floor = f"the least that looks up and sets the same: {least.median / peer.median:.3f} of it"
-    over = f"; no less than {least.median:.2f} us is to be had, and the goal is {part * peer.median:.2f} us"
+    over = f"; no middleware takes less than {least.median:.2f} us, and the goal is {part * peer.median:.2f} us"
     return Row(
         f"warm request beside {name}",
         "us",
@@ -107,7 +107,7 @@ def beside(name: str, peer: Figure, ours: Figure, least: Figure, plan: Plan) -> 
 
 
 def added(wrapped: ASGIApp, count: int) -> Callable[[], Any]:
-    """Return what measures a request with a middleware less one without it."""
+    """Return a contestant: the time of a request with a middleware minus that without it."""
     bare, full = best_of(lambda: requests(application, count)), best_of(lambda: requests(wrapped, count))
 
     async def difference() -> float:
@@ -119,7 +119,7 @@ def added(wrapped: ASGIApp, count: int) -> Callable[[], Any]:
 
 
 async def tokens(broker: TokenBroker, count: int) -> float:
-    """Return the microseconds that one token takes."""
+    """Return the microseconds of one `broker.token`."""
     began = time.thread_time()
     for _ in range(count):
         assert (await broker.token("crm")).value
@@ -127,7 +127,7 @@ async def tokens(broker: TokenBroker, count: int) -> float:
 
 
 async def calls(count: int) -> float:
-    """Return the microseconds that 200 calls of an empty function take."""
+    """Return the microseconds of 200 calls of an empty function."""
 
     def empty() -> None:
         pass

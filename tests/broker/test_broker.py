@@ -106,7 +106,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("observers", print, "observers must be a list of observers, not builtin_function_or_method"),
     ("observers", [5], "observers[0] must be a callable (event) -> None"),
     ("observers", [lambda: None], "observers[0] must be a callable (event) -> None: this one takes ()"),
-    ("observers", [Counter], "observers[0] is a class: make an object of it"),
+    ("observers", [Counter], "observers[0] is a class: pass an instance of it"),
     ("authenticate", _of_one, "authenticate must be a callable (connection, key) -> object | None: this one"),
     ("providers", {"crm": lambda: None}, "providers['crm'] must be a callable (connection) -> Provider: this one"),
     ("single_process", "no", "single_process must be True or False"),

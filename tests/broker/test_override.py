@@ -68,7 +68,7 @@ async def test_requests_see_it_injected_resolved_and_in_auth(broker: TokenBroker
 
     async def use(scope: Scope) -> Any:
         tokens = scope["state"]["tokens"]
-        provider, _ = await tokens.auth("a")._find()
+        provider, _ = await tokens.auth("a")._find_credential()
         return [tokens["a"].value, (await tokens.resolve("a")).value, provider is test]
 
     test = StaticToken("test")

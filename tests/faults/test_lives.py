@@ -150,7 +150,7 @@ async def test_a_hundred_thousand_failures_are_a_line_a_minute(caplog: pytest.Lo
     log, failures, minutes = ThrottledLog(clock), 100_000, 10
     with caplog.at_level(logging.WARNING, "tokenmw"):
         for _ in range(failures):
-            log.problem("redis", "Redis cannot be used (%s).", "timeout")
+            log.problem("redis", "Redis cannot be used (%s)", "timeout")
             clock.advance(minutes * 60 / failures)
         clock.advance(60)
         log.flush()

@@ -17,7 +17,7 @@ from tests.fuzz.grants import KINDS
 from tests.fuzz.messages import LIMITS, NOW, read_message, run, token_http
 from tests.fuzz.oracles import Broken, Target, check_life, check_request_error, life_of, require
 from tokenmw.errors import TokenUnavailable
-from tokenmw.outgoing.judging import is_rejected
+from tokenmw.outgoing.response import is_rejected
 from tokenmw.providers.answer import Answer, lifetime, retry_after
 
 __all__ = ["TARGETS"]

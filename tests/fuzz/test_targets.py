@@ -134,7 +134,7 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
         broken(urls, "ClientCredentials", _gives(value=Unchecked())),
         "another URL|no TLS",
     ),
-    "a host for everybody": ("hosts", broken(urls, "goes_to", _gives(value=True)), "was not named"),
+    "a host for everybody": ("hosts", broken(urls, "may_receive_token", _gives(value=True)), "was not named"),
     "a server that fails": (
         "provider_server",
         broken(callers, "_served", _gives(value=_fetched(grant=500))),

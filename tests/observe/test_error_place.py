@@ -1,4 +1,4 @@
-"""What a program's own callable raised is told with its class and its line, and never with its text."""
+"""An error in a program's own callable is reported with its class and line, never with its text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HERE = "tests.observe.test_error_place"
 
 
 def fail(*_: object) -> Any:
-    """Raise what a program might, by a function of its own and in the depth of a library."""
+    """Raise inside a library that a function of the program calls."""
     json.loads(_not_json())
 
 
@@ -29,23 +29,23 @@ def _not_json() -> str:
 
 
 async def fail_later(*_: object) -> Any:
-    """Do so in a coroutine."""
+    """Raise the same in a coroutine."""
     fail()
 
 
 def line_of(function: Callable[..., Any]) -> int:
-    """Return the line of a function's only statement behind its docstring."""
+    """Return the line of a function's only statement after its docstring."""
     return function.__code__.co_firstlineno + 2
 
 
 class Failing(Provider):
-    """A provider with a slip in its code."""
+    """A provider with a mistake in its code."""
 
     __slots__ = ()
     kind = "failing"
 
     def identity(self) -> tuple[object, ...]:
-        """Return nothing: there is one."""
+        """Return nothing: there is only one."""
         return ()
 
     async def fetch(self, http: TokenHTTP) -> Grant:
@@ -64,10 +64,10 @@ CREDENTIALS = {
 
 
 @pytest.mark.parametrize("provider", CREDENTIALS.values(), ids=list(CREDENTIALS))
-async def test_a_credentials_callable_is_told_with_its_line(
+async def test_error_in_a_credential_is_reported_with_its_line(
     caplog: pytest.LogCaptureFixture, provider: Provider
 ) -> None:
-    """In the log and on the error, for whoever mends it; not in the text, which callers see."""
+    """The place is in the log and on the error, but not in the error's text, which callers see."""
     place = f"{HERE}:{line_of(fail)}"
     async with TokenBroker({"crm": provider}) as broker:
         for _ in range(2):  # the first attempt, and the failure that is remembered
@@ -83,44 +83,46 @@ async def test_a_credentials_callable_is_told_with_its_line(
 
 
 @pytest.mark.parametrize("authenticate", [fail, fail_later])
-async def test_authenticate_is_told_with_its_line(caplog: pytest.LogCaptureFixture, authenticate: Any) -> None:
-    """The caller sees no more than that the key could not be checked."""
+async def test_error_in_authenticate_is_reported_with_its_line(
+    caplog: pytest.LogCaptureFixture, authenticate: Any
+) -> None:
+    """The operator sees the line; the caller only sees that the key could not be checked."""
     async with TokenBroker({}, authenticate=authenticate) as broker:
         middleware = TokenMiddleware(answering(session_of), broker=broker)
         answer = await call(middleware, headers=[(b"x-api-key", b"k")])
     assert 503 == answer.status
     assert b"raised" not in answer.body.lower()
-    assert f"authenticate raised JSONDecodeError at {HERE}:{line_of(fail)}." in caplog.text
+    assert f"authenticate raised JSONDecodeError at {HERE}:{line_of(fail)}" in caplog.text
     assert TEXT not in caplog.text
 
 
-async def test_an_observer_is_told_with_its_line(caplog: pytest.LogCaptureFixture) -> None:
-    """It is passed over, and can be found."""
+async def test_error_in_an_observer_is_reported_with_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    """The observer is skipped, and its mistake can be found."""
     async with TokenBroker({"a": StaticToken("t")}, observers=[fail]) as broker:
         await broker.token("a")
-    assert f"An observer raised JSONDecodeError at {HERE}:{line_of(fail)} and was passed over." in caplog.text
+    assert f"An observer raised JSONDecodeError at {HERE}:{line_of(fail)}" in caplog.text
 
 
-def test_a_wrapped_callable_is_found_all_the_same() -> None:
-    """The wrapper's package is not that of what it wraps."""
+def test_wrapped_callable_is_found() -> None:
+    """The wrapper belongs to another package than the function it wraps."""
     wrapped = functools.partial(fail)
-    # Caught as the package catches it, so that the traceback begins here.
+    # Caught as the package catches it, so the traceback begins here.
     with pytest.raises(json.JSONDecodeError) as raised:
         wrapped()
     assert f"{HERE}:{line_of(fail)}" == place_of(raised.value, called=wrapped)
 
 
-def test_a_slip_of_this_package_has_a_place_too() -> None:
-    """Where no program was called, it is the innermost line that tells."""
+def test_mistake_in_this_package_has_a_place() -> None:
+    """If no code of the program was called, the place is the innermost line."""
     unusable: Any = None
     with pytest.raises(AttributeError) as raised:
         subkey(unusable, "names")
-    # Caught as the package catches it, so that the traceback begins in it.
+    # Caught as the package catches it, so the traceback begins in the package.
     error = raised.value.with_traceback(raised.tb.tb_next)
     assert place_of(error, called=None).startswith("tokenmw.redis.keys:")
 
 
-def test_what_no_frame_tells_has_no_place() -> None:
-    """An error that was never raised, or raised by a function in C, is told by its class."""
+def test_error_without_a_frame_has_no_place() -> None:
+    """An error that was never raised, or was raised by a C function, is reported by its class."""
     assert "" == place_of(KeyError(), called=fail)
     assert "KeyError" == with_place(KeyError(), called=fail)

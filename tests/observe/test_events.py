@@ -1,4 +1,4 @@
-"""Observers are told what happens, and can do no harm."""
+"""Observers receive every event, and their errors affect nothing else."""
 
 from __future__ import annotations
 
@@ -33,62 +33,60 @@ EVENTS: list[Event] = [
 
 
 def observers(*given: Any) -> Observers:
-    """Make what the broker makes of its option."""
+    """Make what the broker makes of its option `observers`."""
     return Observers(given, log=ThrottledLog(ManualClock()))
 
 
 def test_all_observers_get_all_events_in_order() -> None:
-    """Each one in the order in which they were given, and each event as it is."""
+    """Observers are called in the order in which they were given, with the event itself."""
     seen: list[tuple[str, Event]] = []
 
     def observer(name: str) -> Observer:
         return lambda event, /: seen.append((name, event))
 
-    tell = observers(observer("a"), observer("b"))
+    publish = observers(observer("a"), observer("b"))
     for event in EVENTS:
-        tell(event)
+        publish(event)
     assert [(name, event) for event in EVENTS for name in "ab"] == seen
 
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_event_is_a_frozen_value(event: Event) -> None:
-    """One observer cannot change what the next one sees."""
+    """An observer cannot change what the next one receives."""
     with pytest.raises((FrozenInstanceError, TypeError, AttributeError)):
         event.provider = "other"  # type: ignore[attr-defined]
     assert isinstance(event, Event)
     assert event in EVENTS
 
 
-def test_observer_that_raises_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the request nor the next observer; the log has the error's kind and place, no text, once a minute."""
+def test_error_of_an_observer_is_logged_and_affects_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    """The next observer is called; the log has the error's class and place, not its text, once a minute."""
     seen: list[Event] = []
 
     def broken(_event: Event) -> None:
         raise ValueError("sk-live-1")
 
-    tell = observers(broken, seen.append)
+    publish = observers(broken, seen.append)
     with caplog.at_level(logging.DEBUG):
         for event in EVENTS:
-            tell(event)
+            publish(event)
     assert seen == EVENTS
     line = broken.__code__.co_firstlineno + 1
-    assert [record.getMessage() for record in caplog.records] == [
-        f"An observer raised ValueError at {__name__}:{line} and was passed over."
-    ]
+    assert [record.getMessage() for record in caplog.records] == [f"An observer raised ValueError at {__name__}:{line}"]
     assert "sk-live" not in caplog.text
 
 
 async def awaited(_event: Event) -> None:
-    """An observer that nobody would await."""
+    """An observer that would have to be awaited."""
 
 
 class Awaited:
     async def __call__(self, event: Event) -> None:
-        """An observer that nobody would await."""
+        """An observer that would have to be awaited."""
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("given", "message"),
     [
         (print, "list"),
         (None, "list"),
@@ -99,7 +97,7 @@ class Awaited:
         ([Awaited()], "async"),
     ],
 )
-def test_what_cannot_observe_is_refused_when_made(given: Any, complaint: str) -> None:
-    """Not at the first event, when nobody looks."""
-    with pytest.raises(ConfigurationError, match=complaint):
+def test_unusable_observers_are_refused_at_construction(given: Any, message: str) -> None:
+    """The error does not wait for the first event."""
+    with pytest.raises(ConfigurationError, match=message):
         Observers(given, log=ThrottledLog(ManualClock()))

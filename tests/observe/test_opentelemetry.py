@@ -1,4 +1,4 @@
-"""What happens is counted for OpenTelemetry, by provider and by nothing that a caller sends."""
+"""OpenTelemetry metrics: one for each event, labelled by provider and never by a caller's input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenmw.observe.opentelemetry import OpenTelemetryObserver
 
 
 class Meter:
-    """An observer over the SDK, and what it has counted."""
+    """An observer on the SDK, and what it counted."""
 
     def __init__(self) -> None:
         self._reader = InMemoryMetricReader()
@@ -25,7 +25,7 @@ class Meter:
         self.observer = OpenTelemetryObserver(self.provider)
 
     def points(self) -> dict[tuple[Any, ...], Any]:
-        """Return each value by instrument name and attributes."""
+        """Return each value by instrument name, unit and attributes."""
         data: Any = self._reader.get_metrics_data()
         return {
             (metric.name, metric.unit, *sorted(point.attributes.items())): getattr(point, "sum", None) or point.value
@@ -38,14 +38,14 @@ class Meter:
 
 @pytest.fixture
 def meter() -> Iterator[Meter]:
-    """A meter of its own for each test: the global one can be set only once."""
+    """A separate meter for each test: the global one can be set only once."""
     meter = Meter()
     yield meter
     meter.provider.shutdown()
 
 
 def test_each_event_is_counted_under_its_name(meter: Meter) -> None:
-    """The names, units and attributes are promises: dashboards and alerts are written against them."""
+    """Names, units and attributes are public: dashboards and alerts depend on them."""
     for event in EVENTS:
         meter.observer(event)
     expected = {
@@ -60,8 +60,8 @@ def test_each_event_is_counted_under_its_name(meter: Meter) -> None:
     assert expected == meter.points()
 
 
-def test_up_is_one_until_redis_goes(meter: Meter) -> None:
-    """It is reported from the start, not from the first change on."""
+def test_up_is_one_until_redis_becomes_unavailable(meter: Meter) -> None:
+    """The gauge is reported from the start, not only after the first change."""
     values = [meter.points()]
     for up in (False, True):
         meter.observer(SharedStateChanged(up=up))
@@ -69,21 +69,21 @@ def test_up_is_one_until_redis_goes(meter: Meter) -> None:
     assert [points["tokenmw.redis.up", "1"] for points in values] == [1, 0, 1]
 
 
-def test_event_of_a_later_version_is_passed_over(meter: Meter) -> None:
-    """Nothing is counted, nothing raised."""
+def test_unknown_event_is_ignored(meter: Meter) -> None:
+    """An event class of a later version counts nothing and raises nothing."""
     meter.observer(Event())
     assert meter.points() == {("tokenmw.redis.up", "1"): 1}
 
 
 def test_api_without_an_sdk_is_enough() -> None:
-    """Nothing is counted, and nothing fails: whether there is an SDK is the program's choice."""
+    """Without an SDK nothing is counted and nothing fails: installing one is the program's choice."""
     observer = OpenTelemetryObserver()
     for event in EVENTS:
         observer(event)
 
 
 def test_missing_library_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module itself imports without it."""
+    """The module can be imported without the library; only making the observer needs it."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(ConfigurationError, match=r'pip install "tokenmw\[otel\]"'):
         OpenTelemetryObserver()

@@ -1,4 +1,4 @@
-"""What happens is counted for Prometheus, by provider and by nothing that a caller sends."""
+"""Prometheus metrics: one for each event, labelled by provider and never by a caller's input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenmw.observe.prometheus import PrometheusObserver
 
 
 def test_each_event_is_counted_under_its_name() -> None:
-    """The names and labels are promises: dashboards and alerts are written against them."""
+    """Names and labels are public: dashboards and alerts depend on them."""
     registry = CollectorRegistry()
     observer = PrometheusObserver(registry)
     for event in EVENTS:
@@ -40,8 +40,8 @@ def test_each_event_is_counted_under_its_name() -> None:
     assert b"tokenmw_shared_up 1.0" in generate_latest(registry)
 
 
-def test_up_is_one_until_redis_goes() -> None:
-    """A gauge that begins with nought would be an alarm at every start."""
+def test_up_is_one_until_redis_becomes_unavailable() -> None:
+    """A gauge that starts at 0 would raise an alarm at every start of a process."""
     registry = CollectorRegistry()
     observer = PrometheusObserver(registry)
     values = [registry.get_sample_value("tokenmw_shared_up")]
@@ -51,8 +51,8 @@ def test_up_is_one_until_redis_goes() -> None:
     assert values == [1.0, 0.0, 1.0]
 
 
-def test_event_of_a_later_version_is_passed_over() -> None:
-    """Nothing is counted, nothing raised."""
+def test_unknown_event_is_ignored() -> None:
+    """An event class of a later version counts nothing and raises nothing."""
     registry = CollectorRegistry()
     observer = PrometheusObserver(registry)
     before = generate_latest(registry)
@@ -61,7 +61,7 @@ def test_event_of_a_later_version_is_passed_over() -> None:
 
 
 def test_second_observer_on_one_registry_is_refused() -> None:
-    """The text says how several brokers share one."""
+    """The error says how several brokers share one observer."""
     registry = CollectorRegistry()
     PrometheusObserver(registry)
     with pytest.raises(ConfigurationError, match="give it to all brokers"):
@@ -69,15 +69,15 @@ def test_second_observer_on_one_registry_is_refused() -> None:
 
 
 def test_missing_library_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module itself imports without it."""
+    """The module can be imported without the library; only making the observer needs it."""
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(ConfigurationError, match=r'pip install "tokenmw\[prometheus\]"'):
         PrometheusObserver()
 
 
 @pytest.mark.parametrize("library", ["prometheus_client", "opentelemetry"])
-def test_package_does_not_import_it_by_itself(library: str) -> None:
-    """Who does not use it does not pay for it, unless another library of the program does (redis-py looks for one)."""
+def test_package_does_not_import_the_library(library: str) -> None:
+    """A program without metrics does not pay for the import, unless another library (redis-py) imports it too."""
     program = (
         "import sys, httpx, redis.asyncio, starlette.requests; before = set(sys.modules)\n"
         "import tokenmw, tokenmw.observe.prometheus, tokenmw.observe.opentelemetry\n"

@@ -1,4 +1,4 @@
-"""An API over real HTTP, brokers whose tokens it takes, and clients of both libraries."""
+"""An API over real HTTP, brokers whose tokens it accepts, and clients of both libraries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLACES = ("authorization", "header", "query")
 
 
 class Numbered(Provider):
-    """Gives the tokens t-1, t-2, …, and puts them where a test wants them."""
+    """A provider of the tokens t-1, t-2, …, in the place that a test chooses."""
 
     __slots__ = ("allow_http", "asked", "hosts", "name", "place", "reads_body")
     kind = "numbered"
@@ -63,15 +63,15 @@ class Numbered(Provider):
 
 
 class API:
-    """Takes every token that is not in `refused`, from wherever it is, and keeps what came.
+    """Accepts every token that is not in `refused`, in any place, and records the requests.
 
     Attributes:
         seen: The token of each request, or "".
         bodies: The body of each request.
-        urls: The URL of each request as it came.
-        refused: Tokens that are not valid.
-        refuse: Makes the answer for such a token.
-        accept: Makes the answer for the others.
+        urls: The URL of each request.
+        refused: Tokens that are invalid.
+        refuse: Returns the answer to an invalid token.
+        accept: Returns the answer to any other token.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class API:
 
 
 def chunks(*parts: bytes, media_type: str = "application/octet-stream") -> StreamingResponse:
-    """Make an answer that comes in parts, of a length that nobody knows before."""
+    """Return an answer that is sent in parts, without a content length."""
 
     async def stream() -> AsyncGenerator[bytes]:
         for part in parts:
@@ -110,7 +110,7 @@ def api() -> API:
 
 
 class Address:
-    """Where one test's API after the other is served: starting a server for each would take minutes."""
+    """A server that serves the API of the current test: starting a server for each test would take minutes."""
 
     def __init__(self) -> None:
         self.api = API()
@@ -142,13 +142,13 @@ def base_url(api: API, _own: tuple[Address, str]) -> str:
 
 @pytest.fixture
 def foreign() -> API:
-    """Somebody else's server."""
+    """The server of another host."""
     return API()
 
 
 @pytest.fixture
 def foreign_url(foreign: API, _other: tuple[Address, str]) -> str:
-    """Somebody else's server, by another name of this machine, which is no host of the provider's."""
+    """The other host: another name of this machine, which is not one of the provider's hosts."""
     _other[0].api = foreign
     return _other[1].replace("127.0.0.1", "localhost")
 
@@ -161,7 +161,7 @@ def library(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """By which tokens are old enough to be given up."""
+    """The clock that decides whether a token is old enough to be invalidated."""
     return ManualClock()
 
 

@@ -1,3 +1,5 @@
+"""The auth object: one request with a token, and one retry with a newer one if the API rejects it."""
+
 from __future__ import annotations
 
 import asyncio
@@ -16,10 +18,10 @@ from tokenmw.testing import Fault, ManualClock, ProviderServer
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_refused_token_is_replaced_and_the_request_sent_once_more(
+async def test_rejected_token_is_replaced_and_the_request_is_sent_once_more(
     broker: TokenBroker, http: Any, api: API, clock: ManualClock, *, place: str
 ) -> None:
-    """Wherever the token is placed; the second one takes the place of the first."""
+    """The retry carries the newer token in the same place, with the same body and query."""
     provider = Numbered(place=place)
     auth = broker.auth(provider)
     api.refused.add("t-1")
@@ -34,7 +36,7 @@ async def test_refused_token_is_replaced_and_the_request_sent_once_more(
 
 
 async def test_one_retry_and_no_more(broker: TokenBroker, http: Any, api: API, clock: ManualClock) -> None:
-    """An API that refuses whatever it gets is asked twice, and its answer is the caller's."""
+    """An API that rejects every token gets two requests, and the caller gets its answer."""
     provider = Numbered()
     api.refused |= {"t-1", "t-2", "t-3"}
     await broker.token(provider)
@@ -43,8 +45,8 @@ async def test_one_retry_and_no_more(broker: TokenBroker, http: Any, api: API, c
     assert ["t-1", "t-2"] == api.seen
 
 
-async def test_young_token_is_not_given_up(broker: TokenBroker, http: Any, api: API) -> None:
-    """A new one would be refused as well: the API's answer comes back, and nothing is fetched."""
+async def test_young_token_is_not_invalidated(broker: TokenBroker, http: Any, api: API) -> None:
+    """A token fetched less than 5 s ago is kept: the caller gets the API's answer, and nothing is fetched."""
     provider = Numbered()
     api.refused.add("t-1")
     assert 401 == (await http.get("/x", auth=broker.auth(provider))).status_code
@@ -54,7 +56,7 @@ async def test_young_token_is_not_given_up(broker: TokenBroker, http: Any, api: 
 async def test_newer_token_is_taken_without_a_fetch(
     broker: TokenBroker, http: Any, api: API, clock: ManualClock
 ) -> None:
-    """Whoever is refused with a token that has been replaced meanwhile invalidates nothing."""
+    """A rejection of a token that was replaced meanwhile invalidates nothing; the retry uses the newer one."""
     provider = Numbered()
     await broker.token(provider)
 
@@ -70,17 +72,17 @@ async def test_newer_token_is_taken_without_a_fetch(
     assert ["t-1", "t-2"] == provider.asked
 
 
-async def test_a_thousand_refusals_are_one_fetch(library: Any, clock: ManualClock) -> None:
-    """Of requests that are under way at the same time, over real HTTP."""
+async def test_a_thousand_rejections_are_one_fetch(library: Any, clock: ManualClock) -> None:
+    """A thousand concurrent requests with a revoked token cause one fetch, and all succeed."""
     server = ProviderServer(clock=clock)
-    # The fetch stands in one line with a thousand requests before the same small server.
+    # The same small server answers the fetch and the thousand requests.
     patient = Limits(fetch_seconds=60.0, lease_seconds=70.0, wait_seconds=150.0)
     broker = TokenBroker({}, clock=clock, limits=patient)
     with server.running() as url:
         crm = ClientCredentials(token_url=f"{url}/oauth2/token", client_id="crm", client_secret="s")
         options = {"base_url": url, "trust_env": False, "timeout": 60, "auth": broker.auth(crm)}
         async with contextlib.AsyncExitStack() as opened:
-            # A pool takes long to serve a long queue.
+            # A pool is slow with a long queue.
             clients = [await opened.enter_async_context(library.AsyncClient(**options)) for _ in range(20)]
             await opened.enter_async_context(broker)
             await clients[0].get("/api/x")
@@ -92,7 +94,7 @@ async def test_a_thousand_refusals_are_one_fetch(library: Any, clock: ManualCloc
 
 
 async def test_streamed_upload_is_not_sent_twice(broker: TokenBroker, http: Any, api: API, clock: ManualClock) -> None:
-    """The iterator is used up; the token is given up all the same, and the next request has the new one."""
+    """A body from an iterator cannot be sent again; the token is still invalidated for the next request."""
 
     async def upload() -> AsyncGenerator[bytes]:
         yield b"one"
@@ -107,8 +109,10 @@ async def test_streamed_upload_is_not_sent_twice(broker: TokenBroker, http: Any,
     assert [b"onetwo"] * 2 == api.bodies
 
 
-async def test_no_token_is_the_error_and_nothing_is_sent(http: Any, base_url: str, api: API, library: Any) -> None:
-    """The provider that is down, and the one that refuses, are told apart."""
+async def test_without_a_token_the_error_is_raised_and_nothing_is_sent(
+    http: Any, base_url: str, api: API, library: Any
+) -> None:
+    """An unavailable provider and a rejected credential raise different errors."""
     server = ProviderServer()
     crm = ClientCredentials(token_url="https://idp.test/oauth2/token", client_id="crm", client_secret="s")
     for fault, error in (
@@ -123,8 +127,8 @@ async def test_no_token_is_the_error_and_nothing_is_sent(http: Any, base_url: st
     assert api.seen == []
 
 
-async def test_failing_renewal_leaves_the_api_s_answer(http: Any, library: Any, api: API, clock: ManualClock) -> None:
-    """It tells the caller more than that there is no other token now."""
+async def test_failed_refresh_returns_the_api_s_answer(http: Any, library: Any, api: API, clock: ManualClock) -> None:
+    """The API's answer tells the caller more than an error about the newer token."""
     server = ProviderServer(clock=clock)
     crm = ClientCredentials(token_url="https://idp.test/oauth2/token", client_id="crm", client_secret="s")
     tokens = library.AsyncClient(transport=server.transport(library.__name__))
@@ -135,21 +139,21 @@ async def test_failing_renewal_leaves_the_api_s_answer(http: Any, library: Any, 
         assert {"error": "token"} == (await http.get("/x", auth=broker.auth(crm))).json()
 
 
-async def test_sync_client_is_refused_with_the_mend(library: Any, broker: TokenBroker) -> None:
-    """Nothing is sent, and the text names the class to use."""
-    mend = r"use httpx\.AsyncClient or httpx2\.AsyncClient"
-    with library.Client(trust_env=False) as client, pytest.raises(ConfigurationError, match=mend):
+async def test_sync_client_is_refused_with_the_fix(library: Any, broker: TokenBroker) -> None:
+    """Nothing is sent, and the error names the class to use."""
+    fix = r"use httpx\.AsyncClient or httpx2\.AsyncClient"
+    with library.Client(trust_env=False) as client, pytest.raises(ConfigurationError, match=fix):
         client.get("http://127.0.0.1:1/", auth=broker.auth(Numbered()))
 
 
-async def test_foreign_callers_are_told_the_mend(broker: TokenBroker) -> None:
-    """A library that takes any callable as an auth object calls it."""
+async def test_libraries_that_call_the_auth_object_are_refused(broker: TokenBroker) -> None:
+    """A library that takes any callable as an auth object gets an error with the fix."""
     with pytest.raises(ConfigurationError, match="import it before"):
         broker.auth(Numbered())(object())
 
 
 async def test_equal_credentials_keep_their_own_hosts(broker: TokenBroker, http: Any, api: API) -> None:
-    """One token, and where it may go is what the given provider says."""
+    """Equal providers share one token, but each decides where its token may go."""
     assert {"token": "t-1"} == (await http.get("/x", auth=broker.auth(Numbered()))).json()
     elsewhere = Numbered(hosts=frozenset({"api.example"}))
     assert {"token": ""} == (await http.get("/x", auth=broker.auth(elsewhere))).json()
@@ -158,7 +162,7 @@ async def test_equal_credentials_keep_their_own_hosts(broker: TokenBroker, http:
 async def test_token_in_a_query_is_in_no_log(
     broker: TokenBroker, http: Any, api: API, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of httpx, httpx2 and what they are built on, at any level; and not in the client's errors."""
+    """Neither the log of a client or its transport nor an error of the client has a token from a URL."""
     caplog.set_level(logging.DEBUG)
     provider = Numbered(place="query")
     api.accept = lambda request: Response(status_code=500)
@@ -173,7 +177,7 @@ async def test_token_in_a_query_is_in_no_log(
 async def test_a_redirect_that_repeats_a_token_is_in_no_log(
     broker: TokenBroker, http: Any, api: API, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The rest of the answer's headers is, and whoever asked gets it as it was sent."""
+    """The log has the answer's other headers, and the caller gets the header unchanged."""
     caplog.set_level(logging.DEBUG)
     repeated = "/y?again=t%2D1"
     api.accept = lambda request: Response(status_code=302, headers={"location": repeated, "x-other": "there"})
@@ -184,15 +188,15 @@ async def test_a_redirect_that_repeats_a_token_is_in_no_log(
     assert "t%2D1" not in caplog.text
 
 
-async def test_text_needs_no_server(broker: TokenBroker, http: Any) -> None:
-    """A `StaticToken` serves as well."""
+async def test_static_token_can_be_used(broker: TokenBroker, http: Any) -> None:
+    """A `StaticToken` works without a token server."""
     assert {"token": "test"} == (await http.get("/x", auth=broker.auth(StaticToken("test")))).json()
 
 
 async def test_the_first_answer_s_connection_is_free_again(
     broker: TokenBroker, library: Any, base_url: str, api: API, clock: ManualClock
 ) -> None:
-    """Also if the API sends a long page with its refusal: a pool of one connection is enough."""
+    """A pool of one connection is enough, even if the rejection has a long body."""
     provider = Numbered()
     api.refused.add("t-1")
     api.refuse = lambda request: _with_status(chunks(*[b"x" * 50_000] * 40), 401)

@@ -1,3 +1,5 @@
+"""Where a token may go: the provider's hosts, also after redirects, and only over TLS."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -12,10 +14,10 @@ from tokenmw.testing import ManualClock
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_foreign_host_gets_nothing_and_costs_nothing(
+async def test_other_host_gets_no_token_and_causes_no_fetch(
     broker: TokenBroker, http: Any, foreign: API, foreign_url: str, *, place: str
 ) -> None:
-    """No token is asked for, and what the host answers is not looked at."""
+    """A request to another host fetches no token, and its answer is not read."""
     provider = Numbered(place=place)
     foreign.refused.add("")
     foreign.refuse = lambda request: JSONResponse({"errcode": 40014}, 401)
@@ -26,7 +28,7 @@ async def test_foreign_host_gets_nothing_and_costs_nothing(
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("hosts", [frozenset({"127.0.0.1"}), None])
 @pytest.mark.parametrize("status", [302, 303, 307, 308])
-async def test_token_does_not_follow_to_a_foreign_host(
+async def test_token_does_not_follow_a_redirect_to_another_host(
     broker: TokenBroker,
     http: Any,
     *,
@@ -38,7 +40,7 @@ async def test_token_does_not_follow_to_a_foreign_host(
     hosts: frozenset[str] | None,
     status: int,
 ) -> None:
-    """The redirect is followed without it; a refusal there says nothing about the token, and nothing is sent again."""
+    """The redirect is followed without the token; a 401 there neither invalidates it nor causes a retry."""
     provider = Numbered(place=place, hosts=hosts)
     api.accept = lambda request: RedirectResponse(f"{foreign_url}/cdn?signed=1", status)
     foreign.refused.add("")
@@ -59,7 +61,7 @@ async def test_token_does_not_follow_to_a_foreign_host(
 async def test_redirect_that_repeats_the_token_is_not_followed(
     broker: TokenBroker, http: Any, api: API, foreign: API, foreign_url: str, *, target: str, library: Any
 ) -> None:
-    """Some servers put the query of a request into their redirects: to a foreign host, or into the client's log."""
+    """Some servers copy a request's query into a redirect, which would send the token to any host, or log it."""
     base = foreign_url if target == "foreign" else ""
     api.accept = lambda request: RedirectResponse(f"{base}/y?{request.url.query}&more=1")
     with pytest.raises(library.RemoteProtocolError, match="repeats the token"):
@@ -69,10 +71,10 @@ async def test_redirect_that_repeats_the_token_is_not_followed(
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("status", [302, 308])
-async def test_redirect_within_the_host_has_the_token_again(
+async def test_redirect_within_the_host_gets_the_token_again(
     broker: TokenBroker, http: Any, api: API, *, place: str, status: int, clock: ManualClock
 ) -> None:
-    """As many APIs do for a slash at the end; and no token is given up for it."""
+    """A redirect within the host, as for a final slash, gets the token, which is not invalidated."""
     provider = Numbered(place=place)
 
     def accept(request: Request) -> Response:
@@ -87,10 +89,10 @@ async def test_redirect_within_the_host_has_the_token_again(
     assert ["t-1"] == provider.asked
 
 
-async def test_redirect_to_another_host_of_the_provider_has_the_token_again(
+async def test_redirect_to_another_host_of_the_provider_gets_the_token_again(
     broker: TokenBroker, http: Any, api: API, foreign: API, foreign_url: str
 ) -> None:
-    """The client leaves the token behind, and what answers 401 gets it after all."""
+    """The client drops the token on the redirect; after a 401 the request is sent again with it."""
     provider = Numbered(hosts=frozenset({"127.0.0.1", "localhost"}))
     api.accept = lambda request: RedirectResponse(f"{foreign_url}/x")
     foreign.refused.add("")
@@ -98,10 +100,10 @@ async def test_redirect_to_another_host_of_the_provider_has_the_token_again(
     assert ["", "t-1"] == foreign.seen
 
 
-async def test_second_redirect_is_not_judged(
+async def test_answer_after_a_second_redirect_says_nothing_about_the_token(
     broker: TokenBroker, http: Any, *, api: API, foreign: API, foreign_url: str, clock: ManualClock
 ) -> None:
-    """The token was put on again, and left behind again: what answers in the end has not seen it."""
+    """The token was added and dropped again: the last host never received it, so its 401 is ignored."""
     provider = Numbered(place="header")
 
     def accept(request: Request) -> Response:
@@ -118,8 +120,8 @@ async def test_second_redirect_is_not_judged(
     assert "t-1" == (await broker.token(provider)).value
 
 
-async def test_names_below_a_domain_are_hosts(broker: TokenBroker, library: Any) -> None:
-    """A host that begins with a dot stands for them, and for nothing that only ends alike."""
+async def test_leading_dot_matches_subdomains(broker: TokenBroker, library: Any) -> None:
+    """A host with a leading dot matches its subdomains, and no other name with the same ending."""
     seen: dict[str, bool] = {}
 
     def answer(request: Any) -> Any:
@@ -134,7 +136,7 @@ async def test_names_below_a_domain_are_hosts(broker: TokenBroker, library: Any)
 
 
 async def test_token_never_goes_over_plain_http(broker: TokenBroker, library: Any) -> None:
-    """But to this machine, or where the provider allows it; the text names host and mend, and no token is fetched."""
+    """Plain HTTP is an error with host and fix, before a fetch, unless the provider allows it."""
     provider = Numbered(hosts=None)
 
     def answer(request: Any) -> Any:
@@ -149,7 +151,7 @@ async def test_token_never_goes_over_plain_http(broker: TokenBroker, library: An
 
 
 async def test_redirect_to_plain_http_loses_the_token(broker: TokenBroker, library: Any) -> None:
-    """A downgrade on the provider's own host is followed without it, and answered with what comes."""
+    """A redirect to plain HTTP on the provider's own host is followed without the token."""
     seen: list[tuple[str, str]] = []
 
     def answer(request: Any) -> Any:
@@ -164,8 +166,8 @@ async def test_redirect_to_plain_http_loses_the_token(broker: TokenBroker, libra
     assert [("https", "t-1"), ("http", "")] == seen
 
 
-async def test_header_is_there_for_whoever_sends(broker: TokenBroker, library: Any) -> None:
-    """Every way to read the headers of a request shows the token; a copy does not."""
+async def test_added_header_is_sent_but_not_copied(broker: TokenBroker, library: Any) -> None:
+    """Every way to read the headers of a request shows the token; a copy does not have it."""
     kept: list[Any] = []
 
     def answer(request: Any) -> Any:

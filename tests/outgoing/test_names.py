@@ -1,4 +1,4 @@
-"""Names that stand for one credential share its token; where it goes is each one's own."""
+"""Names with equal credentials share a token; each has its own rules for where the token goes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def auth_of(broker: TokenBroker, name: str, *, by: str) -> TokenAuth:
 
 
 @pytest.mark.parametrize("by", ["broker", "request"])
-async def test_each_name_has_hosts_place_and_judgement_of_its_own(
+async def test_each_name_has_its_own_hosts_place_and_rejections(
     http: Any, api: API, clock: ManualClock, *, by: str
 ) -> None:
-    """One fetch serves both names; neither sends it where only the other may, nor places or judges it as the other."""
+    """One fetch serves both names; each has its own hosts, place of the token, and meaning of a 401."""
     first = Numbered(hosts=ELSEWHERE)
     second = Numbered(hosts=HERE, place="header", reads_body=True)
     async with TokenBroker({"first": first, "second": second}, clock=clock) as broker:
@@ -34,14 +34,14 @@ async def test_each_name_has_hosts_place_and_judgement_of_its_own(
         assert ["", "t-1"] == api.seen
         assert "t-1" == sent.request.headers["x-api-token"]
         clock.advance(10)
-        api.refused.add("t-1")  # with a 401, which the second one does not take for a refusal of the token
+        api.refused.add("t-1")  # with a 401, which does not mean a rejected token for the second name
         await http.get("/x", auth=auth_of(broker, "second", by=by))
     assert (["t-1"], []) == (first.asked, second.asked)
 
 
 @pytest.mark.parametrize("by", ["broker", "request"])
-async def test_an_override_brings_its_own_hosts(http: Any, api: API, clock: ManualClock, *, by: str) -> None:
-    """Also one with a credential that the broker has already; afterwards the name's own hold again."""
+async def test_override_has_its_own_hosts(http: Any, api: API, clock: ManualClock, *, by: str) -> None:
+    """The hosts of an override apply, even for a known credential; later the name's own hosts apply again."""
     async with TokenBroker({"a": Numbered(hosts=ELSEWHERE)}, clock=clock) as broker:
         auth = auth_of(broker, "a", by=by)
         with broker.override({"a": Numbered(hosts=HERE)}):
@@ -50,8 +50,8 @@ async def test_an_override_brings_its_own_hosts(http: Any, api: API, clock: Manu
     assert ["t-1", ""] == api.seen
 
 
-async def test_an_equal_credential_is_checked_like_the_first(broker: TokenBroker, http: Any, api: API) -> None:
-    """Hosts that are a text would let the token go to any part of it; another object's are not taken on trust."""
+async def test_equal_credential_is_checked_like_the_first(broker: TokenBroker, http: Any, api: API) -> None:
+    """`hosts` must not be a str, in which any part would match; an equal provider is checked as well."""
     text: Any = "api.example"
     with pytest.raises(ConfigurationError, match=r"Numbered\.hosts"):
         TokenBroker({"a": Numbered(hosts=HERE), "b": Numbered(hosts=text)})

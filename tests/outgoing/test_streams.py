@@ -1,3 +1,5 @@
+"""Reading the body of an answer for a rejection must not change or delay what the caller gets."""
+
 from __future__ import annotations
 
 import asyncio
@@ -13,49 +15,51 @@ from tests.outgoing.conftest import API, Numbered, chunks
 from tokenmw import TokenBroker
 from tokenmw.testing import ManualClock
 
-REFUSAL = b'{"errcode": 40014, "errmsg": "invalid access_token"}'
+REJECTION = b'{"errcode": 40014, "errmsg": "invalid access_token"}'
 
 
 @pytest.fixture
 async def provider(broker: TokenBroker, clock: ManualClock, api: API) -> Numbered:
-    """Its API says in the body that a token is not valid, with HTTP 200, and does so for the one in use."""
+    """A provider whose API rejects the current token in the body, with HTTP 200."""
     provider = Numbered(reads_body=True)
     await broker.token(provider)
     clock.advance(10)
     api.refused.add("t-1")
-    api.refuse = lambda request: Response(REFUSAL, media_type="application/json; charset=UTF-8")
+    api.refuse = lambda request: Response(REJECTION, media_type="application/json; charset=UTF-8")
     return provider
 
 
 @pytest.mark.parametrize(
-    "refusal",
+    "rejection",
     [
-        Response(REFUSAL, media_type="application/json"),
-        Response(REFUSAL, media_type="application/problem+json"),
-        Response(REFUSAL, media_type="text/plain"),
-        Response(REFUSAL, media_type="text/html"),
-        Response(REFUSAL),
-        Response(gzip.compress(REFUSAL), media_type="application/json", headers={"content-encoding": "gzip"}),
+        Response(REJECTION, media_type="application/json"),
+        Response(REJECTION, media_type="application/problem+json"),
+        Response(REJECTION, media_type="text/plain"),
+        Response(REJECTION, media_type="text/html"),
+        Response(REJECTION),
+        Response(gzip.compress(REJECTION), media_type="application/json", headers={"content-encoding": "gzip"}),
         "in parts",
     ],
 )
-async def test_refusal_in_the_body_is_read(
-    broker: TokenBroker, http: Any, api: API, provider: Numbered, *, refusal: Response | str
+async def test_rejection_in_the_body_is_read(
+    broker: TokenBroker, http: Any, api: API, provider: Numbered, *, rejection: Response | str
 ) -> None:
-    """Whatever such APIs call their JSON, compressed or in parts; in a stream as in a plain request."""
+    """A rejection is found under every content type that APIs use for JSON, compressed or in parts, also in streams."""
     api.refuse = lambda request: (
-        refusal if isinstance(refusal, Response) else chunks(REFUSAL[:9], REFUSAL[9:], media_type="application/json")
+        rejection
+        if isinstance(rejection, Response)
+        else chunks(REJECTION[:9], REJECTION[9:], media_type="application/json")
     )
     async with http.stream("POST", "/x", json={}, auth=broker.auth(provider)) as answer:
         assert b'{"token":"t-2"}' == b"".join([part async for part in answer.aiter_raw()])
     assert ["t-1", "t-2"] == api.seen
 
 
-@pytest.mark.parametrize("body", [REFUSAL, b'{"errcode": 0, "list": [1, 2]}', b"{", b""])
-async def test_what_was_read_can_be_read(
+@pytest.mark.parametrize("body", [REJECTION, b'{"errcode": 0, "list": [1, 2]}', b"{", b""])
+async def test_body_that_was_read_can_be_read_again(
     broker: TokenBroker, http: Any, api: API, provider: Numbered, *, body: bytes
 ) -> None:
-    """By the caller, in each of the client's ways, whatever it was; garbage is no refusal."""
+    """The caller can read the body in each of the client's ways; an invalid body is no rejection."""
     api.refused.clear()
     api.accept = lambda request: chunks(body[:5], body[5:], media_type="application/json")
     auth = broker.auth(provider)
@@ -68,10 +72,10 @@ async def test_what_was_read_can_be_read(
 
 
 @pytest.mark.parametrize("media_type", ["application/octet-stream", "text/event-stream", "text/plain", "image/png"])
-async def test_download_is_not_read(
+async def test_download_is_not_delayed(
     broker: TokenBroker, http: Any, api: API, provider: Numbered, *, media_type: str
 ) -> None:
-    """Its first part is here while the server still holds back the second one."""
+    """The caller gets the first part while the server still holds back the second one."""
     go_on = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -89,21 +93,21 @@ async def test_download_is_not_read(
         assert b"two" == b"".join([part async for part in stream])
 
 
-async def test_long_json_is_not_held(broker: TokenBroker, http: Any, api: API, provider: Numbered) -> None:
-    """Of JSON without a length 64 KiB are looked at, then it streams on: a refusal is never so long."""
+async def test_long_json_is_not_buffered(broker: TokenBroker, http: Any, api: API, provider: Numbered) -> None:
+    """At most 64 KiB of JSON without a length are read ahead; a rejection is never that long."""
     total = 40
-    api.refuse = lambda request: chunks(REFUSAL, *[b" " * 10_000] * total, media_type="application/json")
+    api.refuse = lambda request: chunks(REJECTION, *[b" " * 10_000] * total, media_type="application/json")
     async with http.stream("GET", "/x", auth=broker.auth(provider)) as answer:
-        assert len(REFUSAL) + total * 10_000 == sum([len(part) async for part in answer.aiter_raw()])
-    api.refuse = lambda request: Response(REFUSAL + b" " * 100_000, media_type="application/json")
-    assert len(REFUSAL) + 100_000 == len((await http.get("/x", auth=broker.auth(provider))).content)
+        assert len(REJECTION) + total * 10_000 == sum([len(part) async for part in answer.aiter_raw()])
+    api.refuse = lambda request: Response(REJECTION + b" " * 100_000, media_type="application/json")
+    assert len(REJECTION) + 100_000 == len((await http.get("/x", auth=broker.auth(provider))).content)
     assert ["t-1", "t-1"] == api.seen
 
 
-async def test_refusal_without_an_end_holds_up_nothing(
+async def test_endless_rejection_does_not_delay_the_retry(
     broker: TokenBroker, http: Any, api: API, clock: ManualClock
 ) -> None:
-    """Its connection is closed, and the request is sent once more."""
+    """The connection of a rejection that never ends is closed, and the request is sent once more."""
     provider = Numbered()
     never = asyncio.Event()
 
@@ -122,7 +126,7 @@ async def test_refusal_without_an_end_holds_up_nothing(
 async def test_leaving_a_long_answer_closes_it(
     broker: TokenBroker, library: Any, base_url: str, api: API, provider: Numbered
 ) -> None:
-    """What was looked at and not read to its end holds no connection."""
+    """An answer that was read ahead in part releases its connection when the caller leaves it."""
     api.refused.clear()
     api.accept = lambda request: chunks(*[b" " * 10_000] * 100, media_type="application/json")
     limits = library.Limits(max_connections=1)
@@ -133,10 +137,10 @@ async def test_leaving_a_long_answer_closes_it(
             assert answer.is_closed
 
 
-async def test_answer_that_breaks_off_is_the_client_s_error(
+async def test_incomplete_answer_is_the_client_s_error(
     broker: TokenBroker, http: Any, library: Any, api: API, provider: Numbered
 ) -> None:
-    """With the request, as the client's own errors have it."""
+    """The error has its request, like the client's own errors."""
 
     async def parts() -> AsyncGenerator[bytes]:
         yield b'{"errcode"'
@@ -149,10 +153,10 @@ async def test_answer_that_breaks_off_is_the_client_s_error(
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-async def test_answer_that_a_hook_has_read(
+async def test_answer_that_a_hook_read(
     broker: TokenBroker, http: Any, api: API, provider: Numbered, *, keeps: bool
 ) -> None:
-    """Is judged by what the hook has kept; what it has thrown away is nobody's any more."""
+    """A body that a hook read and kept is checked; a body that it threw away cannot be."""
 
     async def hook(response: Any) -> None:
         if keeps:
@@ -166,10 +170,10 @@ async def test_answer_that_a_hook_has_read(
     assert (["t-1", "t-2"] if keeps else ["t-1"]) == api.seen
 
 
-async def test_broken_compression_is_the_caller_s_to_see(
+async def test_invalid_compression_is_the_client_s_error(
     broker: TokenBroker, http: Any, library: Any, api: API, provider: Numbered
 ) -> None:
-    """It is no refusal, and the client says what is wrong with it."""
+    """A body that cannot be decompressed is no rejection, and the caller gets the client's error."""
 
     def refuse(request: Request) -> Response:
         return Response(b"no gzip", media_type="application/json", headers={"content-encoding": "gzip"})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.providers.platforms import PLATFORMS, Platform
 from tokenmw.errors import CredentialRejected, TokenUnavailable
-from tokenmw.outgoing.judging import is_rejected
+from tokenmw.outgoing.response import is_rejected
 from tokenmw.providers import Answer, Entra, ManagedIdentity, Provider
 from tokenmw.providers.body_codes import code_of, declared_length
 from tokenmw.providers.entra import entra_grant, error_codes

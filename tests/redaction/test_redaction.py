@@ -37,7 +37,7 @@ from tokenmw import (
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.fastapi import token_from
 from tokenmw.observe import SharedStateChanged, TokenAdopted, TokenFetched, TokenInvalidated, ValueUnreadable
-from tokenmw.outgoing.judging import _Answer
+from tokenmw.outgoing.response import _Answer
 from tokenmw.providers import Answer, FeishuApp, FeishuTenant, TokenHTTP
 from tokenmw.status import ProviderStatus
 from tokenmw.testing import ManualClock, make_token

@@ -1,4 +1,4 @@
-"""A server and its clients: without a socket, and over real HTTP."""
+"""A test server and its clients: in process and over real HTTP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CRM = {"client_id": "crm", "client_secret": "s"}
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """By which tokens expire."""
+    """The clock by which tokens expire."""
     return ManualClock()
 
 
@@ -32,7 +32,7 @@ def server(clock: ManualClock) -> ProviderServer:
 
 @pytest.fixture(params=["httpx", "httpx2", "socket"])
 async def client(request: pytest.FixtureRequest, server: ProviderServer) -> AsyncGenerator[Any]:
-    """A client of either library without a socket, and one that goes over real HTTP."""
+    """A client of each library in process, and one over real HTTP."""
     if request.param == "socket":
         with server.running() as base_url:
             async with httpx.AsyncClient(base_url=base_url, trust_env=False) as real:
@@ -44,7 +44,7 @@ async def client(request: pytest.FixtureRequest, server: ProviderServer) -> Asyn
 
 
 async def token_of(client: Any, **form: str) -> dict[str, Any]:
-    """Ask for a token, and return the fields of the answer."""
+    """Request a token, and return the fields of the answer."""
     answer = await client.post("/oauth2/token", data=FORM | CRM | form)
     assert 200 == answer.status_code
     fields: dict[str, Any] = answer.json()

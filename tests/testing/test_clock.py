@@ -1,3 +1,5 @@
+"""ManualClock: time moves only when a test moves it."""
+
 from __future__ import annotations
 
 import asyncio
@@ -11,7 +13,7 @@ from tokenmw.testing import ManualClock, make_token
 
 
 async def test_time_stands_still() -> None:
-    """Both clocks show the same, however long a test takes."""
+    """Both clocks stand still, however long a test takes."""
     clock = ManualClock(1_000_000.0)
     before = (clock.time(), clock.monotonic())
     await asyncio.sleep(0.01)
@@ -20,7 +22,7 @@ async def test_time_stands_still() -> None:
 
 
 def test_advance_moves_both_clocks() -> None:
-    """By the same amount, and without a running loop too."""
+    """Both clocks move by the same amount, with or without a running loop."""
     clock = ManualClock(1_000_000.0)
     monotonic = clock.monotonic()
     clock.advance(90.5)
@@ -30,7 +32,7 @@ def test_advance_moves_both_clocks() -> None:
 
 @pytest.mark.parametrize("step", [-3600.0, 3600.0])
 def test_wall_clock_can_be_set_alone(step: float) -> None:
-    """As an operator or NTP does; `monotonic` does not notice."""
+    """The wall clock can be set as by an operator or NTP; `monotonic` does not change."""
     clock = ManualClock(1_000_000.0)
     monotonic = clock.monotonic()
     clock.step_wall(step)
@@ -38,8 +40,8 @@ def test_wall_clock_can_be_set_alone(step: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, math.nan, math.inf, -math.inf])
-async def test_time_neither_goes_back_nor_ends(seconds: float) -> None:
-    """A test with a slip in its arithmetic hears of it."""
+async def test_invalid_seconds_are_refused(seconds: float) -> None:
+    """A negative or infinite number of seconds is an error and moves nothing."""
     clock = ManualClock()
     before = clock.monotonic()
     with pytest.raises(ValueError, match="finite number, zero or more"):
@@ -50,7 +52,7 @@ async def test_time_neither_goes_back_nor_ends(seconds: float) -> None:
 
 
 async def test_sleeper_wakes_exactly_when_its_time_has_come() -> None:
-    """Not a moment before."""
+    """A sleeper wakes when its time has come, not earlier."""
     clock = ManualClock()
     sleeper = asyncio.create_task(clock.sleep(10))
     await clock.elapse(9.999)
@@ -62,20 +64,20 @@ async def test_sleeper_wakes_exactly_when_its_time_has_come() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, math.nan])
-async def test_sleeping_for_no_time_gives_way_once(seconds: float) -> None:
-    """As `asyncio.sleep(0)` does; nobody has to move the clock."""
+async def test_sleeping_for_no_time_yields_once(seconds: float) -> None:
+    """A sleep of zero or less is like `asyncio.sleep(0)`: the clock need not move."""
     await asyncio.wait_for(ManualClock().sleep(seconds), 5)
 
 
 async def sleeper(clock: ManualClock, seconds: float, woken: list[tuple[float, float]], *, again: int = 1) -> None:
-    """Sleep some times, and note when it ended."""
+    """Sleep repeatedly, and record when each sleep ended."""
     for _ in range(again):
         await clock.sleep(seconds)
         woken.append((seconds, clock.monotonic()))
 
 
 async def test_advance_wakes_in_the_order_of_time() -> None:
-    """Whoever is due first goes first, whatever the order in which they lay down; equals in that order."""
+    """Sleepers wake in the order in which they are due; equal ones in the order in which they started."""
     clock = ManualClock()
     begin = clock.monotonic()
     woken: list[tuple[float, float]] = []
@@ -87,7 +89,7 @@ async def test_advance_wakes_in_the_order_of_time() -> None:
 
 
 async def test_elapse_stops_at_each_time() -> None:
-    """Tasks that sleep again and again see the times that they would see in life."""
+    """Tasks that sleep repeatedly see the same times as with a real clock."""
     clock = ManualClock()
     begin = clock.monotonic()
     woken: list[tuple[float, float]] = []
@@ -101,8 +103,8 @@ async def test_elapse_stops_at_each_time() -> None:
     assert begin + 6 == clock.monotonic()
 
 
-async def test_elapse_lets_woken_tasks_go_on_for_a_while() -> None:
-    """A woken task may await others that are ready, and sleep anew, within the same step."""
+async def test_elapse_lets_woken_tasks_run() -> None:
+    """A woken task may await what is ready, and sleep again, within the same step."""
     clock = ManualClock()
     begin = clock.monotonic()
     at: list[float] = []
@@ -121,7 +123,7 @@ async def test_elapse_lets_woken_tasks_go_on_for_a_while() -> None:
 
 
 async def test_cancelled_sleepers_leave_no_trace() -> None:
-    """Time-outs are cancelled sleeps for the most part."""
+    """Most time-outs are cancelled sleeps, so a cancelled sleeper is removed."""
     clock = ManualClock()
     tasks = [asyncio.create_task(clock.sleep(seconds)) for seconds in (1, 2, 3)]
     await asyncio.sleep(0)
@@ -133,8 +135,8 @@ async def test_cancelled_sleepers_leave_no_trace() -> None:
     assert [True, False, True] == [task.cancelled() for task in tasks]
 
 
-async def test_sleeper_cancelled_in_the_moment_it_wakes_stays_cancelled() -> None:
-    """Cancellation is never swallowed."""
+async def test_sleeper_cancelled_as_it_wakes_stays_cancelled() -> None:
+    """A cancellation is never lost."""
     clock = ManualClock()
     task = asyncio.create_task(clock.sleep(1))
     await asyncio.sleep(0)
@@ -145,7 +147,7 @@ async def test_sleeper_cancelled_in_the_moment_it_wakes_stays_cancelled() -> Non
 
 
 async def test_one_move_wakes_20_000_sleepers() -> None:
-    """The clock is no bottleneck of a load test: this takes a fifth of a second, and not minutes."""
+    """The clock is no bottleneck of a load test: this takes a fifth of a second, not minutes."""
     clock = ManualClock()
     tasks = [asyncio.create_task(clock.sleep(1 + number % 7)) for number in range(20_000)]
     await asyncio.sleep(0)
@@ -156,26 +158,26 @@ async def test_one_move_wakes_20_000_sleepers() -> None:
 
 
 def test_clock_can_be_moved_from_another_thread() -> None:
-    """Starlette's TestClient runs the application in a thread of its own."""
+    """Starlette's TestClient runs the application in another thread."""
     clock = ManualClock()
-    lying = threading.Event()
+    sleeping = threading.Event()
 
     async def application() -> float:
-        asyncio.get_running_loop().call_soon(lying.set)
+        asyncio.get_running_loop().call_soon(sleeping.set)
         await clock.sleep(3600)
         return clock.time()
 
     found: list[float] = []
     thread = threading.Thread(target=lambda: found.append(asyncio.run(application())), daemon=True)
     thread.start()
-    assert lying.wait(5)
+    assert sleeping.wait(5)
     clock.advance(3600)
     thread.join(5)
     assert [clock.time()] == found
 
 
-def test_sleeper_of_a_loop_that_is_gone_does_no_harm() -> None:
-    """A test may leave its loop in a hurry."""
+def test_sleeper_of_a_closed_loop_is_ignored() -> None:
+    """A test may close its loop while a task sleeps."""
     clock = ManualClock()
     loop = asyncio.new_event_loop()
     task = loop.create_task(clock.sleep(1))
@@ -187,13 +189,13 @@ def test_sleeper_of_a_loop_that_is_gone_does_no_harm() -> None:
 
 
 def test_manual_clock_is_a_clock() -> None:
-    """It stands wherever SYSTEM_CLOCK does."""
+    """A ManualClock can be used wherever SYSTEM_CLOCK is."""
     clocks: list[Clock] = [ManualClock(), SYSTEM_CLOCK]
     assert ["ManualClock(time=1800000000.000, monotonic=1000.000)", "SYSTEM_CLOCK"] == [repr(one) for one in clocks]
 
 
 def test_made_token_expires_by_the_clock_it_was_given() -> None:
-    """A test says how long it lives, and what it looks like."""
+    """A test chooses value, name, lifetime and extra fields of a token."""
     clock = ManualClock(1_000_000.0)
     token = make_token("t-1", provider="crm", expires_in=60, extra={"url": "u"}, clock=clock)
     assert ("t-1", "crm", 1_000_060.0, {"url": "u"}) == (

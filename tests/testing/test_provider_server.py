@@ -1,3 +1,5 @@
+"""ProviderServer issues tokens, and its API accepts them, as real servers do."""
+
 from __future__ import annotations
 
 import sys
@@ -15,8 +17,8 @@ from tokenmw.testing import ManualClock, ProviderServer, make_token
 from tokenmw.testing.provider_server import Fault, TokenEndpoint, json_response
 
 
-async def test_token_is_issued_and_the_api_takes_it(server: ProviderServer, client: Any) -> None:
-    """The answers are those of RFC 6749 §5.1 and RFC 6750."""
+async def test_token_is_issued_and_the_api_accepts_it(server: ProviderServer, client: Any) -> None:
+    """Token endpoint and API answer as in RFC 6749 §5.1 and RFC 6750."""
     fields = await token_of(client, scope="a")
     assert {"token_type": "Bearer", "expires_in": 3600.0, "scope": "a"}.items() <= fields.items()
     headers = {"authorization": f"Bearer {fields['access_token']}"}
@@ -27,12 +29,12 @@ async def test_token_is_issued_and_the_api_takes_it(server: ProviderServer, clie
 
 
 async def test_each_token_is_another_one(client: Any) -> None:
-    """So that a test can tell two fetches apart."""
+    """Each fetch returns a new token, so a test can distinguish fetches."""
     assert 5 == len({(await token_of(client))["access_token"] for _ in range(5)})
 
 
-async def test_api_refuses_what_is_no_valid_token(server: ProviderServer, clock: ManualClock, client: Any) -> None:
-    """Unknown, expired and revoked tokens are a 401 with the challenge of RFC 6750 §3."""
+async def test_api_rejects_invalid_tokens(server: ProviderServer, clock: ManualClock, client: Any) -> None:
+    """An unknown, expired or revoked token is a 401 with the challenge of RFC 6750 §3."""
 
     async def status(value: str) -> tuple[int, bool]:
         answer = await client.get("/api/x", headers={"authorization": value} if value else {})
@@ -74,17 +76,17 @@ BASIC = {"authorization": "Basic " + b64encode(b"crm:s").decode()}
         (FORM | CRM, {"content-type": "application/json"}, 400, "invalid_request"),
     ],
 )
-async def test_requests_are_judged_as_by_real_servers(
+async def test_invalid_requests_get_the_error_codes_of_the_rfc(
     client: Any, form: dict[str, str], headers: dict[str, str], status: int, error: str | None
 ) -> None:
-    """RFC 6749 §5.2, and one authentication method only (§2.3)."""
+    """Errors are those of RFC 6749 §5.2; a request with two authentication methods is invalid (§2.3)."""
     answer = await client.post("/oauth2/token", data=form, headers=headers)
     assert (status, error) == (answer.status_code, answer.json().get("error"))
     assert (status == 401) is ("www-authenticate" in answer.headers)
 
 
 async def test_unknown_method_and_path_are_refused(client: Any) -> None:
-    """As by any web server."""
+    """An unknown path is a 404, an unsupported method a 405."""
     assert 405 == (await client.get("/oauth2/token")).status_code
     assert 404 == (await client.post("/oauth2/tokens")).status_code
 
@@ -92,7 +94,7 @@ async def test_unknown_method_and_path_are_refused(client: Any) -> None:
 async def test_same_token_comes_until_its_renewal_window(
     server: ProviderServer, clock: ManualClock, client: Any
 ) -> None:
-    """With the life that is left, as from Feishu (1800 s), WeChat (300 s) and WeCom (0 s)."""
+    """The same token is returned with its remaining lifetime, as by Feishu (1800 s), WeChat (300 s) and WeCom (0)."""
     server.oauth2.renewal_window = 1800.0
     first = await token_of(client)
     clock.advance(1000)
@@ -104,7 +106,7 @@ async def test_same_token_comes_until_its_renewal_window(
 
 
 async def test_server_can_run_again(server: ProviderServer) -> None:
-    """What it has issued is still good."""
+    """Tokens issued in one run are valid in the next one."""
     tokens: list[str] = []
     for _ in range(2):
         with server.running() as base_url:
@@ -117,14 +119,14 @@ async def test_server_can_run_again(server: ProviderServer) -> None:
 async def test_without_uvicorn_the_error_names_the_install_line(
     server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server in process needs nothing."""
+    """Only `running` needs uvicorn, and its error names the extra."""
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'tokenmw\[demo\]'"), server.running():
         pass
 
 
 class Ticket(TokenEndpoint):
-    """Another provider, in as many lines as it takes."""
+    """An endpoint of the test's own."""
 
     name = "ticket"
     path = "/ticket"
@@ -134,8 +136,8 @@ class Ticket(TokenEndpoint):
         return json_response(fault.change({"code": 0, "ticket": value, "expire": life}))
 
 
-async def test_provider_of_ones_own_is_one_small_class() -> None:
-    """Faults, counting and tokens come with it."""
+async def test_own_endpoint_is_a_small_class() -> None:
+    """A subclass of TokenEndpoint gets faults, counting and tokens from its base."""
     server = ProviderServer(endpoints=[lambda server: Ticket(server, life=60)])
     async with httpx.AsyncClient(base_url=BASE, transport=server.transport()) as client:
         answer = (await client.post("/ticket", json={"app": "a"})).json()

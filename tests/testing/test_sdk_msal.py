@@ -1,4 +1,4 @@
-"""Microsoft's own library gets its tokens from the test server."""
+"""Microsoft's own library works with the test server."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ LOGIN = "https://login.test"
 
 
 class Login:
-    """The HTTP client that the library is given: it insists on https, so the test server stands behind a name."""
+    """The HTTP client for the library. The library requires https, so this maps a name to the test server."""
 
     def __init__(self, base_url: str) -> None:
         self._http = httpx.Client(base_url=base_url, trust_env=False)
 
     def get(self, url: str, **options: Any) -> Any:
-        """Tell where the endpoints are; only tokens are asked of the test server."""
+        """Answer the discovery of endpoints; only token requests reach the test server."""
         document = {name: f"{LOGIN}/contoso.test/oauth2/v2.0/{name[:5]}" for name in ("token_endpoint", "issuer")}
         document |= {"authorization_endpoint": f"{LOGIN}/contoso.test/oauth2/v2.0/authorize"}
         return httpx.Response(200, json=document)
 
     def post(self, url: str, *, data: Any = None, headers: Any = None, params: Any = None, **options: Any) -> Any:
-        """Ask for a token."""
+        """Send a token request to the test server."""
         return self._http.post(url.removeprefix(LOGIN), data=data, headers=headers, params=params)
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ def server() -> ProviderServer:
 
 @pytest.fixture
 def login(server: ProviderServer) -> Iterator[Login]:
-    """It, over real HTTP."""
+    """The login over real HTTP."""
     with server.running() as base_url:
         client = Login(base_url)
         yield client
@@ -52,7 +52,7 @@ def login(server: ProviderServer) -> Iterator[Login]:
 
 
 def ask(login: Login, *, secret: Any = "the secret") -> dict[str, Any]:
-    """Let the library get a token for the app."""
+    """Get a token for the app with the library."""
     app: Any = msal.ConfidentialClientApplication(
         "app",
         authority=f"{LOGIN}/contoso.test",
@@ -65,7 +65,7 @@ def ask(login: Login, *, secret: Any = "the secret") -> dict[str, Any]:
 
 
 def test_msal_gets_its_token(server: ProviderServer, login: Login) -> None:
-    """With a secret, and with an assertion; each request is one token."""
+    """The library gets a token with a secret and with an assertion; each request issues one."""
     for secret in ("the secret", {"client_assertion": lambda: "signed"}):
         granted = ask(login, secret=secret)
         issued = server.issued.find(granted["access_token"])
@@ -74,8 +74,8 @@ def test_msal_gets_its_token(server: ProviderServer, login: Login) -> None:
     assert 2 == server.calls["entra", "app"]
 
 
-def test_msal_understands_a_refusal(server: ProviderServer, login: Login) -> None:
-    """Error, number and text are where it looks for them."""
+def test_msal_understands_an_error(server: ProviderServer, login: Login) -> None:
+    """The library finds error, number and text in the answer."""
     refused = ask(login, secret="wrong")
     assert ("invalid_client", [7000215]) == (refused["error"], refused["error_codes"])
     assert refused["error_description"].startswith("AADSTS7000215: ")

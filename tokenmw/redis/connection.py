@@ -211,7 +211,7 @@ class RedisConnection:
     def _back(self) -> None:
         if self.state == "up":
             self._down = False
-            self._log.over("redis", "Redis is back.")
+            self._log.recovered("redis", "Redis is back")
             self._observers(SharedStateChanged(up=True))
         self.on_back()
 

@@ -168,13 +168,13 @@ class Server:
             await asyncio.wait([prober])
 
     def _failed(self, word: str) -> None:
-        self._log.problem("redis", "Redis cannot be used (%s); requests go on without it.", word)
+        self._log.problem("redis", "Redis cannot be used (%s); requests go on without it", word)
 
     def _raised(self, error: Exception) -> None:
-        self._log.problem("redis-client", "The Redis client raised %s.", with_place(error, called=None))
+        self._log.problem("redis-client", "The Redis client raised %s", with_place(error, called=None))
 
     def _recovered(self) -> None:
-        self._log.over("redis", "Redis answers again.")
+        self._log.recovered("redis", "Redis answers again")
 
     def _lost(self, word: str) -> None:
         self.on_lost(word)
@@ -195,7 +195,7 @@ class Server:
         try:
             return await self._probed()
         except Exception as error:  # noqa: BLE001  a prober that ends would leave Redis unused for ever
-            self._log.problem("redis-probe", "The probe of Redis raised %s.", with_place(error, called=None))
+            self._log.problem("redis-probe", "The probe of Redis raised %s", with_place(error, called=None))
             return False
 
     async def _probed(self) -> bool:

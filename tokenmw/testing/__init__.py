@@ -1,4 +1,8 @@
-"""What tests of a program that uses tokenmw need: a clock to move, tokens, and a token server."""
+"""For tests of programs that use tokenmw: a clock to move, tokens, and a token server.
+
+`clock` and `make_token` need nothing but the core. `provider_server` is the token server; only its `running` imports
+uvicorn. Nothing else in the package imports this.
+"""
 
 from __future__ import annotations
 

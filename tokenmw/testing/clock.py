@@ -11,28 +11,28 @@ from typing import final
 
 __all__ = ["ManualClock"]
 
-# How often a step of `elapse` gives the loop to the tasks it woke. A woken task needs one turn for each await
-# that does not really wait; chains longer than this are rare, and more turns would only make tests slower.
+# Turns of the event loop that a step of `elapse` gives to the tasks it woke. A task needs one for each await that is
+# ready; longer chains are rare, and more turns would make tests slower.
 _TURNS = 25
 
 
 @final
 class ManualClock:
-    """Time for tests: it stands still until :meth:`advance`, :meth:`elapse` or :meth:`step_wall` is called.
+    """A clock that stands still until :meth:`advance`, :meth:`elapse` or :meth:`step_wall` is called.
 
     >>> clock = ManualClock(1_800_000_000.0)
     >>> clock.advance(90)
     >>> clock.time()
     1800000090.0
 
-    It may be shared with an event loop in another thread, such as the one of starlette's `TestClient`.
+    An event loop in another thread may use it too, such as the one of starlette's `TestClient`.
 
     Args:
-        start: The wall clock at the beginning, in seconds since 1970 (UTC).
+        start: The initial wall clock time, in seconds since 1970 (UTC).
     """
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
-        # Two different numbers, so that code which mixes up the clocks fails at once.
+        # Two very different numbers, so that code that confuses the clocks fails.
         self._monotonic = 1_000.0
         self._wall = start - self._monotonic
         self._numbers = itertools.count()
@@ -50,11 +50,11 @@ class ManualClock:
 
     @property
     def sleepers(self) -> int:
-        """How many tasks wait in :meth:`sleep` now."""
+        """The number of tasks that wait in :meth:`sleep`."""
         return len(self._sleepers)
 
     async def sleep(self, seconds: float, /) -> None:
-        """Wait until the clock has been moved by so many seconds; zero or less gives way once."""
+        """Wait until the clock was moved by `seconds`; zero or less yields to other tasks once."""
         if not seconds > 0:
             await asyncio.sleep(0)
             return
@@ -66,29 +66,29 @@ class ManualClock:
         try:
             await future
         finally:
-            # A cancelled sleeper leaves here; its entry in the heap is passed over when its time comes.
+            # A cancelled sleeper leaves here; `_move_to` skips its entry in the heap.
             self._sleepers.pop(number, None)
 
     def advance(self, seconds: float) -> None:
-        """Move both clocks by so many seconds at once, and wake in order the sleepers whose time has come.
+        """Move both clocks by `seconds` in one step, and wake the sleepers that are due, in order.
 
-        The woken tasks run when the test next awaits. They all see the final time; use :meth:`elapse` where a
-        task sleeps again and again.
+        The woken tasks run when the test next awaits. They all see the final time; use :meth:`elapse` for a task that
+        sleeps repeatedly.
 
         Raises:
             ValueError: `seconds` is negative or not finite. Only :meth:`step_wall` goes back.
         """
-        self._move_to(self._moment_after(seconds))
+        self._move_to(self._time_after(seconds))
 
     async def elapse(self, seconds: float) -> None:
-        """Let so many seconds pass as real time would: stop at each sleeper's time, and let tasks run there.
+        """Let `seconds` pass as real time would: stop at the time of each sleeper, and let tasks run there.
 
-        Tasks that wait for a socket need real time to go on: await what they do, then let time pass.
+        Tasks that wait for a socket need real time: await them before more time passes here.
 
         Raises:
             ValueError: As in :meth:`advance`.
         """
-        end = self._moment_after(seconds)
+        end = self._time_after(seconds)
         await _settle()
         while (due := self._next_due()) is not None and due <= end:
             self._move_to(due)
@@ -97,10 +97,10 @@ class ManualClock:
         await _settle()
 
     def step_wall(self, seconds: float) -> None:
-        """Set the wall clock forward, or back if negative; the monotonic clock does not notice."""
+        """Move the wall clock forward, or back if negative; the monotonic clock does not change."""
         self._wall += seconds
 
-    def _moment_after(self, seconds: float) -> float:
+    def _time_after(self, seconds: float) -> float:
         if not 0 <= seconds < math.inf:
             raise ValueError(f"ManualClock cannot move by {seconds} s: give a finite number, zero or more.")
         return self._monotonic + seconds
@@ -111,10 +111,10 @@ class ManualClock:
                 heapq.heappop(self._due)
             return self._due[0][0] if self._due else None
 
-    def _move_to(self, moment: float) -> None:
-        self._monotonic = moment
+    def _move_to(self, time: float) -> None:
+        self._monotonic = time
         with self._lock:
-            while self._due and self._due[0][0] <= moment:
+            while self._due and self._due[0][0] <= time:
                 sleeper = self._sleepers.pop(heapq.heappop(self._due)[1], None)
                 if sleeper is not None:
                     _wake(sleeper)

@@ -1,4 +1,4 @@
-"""A token without a provider, for tests of code that takes one."""
+"""A token without a provider, for tests of code that takes a token."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def make_token(
     scheme: str | None = "Bearer",
     clock: Clock = SYSTEM_CLOCK,
 ) -> Token:
-    """Make a token as a handler would get it.
+    """Return a token as a handler gets it.
 
     >>> make_token("t-1", provider="crm").authorization
     'Bearer t-1'
 
     Args:
         value: The token itself.
-        provider: The name under which it was asked for.
-        expires_in: Seconds until it expires; negative for one that has.
-        token_type: The type that the provider's answer named.
-        extra: More of the provider's answer, such as `{"instance_url": "https://…"}`.
-        scheme: The word in front of it in the `Authorization` header; None if the token goes elsewhere.
-        clock: The clock from which the life counts; a :class:`ManualClock` in most tests.
+        provider: The name of its provider.
+        expires_in: Seconds until it expires; negative for an expired token.
+        token_type: The type from the provider's answer.
+        extra: Other fields of the provider's answer, such as `{"instance_url": "https://…"}`.
+        scheme: The scheme of the `Authorization` header; None if the token is not sent in that header.
+        clock: The clock that `expires_in` is added to; a :class:`ManualClock` in most tests.
     """
     return Token(
         value,

@@ -202,7 +202,7 @@ class Refresher:
             return False
         entry.current = token
         entry.failure = None
-        self._log.over(f"provider:{entry.name}", "%s: there is a token again.", entry.name)
+        self._log.recovered(f"provider:{entry.name}", "%s: there is a token again", entry.name)
         return True
 
 

@@ -1,4 +1,7 @@
-"""A token server for tests. One file for each provider; `endpoint` and `fault` are what they share."""
+"""A token server for tests: `server` is all of it, with one file per provider.
+
+`endpoint`, `fault` and `issued` are shared by the endpoints; `running` serves over real HTTP with uvicorn.
+"""
 
 from __future__ import annotations
 

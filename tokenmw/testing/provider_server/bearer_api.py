@@ -1,4 +1,4 @@
-"""An API that takes the issued tokens (RFC 6750)."""
+"""An API that accepts the issued tokens (RFC 6750)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["BearerAPI"]
 
 
 class BearerAPI(Endpoint):
-    """`/api/…`: answers who the token was issued to and how many bytes came, or 401."""
+    """`/api/…`: answers with the token's client and the number of bytes received, or 401."""
 
     name = "api"
     path = "/api/{path:path}"
     methods = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Take a token that is known, not expired and not revoked (RFC 6750 §3.1)."""
+        """Accept a token that was issued here and is neither expired nor revoked (RFC 6750 §3.1)."""
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            # RFC 6750 §3: no error code for a request that did not try.
+            # RFC 6750 §3: no error code for a request without a token.
             return json_response({"error": "no token"}, 401, WWW_Authenticate='Bearer realm="api"')
         token = self.server.issued.find(value)
         if token is None or not self.server.issued.is_good(token):

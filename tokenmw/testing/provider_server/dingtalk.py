@@ -1,4 +1,4 @@
-"""The endpoints of DingTalk's API v1.0: tokens of an app, also in one corp, and an API that takes them."""
+"""The endpoints of DingTalk's API v1.0: tokens of an app, tokens for one corp, and an API that accepts them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["BAN_PAGE", "DingTalkAPI", "DingTalkCorpTokens", "DingTalkTokens", "ExtendedTokens"]
 
 BAN_PAGE: Final = Fault(status=403, body="<html><body>Sorry, your request has been blocked.</body></html>")
-"""What a machine gets for five minutes that sends too much: a page in place of JSON."""
+"""The page that a machine gets for five minutes after too many requests."""
 
 
 class ExtendedTokens(TokenEndpoint):
-    """Gives the same token again for as long as it is valid, and lets it live from anew each time.
+    """Returns the same token while it is valid, and extends it to a full lifetime each time.
 
     Attributes:
-        BANNED: The other answer that a banned machine gets.
-        BAN_PAGE: The page.
+        BANNED: The JSON answer to a banned machine.
+        BAN_PAGE: The HTML answer to a banned machine.
     """
 
     BANNED: Final = Fault(body={"status": 1111, "punish": "deny"})
@@ -34,7 +34,7 @@ class ExtendedTokens(TokenEndpoint):
         super().__init__(server, life=life, renewal_window=0.0)
 
     def grant(self, client: str, *, scope: str = "") -> tuple[str, float]:
-        """Return the token of a client, with all its life before it."""
+        """Return the token of a client, and its full lifetime in seconds."""
         value, _ = super().grant(client, scope=scope)
         token = self.server.issued.find(value)
         if token is not None:
@@ -59,7 +59,7 @@ class DingTalkTokens(ExtendedTokens):
         return str((await json_fields(request)).get("appKey", ""))
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Give a token, or a code and a message with HTTP 400."""
+        """Answer with a token, or with a code, a message and HTTP 400."""
         asked = await json_fields(request)
         if not asked:
             return _refusal("Missingbody", "body is mandatory for this action")
@@ -74,7 +74,7 @@ class DingTalkCorpTokens(ExtendedTokens):
     """`POST /v1.0/oauth2/{corp}/token`.
 
     Attributes:
-        corps: The known corps; None: any.
+        corps: The known corps; None for any.
     """
 
     name = "dingtalk_corp"
@@ -89,7 +89,7 @@ class DingTalkCorpTokens(ExtendedTokens):
         return str((await json_fields(request)).get("client_id", ""))
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Give a token; an unknown corp is a server error, as on the platform."""
+        """Answer with a token; an unknown corp is HTTP 500, as on the platform."""
         asked, corp = await json_fields(request), str(request.path_params["corp"])
         if self.corps is not None and corp not in self.corps:
             return _refusal("unknownError", "unknown error", 500)
@@ -103,11 +103,11 @@ class DingTalkCorpTokens(ExtendedTokens):
 
 
 class DingTalkAPI(Endpoint):
-    """`/v1.0/…` with `x-acs-dingtalk-access-token`: who the token was issued to, or what is wrong with it.
+    """`/v1.0/…` with `x-acs-dingtalk-access-token`: answers with the token's client, or with an error code.
 
     Attributes:
-        refusal_status: The HTTP status of a refused token; the platform has used 400 and 401.
-        NO_PERMISSION: The answer for an app that lacks a permission: another token would not help.
+        refusal_status: The HTTP status for a rejected token; the platform has used 400 and 401.
+        NO_PERMISSION: The answer for an app that lacks a permission; a new token would not help.
     """
 
     name = "dingtalk_api"
@@ -123,7 +123,7 @@ class DingTalkAPI(Endpoint):
         self.refusal_status = 400
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Take a token that is known, not expired and not revoked."""
+        """Accept a token that was issued here and is neither expired nor revoked."""
         value = request.headers.get("x-acs-dingtalk-access-token", "")
         if not value:
             return _refusal("AuthenticationFailed.MissingParameter", "x-acs-dingtalk-access-token is mandatory")

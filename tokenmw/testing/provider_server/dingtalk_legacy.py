@@ -1,4 +1,4 @@
-"""The endpoints of DingTalk's older API: tokens by a query, and an API that answers errors with HTTP 200."""
+"""The endpoints of DingTalk's older API: tokens by a GET request, and errors with HTTP 200."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DingTalkLegacyTokens(ExtendedTokens):
     """`GET /gettoken`.
 
     Attributes:
-        BUSY: The answer of a system that is busy.
+        BUSY: The answer of a busy system.
         RATE_LIMITED: The answer after too many calls.
     """
 
@@ -35,7 +35,7 @@ class DingTalkLegacyTokens(ExtendedTokens):
         return request.query_params.get("appkey", "")
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Give a token, or say by `errcode` what is wrong."""
+        """Answer with a token, or with an `errcode`."""
         app, secret = request.query_params.get("appkey", ""), request.query_params.get("appsecret", "")
         if not app or not secret:
             return json_response({"errcode": 40035, "errmsg": "a parameter is missing"})
@@ -47,10 +47,10 @@ class DingTalkLegacyTokens(ExtendedTokens):
 
 
 class DingTalkLegacyAPI(Endpoint):
-    """`/topapi/…?access_token=…`: who the token was issued to, or what is wrong with it.
+    """`/topapi/…?access_token=…`: answers with the token's client, or with an `errcode`.
 
     Attributes:
-        NO_PERMISSION: The answer for an app that lacks a permission: another token would not help.
+        NO_PERMISSION: The answer for an app that lacks a permission; a new token would not help.
     """
 
     name = "dingtalk_legacy_api"
@@ -62,7 +62,7 @@ class DingTalkLegacyAPI(Endpoint):
     )
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Take a token that is known, not expired and not revoked."""
+        """Accept a token that was issued here and is neither expired nor revoked."""
         value = request.query_params.get("access_token", "")
         if not value:
             return json_response({"errcode": 40000, "errmsg": "access_token is blank"})

@@ -1,4 +1,4 @@
-"""What all endpoints of the test server have in common: counting, faults, and tokens."""
+"""The base of all endpoints of the test server: it counts calls, applies faults and issues tokens."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["ABORT", "Endpoint", "TokenEndpoint", "json_fields", "json_response"]
 
 ABORT = "tokenmw.abort"
-"""The name in the connection's state of the function that closes the connection."""
+"""The key, in the connection's state, of the function that closes the connection."""
 
 
 class Endpoint:
-    """An ASGI application for one path. A subclass gives `name`, `path`, `methods`, `caller` and `answer`.
+    """An ASGI application for one path. A subclass defines `name`, `path`, `methods`, `caller` and `answer`.
 
     Attributes:
-        name: How `ProviderServer.calls` counts it.
-        script: What goes wrong, and when.
+        name: The key of its calls in `ProviderServer.calls`.
+        script: Its faults.
     """
 
     name: ClassVar[str]
@@ -37,16 +37,16 @@ class Endpoint:
         self.script = Script()
         self.server = server
 
-    async def caller(self, request: Request) -> str:  # noqa: ARG002  some endpoints cannot tell
-        """Return the client that a request says it comes from, or "". It is counted under that name too."""
+    async def caller(self, request: Request) -> str:  # noqa: ARG002  some endpoints cannot know
+        """Return the client that a request names, or "". The call is counted under that name too."""
         return ""
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Answer as the real one would, with `fault.change` applied to what went well."""
+        """Answer as the real endpoint does. Apply `fault.change` to a successful answer."""
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count the call, misbehave as the script says, and answer."""
+        """Count the call, apply the fault of the script, and answer."""
         request = Request(scope, receive)
         await request.body()
         fault = self.script.take()
@@ -78,11 +78,11 @@ class TokenEndpoint(Endpoint):
     """An endpoint that issues tokens.
 
     Attributes:
-        life: Seconds that a token lives.
-        renewal_window: Seconds before expiry from which another token is issued; before that, the same one
-            comes again with its remaining life. None: another one each time; 0: never before expiry.
-        issuer: What stands in front of each token. Endpoints with one issuer give a client one token; by default
-            it is the endpoint's name.
+        life: The lifetime of a token, in seconds.
+        renewal_window: Seconds before expiry from which a new token is issued. Before that, the same token is
+            returned with its remaining lifetime. None: a new token for each request; 0: never before expiry.
+        issuer: The prefix of each token. Endpoints with the same issuer give a client the same token; the default is
+            the endpoint's name.
     """
 
     issuer: ClassVar[str] = ""
@@ -93,7 +93,7 @@ class TokenEndpoint(Endpoint):
         self.renewal_window = renewal_window
 
     def grant(self, client: str, *, scope: str = "") -> tuple[str, float]:
-        """Return a token for a client, and the seconds that it still lives."""
+        """Return a token for a client, and its remaining lifetime in seconds."""
         issued, issuer = self.server.issued, self.issuer or self.name
         if self.renewal_window is not None:
             token = issued.current(issuer, client, scope=scope)
@@ -103,16 +103,16 @@ class TokenEndpoint(Endpoint):
 
 
 def _whole(seconds: float) -> float:
-    # Real servers give whole seconds; lives so short that this would matter exist in tests only.
+    # Real servers send whole seconds. Tests use lifetimes so short that rounding would matter.
     return int(seconds) if seconds > 60 else seconds
 
 
 async def json_fields(request: Request, *, named: bool = True) -> dict[str, Any]:
-    """Return the JSON object that a request has as its body; empty if it has none.
+    """Return the JSON object in a request's body, or {} if there is none.
 
     Args:
         request: The request.
-        named: Whether it must call it JSON; not all platforms look at that.
+        named: Whether the content type must be JSON; not all platforms check that.
     """
     if named and request.headers.get("content-type", "").partition(";")[0] != "application/json":
         return {}
@@ -124,7 +124,7 @@ async def json_fields(request: Request, *, named: bool = True) -> dict[str, Any]
 
 
 def json_response(content: Any, status: int = 200, **headers: str) -> Response:
-    """Make a JSON answer that no cache keeps (RFC 6749 §5.1). NaN is written as Python writes it."""
+    """Return a JSON answer with `Cache-Control: no-store` (RFC 6749 §5.1). Python's NaN is allowed."""
     lines = {
         "Cache-Control": "no-store",
         **{name.replace("_", "-"): value for name, value in headers.items()},
@@ -135,7 +135,7 @@ def json_response(content: Any, status: int = 200, **headers: str) -> Response:
 async def _close(scope: Scope, receive: Receive) -> None:
     abort = scope.get("state", {}).get(ABORT)
     if abort is None:
-        # In process: the transport turns it into the client's own error.
+        # In process: the transport converts it to the client's own error.
         raise ConnectionClosedError
     abort()
     while (await receive())["type"] != "http.disconnect":

@@ -1,4 +1,4 @@
-"""What an endpoint of the test server can be told to do instead of its best."""
+"""Faults: how an endpoint of the test server can misbehave, and at which call."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["ConnectionClosedError", "Fault", "Hang", "Script"]
 
 
 class ConnectionClosedError(Exception):
-    """Raised inside of the server to close the connection without an answer."""
+    """Raised inside the server to close the connection without an answer."""
 
 
 @final
 class Hang:
-    """Holds back answers until :meth:`release`. Each caller that arrives is counted.
+    """Holds back answers until :meth:`release` is called.
 
     Attributes:
-        arrived: Set as soon as a first caller hangs.
+        arrived: Set when the first caller waits.
         released: Set by :meth:`release`.
     """
 
@@ -35,29 +35,29 @@ class Hang:
         self.released = Latch()
 
     def release(self) -> None:
-        """Let all answers go, also later ones."""
+        """Send all answers that are held back, and do not hold back later ones."""
         self.released.set()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One way to misbehave. Fields that are left out change nothing.
+    """One way to misbehave. Fields that are not given change nothing.
 
-    Some that real servers have::
+    Examples from real servers::
 
         Fault(status=429, headers={"Retry-After": "2"})
         Fault(body="<h1>Sign in to the network</h1>", delay=0.2)
         Fault(fields={"expires_in": "3600"}, without=["scope"])
 
     Attributes:
-        delay: Seconds to wait before the answer; real ones, as on a slow network.
-        hang: Holds the answer back until it is released.
+        delay: Seconds of real time to wait before the answer.
+        hang: Holds back the answer until it is released.
         close: Close the connection instead of answering.
-        status: The HTTP status. With it (or with `body`), the endpoint itself is not asked.
-        body: The body: `bytes` as they are, `str` as an HTML page, anything else as JSON.
-        headers: More header lines, or others.
-        fields: JSON fields that replace those of an answer that went well.
-        without: JSON fields to leave out of it.
+        status: The HTTP status. With it, or with `body`, the endpoint itself does not answer.
+        body: The body: `bytes` unchanged, `str` as an HTML page, anything else as JSON.
+        headers: Header lines to add or replace.
+        fields: JSON fields to add to a successful answer, or to replace in it.
+        without: JSON fields to leave out of a successful answer.
     """
 
     delay: float = 0.0
@@ -71,11 +71,11 @@ class Fault:
 
     @property
     def answers(self) -> bool:
-        """Whether it answers in place of the endpoint."""
+        """Whether the fault answers in place of the endpoint."""
         return self.status is not None or self.body is not None
 
     def response(self) -> Response:
-        """Make the answer that stands in for the endpoint's."""
+        """Return the answer that replaces the endpoint's."""
         if self.body is None:
             content, media_type = b"", None
         elif isinstance(self.body, bytes):
@@ -87,17 +87,17 @@ class Fault:
         return Response(content, self.status or 200, headers=dict(self.headers), media_type=media_type)
 
     def change(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of an answer that went well, changed."""
+        """Return the fields of a successful answer with this fault's changes."""
         kept = {name: value for name, value in answer.items() if name not in self.without}
         return {**kept, **self.fields}
 
 
 @final
 class Script:
-    """What happens at the next calls of one endpoint, and at all others.
+    """The faults of one endpoint: a queue for the next calls, then one for all later calls.
 
     Attributes:
-        always: The fault of every call that none was queued for, or None.
+        always: The fault of every call after the queue, or None.
     """
 
     def __init__(self) -> None:
@@ -105,22 +105,22 @@ class Script:
         self._queue: deque[Fault | None] = deque()
 
     def then(self, *faults: Fault | None) -> None:
-        """Queue faults, one for each of the next calls. None stands for a call that goes well."""
+        """Queue faults, one for each of the next calls. None is a call without a fault."""
         self._queue.extend(faults)
 
     def hang(self) -> Hang:
-        """Hold back all answers from now on; `release` of what is returned lets them go."""
+        """Hold back all answers from now on, until `release` of the returned object is called."""
         hang = Hang()
         self.always = Fault(hang=hang)
         return hang
 
     def clear(self) -> None:
-        """Forget all faults. Answers that hang already go on hanging."""
+        """Remove all faults. Answers that are held back already stay so."""
         self.always = None
         self._queue.clear()
 
     def take(self) -> Fault:
-        """Take the fault of a call that begins now."""
+        """Return the fault of a call that starts now, and remove it from the queue."""
         fault = self._queue.popleft() if self._queue else self.always
         return _NONE if fault is None else fault
 

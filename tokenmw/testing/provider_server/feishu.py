@@ -1,4 +1,4 @@
-"""The endpoints of Feishu and Lark: tokens of self-built apps, and an API that takes them."""
+"""The endpoints of Feishu and Lark: tokens of self-built apps, and an API that accepts them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["FeishuAPI", "FeishuAppTokens", "FeishuTenantTokens"]
 
 
 class FeishuTenantTokens(TokenEndpoint):
-    """`POST /open-apis/auth/v3/tenant_access_token/internal`: the same token until it has half an hour left.
+    """`POST /open-apis/auth/v3/tenant_access_token/internal`: the same token until 30 minutes before it expires.
 
     Attributes:
-        RATE_LIMITED: The answer of the gateway that asks to wait for 3 s.
-        DISABLED: The answer for an app that is switched off.
+        RATE_LIMITED: The gateway's answer after too many calls; it asks to wait for 3 s.
+        DISABLED: The answer for a disabled app.
     """
 
     name = "feishu_tenant"
     path = "/open-apis/auth/v3/tenant_access_token/internal"
-    issuer = "t"  # what the platform puts in front of these tokens
+    issuer = "t"  # the platform's prefix of these tokens
     fields: ClassVar[tuple[str, ...]] = ("tenant_access_token",)
 
     RATE_LIMITED: Final = Fault(
@@ -44,7 +44,7 @@ class FeishuTenantTokens(TokenEndpoint):
         return str((await json_fields(request, named=False)).get("app_id", ""))
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Give a token at the top of the answer, where the platform's other answers have `data`."""
+        """Answer with a token at the top level; the platform's other answers have `data` there."""
         asked = await json_fields(request, named=False)
         app, secret = asked.get("app_id"), asked.get("app_secret")
         if not isinstance(app, str) or not isinstance(secret, str) or not app:
@@ -58,7 +58,7 @@ class FeishuTenantTokens(TokenEndpoint):
 
 
 class FeishuAppTokens(FeishuTenantTokens):
-    """`POST /open-apis/auth/v3/app_access_token/internal`: the same token, under both names."""
+    """`POST /open-apis/auth/v3/app_access_token/internal`: the same token in both fields."""
 
     name = "feishu_app"
     path = "/open-apis/auth/v3/app_access_token/internal"
@@ -66,11 +66,11 @@ class FeishuAppTokens(FeishuTenantTokens):
 
 
 class FeishuAPI(Endpoint):
-    """`/open-apis/…`: answers who the token was issued to, or with a code that says what is wrong with it.
+    """`/open-apis/…`: answers with the token's client, or with an error code.
 
     Attributes:
-        refusal_status: The HTTP status of a refused token; the platform has used 200, 400 and 401.
-        NO_PERMISSION: The answer for an app that lacks a scope: another token would not help.
+        refusal_status: The HTTP status for a rejected token; the platform has used 200, 400 and 401.
+        NO_PERMISSION: The answer for an app that lacks a scope; a new token would not help.
     """
 
     name = "feishu_api"
@@ -84,7 +84,7 @@ class FeishuAPI(Endpoint):
         self.refusal_status = 400
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Take a token that is known, not expired and not revoked."""
+        """Accept a token that was issued here and is neither expired nor revoked."""
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not value:
             return self._refusal(99991661, "Missing access token for authorization")

@@ -1,4 +1,4 @@
-"""The endpoints of Feishu's store apps: the ticket, the app's token for it, a tenant's token for that."""
+"""The endpoints of Feishu's store apps: a ticket gives an app token, and that gives a tenant token."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["FeishuStoreAppTokens", "FeishuStoreTenantTokens", "FeishuTicketReque
 
 
 class FeishuTicketRequests(Endpoint):
-    """`POST /open-apis/auth/v3/app_ticket/resend`: says yes; the ticket itself comes as an event.
+    """`POST /open-apis/auth/v3/app_ticket/resend`: confirms; the platform sends the ticket itself as an event.
 
     Attributes:
-        tickets: The ticket of each app that `feishu_store_app` takes. A test sets it, and hands it in as an event.
+        tickets: The valid ticket of each app. A test sets it, and delivers it to the program as an event.
     """
 
     name = "feishu_ticket"
@@ -32,7 +32,7 @@ class FeishuTicketRequests(Endpoint):
         self.tickets: dict[str, str] = {}
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Say that the event will come, if the secret is the app's."""
+        """Confirm, if the secret is the app's."""
         asked = await json_fields(request, named=False)
         if not self.server.knows(str(asked.get("app_id", "")), str(asked.get("app_secret", ""))):
             return json_response({"code": 10014, "msg": "app secret invalid"})
@@ -47,7 +47,7 @@ class FeishuStoreAppTokens(FeishuTenantTokens):
     issuer = "a"
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Give the app's token for its ticket."""
+        """Answer with an app token for a ticket."""
         asked = await json_fields(request, named=False)
         app = str(asked.get("app_id", ""))
         if not self.server.knows(app, str(asked.get("app_secret", ""))):
@@ -66,7 +66,7 @@ class FeishuStoreTenantTokens(FeishuTenantTokens):
     path = "/open-apis/auth/v3/tenant_access_token"
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Give a tenant's token for the app's."""
+        """Answer with a tenant token for an app token."""
         asked = await json_fields(request, named=False)
         app = self.server.issued.find(str(asked.get("app_access_token", "")))
         if app is None or app.endpoint != "a" or not self.server.issued.is_good(app):

@@ -1,4 +1,4 @@
-"""The tokens that the test server has issued, and whether they are still good."""
+"""The tokens that the test server has issued, and whether they are still valid."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["IssuedToken", "IssuedTokens"]
 
 @dataclass
 class IssuedToken:
-    """One token that was handed out.
+    """One issued token.
 
     Attributes:
         value: The token.
         endpoint: The endpoint that issued it, such as `"oauth2"`.
         client: The client that it was issued to.
-        scope: What was asked for.
+        scope: The requested scope.
         expires_at: When it expires, by the monotonic clock, in seconds.
-        revoked: Whether it was withdrawn before.
+        revoked: Whether it was revoked before it expired.
     """
 
     value: str
@@ -36,7 +36,7 @@ class IssuedToken:
 
 @final
 class IssuedTokens:
-    """All issued tokens. No value is ever given twice to different grants."""
+    """All issued tokens. Each value is issued once."""
 
     def __init__(self, *, clock: Clock) -> None:
         self._clock = clock
@@ -47,44 +47,44 @@ class IssuedTokens:
         return len(self._tokens)
 
     def issue(self, endpoint: str, client: str, *, scope: str = "", life: float) -> IssuedToken:
-        """Issue a new token that lives so many seconds."""
+        """Issue a new token that expires in `life` seconds."""
         value = f"{endpoint}-{next(self._numbers)}-{secrets.token_urlsafe(12)}"
         token = IssuedToken(value, endpoint, client, scope, self._clock.monotonic() + life)
         self._tokens[value] = token
         return token
 
     def current(self, endpoint: str, client: str, *, scope: str = "") -> IssuedToken | None:
-        """Return the newest token of a client that is still good."""
+        """Return the newest valid token of a client, or None."""
         for token in reversed(self._tokens.values()):
             if (token.endpoint, token.client, token.scope) == (endpoint, client, scope) and self.is_good(token):
                 return token
         return None
 
     def find(self, value: str) -> IssuedToken | None:
-        """Return what is known about a token."""
+        """Return the token with a value, or None if it was not issued here."""
         return self._tokens.get(value)
 
     def remaining(self, token: IssuedToken) -> float:
-        """Return the seconds of life that are left."""
+        """Return the seconds until a token expires."""
         return token.expires_at - self._clock.monotonic()
 
     def is_good(self, token: IssuedToken) -> bool:
-        """Return whether an API would take it now."""
+        """Return whether an API accepts a token now."""
         return not token.revoked and self.remaining(token) > 0
 
     def extend(self, token: IssuedToken, *, life: float) -> None:
-        """Let a token live so many seconds from now on, as some servers do when it is asked for again."""
+        """Let a token expire in `life` seconds from now, as some servers do when it is requested again."""
         token.expires_at = self._clock.monotonic() + life
 
     def revoke(self, value: str) -> None:
-        """Withdraw a token before it expires.
+        """Revoke a token before it expires.
 
         Raises:
-            KeyError: It was never issued.
+            KeyError: It was not issued here.
         """
         self._tokens[value].revoked = True
 
     def revoke_all(self) -> None:
-        """Withdraw every token issued so far."""
+        """Revoke every token issued so far."""
         for token in self._tokens.values():
             token.revoked = True

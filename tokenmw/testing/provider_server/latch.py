@@ -1,4 +1,4 @@
-"""A flag that tasks of any event loop can wait for: the server may run in another thread than the test."""
+"""An event for tasks of several event loops: the server may run in another thread than the test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Latch"]
 
 @final
 class Latch:
-    """Something that happens once, such as "the test lets the answer go"."""
+    """An event that is set once, from any thread, and waited for in any event loop."""
 
     def __init__(self) -> None:
         self._set = False
@@ -19,11 +19,11 @@ class Latch:
         self._lock = threading.Lock()
 
     def is_set(self) -> bool:
-        """Return whether it has happened."""
+        """Return whether the event is set."""
         return self._set
 
     def set(self) -> None:
-        """Let it happen, from whatever thread."""
+        """Set the event, and wake all waiters."""
         with self._lock:
             self._set = True
             waiters, self._waiters = self._waiters, set()
@@ -33,7 +33,7 @@ class Latch:
                 loop.call_soon_threadsafe(_finish, waiter)
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """Wait until it has happened, for so many seconds at most. Return whether it has."""
+        """Wait until the event is set, at most `seconds`. Return whether it is set."""
         waiter = asyncio.get_running_loop().create_future()
         with self._lock:
             if self._set:

@@ -1,4 +1,4 @@
-"""Microsoft's login, its machines' identity endpoint, and the Bot Connector."""
+"""Microsoft's endpoints: the login, managed identities, and the Bot Connector."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["BotConnector", "EntraTokens", "ManagedIdentityTokens"]
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_LONG = 7200.0  # seconds; from this life on, the answer says when to refresh
+_LONG = 7200.0  # seconds; the answer for a lifetime from this one up says when to refresh
 
 
 class EntraTokens(TokenEndpoint):
-    """`POST /{tenant}/oauth2/v2.0/token`, for Entra and for bots: another token each time.
+    """`POST /{tenant}/oauth2/v2.0/token`, for Entra and for bots: a new token for each request.
 
     Attributes:
-        tenants: The known tenants, in lower case; None: any but `common` and its like.
+        tenants: The known tenants, in lower case; None for any except `common` and the like.
     """
 
     name = "entra"
@@ -39,11 +39,11 @@ class EntraTokens(TokenEndpoint):
         self._assertions: set[str] = set()
 
     async def caller(self, request: Request) -> str:
-        """Return the app's id."""
+        """Return the app id."""
         return (await _form(request)).get("client_id", "")
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Grant a token, or say what is wrong with the request, with a number."""
+        """Answer with a token, or with an error and its AADSTS number."""
         form, tenant = await _form(request), str(request.path_params["tenant"]).lower()
         refusal = self._refusal(form, tenant)
         if refusal is not None:
@@ -81,10 +81,10 @@ class EntraTokens(TokenEndpoint):
 
 
 class ManagedIdentityTokens(TokenEndpoint):
-    """`GET /metadata/identity/oauth2/token`: numbers come as text, and the same token comes again.
+    """`GET /metadata/identity/oauth2/token`: numbers are sent as text, and the same token is returned again.
 
     Attributes:
-        header: The `X-IDENTITY-HEADER` of App Service, whose answers have `expires_on` only; None: IMDS.
+        header: The `X-IDENTITY-HEADER` of App Service, whose answers have only `expires_on`; None for IMDS.
     """
 
     name = "managed_identity"
@@ -96,11 +96,11 @@ class ManagedIdentityTokens(TokenEndpoint):
         self.header: str | None = None
 
     async def caller(self, request: Request) -> str:
-        """Return the user-assigned identity, if it is one."""
+        """Return the user-assigned identity, or "" for the system-assigned one."""
         return request.query_params.get("client_id", "")
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Grant a token to whoever can show that no browser was tricked into the request."""
+        """Answer with a token if the request has the header that a browser cannot be tricked into sending."""
         query = request.query_params
         version = "2018-02-01" if self.header is None else "2019-08-01"
         proven = request.headers.get("metadata" if self.header is None else "x-identity-header") == (
@@ -124,10 +124,10 @@ class ManagedIdentityTokens(TokenEndpoint):
 
 
 class BotConnector(Endpoint):
-    """`POST /v3/conversations/{id}/activities`, as the host of a `serviceUrl` has it. Teams puts a region in front.
+    """`POST /v3/conversations/{id}/activities`, on the host of a `serviceUrl`. Teams adds a region to the path.
 
     Attributes:
-        activities: What was sent: the app's id, the conversation, and the activity.
+        activities: The received activities: app id, conversation, and activity.
     """
 
     name = "bot_connector"
@@ -138,7 +138,7 @@ class BotConnector(Endpoint):
         self.activities: list[tuple[str, str, dict[str, Any]]] = []
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Take an activity from an app whose token is good, and is a bot's."""
+        """Accept an activity if the token is valid and is a bot's."""
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         token = self.server.issued.find(value)
         if scheme != "Bearer" or token is None or not self.server.issued.is_good(token):

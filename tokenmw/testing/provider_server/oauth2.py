@@ -1,4 +1,4 @@
-"""An OAuth 2.0 token endpoint that takes client credentials (RFC 6749 §4.4)."""
+"""An OAuth 2.0 token endpoint for client credentials (RFC 6749 §4.4)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class OAuth2Endpoint(TokenEndpoint):
-    """`POST /oauth2/token`, as strict as real ones.
+    """`POST /oauth2/token`, as strict as real servers.
 
-    Assertions (RFC 7523 §2.2) are not verified, but each is taken once only: real servers keep the `jti`.
+    Assertions (RFC 7523 §2.2) are not verified, but each is accepted only once: real servers remember the `jti`.
 
     Attributes:
-        decodes_basic: Whether it form-decodes id and secret of the `Authorization` header (RFC 6749 §2.3.1).
-            Many real servers do not.
+        decodes_basic: Whether id and secret in the `Authorization` header are form-decoded (RFC 6749 §2.3.1). Many
+            real servers do not decode them.
     """
 
     name = "oauth2"
@@ -45,7 +45,7 @@ class OAuth2Endpoint(TokenEndpoint):
         return (basic or (form.get("client_id", ""),))[0]
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Grant a token, or say what is wrong with the request (RFC 6749 §5)."""
+        """Answer with a token, or with an error code (RFC 6749 §5)."""
         if request.headers.get("content-type", "").partition(";")[0] != "application/x-www-form-urlencoded":
             return _error("invalid_request")
         pairs = parse_qsl((await request.body()).decode("latin-1"), keep_blank_values=True)
@@ -73,7 +73,7 @@ class OAuth2Endpoint(TokenEndpoint):
             return None
         try:
             client, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
-        except ValueError:  # no ASCII, no base64, or no UTF-8 in it
+        except ValueError:  # not ASCII, not base64, or not UTF-8
             return ("", "")
         return (unquote_plus(client), unquote_plus(secret)) if self.decodes_basic else (client, secret)
 

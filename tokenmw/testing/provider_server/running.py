@@ -1,4 +1,4 @@
-"""The test server on a real socket, in a thread of its own."""
+"""The test server over real HTTP, in its own thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _START_SECONDS = 10.0
 
 @contextlib.contextmanager
 def running_app(app: ASGIApp) -> Generator[str]:
-    """Serve an application over HTTP on a free port of this machine, and give its base URL.
+    """Serve an application over HTTP on a free port of this machine, and yield its base URL.
 
     Raises:
         ConfigurationError: uvicorn is not installed.
@@ -38,7 +38,7 @@ def running_app(app: ASGIApp) -> Generator[str]:
         ) from None
 
     class Protocol(H11Protocol):
-        """Lets the application close its connection, and keeps the secrets in URLs out of the access log."""
+        """Lets the application close its connection. No access log: URLs may contain secrets."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
@@ -54,7 +54,7 @@ def running_app(app: ASGIApp) -> Generator[str]:
             started.set()
 
     started = threading.Event()
-    # log_config=None: this is a guest in somebody's test run, whose logging it must leave alone.
+    # log_config=None: the logging of the test run must not be changed.
     config = uvicorn.Config(
         app,
         http=Protocol,
@@ -62,8 +62,7 @@ def running_app(app: ASGIApp) -> Generator[str]:
         lifespan="off",
         log_config=None,
         timeout_graceful_shutdown=5,
-        # A client that a slow machine holds up sends into a connection that is just being closed, and has an error
-        # that no test is about. Connections end with the server.
+        # Otherwise a client on a slow machine sends to a connection that is just being closed, and its test fails.
         timeout_keep_alive=3600,
     )
     server = Server(config)
@@ -74,7 +73,7 @@ def running_app(app: ASGIApp) -> Generator[str]:
     thread.start()
     try:
         if not started.wait(_START_SECONDS):
-            raise RuntimeError("The test server did not start.")
+            raise RuntimeError(f"The test server did not start within {_START_SECONDS:.0f} s.")
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True

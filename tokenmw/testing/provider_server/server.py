@@ -40,7 +40,7 @@ __all__ = ["ProviderServer"]
 
 
 class ProviderServer:
-    """A token endpoint, and an API that takes its tokens, for tests without a network.
+    """Token endpoints of real providers, and APIs that accept their tokens, for tests without a network.
 
     In the same process, through a client's transport::
 
@@ -48,7 +48,7 @@ class ProviderServer:
         async with httpx.AsyncClient(transport=server.transport()) as http: ...
         assert 1 == server.calls["oauth2"]
 
-    Over real HTTP, from a thread of its own::
+    Over real HTTP, in its own thread::
 
         with server.running() as base_url:
             crm = ClientCredentials(token_url=f"{base_url}/oauth2/token", client_id="crm", client_secret="…")
@@ -59,22 +59,22 @@ class ProviderServer:
         server.revoke(token)
 
     Args:
-        clients: The known clients and their secrets; None: any client with any secret.
-        token_life: Seconds that a token lives.
-        renewal_window: Seconds before expiry from which another token is issued; before that, the same one
-            comes again. None: another one each time; 0: never before expiry.
-        delay: Seconds, real ones, that each answer takes.
-        clock: By which tokens expire.
-        endpoints: More endpoints, each a function of this server that makes one; see `Endpoint`.
+        clients: The known clients and their secrets; None for any client with any secret.
+        token_life: The lifetime of a token, in seconds.
+        renewal_window: Seconds before expiry from which a new token is issued. Before that, the same token is
+            returned. None: a new token for each request; 0: never before expiry.
+        delay: Seconds of real time that each answer takes.
+        clock: The clock by which tokens expire.
+        endpoints: Additional endpoints: functions that take this server and return an `Endpoint`.
 
     Attributes:
-        calls: How often each endpoint was called, by its name (`calls["oauth2"]`) and for each client
+        calls: The number of calls by endpoint (`calls["oauth2"]`), and by endpoint and client
             (`calls["oauth2", "crm"]`).
-        issued: All tokens that were handed out.
+        issued: All issued tokens.
         oauth2: `POST /oauth2/token`.
         api: `/api/…`.
-        feishu_tenant, feishu_app: Feishu's token endpoints, which give a client one token.
-        feishu_ticket, feishu_store_app, feishu_store_tenant: Those of store apps.
+        feishu_tenant, feishu_app: Feishu's token endpoints; both give a client the same token.
+        feishu_ticket, feishu_store_app, feishu_store_tenant: The token endpoints of store apps.
         feishu_api: `/open-apis/…`.
         wecom: `GET /cgi-bin/gettoken`.
         wecom_api: `/cgi-bin/…`.
@@ -85,7 +85,7 @@ class ProviderServer:
         entra: `POST /{tenant}/oauth2/v2.0/token`, for Entra and for bots.
         managed_identity: `GET /metadata/identity/oauth2/token`.
         bot_connector: `POST /v3/conversations/{id}/activities`.
-        app: The whole as a Starlette application.
+        app: The server as a Starlette application.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class ProviderServer:
         self.entra = EntraTokens(self, life=token_life)
         self.managed_identity = ManagedIdentityTokens(self, life=token_life)
         self.bot_connector = BotConnector(self)
-        # An API takes every path below its own, so what issues its tokens stands before it.
+        # An API matches every path below its own, so its token endpoints must come first.
         store = (self.feishu_ticket, self.feishu_store_app, self.feishu_store_tenant)
         feishu = (self.feishu_tenant, self.feishu_app, *store, self.feishu_api)
         dingtalk = (self.dingtalk, self.dingtalk_corp, self.dingtalk_api)
@@ -133,30 +133,30 @@ class ProviderServer:
         self.app = Starlette(routes=[Route(one.path, one, methods=list(one.methods)) for one in served])
 
     def revoke(self, token: str | Token) -> None:
-        """Withdraw an issued token before it expires, as a provider may at any time.
+        """Revoke an issued token before it expires, as a provider may at any time.
 
         Raises:
-            KeyError: This server has not issued it.
+            KeyError: This server did not issue it.
         """
         self.issued.revoke(token if isinstance(token, str) else token.value)
 
     def knows(self, client: str, secret: str | None) -> bool:
-        """Return whether a client may have a token; without a secret, whether there is such a client."""
+        """Return whether client and secret are known; with `secret=None`, whether the client is known."""
         if self.clients is None:
             return bool(client)
         return client in self.clients and secret in (None, self.clients[client])
 
     async def hold(self, hang: Hang) -> None:
-        """Hold a caller back until it is released or this server ends. For endpoints."""
+        """Hold back a caller until it is released or this server stops. For endpoints."""
         self._hanging.add(hang)
         hang.arrived.set()
         await hang.released.wait()
         self._hanging.discard(hang)
 
     def transport(self, library: str = "httpx") -> Any:
-        """Make a transport for a client of `httpx` or `httpx2` that calls this server without a socket.
+        """Return a transport for a client of `httpx` or `httpx2` that calls this server without a socket.
 
-        A closed connection is a `RemoteProtocolError` of the library, as on a real one.
+        A closed connection is the library's `RemoteProtocolError`, as over a network.
         """
         client_library: Any = importlib.import_module(library)
 
@@ -170,7 +170,7 @@ class ProviderServer:
 
     @contextlib.contextmanager
     def running(self) -> Generator[str]:
-        """Serve over real HTTP on a free port of this machine, and give the base URL.
+        """Serve over real HTTP on a free port of this machine, and yield the base URL.
 
         Raises:
             ConfigurationError: uvicorn is not installed.
@@ -180,7 +180,7 @@ class ProviderServer:
             try:
                 yield base_url
             finally:
-                # What still waits here would keep the thread from ending.
+                # A call that is still held back would keep the thread from ending.
                 self.closing.set()
                 for hang in tuple(self._hanging):
                     hang.release()

@@ -1,4 +1,4 @@
-"""The endpoints of WeCom: a token for each secret of a corp, and an API that takes them."""
+"""The endpoints of WeCom: a token for each secret of a corp, and an API that accepts them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["WeComAPI", "WeComTokens"]
 
 
 class WeComTokens(TokenEndpoint):
-    """`GET /cgi-bin/gettoken`: the same token until it expires, with the life that is left; errors with HTTP 200.
+    """`GET /cgi-bin/gettoken`: the same token until it expires, with its remaining lifetime; errors with HTTP 200.
 
     Attributes:
-        secrets: More secrets of the server's known clients, by corp: each application of a corp has its own.
-        BUSY: The answer of a system that is busy.
+        secrets: Additional secrets by corp: each application of a corp has its own.
+        BUSY: The answer of a busy system.
         RATE_LIMITED: The answer after too many calls.
-        ADDRESS_REFUSED: The answer to a machine that the application does not trust.
+        ADDRESS_REFUSED: The answer to an IP address that the application does not trust.
     """
 
     name = "wecom"
@@ -44,7 +44,7 @@ class WeComTokens(TokenEndpoint):
         return request.query_params.get("corpid", "")
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Give a token, or say by `errcode` what is wrong."""
+        """Answer with a token, or with an `errcode`."""
         corp, secret = request.query_params.get("corpid", ""), request.query_params.get("corpsecret", "")
         if not corp:
             return _refusal(41002, "corpid missing")
@@ -61,10 +61,10 @@ class WeComTokens(TokenEndpoint):
 
 
 class WeComAPI(Endpoint):
-    """`/cgi-bin/…?access_token=…`: answers who the token was issued to, or by `errcode` what is wrong with it.
+    """`/cgi-bin/…?access_token=…`: answers with the token's client, or with an `errcode`.
 
     Attributes:
-        WRONG_APPLICATION: The answer to a token of another application of the corp: a new one would not help.
+        WRONG_APPLICATION: The answer to a token of the corp's other application; a new token would not help.
         NO_PERMISSION: The answer for an application that lacks a permission.
     """
 
@@ -78,7 +78,7 @@ class WeComAPI(Endpoint):
     NO_PERMISSION: Final = Fault(body={"errcode": 48002, "errmsg": "api forbidden"})
 
     async def answer(self, request: Request, fault: Fault) -> Response:
-        """Take a token that is known, not expired and not revoked."""
+        """Accept a token that was issued here and is neither expired nor revoked."""
         value = request.query_params.get("access_token", "")
         if not value:
             return _refusal(41001, "access_token missing")

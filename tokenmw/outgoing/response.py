@@ -1,4 +1,4 @@
-"""Whether an API's answer says "this token is not valid": read only where it must be, and never much of it."""
+"""Whether an API's answer says that the token is invalid. The body is read only if it must be, and at most 64 KiB."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["discard", "is_rejected"]
 
-_MOST: Final = 64 << 10  # bytes; an error is short, and what is longer is a download
+_MAX_BYTES: Final = 64 << 10  # an error is short; a longer body is a download
 _JSON: Final = re.compile(r"(application|text)/([\w.-]+\+)?json", re.ASCII)
-# Some APIs send their JSON under such a name. Without a length it may be a stream of words that somebody waits for.
+# Some APIs send JSON under these types. Without a length it may be a stream of text that the caller waits for.
 _PERHAPS_JSON: Final = frozenset({"", "text/plain", "text/html"})
 
 
 class _Answer(Unpicklable):
-    """An outgoing request's answer, as providers judge it."""
+    """An API's answer as `Provider.is_rejected` takes it; `body` is None until it is read."""
 
     __slots__ = ("_response", "body")
 
@@ -46,38 +46,39 @@ class _Answer(Unpicklable):
 
 @without_locals
 async def is_rejected(response: Any, *, provider: Provider, library: ModuleType) -> bool:
-    """Return whether a provider's API refused the token. What is read of the body can be read again."""
-    verdict = provider.is_rejected(_Answer(response, body=None))
-    if verdict is None:
+    """Return whether an answer says that the token is invalid. A body that is read here can be read again."""
+    rejected = provider.is_rejected(_Answer(response, body=None))
+    if rejected is None:
         body = await _body(response, library=library)
-        verdict = body is not None and provider.is_rejected(_Answer(response, body=body))
-    return bool(verdict)
+        rejected = body is not None and provider.is_rejected(_Answer(response, body=body))
+    return bool(rejected)
 
 
 @without_locals
 async def discard(response: Any, *, library: ModuleType) -> None:
-    """Be done with an answer, so that its connection is free: read to its end if that is near, else closed.
+    """Free the connection of an answer that is not returned: read the rest if it is short, otherwise close it.
 
-    The client reads it once more before it sends the next request; it finds what was read here, or nothing.
+    The client reads the answer again before it sends the next request; it gets what was read here, or nothing.
     """
     if response.is_stream_consumed or response.is_closed or await _read_ahead(response, library=library) is not None:
         return
-    # Its end, which the client comes to at once, closes the real one.
+    # An empty stream: the client reaches its end immediately and closes it, which closes the real one.
     response.stream = _replayed_class(library)(b"", rest=None, stream=response.stream)
 
 
 async def _body(response: Any, *, library: ModuleType) -> bytes | None:
+    """Return the decoded body, or None if it is long, cannot be JSON, or cannot be read."""
     if response.is_stream_consumed:
-        # By a hook of the client's, which may have kept it or not.
+        # One of the client's hooks read it, and may not have kept it.
         try:
             return bytes(response.content)
         except library.ResponseNotRead:
             return None
-    named = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     length = declared_length(response.headers)
-    short = length is not None and length <= _MOST
+    short = length is not None and length <= _MAX_BYTES
     may_be_short = short or "content-length" not in response.headers
-    if not (_JSON.fullmatch(named) and may_be_short) and not (named in _PERHAPS_JSON and short):
+    if not (_JSON.fullmatch(media_type) and may_be_short) and not (media_type in _PERHAPS_JSON and short):
         return None
     raw = await _read_ahead(response, library=library)
     if raw is None:
@@ -89,28 +90,28 @@ async def _body(response: Any, *, library: ModuleType) -> bytes | None:
 
 
 async def _read_ahead(response: Any, *, library: ModuleType) -> bytes | None:
-    """Return the body as it came over the wire, or None if it is long; whoever reads the response gets all of it."""
+    """Return the undecoded body, or None if it is long. The response's stream then starts with what was read."""
     stream = response.stream
     rest = aiter(stream)
     ahead = bytearray()
-    whole = True
+    complete = True
     try:
         async for chunk in rest:
             ahead += chunk
-            if len(ahead) > _MOST:
-                whole = False
+            if len(ahead) > _MAX_BYTES:
+                complete = False
                 break
     except library.RequestError as error:
         error.request = response.request
         raise
     response.stream = _replayed_class(library)(bytes(ahead), rest=rest, stream=stream)
-    return bytes(ahead) if whole else None
+    return bytes(ahead) if complete else None
 
 
 @functools.cache
 def _replayed_class(library: ModuleType) -> Any:
     class ReplayedStream(library.AsyncByteStream):  # type: ignore[name-defined, misc]
-        """A response's stream of which the beginning has been read already."""
+        """A response's stream whose beginning was already read."""
 
         def __init__(self, ahead: bytes, *, rest: AsyncIterator[bytes] | None, stream: Any) -> None:
             self._ahead = ahead
@@ -119,7 +120,7 @@ def _replayed_class(library: ModuleType) -> Any:
 
         @property
         def elapsed(self) -> timedelta | None:
-            """What httpx2 asks the stream for."""
+            """Return what httpx2 reads from a response's stream."""
             elapsed: timedelta | None = getattr(self._stream, "elapsed", None)
             return elapsed
 
