@@ -33,7 +33,7 @@ def test_a_command_that_ignores_its_stdin_is_killed_when_it_closes() -> None:
     child.check()
     child.stop()
     assert child._process.returncode is not None
-    # The shell was its group's leader; with the command gone too, there is no such group.
+    # The shell was its group's leader; once the command has ended too, the group does not exist.
     with pytest.raises(ProcessLookupError):
         os.killpg(child._process.pid, 0)
 
