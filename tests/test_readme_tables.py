@@ -135,16 +135,16 @@ def test_the_log_lines_are_those_of_an_outage(caplog: pytest.LogCaptureFixture) 
     """An outage of 95 s with 2015 failures is three lines, and they are the README's."""
     clock = ManualClock()
     log = ThrottledLog(clock)
-    cannot, back = "Redis cannot be used (%s); requests go on without it.", "Redis is back."
+    unavailable, recovered = "Redis unavailable (%s, %s); serving from local caches", "Redis recovered"
     for failures, pause in ((1 + 1311, 60), (1 + 702, 35)):
         for _ in range(failures):
-            log.problem("redis", cannot, "timeout")
+            log.problem("redis", unavailable, "timeout", "10.0.0.5:6379")
         clock.advance(pause)
-    log.over("redis", back)
-    assert caplog.messages == block("text", "Redis cannot").splitlines()
-    modules = [sys.modules[f"tokenmw.redis.{name}"] for name in ("connection", "servers")]
+    log.over("redis", recovered)
+    assert caplog.messages == block("text", "Redis unavailable").splitlines()
+    modules = [sys.modules[f"tokenmw.redis.{name}"] for name in ("connection", "guard")]
     source = "".join(map(inspect.getsource, modules))
-    assert [f'"{line}"' in source for line in (cannot, back)] == [True, True]
+    assert [f'"{line}"' in source for line in (unavailable, recovered)] == [True, True]
 
 
 def test_no_block_is_passed_over() -> None:
@@ -152,7 +152,7 @@ def test_no_block_is_passed_over() -> None:
     known = {
         "bash": ("python3 -m venv ",),
         "console": ("$ pip install ", "$ uvicorn "),
-        "text": ("API key ", "Redis cannot "),
+        "text": ("API key ", "Redis unavailable "),
     }
     others = [one for one in blocks() if one.language != "python"]
     assert [one.line for one in others if not one.text.startswith(known.get(one.language, ()))] == []

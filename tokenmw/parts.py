@@ -145,20 +145,32 @@ class Parts:
         anyio.get_cancelled_exc_class()
         nested = NestedTokens(self.tokens, entries=self.entries, coherence=self.coherence)
         http = TokenHTTP(self._http or default_client(), limits=self.limits, clock=self.clock, nested=nested)
-        connection = store = touches = healing = None
+        connection = store = touches = None
+        healing: Healing | None = None
         closers: list[Callable[[], Awaitable[None]]] = []
         if self._redis is not None:
+
+            def recovered() -> None:
+                if healing is not None:
+                    healing.begin()
+
             connection = RedisConnection(
                 self._redis,
                 names=self._names,
                 limits=self.limits,
                 clock=self.clock,
                 log=self.log,
-                observers=self.observe,
+                observe=self.observe,
+                on_recovered=recovered,
             )
-            store = RedisTokenStore(connection, seals=self.seals)
-            sessions = RedisSessionStore(connection, names=self._names, seals=self.seals, ttl=1.1 * self._ttl)
-            store.on_unreadable = sessions.on_unreadable = self._unreadable
+            store = RedisTokenStore(connection, sealer=self.seals, on_unreadable=self._unreadable)
+            sessions = RedisSessionStore(
+                connection,
+                names=self._names,
+                sealer=self.seals,
+                ttl=1.1 * self._ttl,
+                on_unreadable=self._unreadable,
+            )
             touches = SessionTouches(sessions, limit=self.limits.touches, clock=self.clock)
             healing = Healing(
                 connection,
@@ -168,7 +180,6 @@ class Parts:
                 offers=SessionReupload(self.sessions, touches, clock=self.clock),
                 clock=self.clock,
             )
-            connection.on_back = healing.begin
             closers += [self.sessions.start(sessions, touches), connection.close]
         if self.callers is not None:
             closers.append(self.callers.start())

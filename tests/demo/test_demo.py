@@ -120,7 +120,7 @@ def test_workers_go_on_while_redis_is_frozen(tmp_path: Path) -> None:
         code, errors = demo.end()
     assert [answer["session_id"] for answer in before] == [answer["session_id"] for answer in after]
     assert [answer["session_id"] for answer in new[:4]] == [answer["session_id"] for answer in new[4:]]
-    assert {line.partition(" (")[0] for line in errors.splitlines()} == {"Redis cannot be used"}
+    assert {line.partition(" (")[0] for line in errors.splitlines()} == {"Redis unavailable"}
     assert len(errors.splitlines()) == 2
     assert code == 0
     assert [name for name, pid in demo.pids.items() if is_running(pid)] == []

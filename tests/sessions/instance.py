@@ -50,7 +50,7 @@ class Instance:
         self._url = url or server.url
         self._redis_clock = redis_clock
         self._names = KeyNames("tokenmw", name_key=secret)
-        self._seals = Sealer([seal] if seal else [])
+        self._sealer = Sealer([seal] if seal else [])
         self._ttl = ttl
 
     async def __aenter__(self) -> Self:
@@ -60,13 +60,18 @@ class Instance:
             limits=self.limits,
             clock=self._redis_clock,
             log=self.log,
-            observers=Observers((), log=self.log),
+            observe=Observers((), log=self.log),
+            on_recovered=self._recovered,
         )
-        self.store = RedisSessionStore(self.connection, names=self._names, seals=self._seals, ttl=1.1 * self._ttl)
-        self.store.on_unreadable = lambda kind, why: self.unreadable.append((kind, why))
+        self.store = RedisSessionStore(
+            self.connection,
+            names=self._names,
+            sealer=self._sealer,
+            ttl=1.1 * self._ttl,
+            on_unreadable=lambda kind, reason: self.unreadable.append((kind, reason)),
+        )
         self.touches = SessionTouches(self.store, limit=self.limits.touches, clock=self.clock)
         self.offers = SessionReupload(self.manager, self.touches, clock=self.clock)
-        self.connection.on_back = self.offers.begin
         self.stop = self.manager.start(self.store, self.touches)
         await self.connection.open()
         return self
@@ -74,6 +79,9 @@ class Instance:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
         await self.connection.close()
+
+    def _recovered(self) -> None:
+        self.offers.begin()
 
     async def get(self, api_key: bytes) -> str:
         """Return what a request with this key gets."""

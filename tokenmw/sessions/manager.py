@@ -175,7 +175,7 @@ class SessionManager:
     async def _look_up(self, store: RedisSessionStore, api_key: bytes) -> SessionEntry | None:
         """Return the session as Redis has it; None if it cannot be shared now."""
         before, key = self._local.get(api_key), store.key(api_key)
-        candidate = self._derivation.id(api_key) if store.doubtful(key) else self._derivation.fresh()
+        candidate = self._derivation.id(api_key) if store.reply_may_be_lost(key) else self._derivation.fresh()
         may_create = self._new.take()
         try:
             if may_create:

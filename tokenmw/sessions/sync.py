@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.redis.errors import RedisUnavailable
-from tokenmw.redis.session_store import AWAY
+from tokenmw.redis.session_store import UNAVAILABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +82,7 @@ class SessionTouches:
         for api_key, answer in zip(plain, found, strict=True):
             if isinstance(answer, str):
                 batch[api_key].id = answer
-            elif answer is AWAY:
+            elif answer is UNAVAILABLE:
                 away.add(api_key)
             else:
                 rest[api_key] = batch[api_key]
@@ -99,13 +99,13 @@ class SessionTouches:
         offered = [(api_key, session) for api_key, session in batch.items() if not session.overwrite]
         away = await self._overwrite({key: session for key, session in batch.items() if session.overwrite})
         now = self._clock.monotonic()
-        answers = await self._store.offer(
+        answers = await self._store.upload(
             [(self._store.key(api_key), session.id, now - session.used) for api_key, session in offered]
         )
         for (api_key, session), answer in zip(offered, answers, strict=True):
             if isinstance(answer, str):
                 session.id, session.shared = answer, True
-            elif answer is AWAY:
+            elif answer is UNAVAILABLE:
                 away.add(api_key)
         return away
 
@@ -116,7 +116,7 @@ class SessionTouches:
             try:
                 await self._store.put(self._store.key(api_key), session.id)
             except RedisUnavailable as error:
-                if error.word != "response":  # else it is this one key's fault, which waiting does not mend
+                if error.reason != "response":  # else it is this one key's fault, which waiting does not mend
                     away.add(api_key)
                     lost = error
             else:

@@ -58,7 +58,9 @@ class CachedToken:
         self.expires_mono = at.mono + left
         self.expires_wall = at.wall + left
         provider = entry.provider
-        margin = windows(record.life, refresh_before=provider.refresh_before, renewal_window=provider.renewal_window)
+        margin = windows(
+            record.lifetime, refresh_before=provider.refresh_before, renewal_window=provider.renewal_window
+        )
         # Drawn once per token and instance: drawn at each look, the earliest of many draws would always win.
         refresh = margin.refresh * random.uniform(0.8, 1.0)
         if record.no_refresh_until is not None:
@@ -74,7 +76,7 @@ class CachedToken:
 
     def age(self, now: Instant) -> float:
         """Return the seconds since the provider was asked for it."""
-        return self.record.life - self.left(now)
+        return self.record.lifetime - self.left(now)
 
     def usable(self, now: Instant) -> bool:
         """Return whether it may be handed out."""
@@ -88,7 +90,9 @@ class CachedToken:
         if record.value != self.record.value or at.mono + left > self.expires_mono + _SAME_EXPIRY:
             return record
         no_refresh_until = left - max(_LEAST_QUIET, left / 2)
-        return TokenRecord(record.value, record.token_type, self.record.life, max(0.0, no_refresh_until), record.extra)
+        return TokenRecord(
+            record.value, record.token_type, self.record.lifetime, max(0.0, no_refresh_until), record.extra
+        )
 
 
 class TokenEntry:

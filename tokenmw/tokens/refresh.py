@@ -21,7 +21,7 @@ from tokenmw.clock import Instant
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
-from tokenmw.redis.token_store import Busy, Found, Leased, Noted, Stored, TokenRecord, Tombstoned
+from tokenmw.redis.token_store import Busy, FailureNoted, Found, Leased, Stored, TokenRecord, Tombstoned
 from tokenmw.tokens.failures import Failure
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class TokenStore(Protocol):
 
     async def acquire(
         self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float
-    ) -> Found | Leased | Busy | Noted:
+    ) -> Found | Leased | Busy | FailureNoted:
         """Return a token above version `known`, else the lease, else who is in the way."""
         ...
 
@@ -84,7 +84,9 @@ class TokenStore(Protocol):
         """Give the lease back, with a note for the others."""
         ...
 
-    async def bury(self, keys: TokenKeys, /, *, version: int | None, known: int, left: float) -> Found | Tombstoned:
+    async def write_tombstone(
+        self, keys: TokenKeys, /, *, version: int | None, known: int, left: float
+    ) -> Found | Tombstoned:
         """Declare a version and all before it invalid."""
         ...
 
@@ -167,7 +169,7 @@ class _Lease:
                     return
                 self._known = max(self._known, seat.version)  # rejected, or about to end: I want one above it
                 continue
-            if isinstance(seat, Noted):
+            if isinstance(seat, FailureNoted):
                 self._entry.failure = Failure.from_note(
                     seat.note, left=seat.left, before=self._entry.failure, now=self._clock.monotonic()
                 )

@@ -177,7 +177,7 @@ class TokenSync:
         elif found is None or found.version < generation.version:
             await self._offer(store, keys, entry, generation)
         elif found.version > generation.version and found.record.value in self._rejected:
-            await store.bury(keys, version=found.version, known=entry.known, left=found.left)
+            await store.write_tombstone(keys, version=found.version, known=entry.known, left=found.left)
         else:
             if found.version > generation.version:
                 self._adopt(entry, found, at)
@@ -212,7 +212,7 @@ class TokenSync:
         at = Instant(self._clock)
         sent = entry.dead, entry.tombstone_until
         try:
-            answer = await self._store.bury(entry.keys, version=version, known=entry.known, left=left)
+            answer = await self._store.write_tombstone(entry.keys, version=version, known=entry.known, left=left)
         except RedisUnavailable:
             return False  # housekeeping tells it later, as long as the token would live
         except Unreadable:
