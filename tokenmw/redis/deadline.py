@@ -3,8 +3,8 @@
 After an event loop was blocked (by a long computation, or because the machine was suspended), a timer fires in the same
 turn of the loop in which the reply is read from the socket. A plain timeout would then cancel the waiting command
 although the server was quick. So some turns of the loop lie between a timer and its effect; they take no time in a loop
-that runs. And a command that could not be sent, or be answered by a machine that was suspended together with this one,
-gets the time back for which the loop was blocked, once.
+that runs. The time for which the loop was blocked is added to the deadline, once: the command may not have been sent
+yet, or the server may have been suspended together with this machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TOLERANCE: Final = 10  # timers that are late by less than a tenth of the deadl
 
 
 class Deadline:
-    """Raises `TimeoutError` in the block inside of it after `seconds`, and calls `on_half` after half of them.
+    """Raises `TimeoutError` in its block after `seconds`, and calls `on_half` after half of them.
 
     Time for which the event loop was blocked does not count, up to `seconds`.
 
@@ -46,7 +46,7 @@ class Deadline:
 
     @property
     def excused(self) -> bool:
-        """Whether it expired after the loop was blocked again, for longer than `seconds`: no failure of the server."""
+        """Whether the loop was blocked again for more than `seconds`: then the timeout says nothing of the server."""
         return self._timeout.expired() and self.late > self._seconds
 
     async def __aenter__(self) -> Self:

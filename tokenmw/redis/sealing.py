@@ -86,7 +86,7 @@ class Sealer:
         return header + nonce + self._ciphers[self._first].encrypt(nonce, body, header + key)
 
     def is_current(self, value: bytes) -> bool:
-        """Return whether a stored value is sealed as `seal` does it now, and not with a secret that is rotated out."""
+        """Return whether a stored value is sealed as `seal` does it, not with a secret that is being rotated out."""
         return value[9:_HEADER] == (self._first or _PLAIN)
 
     def open(self, value: bytes, *, key: bytes) -> tuple[int, bytes]:

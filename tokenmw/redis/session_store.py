@@ -1,7 +1,7 @@
 """Session ids in Redis: get or create in one round trip, touches and uploads in batches.
 
-Values that are sealed with a secret that is rotated out are sealed again with the first one, so that a session in use
-outlives a rotation.
+Values that are sealed with a secret that is being rotated out are sealed again with the first one, so that a session
+in use outlives a rotation.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class TokenRecord:
         value: The token.
         token_type: Its scheme.
         lifetime: Seconds for which it was granted.
-        no_refresh_until: Seconds of its lifetime that must be left before the provider is asked again; None: no limit.
+        no_refresh_until: While the token has more seconds left than this, the provider is not asked again; or None.
         extra: Other fields of the provider's answer.
     """
 
@@ -121,7 +121,7 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class FailureNoted:
-    """The provider has refused another process: its note, and the seconds until the note expires."""
+    """Another process got no token from the provider: its note, and the seconds until the note expires."""
 
     note: bytes
     left: float
@@ -163,8 +163,8 @@ class RedisTokenStore:
     async def read(self, keys: TokenKeys) -> tuple[Found | None, int]:
         """Return the token, if there is one, and the highest version that is invalid, or 0.
 
-        A token that is sealed with a secret that is rotated out is sealed again with the first one: tokens in use are
-        read every 30 s.
+        A token that is sealed with a secret that is being rotated out is sealed again with the first one; tokens in use
+        are read every 30 s.
         """
         value, left, tombstone = await self._connection.run("read", keys.all, ())
         found = await self._found(keys, value, left) if value else None
