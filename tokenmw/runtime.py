@@ -151,14 +151,22 @@ class Runtime:
         recovery = Recovery(clock)
         if settings.redis is not None:
             self.redis = RedisConnection(
-                settings.redis, names=settings.names, limits=limits, clock=clock, log=log, observers=observe
+                settings.redis,
+                names=settings.names,
+                limits=limits,
+                clock=clock,
+                log=log,
+                observe=observe,
+                on_recovered=recovery.schedule,
             )
-            self.redis.on_back = recovery.schedule
-            token_store = RedisTokenStore(self.redis, seals=settings.sealer)
+            token_store = RedisTokenStore(self.redis, sealer=settings.sealer, on_unreadable=data.note_unreadable)
             session_store = RedisSessionStore(
-                self.redis, names=settings.names, seals=settings.sealer, ttl=_REDIS_TTL * settings.session_ttl
+                self.redis,
+                names=settings.names,
+                sealer=settings.sealer,
+                ttl=_REDIS_TTL * settings.session_ttl,
+                on_unreadable=data.note_unreadable,
             )
-            token_store.on_unreadable = session_store.on_unreadable = data.note_unreadable
             self.session_sync = SessionSync(
                 session_store, cache=data.sessions, new_sessions=data.new_sessions, limits=limits, clock=clock
             )

@@ -139,7 +139,7 @@ def test_uvicorns_workers_have_one_id_for_a_key(private_redis: RedisServer, *, a
         _, err = serving.communicate(timeout=20)
     assert 2 == len(answers), err
     assert 1 == len(set(answers.values()))
-    assert ("Redis cannot be used" in err) == away
+    assert ("Redis unavailable" in err) == away
     assert "Traceback" not in err
     assert "was never" not in err
 
@@ -150,7 +150,7 @@ async def test_a_hundred_thousand_failures_are_a_line_a_minute(caplog: pytest.Lo
     log, failures, minutes = ThrottledLog(clock), 100_000, 10
     with caplog.at_level(logging.WARNING, "tokenmw"):
         for _ in range(failures):
-            log.problem("redis", "Redis cannot be used (%s)", "timeout")
+            log.problem("redis", "Redis unavailable (%s)", "timeout")
             clock.advance(minutes * 60 / failures)
         clock.advance(60)
         log.flush()

@@ -113,8 +113,8 @@ def test_the_operator_is_told_once(finding: Finding) -> None:
         assert all(kinds.count(kind) <= 6 for kind in kinds)
         if finding.outage.state == "down":
             first, *_, (kind, suppressed, last) = report["lines"]
-            assert ["redis", 0, "Redis cannot be used"] == [*first[:2], first[2][:20]]
-            assert ("redis", "Redis is back") == (kind, last[:13])
+            assert ["redis", 0, "Redis unavailable"] == [*first[:2], first[2][:17]]
+            assert ("redis", "Redis recovered") == (kind, last[:15])
             assert last.endswith(f"({suppressed} similar messages suppressed)")
             assert suppressed >= 2
 

@@ -11,12 +11,12 @@ from tests.fuzz.oracles import Target, require
 from tests.fuzz.stored import RINGS, check_record
 from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Unreadable
-from tokenmw.redis.session_store import AWAY, RedisSessionStore
+from tokenmw.redis.session_store import UNAVAILABLE, RedisSessionStore
 from tokenmw.redis.token_store import (
     Busy,
+    FailureNoted,
     Found,
     Leased,
-    Noted,
     RedisTokenStore,
     Stored,
     TokenKeys,
@@ -40,14 +40,18 @@ class _Replies:
     async def run(self, *_: Any) -> Any:
         return self.replies.pop(0) if self.replies else self.good
 
-    def over_at(self, _key: bytes) -> None:
+    def server_deadline(self, _key: bytes) -> None:
         """Know nothing of the server's clock."""
 
     async def pipeline(self, commands: Any) -> list[Any]:
         return [await self.run() for _ in commands]
 
-    async def run_each(self, _script: str, calls: Any) -> list[Any]:
+    async def run_for_each(self, _script: str, calls: Any) -> list[Any]:
         return [await self.run() for _ in calls]
+
+
+def _ignore(_kind: str, _reason: str) -> None:
+    pass
 
 
 def _value(word: str, *, key: bytes) -> Any:
@@ -58,7 +62,7 @@ def _value(word: str, *, key: bytes) -> Any:
         "f": RINGS[3].seal(body, key=key, version=7),
         "b": body,
         "n": None,
-        "a": AWAY,
+        "a": UNAVAILABLE,
         "u": ring.seal(UUID(int=7).bytes, key=key, version=0),
     }
     return values.get(word[:1], ring.seal(RECORD, key=key, version=7))
@@ -73,26 +77,26 @@ def _tokens(data: bytes) -> None:
     operations: list[tuple[list[Any], Callable[[RedisTokenStore], Any]]] = [
         ([b"lease", b"9", 0], lambda store: store.acquire(keys, "me", known=0, seconds=6.0)),
         ([b"stored", b"", 0], lambda store: store.commit(keys, "me", record, version=8, left=60.0)),
-        ([b"buried", b"", 0, b"9"], lambda store: store.bury(keys, version=8, known=0, left=60.0)),
+        ([b"tombstone", b"", 0, b"9"], lambda store: store.write_tombstone(keys, version=8, known=0, left=60.0)),
     ]
     for good, operation in operations:
         told = [reply[: len(good)] for reply in replies]
-        store = RedisTokenStore(cast("Any", _Replies(told, good)), seals=RINGS[0])
+        store = RedisTokenStore(cast("Any", _Replies(told, good)), sealer=RINGS[0], on_unreadable=_ignore)
         try:
             outcome = run(operation(store))
         except Unreadable as error:
-            require(error.why == "unknown-key", "a damaged value that is not done away with")
+            require(error.reason == "unknown-key", "a damaged value that is not done away with")
             continue
-        require(isinstance(outcome, (Found, Leased, Busy, Noted, Stored, Tombstoned)), "an outcome that is none")
+        require(isinstance(outcome, (Found, Leased, Busy, FailureNoted, Stored, Tombstoned)), "an outcome that is none")
         if isinstance(outcome, Found):
             check_record(outcome.record)
-            require(outcome.left <= outcome.record.life, "a token that lives longer than it was granted")
+            require(outcome.left <= outcome.record.lifetime, "a token that lives longer than it was granted")
 
 
 def _token_reply(line: str, keys: TokenKeys) -> list[Any]:
     kind, _, word = line.partition(" ")
     left = len(line) * 1_000_003 % 10**9
-    if kind in ("lease", "held", "stored", "dead", "buried"):
+    if kind in ("lease", "held", "stored", "tombstone"):
         return [kind.encode(), b"9", left, b"9"]
     key = keys.note if kind == "note" else keys.token
     return [b"note" if kind == "note" else b"newer", _text(word, key), left, b"9"]
@@ -109,18 +113,26 @@ def _sessions(data: bytes) -> None:
     key = b"tokenmw:v1:{d}:session"
     good = _value("u", key=key)
     values = [_value(line, key=key) for line in lines]
-    store = RedisSessionStore(cast("Any", _Replies([*values], good)), names=NAMES, seals=RINGS[0], ttl=3600.0)
+    store = RedisSessionStore(
+        cast("Any", _Replies([*values], good)), names=NAMES, sealer=RINGS[0], ttl=3600.0, on_unreadable=_ignore
+    )
     answers = [*run(store.touch([key] * len(values)))]
-    store = RedisSessionStore(cast("Any", _Replies([*values], good)), names=NAMES, seals=RINGS[0], ttl=3600.0)
-    answers += run(store.offer([(key, str(UUID(int=9)), 1.0)] * len(values)))
+    store = RedisSessionStore(
+        cast("Any", _Replies([*values], good)), names=NAMES, sealer=RINGS[0], ttl=3600.0, on_unreadable=_ignore
+    )
+    answers += run(store.upload([(key, str(UUID(int=9)), 1.0)] * len(values)))
     if isinstance(values[0], bytes):  # the script makes it so, whatever type is there
-        store = RedisSessionStore(cast("Any", _Replies(values[:1], good)), names=NAMES, seals=RINGS[0], ttl=3600.0)
+        store = RedisSessionStore(
+            cast("Any", _Replies(values[:1], good)), names=NAMES, sealer=RINGS[0], ttl=3600.0, on_unreadable=_ignore
+        )
         try:
             answers.append(run(store.get_or_create(key, str(UUID(int=9)))))
         except Unreadable as error:
-            require(error.why == "unknown-key", "a damaged session that is not replaced")
+            require(error.reason == "unknown-key", "a damaged session that is not replaced")
     for answer in answers:
-        require(answer is None or answer is AWAY or str(UUID(str(answer))) == answer, "a session id that is none")
+        require(
+            answer is None or answer is UNAVAILABLE or str(UUID(str(answer))) == answer, "a session id that is none"
+        )
 
 
 _REPLIES = (
@@ -129,7 +141,7 @@ _REPLIES = (
     b"note sbecause\nnote b\xff\nlease",
     b"newer f",
     b"newer b\x01",
-    b"dead",
+    b"tombstone",
     b"newer s[]",
 )
 

@@ -42,9 +42,9 @@ def _envelope(data: bytes) -> None:
             try:
                 opened = opener.open(damaged, key=place)
             except Unreadable as error:
-                require(error.why in ("unknown-key", "damaged"), "an unknown reason")
+                require(error.reason in ("unknown-key", "damaged"), "an unknown reason")
                 require(
-                    error.why == "damaged"
+                    error.reason == "damaged"
                     or damaged[9:13] != ring.seal(b"", key=key, version=0)[9:13]
                     or not _has(opener, ring),
                     "a known secret that is called unknown",
@@ -64,8 +64,8 @@ def _has(opener: Sealer, ring: Sealer) -> bool:
 
 def check_record(record: TokenRecord) -> None:
     """Require a record that can be served, and that is read again as it is written."""
-    grant = Grant(record.value, expires_in=record.life, token_type=record.token_type, extra=record.extra)
-    check_life(record.life)
+    grant = Grant(record.value, expires_in=record.lifetime, token_type=record.token_type, extra=record.extra)
+    check_life(record.lifetime)
     require(grant.value == record.value, "a token that cannot be granted")
     require(record.no_refresh_until is None or math.isfinite(record.no_refresh_until), "a rule that never ends")
     require(TokenRecord.decode(record.encode()) == record, "a record that changes when it is written")
@@ -76,7 +76,7 @@ def _record(data: bytes) -> None:
     try:
         record = TokenRecord.decode(data)
     except Unreadable as error:
-        require(error.why == "damaged" and error.__cause__ is None, "an unreadable record for another reason")
+        require(error.reason == "damaged" and error.__cause__ is None, "an unreadable record for another reason")
     else:
         check_record(record)
 

@@ -29,63 +29,63 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         name="acquire: a token is found although the caller knows it",
-        file="tokenmw/shared/lua/acquire.lua",
+        file="tokenmw/redis/lua/acquire.lua",
         old="if value and stored > known and stored > dead then",
         new="if value and stored > dead then",
-        tests=("tests/shared/test_scripts.py",),
+        tests=("tests/redis/test_scripts.py",),
     ),
     Mutation(
         name="acquire: a token is found although there is a tombstone for it",
-        file="tokenmw/shared/lua/acquire.lua",
+        file="tokenmw/redis/lua/acquire.lua",
         old="if value and stored > known and stored > dead then",
         new="if value and stored > known then",
-        tests=("tests/shared/test_scripts.py", "tests/shared/test_scripts_damage.py"),
+        tests=("tests/redis/test_scripts.py", "tests/redis/test_scripts_damage.py"),
     ),
     Mutation(
         name="acquire: the version is only the server's time",
-        file="tokenmw/shared/lua/acquire.lua",
+        file="tokenmw/redis/lua/acquire.lua",
         old="local version = math.max(now[1] * 1000000 + now[2], dead + 1, known + 1)",
         new="local version = now[1] * 1000000 + now[2]",
-        tests=("tests/shared/test_scripts.py",),
+        tests=("tests/redis/test_scripts.py",),
     ),
     Mutation(
         name="acquire: everybody gets a lease",
-        file="tokenmw/shared/lua/acquire.lua",
+        file="tokenmw/redis/lua/acquire.lua",
         old="elseif owner then",
         new="elseif false then",
-        tests=("tests/shared/test_scripts.py",),
+        tests=("tests/redis/test_scripts.py",),
     ),
     Mutation(
         name="commit: an older version replaces a newer one",
-        file="tokenmw/shared/lua/commit.lua",
+        file="tokenmw/redis/lua/commit.lua",
         old="if value and stored >= version then",
         new="if false then",
-        tests=("tests/shared/test_scripts.py",),
+        tests=("tests/redis/test_scripts.py",),
     ),
     Mutation(
         name="commit: another owner's lease does not matter",
-        file="tokenmw/shared/lua/commit.lua",
+        file="tokenmw/redis/lua/commit.lua",
         old="if owner and not mine then",
         new="if false then",
-        tests=("tests/shared/test_scripts.py",),
+        tests=("tests/redis/test_scripts.py",),
     ),
     Mutation(
         name="commit: a tombstone does not matter",
-        file="tokenmw/shared/lua/commit.lua",
+        file="tokenmw/redis/lua/commit.lua",
         old="if number_at(KEYS[4]) >= version then",
         new="if false then",
-        tests=("tests/shared/test_scripts.py",),
+        tests=("tests/redis/test_scripts.py",),
     ),
     Mutation(
         name="invalidate: the token is dropped although it is not the current one",
-        file="tokenmw/tokens/coherence.py",
+        file="tokenmw/tokens/sync.py",
         old="if current is None or current.token.value != token.value:",
         new="if current is None:",
         tests=("tests/tokens/test_invalidation.py",),
     ),
     Mutation(
         name="single flight: a cancelled waiter cancels the task that all wait for",
-        file="tokenmw/flight.py",
+        file="tokenmw/singleflight.py",
         old="""\
             await waiter
         finally:
@@ -97,49 +97,49 @@ MUTATIONS = (
             raise
         finally:
 """,
-        tests=("tests/test_flight.py",),
+        tests=("tests/test_singleflight.py",),
     ),
     Mutation(
         name="closing: a cancel scope keeps the broker from waiting until it is closed",
-        file="tokenmw/life.py",
+        file="tokenmw/broker.py",
         old="with anyio.CancelScope(shield=True):",
         new="with anyio.CancelScope(shield=False):",
-        tests=("tests/test_closing.py",),
+        tests=("tests/broker/test_closing.py",),
     ),
     Mutation(
         name="closing: the cancellation of the task that leaves cancels the close",
-        file="tokenmw/life.py",
+        file="tokenmw/broker.py",
         old="await asyncio.wait([closing])",
         new="await closing",
-        tests=("tests/test_closing_cancelled.py",),
+        tests=("tests/broker/test_closing_cancelled.py",),
     ),
     Mutation(
         name="second clock: a token is handed out although the wall clock says that it has expired",
         file="tokenmw/tokens/manager.py",
         old="""\
-        if mono < now.refresh_mono and wall < now.refresh_wall:
-            slot.used = True
-            return now.token
-        if mono < now.stop_mono and wall < now.stop_wall:
+        if mono < current.refresh_mono and wall < current.refresh_wall:
+            entry.used = True
+            return current.token
+        if mono < current.stop_mono and wall < current.stop_wall:
 """,
         new="""\
-        if mono < now.refresh_mono:
-            slot.used = True
-            return now.token
-        if mono < now.stop_mono:
+        if mono < current.refresh_mono:
+            entry.used = True
+            return current.token
+        if mono < current.stop_mono:
 """,
         tests=("tests/tokens/test_manager.py",),
     ),
     Mutation(
         name="second clock: a token is taken although the wall clock says that it has expired",
-        file="tokenmw/tokens/slot.py",
+        file="tokenmw/tokens/entry.py",
         old="return now.mono < self.stop_mono and now.wall < self.stop_wall",
         new="return now.mono < self.stop_mono",
         tests=("tests/tokens/test_manager.py", "tests/tokens/test_lives.py"),
     ),
     Mutation(
         name="second clock: the time for which the machine was suspended is not counted",
-        file="tokenmw/tokens/slot.py",
+        file="tokenmw/clock.py",
         old="return max(self.mono - earlier.mono, self.wall - earlier.wall)",
         new="return self.mono - earlier.mono",
         tests=("tests/tokens/test_lives.py",),
@@ -153,23 +153,29 @@ MUTATIONS = (
     ),
     Mutation(
         name="single flight: a late waiter gives up when the first one does",
-        file="tokenmw/flight.py",
-        old="if came + patience > now:",
-        new="if came > now:",
-        tests=("tests/test_flights.py",),
+        file="tokenmw/singleflight.py",
+        old="if arrived + wait_seconds > now:",
+        new="if arrived > now:",
+        tests=("tests/test_singleflight_limits.py",),
     ),
     Mutation(
         name="marker: that it was written does not show that the server takes writes",
-        file="tokenmw/shared/scripts.py",
+        file="tokenmw/redis/scripts.py",
         old='frozenset({"probe", "marker"})',
         new='frozenset({"probe"})',
-        tests=("tests/shared/test_writers.py",),
+        tests=("tests/redis/test_writers.py",),
     ),
     Mutation(
         name="housekeeping: one server of a cluster that is down stops the comparison with the others",
         file="tokenmw/housekeeping.py",
-        old="if isinstance(result, BaseException) and not (isinstance(result, SharedUnavailable) and self._up):",
-        new="if isinstance(result, BaseException):",
-        tests=("tests/test_housekeeping_cluster.py",),
+        old="""\
+                elif isinstance(result, BaseException) and not (
+                    isinstance(result, RedisUnavailable) and self._connection.usable
+                ):
+""",
+        new="""\
+                elif isinstance(result, BaseException):
+""",
+        tests=("tests/broker/test_housekeeping_cluster.py",),
     ),
 )

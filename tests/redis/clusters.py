@@ -1,4 +1,4 @@
-"""Which tests need a redis-py with which a cluster's URL is taken."""
+"""A mark for tests that need a redis-py with which the package accepts the URL of a cluster."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ __all__ = ["needs_cluster_urls"]
 
 needs_cluster_urls = pytest.mark.skipif(
     redis.__version__.startswith(("6.", "7.", "8.0.0")),
-    reason=f"redis-py {redis.__version__} loses a cluster's connections, so its URL is refused",
+    reason=f"redis-py {redis.__version__} loses the connections of a cluster, so its URL is refused",
 )

@@ -1,4 +1,4 @@
-"""A guarded connection to a real server, and the scripts without one."""
+"""Connections to a real server, and the scripts on it without the package's client."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.proxies import Proxy
-from tests.redis.guarded import Guarded
+from tests.redis.guarded_client import GuardedClient
 from tests.redis.scripted import Scripts
 from tests.servers import RedisServer
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.limits import Limits
-from tokenmw.observe.events import Observers
 from tokenmw.observe.throttle import ThrottledLog
 from tokenmw.redis.client import close_client
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.keys import KeyNames
-from tokenmw.redis.sealing import Sealer
 from tokenmw.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -28,8 +26,7 @@ if TYPE_CHECKING:
 
     Connect = Callable[..., RedisConnection]
 
-OLD = "old-secret-0123456789"
-NEW = "new-secret-0123456789"
+SECRET = "old-secret-0123456789"
 
 
 @pytest.fixture
@@ -41,7 +38,7 @@ def scripts(redis_server: RedisServer) -> Iterator[Scripts]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RedisServer]:
-    """A cluster of one node, which has all slots."""
+    """A cluster of one node that has all slots."""
     with RedisServer("--cluster-enabled", "yes") as server:
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         deadline = time.monotonic() + 10
@@ -53,41 +50,35 @@ def cluster() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def proxy(redis_server: RedisServer) -> AsyncGenerator[Proxy]:
-    """A line to the server that a test can spoil."""
+    """A proxy in front of the server, which a test can make slow or cut off."""
     async with Proxy(redis_server.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def names() -> KeyNames:
-    """Keyed names."""
-    return KeyNames("test", name_key=OLD)
-
-
-@pytest.fixture
-def seals() -> Sealer:
-    """One secret's seals."""
-    return Sealer([OLD])
+    """Names under a secret."""
+    return KeyNames("test", name_key=SECRET)
 
 
 @pytest.fixture
 def events() -> list[Event]:
-    """What the connections have told their observers."""
+    """The events of all connections of a test."""
     return []
 
 
 @pytest.fixture
 def log_clock() -> ManualClock:
-    """The clock of the log; the server has its own."""
+    """The clock of the log; connections use the system's."""
     return ManualClock()
 
 
 @pytest.fixture
 async def connect(names: KeyNames, events: list[Event], log_clock: ManualClock) -> AsyncGenerator[Connect]:
-    """Make connections, which are closed after the test."""
+    """Make connections that are closed after the test."""
     made: list[RedisConnection] = []
 
-    def make(given: Any, **limits: Any) -> RedisConnection:
+    def make(given: Any, *, on_recovered: Callable[[], None] = lambda: None, **limits: Any) -> RedisConnection:
         log = ThrottledLog(log_clock)
         connection = RedisConnection(
             given,
@@ -95,7 +86,8 @@ async def connect(names: KeyNames, events: list[Event], log_clock: ManualClock) 
             limits=Limits(**limits),
             clock=SYSTEM_CLOCK,
             log=log,
-            observers=Observers([events.append], log=log),
+            observe=events.append,
+            on_recovered=on_recovered,
         )
         made.append(connection)
         return connection
@@ -106,14 +98,15 @@ async def connect(names: KeyNames, events: list[Event], log_clock: ManualClock) 
 
 
 @pytest.fixture
-async def guarded() -> AsyncGenerator[Callable[..., Guarded]]:
-    """Make guards, whose clients are closed after the test."""
-    made: list[Guarded] = []
+async def guarded() -> AsyncGenerator[Callable[..., GuardedClient]]:
+    """Make guarded clients that are closed after the test."""
+    made: list[GuardedClient] = []
 
-    def make(url: str, **limits: Any) -> Guarded:
-        made.append(Guarded(url, **limits))
+    def make(given: Any, **options: Any) -> GuardedClient:
+        made.append(GuardedClient(given, **options))
         return made[-1]
 
     yield make
     for one in made:
+        await one.guard.close()
         await close_client(one.client)

@@ -1,4 +1,4 @@
-"""The token scripts on a real server, without the package's client: what a reply says is what the script said."""
+"""The token scripts on a real server, run without the package's client, so that replies are the scripts' own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from tokenmw.redis.scripts import ScriptName
 
 TOKEN, LEASE, NOTE, TOMB = KEYS = (b"{k}:token", b"{k}:lease", b"{k}:note", b"{k}:tomb")
-LIFE = 60_000
-"""Milliseconds that tokens live here, if a test does not say otherwise."""
+TTL = 60_000
+"""Milliseconds for which tokens and tombstones exist, unless a test passes others."""
 
 
 def value(version: int, body: bytes = b"token") -> bytes:
@@ -32,12 +32,12 @@ class Scripts:
         return self.command("EVAL", _SOURCES[name], len(keys), *keys, *args)
 
     def read(self) -> tuple[bytes | None, int]:
-        """Return the token and the tombstone."""
-        found, _left, dead = self.run("read", KEYS)
-        return found, int(dead)
+        """Return the token and the tombstone's version."""
+        found, _left, tombstone = self.run("read", KEYS)
+        return found, int(tombstone)
 
     def acquire(self, owner: str, *, known: int = 0, ms: int = 6_000) -> tuple[str, Any, int]:
-        """Return what is there, its value or version, and the milliseconds left."""
+        """Return the kind of the reply, its value or version, and the milliseconds left."""
         kind, found, left = self.run("acquire", KEYS, owner, ms, known)
         return kind.decode(), int(found) if kind == b"lease" else found, left
 
@@ -47,16 +47,16 @@ class Scripts:
         assert kind == "lease"
         return int(version)
 
-    def commit(self, owner: str, version: int, stored: bytes | None = None, *, ms: int = LIFE) -> str:
-        """Commit a value of a version, and return the answer's kind."""
+    def commit(self, owner: str, version: int, stored: bytes | None = None, *, ms: int = TTL) -> str:
+        """Commit a value of a version, and return the kind of the reply."""
         kind: bytes = self.run("commit", KEYS, owner, version, stored or value(version), ms)[0]
         return kind.decode()
 
     def release(self, owner: str, version: int, *, note: bytes = b"", ms: int = 1_000) -> bool:
-        """Give a lease back, and return whether it was ours."""
+        """Release a lease, and return whether it was this owner's."""
         return bool(self.run("release", KEYS, owner, version, note, ms))
 
-    def bury(self, version: int | None, *, known: int = 0, ms: int = LIFE) -> tuple[str, int]:
-        """Declare a version invalid, and return the answer's kind and the tombstone."""
-        kind, _value, _left, dead = self.run("bury", KEYS, "" if version is None else version, known, ms)
-        return kind.decode(), int(dead)
+    def write_tombstone(self, version: int | None, *, known: int = 0, ms: int = TTL) -> tuple[str, int]:
+        """Declare a version invalid, and return the kind of the reply and the tombstone's version."""
+        kind, _value, _left, tombstone = self.run("tombstone", KEYS, "" if version is None else version, known, ms)
+        return kind.decode(), int(tombstone)

@@ -1,4 +1,4 @@
-"""A connection is made in a task of its own, and is nobody's before it is made."""
+"""A connection is made in a background task, and no command uses it before it is made."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def connection_to(port: int, *, connect_seconds: float = 3.0) -> Any:
-    """Return a connection that is not made yet."""
-    made: Any = BACKGROUND_CONNECTIONS[Connection]
-    return made(host="127.0.0.1", port=port, socket_connect_timeout=connect_seconds, socket_timeout=30.0)
+    """Return a connection that is not connected yet."""
+    connection_class: Any = BACKGROUND_CONNECTIONS[Connection]
+    return connection_class(host="127.0.0.1", port=port, socket_connect_timeout=connect_seconds, socket_timeout=30.0)
 
 
-async def test_no_command_is_sent_into_a_handshake(proxy: Proxy) -> None:
-    """A second command waits for the handshake that the first one left, else it would read that one's replies."""
+async def test_no_command_is_sent_during_a_handshake(proxy: Proxy) -> None:
+    """A second command waits for the handshake that the first one began, or it would read its replies."""
     proxy.connect_delay = 0.2
     connection = connection_to(proxy.port)
     with pytest.raises(TimeoutError):
@@ -39,8 +39,8 @@ async def test_no_command_is_sent_into_a_handshake(proxy: Proxy) -> None:
     await connection.abort()
 
 
-async def test_a_handshake_has_one_bound(proxy: Proxy) -> None:
-    """However many steps it has, and whatever each of them may take."""
+async def test_handshake_has_one_bound(proxy: Proxy) -> None:
+    """The whole handshake takes `connect_seconds` at most, however many steps it has."""
     proxy.black_hole = True
     connection = connection_to(proxy.port, connect_seconds=0.1)
     began = time.monotonic()
@@ -53,8 +53,8 @@ async def test_a_handshake_has_one_bound(proxy: Proxy) -> None:
     await connection.abort()
 
 
-async def test_a_failed_dial_is_tried_anew(proxy: Proxy) -> None:
-    """The next command dials again, and nobody is given yesterday's error."""
+async def test_failed_connection_attempt_is_repeated(proxy: Proxy) -> None:
+    """The next command connects again, and does not get the error of the attempt before."""
     await proxy.refuse()
     connection = connection_to(proxy.port)
     with pytest.raises(RedisConnectionError):
@@ -65,7 +65,7 @@ async def test_a_failed_dial_is_tried_anew(proxy: Proxy) -> None:
     await connection.abort()
 
 
-async def test_who_waits_while_it_is_hung_up_is_told_and_not_cancelled(proxy: Proxy) -> None:
+async def test_abort_raises_in_waiters_and_does_not_cancel_them(proxy: Proxy) -> None:
     """A CancelledError would look as if the waiter's own task had been cancelled."""
     proxy.black_hole = True
     connection = connection_to(proxy.port)
@@ -77,19 +77,19 @@ async def test_who_waits_while_it_is_hung_up_is_told_and_not_cancelled(proxy: Pr
     assert not waiter.cancelled()
 
 
-async def test_hanging_up_at_once_after_the_start_is_clean(redis_server: RedisServer) -> None:
-    """Even before the dialling has taken its first step."""
+async def test_abort_right_after_the_start_leaves_no_task(redis_server: RedisServer) -> None:
+    """A connection can be aborted before its task has taken the first step."""
     connection = connection_to(redis_server.port)
     waiter = asyncio.create_task(connection.connect())
-    while connection._dial.task is None:  # noqa: ASYNC110  one turn of the loop is what this is about
+    while connection._connecting.task is None:  # noqa: ASYNC110  one turn of the loop is what this is about
         await asyncio.sleep(0)
     await connection.abort()
     with pytest.raises(RedisConnectionError):
         await waiter
 
 
-async def test_hanging_up_does_not_wait_for_what_was_not_sent(proxy: Proxy) -> None:
-    """A server that takes nothing more would else hold the socket for ever."""
+async def test_abort_does_not_wait_until_data_is_sent(proxy: Proxy) -> None:
+    """A server that reads no more would otherwise keep the socket open for ever."""
     connection = connection_to(proxy.port)
     await connection.connect()
     transport = connection._writer.transport

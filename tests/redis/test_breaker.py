@@ -1,4 +1,4 @@
-"""The breaker counts failures of the server, and nothing else."""
+"""The circuit breaker counts failures of the server, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tokenmw.testing import ManualClock
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """Time that this file moves."""
+    """The clock of the breaker."""
     return ManualClock()
 
 
@@ -21,7 +21,7 @@ def breaker(clock: ManualClock) -> Breaker:
 
 
 def fail(breaker: Breaker, clock: ManualClock, times: int = 1) -> list[bool]:
-    """Let commands fail one after the other, each after a tenth of a second."""
+    """Record failures one after the other, each of a command that took a tenth of a second."""
     opened: list[bool] = []
     for _ in range(times):
         began = clock.monotonic()
@@ -30,8 +30,8 @@ def fail(breaker: Breaker, clock: ManualClock, times: int = 1) -> list[bool]:
     return opened
 
 
-def test_the_third_failure_in_a_row_opens(breaker: Breaker, clock: ManualClock) -> None:
-    """Only the one that opens says so, and commands are refused from then on."""
+def test_third_failure_in_a_row_opens_the_circuit(breaker: Breaker, clock: ManualClock) -> None:
+    """Only the failure that opens it returns True, and commands are refused from then on."""
     assert fail(breaker, clock, 3) == [False, False, True]
     assert breaker.open
     assert breaker.since == clock.time()
@@ -39,8 +39,8 @@ def test_the_third_failure_in_a_row_opens(breaker: Breaker, clock: ManualClock) 
     assert fail(breaker, clock, 3) == [False, False, False]
 
 
-def test_a_success_in_between_starts_the_count_again(breaker: Breaker, clock: ManualClock) -> None:
-    """Two of three failures are forgotten; the success says that it was a recovery."""
+def test_success_resets_the_count(breaker: Breaker, clock: ManualClock) -> None:
+    """After two failures and a success, two more do not open the circuit; the success returns True."""
     fail(breaker, clock, 2)
     assert breaker.succeeded()
     assert not breaker.succeeded()
@@ -48,8 +48,8 @@ def test_a_success_in_between_starts_the_count_again(breaker: Breaker, clock: Ma
     assert not breaker.open
 
 
-def test_a_failure_that_began_before_the_last_success_does_not_count(breaker: Breaker, clock: ManualClock) -> None:
-    """The server has answered since; and its word is not told as the reason of anything."""
+def test_failure_that_began_before_the_last_success_does_not_count(breaker: Breaker, clock: ManualClock) -> None:
+    """The server has replied since; and the reason of such a failure is not reported."""
     began = clock.monotonic()
     clock.advance(0.1)
     breaker.succeeded()
@@ -59,8 +59,8 @@ def test_a_failure_that_began_before_the_last_success_does_not_count(breaker: Br
     assert breaker.error == ""
 
 
-def test_a_thousand_commands_under_way_are_one_failure(breaker: Breaker, clock: ManualClock) -> None:
-    """What began before the last counted failure does not count."""
+def test_commands_that_were_running_together_are_one_failure(breaker: Breaker, clock: ManualClock) -> None:
+    """A failure of a command that began before the last counted failure does not count."""
     began = clock.monotonic()
     clock.advance(0.1)
     for _ in range(1_000):
@@ -70,8 +70,8 @@ def test_a_thousand_commands_under_way_are_one_failure(breaker: Breaker, clock: 
     assert fail(breaker, clock, 2) == [False, True]
 
 
-def test_only_a_write_ends_a_row_of_refused_writes(breaker: Breaker, clock: ManualClock) -> None:
-    """A full server answers reads: they came later than the refused write began, and say nothing of it."""
+def test_only_a_write_resets_the_count_of_refused_writes(breaker: Breaker, clock: ManualClock) -> None:
+    """A full server replies to reads; that they came after the refused write began proves nothing about writes."""
     began = clock.monotonic()
     for _ in range(2):
         began = clock.monotonic()
@@ -87,8 +87,8 @@ def test_only_a_write_ends_a_row_of_refused_writes(breaker: Breaker, clock: Manu
     assert breaker.failed("readonly", began=clock.monotonic())
 
 
-def test_what_was_under_way_when_it_closed_does_not_count(breaker: Breaker, clock: ManualClock) -> None:
-    """Late failures of the outage do not open it again."""
+def test_commands_that_ran_when_it_closed_do_not_count(breaker: Breaker, clock: ManualClock) -> None:
+    """Late failures from the outage do not open the circuit again."""
     fail(breaker, clock, 3)
     began = clock.monotonic()
     clock.advance(1)
@@ -101,27 +101,27 @@ def test_what_was_under_way_when_it_closed_does_not_count(breaker: Breaker, cloc
     assert fail(breaker, clock, 3) == [False, False, True]
 
 
-def test_a_late_success_does_not_close(breaker: Breaker, clock: ManualClock) -> None:
-    """A reply that was on its way is no sign that the server takes writes; only the probe closes."""
+def test_late_success_does_not_close_the_circuit(breaker: Breaker, clock: ManualClock) -> None:
+    """A reply that was on its way does not show that the server takes writes; only a probe closes the circuit."""
     fail(breaker, clock, 3)
     assert not breaker.succeeded()
     assert breaker.open
 
 
-def test_while_open_the_last_word_is_the_probes(breaker: Breaker, clock: ManualClock) -> None:
-    """The operator sees what is wrong now, not what was wrong first."""
+def test_error_is_of_the_last_probe_while_open(breaker: Breaker, clock: ManualClock) -> None:
+    """The operator sees the present reason, and not the first one."""
     fail(breaker, clock, 3)
     breaker.failed("readonly", began=clock.monotonic())
     assert breaker.error == "readonly"
 
 
-def test_pauses_grow_to_five_seconds_and_are_spread(breaker: Breaker, clock: ManualClock) -> None:
-    """From 0.25 s, doubling, less up to a quarter; anew for each outage."""
+def test_probe_delays_double_up_to_five_seconds_with_jitter(breaker: Breaker, clock: ManualClock) -> None:
+    """They begin at 0.25 s in each outage, and are up to a quarter shorter."""
     for _outage in range(2):
         fail(breaker, clock, 3)
         for longest in (0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0):
-            assert 0.75 * longest <= breaker.next_pause() <= longest
+            assert 0.75 * longest <= breaker.next_probe_delay() <= longest
         breaker.close()
     fail(breaker, clock, 3)
     breakers = [Breaker(clock) for _ in range(20)]
-    assert len({one.next_pause() for one in breakers}) > 10
+    assert len({one.next_probe_delay() for one in breakers}) > 10

@@ -1,4 +1,4 @@
-"""The redis option: what is refused when a broker is made, and what works then."""
+"""The redis option: which values are refused at construction, and how the client of a URL behaves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.redis.clusters import needs_cluster_urls
 from tests.servers import RedisServer
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
-from tokenmw.redis.client import checked_redis, close_client, open_client
+from tokenmw.redis.client import address_of, checked_redis, close_client, open_client
 from tokenmw.redis.scripts import run_script
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PASSWORD = "pass-w0rd"
 
 @pytest.fixture
 async def opened() -> AsyncGenerator[Open]:
-    """Open clients as a broker does, which are closed after the test."""
+    """Open clients as a broker does; they are closed after the test."""
     made: list[AnyClient] = []
 
     def make(url: str, **limits: Any) -> AnyClient:
@@ -69,6 +69,8 @@ async def opened() -> AsyncGenerator[Open]:
         f"redis://:x?{PASSWORD}=1@host",
         f"redis://:x/{PASSWORD}@host",
         f"redis://:x#{PASSWORD}@host:port",
+        f"redis://{PASSWORD}#@host",
+        f"redis://:12?{PASSWORD}@host",
         f"redis://:{PASSWORD}@host?decode_responses=yes",
         f"unix://:{PASSWORD}@",
         f"redis+cluster://:{PASSWORD}@host/1",
@@ -77,8 +79,8 @@ async def opened() -> AsyncGenerator[Open]:
         f"unix+cluster://:{PASSWORD}@/run/redis.sock",
     ],
 )
-def test_a_url_that_cannot_work_is_refused_without_its_password(url: str) -> None:
-    """At construction, not at the first request; whatever piece of it the password landed in."""
+def test_url_that_is_not_valid_is_refused_without_its_password(url: str) -> None:
+    """It is refused at construction, and the error does not show the password, whatever part of the URL it is in."""
     with pytest.raises(ConfigurationError, match=r"^redis: ") as caught:
         checked_redis(url)
     assert PASSWORD not in str(caught.value)
@@ -96,12 +98,12 @@ def test_a_url_that_cannot_work_is_refused_without_its_password(url: str) -> Non
         pytest.param("rediss+cluster://127.0.0.1:7000/0", marks=needs_cluster_urls),
     ],
 )
-def test_a_url_that_can_work_is_taken(url: str) -> None:
-    """Nothing is connected for it."""
+def test_valid_url_is_accepted(url: str) -> None:
+    """Nothing is connected."""
     assert checked_redis(url) == url
 
 
-def test_a_client_that_decodes_is_refused() -> None:
+def test_client_that_decodes_responses_is_refused() -> None:
     """Sealed values are bytes."""
     cluster = redis.asyncio.RedisCluster(host="127.0.0.1", decode_responses=True)
     for client in (redis.asyncio.Redis(decode_responses=True), cluster):
@@ -109,8 +111,8 @@ def test_a_client_that_decodes_is_refused() -> None:
             checked_redis(client)
 
 
-async def test_a_ready_client_is_used_and_stays_the_users(redis_server: RedisServer) -> None:
-    """It is not ours to close."""
+async def test_client_of_the_user_is_used_and_not_closed(redis_server: RedisServer) -> None:
+    """`open_client` returns the same client, and that it is not this package's to close."""
     async with redis.asyncio.Redis(port=redis_server.port) as mine:
         client, ours = open_client(checked_redis(mine), limits=Limits())
         assert client is mine
@@ -119,7 +121,7 @@ async def test_a_ready_client_is_used_and_stays_the_users(redis_server: RedisSer
 
 @pytest.mark.parametrize("password", ["a+cluster://b", "p?a/s#s%w:o@rd", "ключ"])
 async def test_password_and_database_of_the_url_are_used(opened: Open, password: str) -> None:
-    """Over TCP and over a unix socket, whatever characters are in the password."""
+    """They are used over TCP and over a unix socket, whatever characters are in the password."""
     with RedisServer("--requirepass", password) as server:
         urls = [server.url.replace("/0", "/3"), server.unix_url.replace("db=0", "db=3")]
         for number, url in enumerate(urls):
@@ -129,8 +131,8 @@ async def test_password_and_database_of_the_url_are_used(opened: Open, password:
             assert connection.call("DBSIZE") == 2
 
 
-async def test_nothing_is_sent_twice(opened: Open, redis_server: RedisServer) -> None:
-    """A reply that breaks off is the end of its command: no other attempt, and no other connection for one."""
+async def test_no_command_is_sent_twice(opened: Open, redis_server: RedisServer) -> None:
+    """A command whose reply breaks off fails: it is not retried, and no other connection is made for it."""
     async with Proxy(redis_server.port) as proxy:
         client = opened(proxy.url)
         await client.get("connected")
@@ -141,16 +143,16 @@ async def test_nothing_is_sent_twice(opened: Open, redis_server: RedisServer) ->
     assert redis_server.command("GET", "count") == b"1"
 
 
-async def test_a_password_with_cluster_in_it_stays_whole(opened: Open) -> None:
-    """Only the scheme says that it is a cluster."""
+async def test_password_that_contains_cluster_is_used(opened: Open) -> None:
+    """Only the scheme says that a URL is of a cluster."""
     with RedisServer("--requirepass", "my+cluster") as server:
         url = f"redis://:my+cluster@127.0.0.1:{server.port}"
         assert await opened(url).ping()
 
 
 @needs_cluster_urls
-async def test_a_cluster_runs_scripts_and_pipelines(opened: Open, cluster: RedisServer) -> None:
-    """Also those that it does not know yet."""
+async def test_cluster_runs_scripts_and_pipelines(opened: Open, cluster: RedisServer) -> None:
+    """It also runs scripts that it does not know yet."""
     client = opened(f"redis+cluster://127.0.0.1:{cluster.port}")
     cluster.command("SCRIPT", "FLUSH")
     for _ in range(2):
@@ -161,8 +163,8 @@ async def test_a_cluster_runs_scripts_and_pipelines(opened: Open, cluster: Redis
     assert await batch.execute(raise_on_error=False) == [b"id", None]
 
 
-async def test_whoever_is_cancelled_in_a_command_ends_cancelled(opened: Open, redis_server: RedisServer) -> None:
-    """In whichever turn of the loop it comes. One that gets lost leaves a closing broker waiting for ever."""
+async def test_cancellation_of_a_command_is_never_lost(opened: Open, redis_server: RedisServer) -> None:
+    """In whichever turn of the loop it comes, the task ends as cancelled; otherwise a broker could not close."""
     client = opened(redis_server.url)
     await client.get("connected")
     turns, done = 0, False
@@ -178,10 +180,10 @@ async def test_whoever_is_cancelled_in_a_command_ends_cancelled(opened: Open, re
 
 
 @pytest.mark.parametrize("scheme", ["redis", pytest.param("redis+cluster", marks=needs_cluster_urls)])
-async def test_a_slow_connection_is_not_lost_with_its_first_command(
+async def test_command_that_times_out_does_not_interrupt_connecting(
     opened: Open, redis_server: RedisServer, cluster: RedisServer, scheme: str
 ) -> None:
-    """A command that gives up leaves the dialling; a later one finds the connection made, and gets its own reply."""
+    """A later command uses the connection that the first one began, and gets its own reply."""
     server = cluster if "cluster" in scheme else redis_server
     server.command("SET", "a", "value of a")
     async with Proxy(server.port) as proxy:
@@ -204,8 +206,8 @@ async def test_a_slow_connection_is_not_lost_with_its_first_command(
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss", pytest.param("redis+cluster", marks=needs_cluster_urls)])
 @pytest.mark.parametrize("hole", ["silent", "full"])
-async def test_closing_does_not_wait_for_a_dial_into_a_black_hole(opened: Open, scheme: str, hole: str) -> None:
-    """Neither where nobody answers, nor where nobody accepts; no socket and no task stay, and waiters are told."""
+async def test_close_does_not_wait_for_a_server_that_does_not_respond(opened: Open, scheme: str, hole: str) -> None:
+    """Whether the server sends nothing or accepts nothing, no socket and no task stay, and waiters get an error."""
     before = asyncio.all_tasks()
     with socket.socket() as listener, socket.socket() as filler:
         listener.bind(("127.0.0.1", 0))
@@ -239,3 +241,35 @@ def _is_closed(peer: socket.socket) -> bool:
     except ConnectionResetError:
         pass
     return True
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://user:pass-w0rd@10.0.0.5:6380/1", "10.0.0.5:6380"),
+        ("rediss://:pass-w0rd@redis.example", "redis.example:6379"),
+        ("redis://:pass-w0rd@[::1]:6380", "[::1]:6380"),
+        ("unix://user:pass-w0rd@/run/redis.sock?db=1", "/run/redis.sock"),
+        ("unix://user:1/pass-w0rd@/run/redis.sock", "/run/redis.sock"),
+        pytest.param("redis+cluster://:pass-w0rd@10.0.0.5:7000", "10.0.0.5:7000", marks=needs_cluster_urls),
+    ],
+)
+def test_address_of_a_server_shows_no_credentials(url: str, address: str) -> None:
+    """It is host and port, or the path of the socket, even if a password in the URL was not quoted."""
+    client, _ours = open_client(checked_redis(url), limits=Limits())
+    assert address_of(client) == address
+
+
+def test_address_of_a_cluster_node_is_its_name() -> None:
+    """Each node has an address of its own."""
+    client = redis.asyncio.RedisCluster(host="127.0.0.1", port=7000)
+    assert address_of(client, "10.0.0.6:7001") == "10.0.0.6:7001"
+
+
+async def test_address_behind_a_sentinel_is_the_primary_that_it_named(redis_server: RedisServer) -> None:
+    """Before a Sentinel was asked, the address is the name of the service."""
+    sentinel_class: Any = redis.asyncio.Sentinel  # it has no types
+    async with sentinel_class([("127.0.0.1", 1)]).master_for("bots") as client:
+        assert address_of(client) == "Sentinel's bots"
+        client.connection_pool.master_address = ("127.0.0.1", redis_server.port)
+        assert address_of(client) == f"127.0.0.1:{redis_server.port}"

@@ -1,4 +1,4 @@
-"""Redis goes and comes back: what it costs, who is told, and that nobody has to do anything."""
+"""Outages of Redis: what they cost, what is logged and observed, and that recovery needs nobody."""
 
 from __future__ import annotations
 
@@ -32,51 +32,51 @@ if TYPE_CHECKING:
 DEADLINE = Limits().command_seconds
 
 
-async def test_a_frozen_server_costs_three_deadlines_and_heals_by_itself(
+async def test_frozen_server_costs_three_deadlines_and_recovers(
     connect: Connect,
     private_redis: RedisServer,
     events: list[Event],
     log_clock: ManualClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Three rounds of waiting in all, however many wait; then calls fail at once; after the thaw it is up again.
+    """Requests wait for three deadlines in all, however many there are; then they fail at once, until the server runs.
 
-    The log has one line at once, one a minute, and one when it is over.
+    The log has one line at once, one a minute, and one after the recovery.
     """
-    connection = connect(private_redis.url)
-    back: list[float] = []
-    connection.on_back = lambda: back.append(time.monotonic())
+    recoveries: list[float] = []
+    connection = connect(private_redis.url, on_recovered=lambda: recoveries.append(time.monotonic()))
     assert await connection.open()
     private_redis.freeze()
     for _ in range(3):
         async with LoopTime() as waited:
             assert set(await asyncio.gather(*(fails(connection) for _ in range(100)))) <= {"timeout", "busy"}
-        assert waited.seconds < 2 * DEADLINE  # it was one, not two
+        assert waited.seconds < 2 * DEADLINE  # one deadline, not two
     assert (connection.state, connection.error) == ("down", "timeout")
     for _ in range(1_000):
         with pytest.raises(RedisUnavailable, match="open"):
-            get(connection).send(None)  # not even one turn of the loop
+            get(connection).send(None)  # fails without one turn of the loop
     assert [record.message for record in caplog.records] == [
-        "Redis cannot be used (timeout); requests go on without it"
+        f"Redis unavailable (timeout, 127.0.0.1:{private_redis.port}); serving from local caches"
     ]
     log_clock.advance(61)
     connection._log.flush()
     private_redis.thaw()
     await until(lambda: connection.state == "up", within=6)
-    assert len(back) == 1
+    assert len(recoveries) == 1
     assert connection.error == ""
     assert await get(connection) is None
     assert events == [SharedStateChanged(up=False, error="timeout"), SharedStateChanged(up=True)]
     lines = [record.message for record in caplog.records]
     assert len(lines) == 3
-    assert "similar messages suppressed in the last 61 s" in lines[1]
-    assert lines[2].startswith("Redis is back after 61 s")
+    assert lines[1].startswith(lines[0])
+    assert "in the last 61 s" in lines[1]
+    assert lines[2].startswith("Redis recovered")
 
 
-async def test_a_killed_server_is_used_again_after_its_restart(
+async def test_killed_server_is_used_again_after_its_restart(
     connect: Connect, private_redis: RedisServer, events: list[Event]
 ) -> None:
-    """Every time; and scripts that the new process does not know are sent to it."""
+    """So it is in every outage; and scripts that the new process does not know are sent to it."""
     connection = connect(private_redis.url)
     assert await connection.open()
     for outage in (1, 2):
@@ -90,8 +90,8 @@ async def test_a_killed_server_is_used_again_after_its_restart(
         assert len(events) == 2 * outage
 
 
-async def test_opening_waits_for_a_slow_connection(connect: Connect, proxy: Proxy, events: list[Event]) -> None:
-    """A handshake that takes longer than a command may is not taken for an outage."""
+async def test_open_waits_for_a_slow_connection(connect: Connect, proxy: Proxy, events: list[Event]) -> None:
+    """A handshake that takes longer than `command_seconds` is no outage."""
     proxy.connect_delay = 0.5
     connection = connect(proxy.url)
     assert await connection.open()
@@ -99,7 +99,7 @@ async def test_opening_waits_for_a_slow_connection(connect: Connect, proxy: Prox
     assert events == []
 
 
-async def test_opening_gives_up_after_connect_seconds(connect: Connect, proxy: Proxy) -> None:
+async def test_open_gives_up_after_connect_seconds(connect: Connect, proxy: Proxy) -> None:
     """A program starts without Redis."""
     proxy.black_hole = True
     connection = connect(proxy.url, connect_seconds=0.3)
@@ -111,8 +111,8 @@ async def test_opening_gives_up_after_connect_seconds(connect: Connect, proxy: P
 
 
 @pytest.mark.parametrize("kind", ["client", "url"])
-async def test_a_slow_line_is_up_again_after_an_outage(connect: Connect, proxy: Proxy, kind: str) -> None:
-    """Also with a ready client, which connects within its command: a probe may take as long as connecting does."""
+async def test_slow_connection_recovers_from_an_outage(connect: Connect, proxy: Proxy, kind: str) -> None:
+    """A probe may take as long as connecting does, also with a user's client, which connects within a command."""
     proxy.connect_delay = 0.4
     async with redis.asyncio.Redis(port=proxy.port) as mine:
         connection = connect(mine if kind == "client" else proxy.url)
@@ -125,8 +125,8 @@ async def test_a_slow_line_is_up_again_after_an_outage(connect: Connect, proxy: 
         assert await get(connection) is None
 
 
-async def test_a_slow_server_is_not_taken_for_one_that_is_back(connect: Connect, proxy: Proxy) -> None:
-    """The probe has the time to connect; but what it writes must be as quick as a command."""
+async def test_slow_server_has_not_recovered(connect: Connect, proxy: Proxy) -> None:
+    """A probe has the time to connect, but its write must be as quick as a command."""
     connection = connect(proxy.url)
     assert await connection.open()
     proxy.latency = 0.1
@@ -138,10 +138,10 @@ async def test_a_slow_server_is_not_taken_for_one_that_is_back(connect: Connect,
     await until(lambda: connection.state == "up", within=6)
 
 
-async def test_a_short_trouble_is_over_with_one_line(
+async def test_short_failure_is_logged_as_over(
     connect: Connect, proxy: Proxy, events: list[Event], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Connections that were reset are made anew; nothing was down, and the log says that it is over."""
+    """After connections were reset, new ones are made; the state stays up, and the log says that Redis answers."""
     connection = connect(proxy.url)
     assert await connection.open()
     await proxy.refuse()
@@ -149,15 +149,15 @@ async def test_a_short_trouble_is_over_with_one_line(
     assert await fails(connection) == "connection"
     await proxy.listen()
     assert await get(connection) is None
-    assert [record.message.split(" after ")[0] for record in caplog.records] == [
-        "Redis cannot be used (connection); requests go on without it",
-        "Redis answers again",
-    ]
+    address = f"127.0.0.1:{proxy.port}"
+    first, last = caplog.messages
+    assert first == f"Redis unavailable (connection, {address}); serving from local caches"
+    assert last.startswith(f"Redis answers again ({address})")
     assert events == []
 
 
-async def test_a_prober_survives_whatever_a_client_raises(connect: Connect, redis_server: RedisServer) -> None:
-    """It goes on, else Redis would not be used until the next start."""
+async def test_probing_continues_whatever_a_client_raises(connect: Connect, redis_server: RedisServer) -> None:
+    """If the task ended, Redis would not be used until the next start."""
     connection = connect(redis_server.url)
     client: Any = connection._client
     evalsha, raised = client.evalsha, list[int]()
@@ -170,57 +170,57 @@ async def test_a_prober_survives_whatever_a_client_raises(connect: Connect, redi
 
     client.evalsha = odd
     for _ in range(3):
-        next(iter(connection._primaries)).guard._count("timeout", time.monotonic())
+        next(iter(connection._servers)).guard._failed("timeout", began=time.monotonic())
     assert connection.state == "down"
     await until(lambda: connection.state == "up", within=6)
     assert len(raised) == 2
 
 
-async def test_a_prober_survives_what_a_look_at_the_slots_raises(
-    connect: Connect, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+async def test_probing_continues_if_the_lookup_of_slots_raises(
+    connect: Connect, redis_server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cluster client calls its program back for that: `address_remap`, credentials."""
+    """For that lookup a cluster client calls code of the user: `address_remap`, credentials."""
     connection = connect(redis_server.url)
-    primary = next(iter(connection._primaries))
     client: Any = connection._client
-    evalsha, looks = client.evalsha, list[int]()
+    evalsha, lookups = client.evalsha, list[int]()
 
-    async def look() -> None:
-        looks.append(1)
+    async def look_up(_client: object) -> None:
+        lookups.append(1)
         raise KeyError("of-the-program")
 
-    async def away(*args: Any) -> Any:
-        if len(looks) < 2:
+    async def unavailable(*args: Any) -> Any:
+        if len(lookups) < 2:
             raise redis.asyncio.ConnectionError
         return await evalsha(*args)
 
-    primary._look_again = look
-    client.evalsha = away
+    monkeypatch.setattr("tokenmw.redis.guard.refresh_slots", look_up)
+    client.evalsha = unavailable
     for _ in range(3):
-        primary.guard._count("timeout", time.monotonic())
+        next(iter(connection._servers)).guard._failed("timeout", began=time.monotonic())
     await until(lambda: connection.state == "up", within=6)
-    assert f"The probe of Redis raised KeyError at {__name__}:{look.__code__.co_firstlineno + 2}" in caplog.messages
+    place = f"{__name__}:{look_up.__code__.co_firstlineno + 2}"
+    assert f"The probe of Redis raised KeyError at {place}" in caplog.messages
     assert "of-the-program" not in caplog.text
 
 
 class Expired(CredentialProvider):
-    """A program's way to its secrets, which raises what the library beneath it does."""
+    """A credential provider whose secret store raises."""
 
     def get_credentials(self) -> tuple[str]:
-        """Fail."""
+        """Raise."""
         raise KeyError("of-the-program")
 
 
-async def test_what_a_program_raises_within_its_client_is_an_outage(
+async def test_exception_of_user_code_inside_of_a_client_is_an_outage(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Start-up and requests go on; the log names the program's line, and not redis-py's that called it."""
+    """Start-up and requests go on; the log names the line of the user's code, and not redis-py's that called it."""
     async with (
         redis.asyncio.Redis(port=redis_server.port, credential_provider=Expired()) as client,
         TokenBroker({}, redis=client) as broker,
     ):
         for number in range(3):
-            await client.connection_pool.disconnect()  # redis-py goes on with one that has not logged in
+            await client.connection_pool.disconnect()  # redis-py would use a connection that has not logged in
             await broker.session_id(f"k{number}")
         assert ("down", "client") == (broker.status().shared, broker.status().shared_error)
     place = f"{__name__}:{Expired.get_credentials.__code__.co_firstlineno + 2}"
@@ -228,8 +228,8 @@ async def test_what_a_program_raises_within_its_client_is_an_outage(
     assert "of-the-program" not in caplog.text
 
 
-async def test_closing_leaves_no_prober(connect: Connect, proxy: Proxy) -> None:
-    """Neither the one that runs, nor one that commands under way would start as they fail."""
+async def test_close_leaves_no_probe_task(connect: Connect, proxy: Proxy) -> None:
+    """The running task ends, and commands that fail afterwards start no other one."""
     proxy.black_hole = True
     connection = connect(proxy.url)
     for _ in range(2):
@@ -240,10 +240,10 @@ async def test_closing_leaves_no_prober(connect: Connect, proxy: Proxy) -> None:
         await connection.close()
     assert waited.seconds < 0.1
     assert {await each for each in late} <= {"connection", "timeout"}
-    assert next(iter(connection._primaries))._prober is None
+    assert next(iter(connection._servers)).guard._probing is None
     other = connect(proxy.url)
     for _ in range(3):
         assert await fails(other) == "timeout"
-    assert next(iter(other._primaries))._prober is not None
+    assert next(iter(other._servers)).guard._probing is not None
     await other.close()
     await until(lambda: proxy.open_links == 0, within=1)

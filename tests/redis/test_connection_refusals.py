@@ -1,4 +1,4 @@
-"""A server that answers and cannot be used all the same, and a single key that cannot."""
+"""Servers that respond but refuse commands, and single keys that fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "mend_it", "expected"),
+    ("break_it", "fix_it", "expected"),
     [
         (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), "full"),
         (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "readonly"),
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
         (("ACL", "SETUSER", "default", "-set"), ("ACL", "SETUSER", "default", "+set"), "permission"),
     ],
 )
-async def test_a_server_that_takes_no_writes_is_out_though_it_answers(
-    connect: Connect, private_redis: RedisServer, break_it: tuple[str], mend_it: tuple[str], expected: str
+async def test_server_that_refuses_writes_is_unavailable(
+    connect: Connect, private_redis: RedisServer, break_it: tuple[str], fix_it: tuple[str], expected: str
 ) -> None:
-    """A PING would succeed; the probe writes, so it closes the breaker only when writes work again."""
+    """PING would succeed; a probe writes, so the circuit closes only when writes work again."""
     connection = connect(private_redis.url)
     assert await connection.open()
     private_redis.command(*break_it)
@@ -45,12 +45,12 @@ async def test_a_server_that_takes_no_writes_is_out_though_it_answers(
     assert (connection.state, connection.error) == ("down", expected)
     await asyncio.sleep(0.3)
     assert connection.state == "down"
-    private_redis.command(*mend_it)
+    private_redis.command(*fix_it)
     await until(lambda: connection.state == "up", within=6)
 
 
-async def test_a_database_that_the_server_does_not_have_is_told(connect: Connect, redis_server: RedisServer) -> None:
-    """What is refused in the handshake is no fault of one key's: every command would fail, and nobody hear of it."""
+async def test_database_that_does_not_exist_is_an_outage(connect: Connect, redis_server: RedisServer) -> None:
+    """A refusal in the handshake is no fault of one key: every command would fail, and no log line would say so."""
     connection = connect(f"{redis_server.url.rpartition('/')[0]}/9999")
     for _ in range(3):
         with pytest.raises(RedisUnavailable, match="database"):
@@ -58,8 +58,8 @@ async def test_a_database_that_the_server_does_not_have_is_told(connect: Connect
     assert (connection.state, connection.error) == ("down", "database")
 
 
-async def test_a_read_only_server_is_noticed_by_a_pipeline(connect: Connect, private_redis: RedisServer) -> None:
-    """Errors inside of a batch that are all keys' count, and are no success."""
+async def test_pipeline_notices_a_read_only_server(connect: Connect, private_redis: RedisServer) -> None:
+    """An error in a batch that concerns all keys counts as a failure, and the batch not as a success."""
     connection = connect(private_redis.url)
     private_redis.command("SET", "a", "1")
     private_redis.command("REPLICAOF", "127.0.0.1", "1")
@@ -69,8 +69,8 @@ async def test_a_read_only_server_is_noticed_by_a_pipeline(connect: Connect, pri
     assert connection.state == "down"
 
 
-async def test_one_key_of_another_type_spoils_no_batch(connect: Connect, redis_server: RedisServer) -> None:
-    """It gives None, and Redis stays in use."""
+async def test_key_of_another_type_fails_alone_in_a_batch(connect: Connect, redis_server: RedisServer) -> None:
+    """Its reply is None, and Redis stays in use."""
     connection = connect(redis_server.url)
     redis_server.command("SADD", "set", "member")
     redis_server.command("SET", "a", "value")
@@ -80,8 +80,8 @@ async def test_one_key_of_another_type_spoils_no_batch(connect: Connect, redis_s
     assert connection.state == "up"
 
 
-async def test_a_fault_of_one_key_opens_nothing(connect: Connect, redis_server: RedisServer) -> None:
-    """However often it comes."""
+async def test_failure_of_one_key_does_not_open_the_circuit(connect: Connect, redis_server: RedisServer) -> None:
+    """However often it happens, the state stays up."""
     connection = connect(redis_server.url)
     redis_server.command("SADD", "set", "member")
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""A deadline cuts off no reply that is here already."""
+"""A deadline does not discard a reply that has already arrived."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from tokenmw.redis.deadline import Deadline
 
 
-async def test_it_ends_what_takes_longer() -> None:
-    """With the error of the standard library, not before its time, and after it has said that half of it is over."""
+async def test_deadline_raises_after_its_seconds() -> None:
+    """It raises TimeoutError, not before its time, and has called `on_half` once before."""
     halves: list[float] = []
     began = time.monotonic()
     with pytest.raises(TimeoutError):
@@ -22,8 +22,8 @@ async def test_it_ends_what_takes_longer() -> None:
     assert 0.05 <= halves[0]
 
 
-async def test_it_leaves_alone_what_is_quicker() -> None:
-    """And leaves no timer behind."""
+async def test_block_that_is_quicker_is_not_affected() -> None:
+    """No timer stays behind."""
     halves: list[None] = []
     async with Deadline(60.0, on_half=lambda: halves.append(None)) as deadline:
         await asyncio.sleep(0)
@@ -32,8 +32,8 @@ async def test_it_leaves_alone_what_is_quicker() -> None:
     assert (False, []) == (deadline.excused, halves)
 
 
-async def test_an_error_of_what_is_inside_stays_what_it_is() -> None:
-    """Also a cancellation from elsewhere."""
+async def test_exception_inside_of_the_block_is_raised_unchanged() -> None:
+    """So is a cancellation from elsewhere."""
     with pytest.raises(ZeroDivisionError):
         async with Deadline(60.0, on_half=lambda: None):
             raise ZeroDivisionError
@@ -49,38 +49,38 @@ async def test_an_error_of_what_is_inside_stays_what_it_is() -> None:
         await task
 
 
-async def test_what_is_found_in_the_turn_of_the_timer_counts() -> None:
-    """The loop stood still over the half, or over the whole: who waits gets it, and there was no trouble."""
+async def test_reply_that_is_read_in_the_turn_of_the_timer_counts() -> None:
+    """After the loop was blocked over half or all of the deadline, the waiting task gets the reply."""
     loop, halves = asyncio.get_running_loop(), list[None]()
     for stall in (0.06, 0.2):
         found: asyncio.Future[str] = loop.create_future()
         async with Deadline(0.1, on_half=lambda: halves.append(None)) as deadline:
-            time.sleep(stall)  # noqa: ASYNC251  the fault of the program that this is about
-            # What a socket has is handed on in the next turn, before timers, and who waits runs in the one after it.
+            time.sleep(stall)  # noqa: ASYNC251  blocking the loop is what is tested
+            # The next turn reads the socket, before timers fire, and the waiting task runs in the turn after it.
             loop.call_soon(loop.call_soon, found.set_result, "here")
             assert await found == "here"
         assert not deadline.excused
     assert [] == halves
 
 
-async def test_what_could_not_go_on_gets_its_time_back() -> None:
-    """The loop stood still for most of the deadline or for more than all of it; then what is inside still has its time.
+async def test_time_of_a_blocked_loop_does_not_count() -> None:
+    """The loop is blocked for most of the deadline or for longer; the block then still has its time.
 
     Each of the sleeps takes a third of the deadline, on a loop that runs.
     """
     for stall in (0.25, 0.7):
         async with Deadline(0.3, on_half=lambda: None):
-            time.sleep(stall)  # noqa: ASYNC251  the fault of the program that this is about
+            time.sleep(stall)  # noqa: ASYNC251  blocking the loop is what is tested
             await asyncio.sleep(0.1)
 
 
-async def test_it_gets_it_back_once() -> None:
-    """A loop that stands still again and again does not make a deadline endless."""
+async def test_time_of_a_blocked_loop_is_added_once() -> None:
+    """A loop that is blocked again and again does not make a deadline endless."""
 
     async def waits() -> None:
         async with Deadline(0.1, on_half=lambda: None):
             while True:
-                time.sleep(0.03)  # noqa: ASYNC251  the fault of the program that this is about
+                time.sleep(0.03)  # noqa: ASYNC251  blocking the loop is what is tested
                 await asyncio.sleep(0)
 
     task = asyncio.create_task(waits())
@@ -90,20 +90,20 @@ async def test_it_gets_it_back_once() -> None:
 
 
 @pytest.mark.parametrize(("stalls", "excused"), [(0, False), (1, False), (2, True)])
-async def test_a_loop_that_stands_still_longer_than_it_again_is_an_excuse(stalls: int, *, excused: bool) -> None:
-    """A reply that does not come then says nothing of the server; after one stall it had its time."""
+async def test_deadline_is_excused_if_the_loop_is_blocked_again(stalls: int, *, excused: bool) -> None:
+    """A missing reply then says nothing of the server; after the first time it had its full seconds."""
     deadline = Deadline(0.2, on_half=lambda: None)
 
     async def waits() -> None:
         async with deadline:
             await asyncio.sleep(0)
             for _ in range(stalls):
-                time.sleep(0.5)  # noqa: ASYNC251  the fault of the program that this is about
-                await asyncio.sleep(0.01)  # more turns than lie between a timer and its effect
+                time.sleep(0.5)  # noqa: ASYNC251  blocking the loop is what is tested
+                await asyncio.sleep(0.01)  # more turns than there are between a timer and its effect
             await asyncio.sleep(60)
 
     with pytest.raises(TimeoutError):
         await waits()
-    # The machine may have had a stall of its own.
+    # The machine may have stalled by itself.
     assert (deadline.late > 0.2) == deadline.excused
     assert excused <= deadline.excused

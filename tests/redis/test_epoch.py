@@ -1,4 +1,4 @@
-"""A server that has lost what it held is noticed by its mark, whoever looks first."""
+"""A server that has lost its data is noticed by its epoch marker."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     Connect = Callable[..., RedisConnection]
 
 
-async def test_a_mark_stays_while_the_data_do(connect: Connect, redis_server: RedisServer) -> None:
-    """Whoever leaves it takes it that something may be missing; after that one command a look finds nothing new."""
+async def test_marker_stays_as_long_as_the_data(connect: Connect, redis_server: RedisServer) -> None:
+    """The instance that writes it assumes a loss of data; after that, a read is one command and finds no change."""
     connection = connect(redis_server.url, command_seconds=2.0)
     mine, yours = EpochMarkers(), EpochMarkers()
     assert await mine.changed(connection)
@@ -28,8 +28,8 @@ async def test_a_mark_stays_while_the_data_do(connect: Connect, redis_server: Re
     assert [b"test:v1:{marker}:marker"] == redis_server.command("KEYS", "*")
 
 
-async def test_an_emptied_server_is_noticed_by_all(connect: Connect, redis_server: RedisServer) -> None:
-    """Also by those who look when another one has already left a new mark; and once."""
+async def test_all_instances_notice_a_flush(connect: Connect, redis_server: RedisServer) -> None:
+    """So do those that read after another one has written a new marker; each notices it once."""
     connection = connect(redis_server.url, command_seconds=2.0)
     mine, yours = EpochMarkers(), EpochMarkers()
     for one in (mine, yours):
@@ -39,20 +39,20 @@ async def test_an_emptied_server_is_noticed_by_all(connect: Connect, redis_serve
     assert [False, False] == [await one.changed(connection) for one in (mine, yours)]
 
 
-async def test_a_restart_is_noticed_even_with_the_data(connect: Connect, private_redis: RedisServer) -> None:
-    """What was written last may be missing in what it has loaded."""
+async def test_restart_is_noticed_although_the_data_were_loaded(connect: Connect, private_redis: RedisServer) -> None:
+    """The last writes before it may be missing."""
     connection = connect(private_redis.url, command_seconds=2.0)
     markers = EpochMarkers()
     await markers.changed(connection)
     before = private_redis.command("GET", "test:v1:{marker}:marker")
     private_redis.restart(empty=False)
     assert before == private_redis.command("GET", "test:v1:{marker}:marker")
-    looks = [await markers.changed(connection) for _ in range(3)]  # the first finds its connection gone
-    assert [True] == [one for one in looks if one]
+    reads = [await markers.changed(connection) for _ in range(3)]  # the first one fails on a closed connection
+    assert [True] == [changed for changed in reads if changed]
 
 
-async def test_a_server_that_is_out_has_no_news(connect: Connect, private_redis: RedisServer) -> None:
-    """What it lost is found when it is back."""
+async def test_unavailable_server_has_not_changed(connect: Connect, private_redis: RedisServer) -> None:
+    """What it has lost is noticed after it has recovered."""
     connection = connect(private_redis.url)
     markers = EpochMarkers()
     await markers.changed(connection)
@@ -64,8 +64,8 @@ async def test_a_server_that_is_out_has_no_news(connect: Connect, private_redis:
     assert await markers.changed(connection)
 
 
-async def test_who_may_not_ask_for_the_history_has_the_mark(connect: Connect, private_redis: RedisServer) -> None:
-    """An ACL without INFO costs the notice of a failover, nothing else."""
+async def test_marker_works_without_permission_for_info(connect: Connect, private_redis: RedisServer) -> None:
+    """Without INFO a failover is not noticed, but everything else is."""
     private_redis.command("ACL", "SETUSER", "lean", "on", ">sesame", "~*", "+@all", "-info")
     connection = connect(private_redis.url.replace("//", "//lean:sesame@"), command_seconds=2.0)
     markers = EpochMarkers()

@@ -1,4 +1,4 @@
-"""What stands between a request and Redis."""
+"""Commands through a guard: bounded in time and number, and never given the reply of another one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 
 from tests.looptime import LoopTime
 from tests.redis.clusters import needs_cluster_urls
-from tests.redis.waiting import word
+from tests.redis.waiting import reason_of
 from tests.servers import RedisServer
-from tokenmw.clock import SYSTEM_CLOCK
-from tokenmw.limits import Limits
 from tokenmw.redis.errors import classify
-from tokenmw.redis.guard import Guard
 
 if TYPE_CHECKING:
     from tests.proxies import Proxy
@@ -27,14 +24,14 @@ if TYPE_CHECKING:
 Make = Any
 
 
-async def test_a_command_takes_its_deadline_at_most(guarded: Make, proxy: Proxy) -> None:
-    """From pool to reply, connecting included, and again for the next one."""
+async def test_command_takes_its_deadline_at_most(guarded: Make, proxy: Proxy) -> None:
+    """The deadline includes connecting; the next command has it again."""
     one = guarded(proxy.url)
     proxy.black_hole = True
     for _ in range(2):
         began = time.monotonic()
         async with LoopTime() as waited:
-            assert await word(one.call("PING")) == "timeout"
+            assert await reason_of(one.call("PING")) == "timeout"
         assert 0.14 < time.monotonic() - began
         assert waited.seconds < 0.3
 
@@ -43,7 +40,7 @@ async def test_a_command_takes_its_deadline_at_most(guarded: Make, proxy: Proxy)
 async def test_many_commands_share_few_connections(
     guarded: Make, redis_server: RedisServer, cluster: RedisServer, scheme: str
 ) -> None:
-    """Three hundred at once wait their turn; a cluster's pool, which does not let wait, is not asked for more."""
+    """Three hundred concurrent commands wait for their turn, also in a cluster, whose pools would raise."""
     server = cluster if "cluster" in scheme else redis_server
     one = guarded(f"{scheme}://127.0.0.1:{server.port}", connections=4, command_seconds=2.0)
     server.command("CONFIG", "RESETSTAT")
@@ -51,38 +48,38 @@ async def test_many_commands_share_few_connections(
     assert len(replies) == 300
     assert one.failures == []
     opened = int(server.command("INFO", "stats").split(b"total_connections_received:")[1].split(b"\r")[0])
-    assert opened <= 4 + 3  # and the ones that ask here
+    assert opened <= 4 + 3  # three are of this test
 
 
 async def test_too_many_commands_are_refused_at_once_and_not_counted(guarded: Make, proxy: Proxy) -> None:
-    """Our own load is no sign of a server that is away."""
+    """The load of this process says nothing of the server."""
     one = guarded(proxy.url, commands=5)
     proxy.black_hole = True
     waiting = [asyncio.create_task(one.call("PING")) for _ in range(5)]
     await asyncio.sleep(0)
     async with LoopTime() as waited:
-        assert [await word(one.call("PING")) for _ in range(100)] == ["busy"] * 100
+        assert [await reason_of(one.call("PING")) for _ in range(100)] == ["busy"] * 100
     assert waited.seconds < 0.1
     assert one.failures == []
-    assert [await word(task) for task in waiting] == ["timeout"] * 5
+    assert [await reason_of(task) for task in waiting] == ["timeout"] * 5
     proxy.black_hole = False
     proxy.cut()
     assert not one.guard.breaker.open
 
 
-async def test_who_found_no_free_connection_has_learnt_nothing_of_the_server(guarded: Make, proxy: Proxy) -> None:
-    """Only those that reached it count."""
+async def test_command_that_got_no_connection_counts_nothing(guarded: Make, proxy: Proxy) -> None:
+    """Only failures of commands that reached the server count."""
     one = guarded(proxy.url, connections=1)
     proxy.black_hole = True
-    words = await asyncio.gather(*(word(one.call("PING")) for _ in range(10)))
-    # Those whose turn comes in the moment of their own deadline are told "timeout" as well.
-    assert "busy" in words
-    assert words.count("busy") + len(one.failures) == 10
+    reasons = await asyncio.gather(*(reason_of(one.call("PING")) for _ in range(10)))
+    # One that gets its turn as its deadline expires fails with "timeout", too.
+    assert "busy" in reasons
+    assert reasons.count("busy") + len(one.failures) == 10
     assert one.guard.breaker._failures == 1
 
 
-async def test_no_reply_is_ever_given_to_another_command(guarded: Make, redis_server: RedisServer) -> None:
-    """Cancelled at any moment, hundreds of times: the next command gets its own value, and the pool is whole."""
+async def test_no_command_gets_the_reply_of_another(guarded: Make, redis_server: RedisServer) -> None:
+    """After hundreds of cancellations at random times, each command gets its own value, and no connection is lost."""
     one = guarded(redis_server.url, connections=3, command_seconds=5.0)
     for number in range(50):
         redis_server.command("SET", f"k{number}", f"value {number}")
@@ -102,22 +99,22 @@ async def test_no_reply_is_ever_given_to_another_command(guarded: Make, redis_se
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert [each for each in done if each is not None and not isinstance(each, asyncio.CancelledError)] == []
     assert one.failures == []
-    assert one.guard._seats.under_way == 0
+    assert one.limiter.under_way == 0
     assert len(one.client.connection_pool._in_use_connections) == 0
     assert len(one.client.connection_pool._available_connections) <= 3
 
 
-async def test_late_replies_are_not_given_to_the_next_command(guarded: Make, proxy: Proxy) -> None:
-    """A command that timed out takes its connection with it."""
+async def test_no_command_gets_a_late_reply(guarded: Make, proxy: Proxy) -> None:
+    """The connection of a command that timed out is closed."""
     one = guarded(proxy.url, connections=1, command_seconds=0.05)
     assert await one.guard.attempt(lambda: one.client.echo("first"), seconds=2) == b"first"
     proxy.latency = 0.04
-    assert await word(one.guard.attempt(lambda: one.client.echo("late"))) == "timeout"
+    assert await reason_of(one.guard.attempt(lambda: one.client.echo("late"))) == "timeout"
     assert await one.guard.attempt(lambda: one.client.echo("next"), seconds=2) == b"next"
 
 
-async def test_a_cancelled_caller_counts_nothing(guarded: Make, proxy: Proxy) -> None:
-    """A caller that hangs up says nothing of Redis."""
+async def test_cancelled_command_counts_nothing(guarded: Make, proxy: Proxy) -> None:
+    """A caller that disconnects says nothing of Redis."""
     one = guarded(proxy.url)
     proxy.black_hole = True
     for _ in range(5):
@@ -129,64 +126,63 @@ async def test_a_cancelled_caller_counts_nothing(guarded: Make, proxy: Proxy) ->
     assert one.failures == []
 
 
-async def test_a_loop_that_stalls_again_and_again_counts_nothing(guarded: Make, redis_server: RedisServer) -> None:
-    """When our own loop stood still, replies look late that were not; also when it does where it gave time back."""
+async def test_loop_that_is_blocked_repeatedly_counts_nothing(guarded: Make, redis_server: RedisServer) -> None:
+    """Replies then seem late that were not, even after the deadline was extended."""
     one = guarded(redis_server.url, command_seconds=0.03)
     await one.guard.attempt(one.client.ping, seconds=1)
     for _ in range(3):
         task = asyncio.create_task(one.guard.attempt(lambda: one.client.blpop(["nothing"], timeout=0)))
         while not task.done():
             await asyncio.sleep(0.002)
-            time.sleep(0.1)  # noqa: ASYNC251  the fault of the program that this is about
-        assert await word(task) == "timeout"
+            time.sleep(0.1)  # noqa: ASYNC251  blocking the loop is what is tested
+        assert await reason_of(task) == "timeout"
     assert one.failures == []
 
 
-async def test_a_stall_is_no_excuse_for_a_server_that_does_not_answer_after_it(
-    guarded: Make, redis_server: RedisServer
-) -> None:
-    """Else a program whose loop stands still now and then would never find out that Redis is away."""
+async def test_missing_reply_after_a_blocked_loop_counts(guarded: Make, redis_server: RedisServer) -> None:
+    """Otherwise a program that blocks its loop now and then would never notice an outage."""
     one = guarded(redis_server.url, command_seconds=0.2)
     await one.guard.attempt(one.client.ping, seconds=1)
-    for _ in range(3):  # the machine may stand still for a second time in one of them
+    for _ in range(3):  # in one of them the machine may stall a second time
         task = asyncio.create_task(one.guard.attempt(lambda: one.client.blpop(["nothing"], timeout=0)))
         await asyncio.sleep(0.01)
-        time.sleep(0.5)  # noqa: ASYNC251  the fault of the program that this is about
-        assert await word(task) == "timeout"
+        time.sleep(0.5)  # noqa: ASYNC251  blocking the loop is what is tested
+        assert await reason_of(task) == "timeout"
     assert "timeout" in one.failures
 
 
-async def test_a_reply_that_came_while_the_loop_stood_still_is_taken(guarded: Make, redis_server: RedisServer) -> None:
-    """The deadline is over in the turn in which the reply is found; the reply counts, and not the deadline."""
+async def test_reply_that_arrived_while_the_loop_was_blocked_is_used(guarded: Make, redis_server: RedisServer) -> None:
+    """The deadline expires in the turn in which the reply is read; the reply counts."""
     one = guarded(redis_server.url, command_seconds=0.4)
     await one.guard.attempt(one.client.ping, seconds=10)
     for stall in (0.5, 0.7):
         task = asyncio.create_task(one.call("ECHO", "it came in time"))
         for _ in range(10):  # until it is sent
             await asyncio.sleep(0)
-        time.sleep(stall)  # noqa: ASYNC251  the fault of the program that this is about
+        time.sleep(stall)  # noqa: ASYNC251  blocking the loop is what is tested
         assert await task == b"it came in time"
     assert one.failures == []
-    assert not one.guard.doubtful
+    assert not one.guard.reply_may_be_lost
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_a_user_pool_that_is_empty_counts_nothing(redis_server: RedisServer, *, waits: bool) -> None:
-    """Whether it raises at once or after its own waiting."""
+async def test_exhausted_pool_of_a_user_counts_nothing(
+    guarded: Make, redis_server: RedisServer, *, waits: bool
+) -> None:
+    """It may raise at once or after a wait of its own."""
     options: dict[str, Any] = {"port": redis_server.port, "max_connections": 1}
     pool: Any = BlockingConnectionPool(timeout=0.01, **options) if waits else ConnectionPool(**options)
-    client: Any = Redis(connection_pool=pool)
-    guard = Guard(limits=Limits(command_seconds=1.0), clock=SYSTEM_CLOCK)
+    one = guarded(Redis(connection_pool=pool), command_seconds=1.0)
     connection = await pool.get_connection()
     for _ in range(3):
-        assert await word(guard.run(client.ping)) == "busy"
-    assert not guard.breaker.open
+        assert await reason_of(one.guard.run(one.client.ping)) == "busy"
+    assert not one.guard.breaker.open
     await pool.release(connection)
     await pool.aclose()
 
 
 class Unspeakable(Exception):
-    """One of a program's, with a slip in what would tell its text."""
+    """An exception of user code whose text cannot be had."""
 
     def __str__(self) -> str:
         raise LookupError
@@ -221,11 +217,11 @@ class Unspeakable(Exception):
         (exceptions.InvalidResponse(), "error"),
     ],
 )
-async def test_every_failure_has_a_short_word(error: Exception, expected: str) -> None:
-    """And none escapes as itself: requests go on without Redis, whatever it says."""
+async def test_every_failure_has_a_reason(guarded: Make, error: Exception, expected: str) -> None:
+    """No exception escapes as itself: requests go on without Redis."""
 
     async def fail() -> None:
         raise error
 
     assert classify(error) == expected
-    assert await word(Guard(limits=Limits(), clock=SYSTEM_CLOCK).run(fail)) == expected
+    assert await reason_of(guarded("redis://127.0.0.1:1").guard.run(fail)) == expected

@@ -1,4 +1,4 @@
-"""What the package asks of redis-py, whose versions differ."""
+"""How the package copes with the differences between versions of redis-py."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ from tokenmw.errors import ConfigurationError
 from tokenmw.redis.client import _no_maintenance, checked_redis
 
 
-def test_an_option_that_redis_py_does_not_know_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its async connections learnt of maintenance notifications long after the module for them was there."""
+def test_option_that_redis_py_does_not_know_is_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its async connections have had maintenance notifications only since long after the module for them."""
 
     def as_before(_self: object, *, host: str = "localhost") -> None:
-        """Be made as a connection of redis-py 7 is."""
+        """Have the signature of redis-py 7."""
 
     monkeypatch.setattr(AbstractConnection, "__init__", as_before)
     assert _no_maintenance() == {}
 
 
 @pytest.mark.parametrize("version", ["6.0.0", "7.4.1", "8.0.0"])
-def test_a_cluster_url_needs_a_redis_py_that_gives_connections_back(
-    monkeypatch: pytest.MonkeyPatch, version: str
-) -> None:
-    """The text says which one is there, and what to do; neither a single server nor a ready client needs it."""
+def test_cluster_url_needs_a_redis_py_that_releases_connections(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """The error names the installed version and the fix; a single server and a client of the user do not need it."""
     monkeypatch.setattr("tokenmw.redis.client.redis_version", version)
     for scheme in ("redis+cluster", "rediss+cluster"):
         with pytest.raises(ConfigurationError, match=rf"redis-py {version} .* `pip install \"redis>=8\.0\.1\"`"):
@@ -50,8 +48,8 @@ _SENTINEL: Any = redis.asyncio.Sentinel  # a class without types
         (7, ""),
     ],
 )
-def test_what_is_no_async_client_is_refused(given: object, hint: str) -> None:
-    """With a word on what to use instead, where it is near to one."""
+def test_object_that_is_no_async_client_is_refused(given: object, hint: str) -> None:
+    """The error has a hint if the object is close to one."""
     with pytest.raises(ConfigurationError, match=f"not {type(given).__name__}") as caught:
         checked_redis(given)
     text = str(caught.value)
@@ -60,7 +58,7 @@ def test_what_is_no_async_client_is_refused(given: object, hint: str) -> None:
 
 @needs_cluster_urls
 @pytest.mark.parametrize("version", ["8.0.1", "8.1.0b2", "8.10.0", "10.0"])
-def test_a_cluster_url_is_taken_by_those_that_do(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    """Numbers are compared, and not texts."""
+def test_cluster_url_is_accepted_with_a_newer_redis_py(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """Versions are compared as numbers, and not as text."""
     monkeypatch.setattr("tokenmw.redis.client.redis_version", version)
     assert checked_redis("redis+cluster://host")

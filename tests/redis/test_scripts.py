@@ -1,4 +1,4 @@
-"""What each token script promises, against a real server."""
+"""What each token script guarantees, against a real server."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.redis.scripted import KEYS, LEASE, LIFE, NOTE, TOKEN, TOMB, Scripts, value
+from tests.redis.scripted import KEYS, LEASE, NOTE, TOKEN, TOMB, TTL, Scripts, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 FUTURE = int(time.time() * 1_000_000) + 3_600_000_000
-"""A version that a server gave whose clock was an hour ahead."""
+"""A version from a server whose clock was an hour ahead."""
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; only for times to live, which are the server's."""
+    """Wait until a condition holds; only for TTLs, which pass on the server."""
     deadline = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < deadline
@@ -25,40 +25,40 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_one_of_two_owners_gets_the_lease(scripts: Scripts) -> None:
-    """The second one is told that it is held, and for how long at most."""
+    """The other one learns that it is held, and for how long at most."""
     scripts.lease("a1")
     kind, _value, left = scripts.acquire("b2")
     assert kind == "held"
     assert 0 < left <= 6_000
 
 
-def test_the_owner_that_asks_again_gets_the_same_lease(scripts: Scripts) -> None:
-    """A lost reply of acquire costs nothing: same version, and the lease does not live longer for it."""
+def test_acquire_is_idempotent_for_its_owner(scripts: Scripts) -> None:
+    """After a lost reply the owner gets the same version, and the lease does not exist longer for it."""
     version = scripts.lease("a1")
     scripts.command("PEXPIRE", LEASE, 3_000)
     assert scripts.acquire("a1") == ("lease", version, 0)
     assert scripts.command("PTTL", LEASE) <= 3_000
 
 
-def test_a_lease_version_is_the_servers_time(scripts: Scripts) -> None:
-    """Versions are microseconds since 1970, so they rise even after all data is lost."""
+def test_version_of_a_lease_is_the_servers_time(scripts: Scripts) -> None:
+    """Versions are microseconds since 1970, so they increase even after all data were lost."""
     seconds, micros = scripts.command("TIME")
     assert 0 <= scripts.lease("a1") - (int(seconds) * 1_000_000 + int(micros)) < 5_000_000
 
 
-def test_a_committed_token_is_found_by_the_others(scripts: Scripts) -> None:
-    """Commit stores, frees the lease and removes the note."""
+def test_committed_token_is_found_by_others(scripts: Scripts) -> None:
+    """Commit stores the token, releases the lease and deletes the note."""
     version = scripts.lease("a1")
     scripts.command("SET", NOTE, "refused", "PX", 5_000)
     assert scripts.commit("a1", version) == "stored"
     kind, found, left = scripts.acquire("b2")
     assert (kind, found) == ("token", value(version))
-    assert 0 < left <= LIFE
+    assert 0 < left <= TTL
     assert scripts.command("EXISTS", LEASE, NOTE) == 0
 
 
-def test_a_repeated_commit_says_stored_again(scripts: Scripts) -> None:
-    """A lost reply of commit is answered as the first was, and the token's time does not start again."""
+def test_commit_is_idempotent(scripts: Scripts) -> None:
+    """A commit that is repeated after a lost reply returns the same, and does not extend the TTL of the token."""
     version = scripts.lease("a1")
     scripts.commit("a1", version)
     scripts.command("PEXPIRE", TOKEN, 1_000)
@@ -66,39 +66,39 @@ def test_a_repeated_commit_says_stored_again(scripts: Scripts) -> None:
     assert scripts.command("PTTL", TOKEN) <= 1_000
 
 
-def test_who_knows_the_token_gets_the_lease_above_it(scripts: Scripts) -> None:
-    """A token that the caller has already is no answer; the next version is above it."""
+def test_known_token_is_not_returned_again(scripts: Scripts) -> None:
+    """A caller that has it gets the lease, with a version above it."""
     version = scripts.lease("a1")
     scripts.commit("a1", version)
     assert scripts.lease("b2", known=version) > version
 
 
-def test_a_lease_is_above_what_only_the_caller_knows(scripts: Scripts) -> None:
-    """After a FLUSHALL the server knows of no version; the one that the caller names counts."""
+def test_lease_is_above_a_version_that_only_the_caller_knows(scripts: Scripts) -> None:
+    """After FLUSHALL the server knows no version; the one that the caller passes counts."""
     assert scripts.lease("a1", known=FUTURE) == FUTURE + 1
 
 
 @pytest.mark.parametrize("kind", ["token", "tombstone"])
-def test_a_lease_is_above_what_is_stored_though_the_clock_went_back(scripts: Scripts, kind: str) -> None:
-    """Versions rise even if the server's clock is behind what it said before."""
+def test_lease_is_above_the_stored_version_after_the_clock_was_set_back(scripts: Scripts, kind: str) -> None:
+    """Versions increase even if the server's clock is behind them."""
     if kind == "token":
-        scripts.command("SET", TOKEN, value(FUTURE), "PX", LIFE)
+        scripts.command("SET", TOKEN, value(FUTURE), "PX", TTL)
     else:
-        scripts.command("SET", TOMB, FUTURE, "PX", LIFE)
+        scripts.command("SET", TOMB, FUTURE, "PX", TTL)
     version = scripts.lease("a1", known=FUTURE if kind == "token" else 0)
     assert version == FUTURE + 1
     assert scripts.commit("a1", version) == "stored"
     assert scripts.read()[0] == value(version)
 
 
-def test_a_lapsed_lease_is_free(scripts: Scripts) -> None:
-    """A process that died keeps nobody waiting longer than its lease."""
+def test_expired_lease_is_free(scripts: Scripts) -> None:
+    """A process that died makes others wait no longer than its lease."""
     assert scripts.acquire("a1", ms=1)[0] == "lease"
     until(lambda: scripts.acquire("b2")[0] == "lease")
 
 
-def test_a_holder_whose_lease_another_has_is_refused(scripts: Scripts) -> None:
-    """Who was paused past its lease does not overwrite while the next one asks."""
+def test_commit_after_the_lease_was_lost_is_refused(scripts: Scripts) -> None:
+    """A process that was paused for longer than its lease does not overwrite the token of the next holder."""
     first = scripts.lease("a1")
     scripts.command("DEL", LEASE)
     second = scripts.lease("b2")
@@ -110,22 +110,22 @@ def test_a_holder_whose_lease_another_has_is_refused(scripts: Scripts) -> None:
 
 
 def test_without_any_lease_only_a_newer_token_is_stored(scripts: Scripts) -> None:
-    """What was fetched while Redis was away is offered so."""
+    """Tokens that were fetched without Redis are uploaded like this."""
     assert scripts.commit("a1", 50) == "stored"
     assert scripts.commit("b2", 40) == "newer"
     assert scripts.commit("c3", 60) == "stored"
     assert scripts.read()[0] == value(60)
 
 
-def test_at_equal_versions_the_first_one_stays(scripts: Scripts) -> None:
-    """Two processes that asked in one microsecond come to agree."""
+def test_first_of_two_tokens_with_the_same_version_stays(scripts: Scripts) -> None:
+    """Two processes that asked in the same microsecond come to agree."""
     assert scripts.commit("a1", 50, value(50, b"first")) == "stored"
     assert scripts.commit("b2", 50, value(50, b"second")) == "newer"
     assert scripts.read()[0] == value(50, b"first")
 
 
-def test_a_release_frees_only_the_own_lease(scripts: Scripts) -> None:
-    """Neither another's lease, nor a later one of the same owner, nor twice."""
+def test_release_deletes_only_the_same_lease(scripts: Scripts) -> None:
+    """Another owner's lease, a later one of the same owner and no lease are left as they are."""
     version = scripts.lease("a1")
     assert not scripts.release("b2", version, note=b"no")
     assert not scripts.release("a1", version + 1, note=b"no")
@@ -135,8 +135,8 @@ def test_a_release_frees_only_the_own_lease(scripts: Scripts) -> None:
     assert scripts.acquire("b2")[0] == "lease"
 
 
-def test_a_note_keeps_the_others_from_asking_until_it_lapses(scripts: Scripts) -> None:
-    """What the provider said to the lease holder is told to everybody else."""
+def test_note_prevents_leases_until_it_expires(scripts: Scripts) -> None:
+    """Other processes get what the provider answered the holder of the lease."""
     version = scripts.lease("a1")
     assert scripts.release("a1", version, note=b"refused", ms=1_000)
     kind, note, left = scripts.acquire("b2")
@@ -146,61 +146,61 @@ def test_a_note_keeps_the_others_from_asking_until_it_lapses(scripts: Scripts) -
     until(lambda: scripts.acquire("b2")[0] == "lease")
 
 
-def test_a_buried_version_does_not_come_back(scripts: Scripts) -> None:
-    """Neither by its own commit, nor by an older one; a later one does."""
+def test_version_under_a_tombstone_is_not_stored(scripts: Scripts) -> None:
+    """Neither it nor an older version can be committed; a later one can."""
     assert scripts.commit("a1", 50) == "stored"
-    assert scripts.bury(50) == ("buried", 50)
-    assert scripts.bury(50) == ("buried", 50)
+    assert scripts.write_tombstone(50) == ("tombstone", 50)
+    assert scripts.write_tombstone(50) == ("tombstone", 50)
     assert scripts.read() == (None, 50)
-    assert [scripts.commit("a1", version) for version in (50, 49, 51)] == ["dead", "dead", "stored"]
+    assert [scripts.commit("a1", version) for version in (50, 49, 51)] == ["tombstone", "tombstone", "stored"]
     assert scripts.read() == (value(51), 50)
 
 
-def test_a_version_buried_during_the_fetch_is_not_stored(scripts: Scripts) -> None:
-    """The holder is told, and its lease is free for the next attempt."""
+def test_version_that_became_invalid_during_the_fetch_is_not_stored(scripts: Scripts) -> None:
+    """The holder learns it, and its lease is free for the next attempt."""
     version = scripts.lease("a1")
-    scripts.bury(version)
-    assert scripts.commit("a1", version) == "dead"
+    scripts.write_tombstone(version)
+    assert scripts.commit("a1", version) == "tombstone"
     assert scripts.lease("a1") > version
 
 
-def test_a_newer_token_survives_the_burial_of_an_older_one(scripts: Scripts) -> None:
-    """A late report about the token before harms nothing; the newer one is told."""
+def test_newer_token_is_not_affected_by_a_tombstone_for_an_older_one(scripts: Scripts) -> None:
+    """A late report about the token before is harmless; the newer token is returned."""
     scripts.commit("a1", 60)
-    assert scripts.bury(50) == ("newer", 0)
+    assert scripts.write_tombstone(50) == ("newer", 0)
     assert scripts.read() == (value(60), 0)
 
 
-def test_whatever_is_there_is_buried_with_the_note(scripts: Scripts) -> None:
-    """Also a token whose version is ahead of the server's clock, and one that only the caller knows."""
-    scripts.command("SET", TOKEN, value(FUTURE), "PX", LIFE)
-    scripts.command("SET", NOTE, "refused", "PX", LIFE)
-    assert scripts.bury(None, ms=1) == ("buried", FUTURE)
-    assert 1 < scripts.command("PTTL", TOMB) <= LIFE
+def test_any_token_becomes_invalid_and_the_note_is_deleted(scripts: Scripts) -> None:
+    """So does a token whose version is ahead of the server's clock, and one that only the caller knows."""
+    scripts.command("SET", TOKEN, value(FUTURE), "PX", TTL)
+    scripts.command("SET", NOTE, "refused", "PX", TTL)
+    assert scripts.write_tombstone(None, ms=1) == ("tombstone", FUTURE)
+    assert 1 < scripts.command("PTTL", TOMB) <= TTL
     assert scripts.command("EXISTS", TOKEN, NOTE) == 0
-    assert scripts.bury(None, known=FUTURE + 9) == ("buried", FUTURE + 9)
+    assert scripts.write_tombstone(None, known=FUTURE + 9) == ("tombstone", FUTURE + 9)
 
 
-def test_whatever_is_asked_for_is_buried_too(scripts: Scripts) -> None:
-    """A lease may be ahead of the server's clock; what is committed under it is dead, and its holder asks anew."""
+def test_token_that_is_being_fetched_becomes_invalid_too(scripts: Scripts) -> None:
+    """A lease may be ahead of the server's clock; its commit is refused, and its holder fetches again."""
     assert scripts.lease("a1", known=FUTURE) == FUTURE + 1
-    assert scripts.bury(None) == ("buried", FUTURE + 1)
-    assert scripts.commit("a1", FUTURE + 1) == "dead"
+    assert scripts.write_tombstone(None) == ("tombstone", FUTURE + 1)
+    assert scripts.commit("a1", FUTURE + 1) == "tombstone"
     assert scripts.lease("b2", known=FUTURE + 9) == FUTURE + 10
-    assert scripts.bury(40) == ("buried", FUTURE + 1)  # a version that is named takes no other along
+    assert scripts.write_tombstone(40) == ("tombstone", FUTURE + 1)  # with a named version, later ones stay valid
 
 
-def test_a_tombstone_neither_sinks_nor_lapses_early(scripts: Scripts) -> None:
-    """Of two tombstones the higher version and the longer life stay: the older token may still be offered."""
-    scripts.bury(60, ms=LIFE)
-    assert scripts.bury(50, ms=1) == ("buried", 60)
-    assert scripts.command("PTTL", TOMB) > LIFE / 2
-    assert scripts.bury(70, ms=1) == ("buried", 70)
-    assert scripts.command("PTTL", TOMB) > LIFE / 2
+def test_tombstones_keep_the_higher_version_and_the_longer_ttl(scripts: Scripts) -> None:
+    """A token under the older tombstone may still be uploaded."""
+    scripts.write_tombstone(60, ms=TTL)
+    assert scripts.write_tombstone(50, ms=1) == ("tombstone", 60)
+    assert scripts.command("PTTL", TOMB) > TTL / 2
+    assert scripts.write_tombstone(70, ms=1) == ("tombstone", 70)
+    assert scripts.command("PTTL", TOMB) > TTL / 2
 
 
-def test_a_replaced_value_is_the_one_that_was_seen(scripts: Scripts) -> None:
-    """Compare and set, compare and delete; another value stays and is returned."""
+def test_replace_changes_only_the_value_that_was_read(scripts: Scripts) -> None:
+    """Any other value stays, and is returned."""
     run = scripts.run
     scripts.command("SET", TOKEN, "seen")
     assert run("replace", KEYS[:1], "other", "new", 1_000) == b"seen"
@@ -210,14 +210,14 @@ def test_a_replaced_value_is_the_one_that_was_seen(scripts: Scripts) -> None:
     assert scripts.command("EXISTS", TOKEN) == 0
 
 
-def test_a_session_keeps_its_first_id_and_its_time_starts_again(scripts: Scripts) -> None:
-    """Get or create in one step."""
+def test_session_keeps_its_first_id_and_restarts_its_ttl(scripts: Scripts) -> None:
+    """One script gets or creates."""
     assert scripts.run("session", (b"s",), "first", 1_000) == b"first"
     assert scripts.run("session", (b"s",), "second", 9_000) == b"first"
     assert scripts.command("PTTL", b"s") > 1_000
 
 
-def test_a_probe_leaves_nothing_for_long(scripts: Scripts) -> None:
-    """It writes, and what it wrote ends by itself."""
+def test_probe_writes_a_key_that_expires(scripts: Scripts) -> None:
+    """A second later nothing of it is left."""
     assert scripts.run("probe", (b"p",)) == 1
     assert 0 < scripts.command("PTTL", b"p") <= 1_000

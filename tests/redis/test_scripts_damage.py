@@ -1,4 +1,4 @@
-"""The scripts meet keys that were evicted, flushed, or not written by us."""
+"""The scripts find keys that were evicted, flushed, or written by others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.redis.scripted import KEYS, LEASE, LIFE, NOTE, TOKEN, TOMB, Scripts, value
+from tests.redis.scripted import KEYS, LEASE, NOTE, TOKEN, TOMB, TTL, Scripts, value
 from tests.resp import RedisServerError
 from tests.servers import RedisServer
 
@@ -29,48 +29,48 @@ GARBAGE = {
     "negative": b"-1",
     "lease out of range": b"a1:9007199254740991",
 }
-# Two rounds of a token's life: what happens between any two steps must not end it.
-STEPS = ("acquire", "commit", "bury", "acquire", "commit")
+# A token is fetched, invalidated and fetched again: a loss between any two steps must not prevent the next one.
+STEPS = ("acquire", "commit", "tombstone", "acquire", "commit")
 
 
-def can_go_on(scripts: Scripts) -> None:
-    """Claim that a token can be fetched, committed, found, invalidated and fetched again."""
+def check_all_steps_work(scripts: Scripts) -> None:
+    """Assert that a token can be fetched, committed, found, invalidated and fetched again."""
     for _ in range(2):
         version = scripts.lease("z9")
         assert scripts.commit("z9", version) == "stored"
         assert scripts.acquire("y8")[:2] == ("token", value(version))
-        assert scripts.bury(version) == ("buried", version)
+        assert scripts.write_tombstone(version) == ("tombstone", version)
         assert scripts.read() == (None, version)
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("kind", ["LPUSH", "SADD", "HSET"])
-def test_a_key_of_another_type_is_as_good_as_none(scripts: Scripts, key: bytes, kind: str) -> None:
-    """Nobody is refused, and what is there is overwritten in time."""
+def test_key_of_another_type_counts_as_absent(scripts: Scripts, key: bytes, kind: str) -> None:
+    """No process is refused, and the key is overwritten in time."""
     words: tuple[str | bytes, ...] = (kind, key, "a", "b") if kind == "HSET" else (kind, key, "a")
     scripts.command(*words)
     assert scripts.read() == (None, 0)
-    can_go_on(scripts)
+    check_all_steps_work(scripts)
 
 
 @pytest.mark.parametrize("key", [TOKEN, LEASE, TOMB])
 @pytest.mark.parametrize("garbage", GARBAGE)
 @pytest.mark.parametrize("forever", [False, True])
-def test_garbage_is_as_good_as_none(scripts: Scripts, key: bytes, garbage: str, forever: bool) -> None:  # noqa: FBT001
-    """It blocks nobody, wins no comparison, and makes no number that cannot be stored."""
-    lasting: tuple[str | int, ...] = () if forever else ("PX", LIFE)
+def test_garbage_counts_as_absent(scripts: Scripts, key: bytes, garbage: str, forever: bool) -> None:  # noqa: FBT001
+    """It blocks no process, wins no comparison, and leads to no version that cannot be stored."""
+    lasting: tuple[str | int, ...] = () if forever else ("PX", TTL)
     scripts.command("SET", key, GARBAGE[garbage], *lasting)
-    assert scripts.bury(None)[1] < 2**52
+    assert scripts.write_tombstone(None)[1] < 2**52
     scripts.command("DEL", TOMB)
     scripts.command("SET", key, GARBAGE[garbage], *lasting)
     assert scripts.lease("a1") < 2**52
     scripts.command("DEL", LEASE)
-    can_go_on(scripts)
+    check_all_steps_work(scripts)
 
 
-@pytest.mark.parametrize("script", ["acquire", "commit", "bury", "release", "read"])
-def test_keys_without_a_time_to_live_block_nobody(scripts: Scripts, script: str) -> None:
-    """A token, lease or note that was made persistent counts as absent: it would be there for ever."""
+@pytest.mark.parametrize("script", ["acquire", "commit", "tombstone", "release", "read"])
+def test_key_without_a_ttl_counts_as_absent(scripts: Scripts, script: str) -> None:
+    """A token, lease or note that was made persistent would otherwise exist for ever."""
     version = scripts.lease("a1")
     scripts.command("SET", LEASE, f"a1:{version}")
     scripts.command("SET", TOKEN, value(version))
@@ -78,39 +78,39 @@ def test_keys_without_a_time_to_live_block_nobody(scripts: Scripts, script: str)
     match script:
         case "commit":
             assert scripts.commit("b2", 40) == "stored"
-        case "bury":
-            assert scripts.bury(40) == ("buried", 40)
+        case "tombstone":
+            assert scripts.write_tombstone(40) == ("tombstone", 40)
         case "release":
             assert not scripts.release("a1", version)
         case "read":
             assert scripts.read() == (None, 0)
     scripts.command("DEL", TOKEN)
-    can_go_on(scripts)
+    check_all_steps_work(scripts)
 
 
-def test_a_tombstone_without_a_time_to_live_still_holds(scripts: Scripts) -> None:
-    """What was declared invalid does not come back because somebody made the tombstone persistent."""
-    scripts.bury(50)
+def test_tombstone_without_a_ttl_counts(scripts: Scripts) -> None:
+    """An invalid token does not become valid because the tombstone was made persistent."""
+    scripts.write_tombstone(50)
     scripts.command("PERSIST", TOMB)
-    assert scripts.commit("a1", 50) == "dead"
+    assert scripts.commit("a1", 50) == "tombstone"
     assert scripts.lease("a1") > 50
 
 
-def test_a_token_that_is_dead_is_not_found(scripts: Scripts) -> None:
-    """A replica's reordering or a restored backup may show both; the tombstone counts."""
-    scripts.command("SET", TOKEN, value(50), "PX", LIFE)
-    scripts.command("SET", TOMB, 50, "PX", LIFE)
+def test_token_beside_its_tombstone_is_not_found(scripts: Scripts) -> None:
+    """A restored backup may contain both; the tombstone counts."""
+    scripts.command("SET", TOKEN, value(50), "PX", TTL)
+    scripts.command("SET", TOMB, 50, "PX", TTL)
     assert scripts.read() == (None, 50)
     assert scripts.acquire("a1")[0] == "lease"
-    assert scripts.bury(40) == ("buried", 50)
+    assert scripts.write_tombstone(40) == ("tombstone", 50)
 
 
 @pytest.mark.parametrize("loss", [*KEYS, b"FLUSHALL"])
 @pytest.mark.parametrize("at", range(len(STEPS) + 1))
-def test_a_loss_between_two_steps_ends_nothing(scripts: Scripts, loss: bytes, at: int) -> None:
-    """Whichever key is evicted at whatever moment: later commits are possible, and a buried version stays away."""
-    version = buried = known = 0
-    for number, step in enumerate((*STEPS, "end")):
+def test_loss_between_two_steps_prevents_no_later_step(scripts: Scripts, loss: bytes, at: int) -> None:
+    """Whichever key is evicted at any time, later commits succeed, and an invalid version stays invalid."""
+    version = invalid = known = 0
+    for number, step in enumerate((*STEPS, "last")):
         if number == at:
             scripts.command(*([loss] if loss == b"FLUSHALL" else ["DEL", loss]))
         match step:
@@ -118,26 +118,26 @@ def test_a_loss_between_two_steps_ends_nothing(scripts: Scripts, loss: bytes, at
                 kind, found, _left = scripts.acquire("a1", known=known)
                 assert kind in {"lease", "token"}
                 version = found if kind == "lease" else int.from_bytes(found[1:9])
-                assert version > buried
+                assert version > invalid
             case "commit":
                 assert scripts.commit("a1", version) == "stored"
-            case "bury":
-                assert scripts.bury(version) == ("buried", version)
-                buried = known = version
-        known = max(known, buried)
+            case "tombstone":
+                assert scripts.write_tombstone(version) == ("tombstone", version)
+                invalid = known = version
+        known = max(known, invalid)
         if scripts.command("EXISTS", TOMB):
-            assert scripts.commit("c3", buried) == "dead"
+            assert scripts.commit("c3", invalid) == "tombstone"
     scripts.command("DEL", *KEYS)
-    can_go_on(scripts)
+    check_all_steps_work(scripts)
 
 
-@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(["commit", "bury", "release"], 2)))
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(["commit", "tombstone", "release"], 2)))
 def test_every_step_may_be_repeated_in_any_order(scripts: Scripts, first: str, second: str) -> None:
-    """A reply that was lost, and a call that comes twice, change nothing more."""
+    """A step that is repeated after a lost reply changes nothing."""
     version = scripts.lease("a1")
     steps: dict[str, Callable[[], object]] = {
         "commit": lambda: scripts.commit("a1", version),
-        "bury": lambda: scripts.bury(version),
+        "tombstone": lambda: scripts.write_tombstone(version),
         "release": lambda: scripts.release("a1", version),
     }
     steps[first]()
@@ -148,9 +148,9 @@ def test_every_step_may_be_repeated_in_any_order(scripts: Scripts, first: str, s
     assert answer == steps[second]()
 
 
-def test_a_permission_that_is_missing_is_told(private_redis: RedisServer) -> None:
-    """A GET that is refused is no key of another type: nothing is taken for absent, nothing is deleted."""
-    private_redis.command("SET", TOKEN, value(50), "PX", LIFE)
+def test_missing_permission_is_an_error(private_redis: RedisServer) -> None:
+    """A refused GET is no key of another type: nothing counts as absent, and nothing is deleted."""
+    private_redis.command("SET", TOKEN, value(50), "PX", TTL)
     private_redis.command("ACL", "SETUSER", "half", "on", ">half", "~*", "+@all", "-get")
     with private_redis.connect() as connection:
         connection.call("AUTH", "half", "half")
@@ -159,8 +159,8 @@ def test_a_permission_that_is_missing_is_told(private_redis: RedisServer) -> Non
     assert private_redis.command("GET", TOKEN) == value(50)
 
 
-def test_the_time_of_a_lease_is_not_made_longer_by_losers(scripts: Scripts) -> None:
-    """However many look, the lease ends when it would have."""
+def test_losers_do_not_extend_a_lease(scripts: Scripts) -> None:
+    """However many processes ask for it, the lease expires when it would have."""
     scripts.lease("a1")
     scripts.command("PEXPIRE", LEASE, 2_000)
     for owner in ("b2", "c3", "d4"):

@@ -1,4 +1,4 @@
-"""A state machine: random steps of three processes, checked against a small model of what the scripts promise."""
+"""Random steps of three processes, checked against a small model of what the scripts guarantee."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ OWNERS = st.sampled_from(["a1", "b2", "c3"])
 class Tokens(RuleBasedStateMachine):
     """One credential's four keys.
 
-    The model: the token's and the tombstone's versions, who holds the lease, whether a note stands, and what each
-    process was promised. A process may always come late with what it was promised.
+    The model has the versions of the token and of the tombstone, the holder of the lease, whether there is a note, and
+    the version that each process was given last. A process may commit or release that late.
     """
 
     server: Scripts
 
     @initialize()
     def begin(self) -> None:
-        """Start with nothing."""
+        """Start with an empty server."""
         self.server.command("FLUSHALL")
         self.token: int | None = None
         self.body = b""
-        self.dead = 0
+        self.tombstone = 0
         self.lease: tuple[str, int] | None = None
         self.note = False
-        self.promised: dict[str, int] = {}
-        self.given: set[int] = set()
+        self.leased: dict[str, int] = {}
+        self.versions: set[int] = set()
         self.lost = False
 
     @rule(owner=OWNERS, knows=st.booleans())
     def acquire(self, owner: str, *, knows: bool) -> None:
-        known = max(self.dead, self.token or 0) if knows else 0
+        known = max(self.tombstone, self.token or 0) if knows else 0
         kind, found, _left = self.server.acquire(owner, known=known)
-        if self.token is not None and self.token > known and self.token > self.dead:
+        if self.token is not None and self.token > known and self.token > self.tombstone:
             assert (kind, found) == ("token", value(self.token, self.body))
         elif self.lease is not None and self.lease[0] == owner:
             assert (kind, found) == ("lease", self.lease[1])
@@ -54,21 +54,21 @@ class Tokens(RuleBasedStateMachine):
             assert kind == "note"
         else:
             assert kind == "lease"
-            assert found > max(self.token or 0, self.dead, known)
-            assert found not in self.given or self.lost
-            self.given.add(found)
-            self.lease, self.promised[owner] = (owner, found), found
+            assert found > max(self.token or 0, self.tombstone, known)
+            assert found not in self.versions or self.lost
+            self.versions.add(found)
+            self.lease, self.leased[owner] = (owner, found), found
 
     @rule(owner=OWNERS, offset=st.integers(-2, 2), body=st.sampled_from([b"x", b"y"]))
     def commit(self, owner: str, offset: int, body: bytes) -> None:
-        version = max(1, self.promised.get(owner, 1_000) + offset)
+        version = max(1, self.leased.get(owner, 1_000) + offset)
         answer = self.server.commit(owner, version, value(version, body))
         mine = self.lease == (owner, version)
         held = self.lease is not None and not mine
         if mine:
             self.lease = None
-        if version <= self.dead:
-            assert answer == "dead"
+        if version <= self.tombstone:
+            assert answer == "tombstone"
         elif (self.token, self.body) == (version, body):
             assert answer == "stored"
         elif self.token is not None and self.token >= version:
@@ -81,28 +81,28 @@ class Tokens(RuleBasedStateMachine):
 
     @rule(owner=OWNERS, note=st.booleans())
     def release(self, owner: str, *, note: bool) -> None:
-        version = self.promised.get(owner, 1_000)
+        version = self.leased.get(owner, 1_000)
         mine = self.lease == (owner, version)
         assert self.server.release(owner, version, note=b"no" if note else b"", ms=60_000) == mine
         if mine:
             self.lease, self.note = None, self.note or note
 
     @rule(owner=OWNERS, offset=st.integers(-1, 1))
-    def bury(self, owner: str, offset: int) -> None:
-        version = max(1, (self.token or self.promised.get(owner, 1_000)) + offset)
-        answer = self.server.bury(version)
-        if self.token is not None and self.token > max(version, self.dead):
-            assert answer == ("newer", self.dead)
+    def write_tombstone(self, owner: str, offset: int) -> None:
+        version = max(1, (self.token or self.leased.get(owner, 1_000)) + offset)
+        answer = self.server.write_tombstone(version)
+        if self.token is not None and self.token > max(version, self.tombstone):
+            assert answer == ("newer", self.tombstone)
         else:
-            self.token, self.dead = None, max(version, self.dead)
-            assert answer == ("buried", self.dead)
+            self.token, self.tombstone = None, max(version, self.tombstone)
+            assert answer == ("tombstone", self.tombstone)
 
     @rule()
-    def bury_whatever(self) -> None:
-        kind, dead = self.server.bury(None, known=self.token or 0)
-        assert kind == "buried"
-        assert dead >= max(self.token or 0, self.dead)
-        self.token, self.dead, self.note = None, dead, False
+    def write_tombstone_for_any(self) -> None:
+        kind, tombstone = self.server.write_tombstone(None, known=self.token or 0)
+        assert kind == "tombstone"
+        assert tombstone >= max(self.token or 0, self.tombstone)
+        self.token, self.tombstone, self.note = None, tombstone, False
 
     @rule(key=st.sampled_from([TOKEN, LEASE, NOTE, TOMB, b""]))
     def lose(self, key: bytes) -> None:
@@ -111,21 +111,21 @@ class Tokens(RuleBasedStateMachine):
         self.token = None if key in {TOKEN, b""} else self.token
         self.lease = None if key in {LEASE, b""} else self.lease
         self.note = self.note and key not in {NOTE, b""}
-        self.dead = 0 if key in {TOMB, b""} else self.dead
+        self.tombstone = 0 if key in {TOMB, b""} else self.tombstone
 
     @invariant()
-    def reading_shows_the_model(self) -> None:
+    def read_returns_the_model(self) -> None:
         expected = None if self.token is None else value(self.token, self.body)
-        assert self.server.read() == (expected, self.dead)
+        assert self.server.read() == (expected, self.tombstone)
 
     @invariant()
-    def every_key_ends_by_itself(self) -> None:
+    def every_key_has_a_ttl(self) -> None:
         for key in KEYS:
             assert self.server.command("PTTL", key) != -1
 
 
-def test_random_steps_keep_the_promises(redis_server: RedisServer) -> None:
-    """Whatever order steps, late comers and losses come in: the scripts and the model agree after each."""
+def test_random_steps_agree_with_the_model(redis_server: RedisServer) -> None:
+    """Scripts and model agree after each step, whatever the order of steps, late processes and losses of keys."""
     with redis_server.connect() as connection, contextlib.ExitStack() as stack:
         patch = pytest.MonkeyPatch()
         stack.callback(patch.undo)

@@ -1,4 +1,4 @@
-"""A cluster of two primaries: one that is down stops its own keys only, and is found back by itself."""
+"""A cluster of two primaries: an outage of one affects its own keys only, and it recovers by itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.redis.waiting import until
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
 from tokenmw.observe.events import SharedStateChanged
-from tokenmw.redis.connection import AWAY
+from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.redis.epoch import EpochMarkers
 from tokenmw.redis.errors import RedisUnavailable
 
@@ -32,7 +32,7 @@ HALF = 8192
 
 @pytest.fixture
 def pair() -> Iterator[tuple[RedisServer, RedisServer]]:
-    """Two primaries with half of the slots each."""
+    """Two primaries, each with half of the slots."""
     with RedisServer(*OPTIONS) as low, RedisServer(*OPTIONS) as high:
         low.command("CLUSTER", "ADDSLOTSRANGE", 0, HALF - 1)
         high.command("CLUSTER", "ADDSLOTSRANGE", HALF, 2 * HALF - 1)
@@ -56,10 +56,10 @@ def keys_on(server: RedisServer, *, low: bool, count: int = 3) -> list[bytes]:
     return found[:count]
 
 
-async def test_one_primary_down_leaves_the_other_in_use(
+async def test_outage_of_one_primary_does_not_affect_the_other(
     connect: Connect, pair: tuple[RedisServer, RedisServer], events: list[Event]
 ) -> None:
-    """Its keys cost three deadlines, then nothing; the other's keys are served all the time; then it is up again."""
+    """Its keys cost three deadlines and then nothing; keys of the other one are served; then the state is up again."""
     low, high = pair
     connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=0.4)
     assert await connection.open()
@@ -75,7 +75,7 @@ async def test_one_primary_down_leaves_the_other_in_use(
         await connection.run("session", (lost[1],), ("id", 60_000))
     assert ("down", True, "timeout") == (connection.state, connection.usable, connection.error)
     commands = [("GETEX", key, "PX", 60_000) for key in (mine[0], lost[0], mine[1])]
-    assert [b"id", AWAY, b"id"] == await connection.pipeline(commands)
+    assert [b"id", UNAVAILABLE, b"id"] == await connection.pipeline(commands)
     with pytest.raises(RedisUnavailable, match="open"):
         await connection.pipeline(commands[1:2])
     high.thaw()
@@ -84,8 +84,8 @@ async def test_one_primary_down_leaves_the_other_in_use(
     assert [SharedStateChanged(up=False, error="timeout"), SharedStateChanged(up=True)] == events
 
 
-async def test_each_primary_has_its_mark(connect: Connect, pair: tuple[RedisServer, RedisServer]) -> None:
-    """One of them emptied is noticed."""
+async def test_each_primary_has_an_epoch_marker(connect: Connect, pair: tuple[RedisServer, RedisServer]) -> None:
+    """A flush of one of them is noticed."""
     low, high = pair
     connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=2.0)
     assert await connection.open()
@@ -100,27 +100,27 @@ async def test_each_primary_has_its_mark(connect: Connect, pair: tuple[RedisServ
 async def test_scripts_for_many_keys_reach_servers_that_do_not_know_them(
     connect: Connect, pair: tuple[RedisServer, RedisServer]
 ) -> None:
-    """At first use and after SCRIPT FLUSH, in whatever order the servers are mixed."""
+    """So it is at first use and after SCRIPT FLUSH, in whatever order the servers of the keys are."""
     low, high = pair
     connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=2.0)
     assert await connection.open()
     keys = [key for two in zip(keys_on(low, low=True), keys_on(low, low=False), strict=True) for key in two]
     for _ in range(2):
         calls = [(key, (b"id of " + key, 60_000)) for key in keys]
-        assert [b"id of " + key for key in keys] == await connection.run_each("session", calls)
+        assert [b"id of " + key for key in keys] == await connection.run_for_each("session", calls)
         high.command("SCRIPT", "FLUSH")
 
 
-async def test_a_ready_client_is_used_and_never_closed(cluster: RedisServer) -> None:
-    """It shares with one that is made from a URL, and what was connected stays so."""
+async def test_client_of_the_user_is_used_and_not_closed(cluster: RedisServer) -> None:
+    """It shares ids with a client that is made from a URL, and its connections stay open."""
 
-    async def shared(way: Any) -> tuple[str, str]:
-        async with TokenBroker({}, redis=way, namespace="ready", limits=Limits(command_seconds=2.0)) as broker:
+    async def shared(given: Any) -> tuple[str, str]:
+        async with TokenBroker({}, redis=given, namespace="ready", limits=Limits(command_seconds=2.0)) as broker:
             return await broker.session_id("k"), broker.status().shared
 
     async with redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster.port) as client:
         node: Any = client.get_default_node()
         connection = await client.client_id(target_nodes=node)
-        seen = [await shared(way) for way in (client, f"redis+cluster://127.0.0.1:{cluster.port}", client)]
+        seen = [await shared(given) for given in (client, f"redis+cluster://127.0.0.1:{cluster.port}", client)]
         assert f"id={connection} ".encode() in cluster.command("CLIENT", "LIST")
     assert [(seen[0][0], "up")] * 3 == seen

@@ -1,4 +1,4 @@
-"""Session ids in Redis: one for all, in one round trip."""
+"""Session ids in Redis: all instances get the same id, in one round trip."""
 
 from __future__ import annotations
 
@@ -26,19 +26,23 @@ ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-2222
 
 @pytest.fixture
 def unreadable() -> list[str]:
-    """What the stores could not read."""
+    """The values that the stores could not open."""
     return []
 
 
 @pytest.fixture
 def make(connect: Connect, redis_server: RedisServer, names: KeyNames, unreadable: list[str]) -> MakeStore:
-    """Make stores of several instances."""
+    """Make the stores of several instances."""
     connection = connect(redis_server.url, command_seconds=1.0)
 
     def store(*secrets: str) -> RedisSessionStore:
-        made = RedisSessionStore(connection, names=names, seals=Sealer(secrets), ttl=100.0)
-        made.on_unreadable = lambda kind, why: unreadable.append(f"{kind} {why}")
-        return made
+        return RedisSessionStore(
+            connection,
+            names=names,
+            sealer=Sealer(secrets),
+            ttl=100.0,
+            on_unreadable=lambda kind, reason: unreadable.append(f"{kind} {reason}"),
+        )
 
     return store
 
@@ -49,23 +53,23 @@ def store(request: pytest.FixtureRequest, make: MakeStore) -> RedisSessionStore:
     return make(*request.param)
 
 
-async def test_the_first_id_is_everybodys(store: RedisSessionStore) -> None:
-    """Whoever comes with another candidate gets the one that is there."""
+async def test_first_id_is_returned_to_all(store: RedisSessionStore) -> None:
+    """An instance with another candidate gets the stored one."""
     key = store.key(b"sk-1")
     assert await store.get_or_create(key, ONE) == ONE
     assert await store.get_or_create(key, TWO) == ONE
     assert await store.get_or_create(key, ONE) == ONE
 
 
-async def test_many_at_once_agree(store: RedisSessionStore) -> None:
-    """A hundred instances see a new key in the same moment."""
+async def test_concurrent_candidates_agree(store: RedisSessionStore) -> None:
+    """A hundred instances that see a new key at the same time get one id."""
     key = store.key(b"sk-1")
     candidates = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(100)]
     assert len(set(await asyncio.gather(*(store.get_or_create(key, one) for one in candidates)))) == 1
 
 
-async def test_first_sight_is_one_round_trip(store: RedisSessionStore, redis_server: RedisServer) -> None:
-    """Get, create and the time to live are one command."""
+async def test_new_key_takes_one_round_trip(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """Get, create and TTL are one command."""
     await store.get_or_create(store.key(b"sk-0"), ONE)
     redis_server.command("CONFIG", "RESETSTAT")
     await store.get_or_create(store.key(b"sk-1"), ONE)
@@ -75,19 +79,19 @@ async def test_first_sight_is_one_round_trip(store: RedisSessionStore, redis_ser
     assert b"cmdstat_eval:" not in calls
 
 
-async def test_every_look_starts_the_time_again(store: RedisSessionStore, redis_server: RedisServer) -> None:
-    """Looking and touching; also a key that somebody made persistent ends again."""
+async def test_every_access_restarts_the_ttl(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """Getting and touching do, also for a key that was made persistent."""
     key = store.key(b"sk-1")
     await store.get_or_create(key, ONE)
     for shorten in ("PEXPIRE", "PERSIST"):
-        for look in ("get", "touch"):
+        for access in ("get", "touch"):
             redis_server.command(shorten, key, *([1_000] if shorten == "PEXPIRE" else []))
-            await (store.get_or_create(key, TWO) if look == "get" else store.touch([key]))
+            await (store.get_or_create(key, TWO) if access == "get" else store.touch([key]))
             assert 90_000 < redis_server.command("PTTL", key) <= 100_000
 
 
-async def test_a_touch_tells_the_ids_that_are_there(store: RedisSessionStore, redis_server: RedisServer) -> None:
-    """In order; None for what is absent, of another type, or garbage."""
+async def test_touch_returns_the_stored_ids(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """They are in order; None stands for an id that is absent, of another type, or garbage."""
     keys = [store.key(b"sk-%d" % number) for number in range(5)]
     await store.get_or_create(keys[0], ONE)
     redis_server.command("SADD", keys[2], "x")
@@ -96,8 +100,8 @@ async def test_a_touch_tells_the_ids_that_are_there(store: RedisSessionStore, re
     assert await store.touch(keys) == [ONE, None, None, None, TWO]
 
 
-async def test_a_reset_replaces_what_is_there(store: RedisSessionStore, redis_server: RedisServer) -> None:
-    """The new id lives as long as one that was created."""
+async def test_put_replaces_any_id(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """The new id has the same TTL as one that was created."""
     key = store.key(b"sk-1")
     await store.get_or_create(key, ONE)
     await store.put(key, TWO)
@@ -106,10 +110,10 @@ async def test_a_reset_replaces_what_is_there(store: RedisSessionStore, redis_se
 
 
 @pytest.mark.parametrize("garbage", [b"", b"garbage", b"\x01" + bytes(12) + b"short", b"\x02" + bytes(28)])
-async def test_a_damaged_id_is_replaced(
+async def test_damaged_id_is_replaced(
     store: RedisSessionStore, redis_server: RedisServer, unreadable: list[str], garbage: bytes
 ) -> None:
-    """With a word to the operator, and for all."""
+    """It is reported, and all instances get the new one."""
     key = store.key(b"sk-1")
     redis_server.command("SET", key, garbage)
     assert await store.get_or_create(key, ONE) == ONE
@@ -118,18 +122,18 @@ async def test_a_damaged_id_is_replaced(
     assert redis_server.command("PTTL", key) > 90_000
 
 
-async def test_a_key_of_another_type_is_replaced(store: RedisSessionStore, redis_server: RedisServer) -> None:
-    """Nobody put it there for us."""
+async def test_key_of_another_type_is_replaced(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """It was not written by this package."""
     key = store.key(b"sk-1")
     redis_server.command("SADD", key, "member")
     assert await store.get_or_create(key, ONE) == ONE
     assert await store.touch([key]) == [ONE]
 
 
-async def test_an_id_of_an_unknown_secret_is_left_alone(
+async def test_id_of_an_unknown_secret_is_left_alone(
     make: MakeStore, redis_server: RedisServer, unreadable: list[str]
 ) -> None:
-    """Instances with that secret use it."""
+    """Instances that have the secret use it."""
     theirs, ours = make(NEW), make(OLD)
     key = ours.key(b"sk-1")
     await theirs.get_or_create(key, ONE)
@@ -149,8 +153,8 @@ async def test_ids_stay_through_a_rotation(make: MakeStore) -> None:
     assert await make(NEW, OLD).get_or_create(key, TWO) == ONE
 
 
-async def test_an_id_copied_to_another_callers_key_is_not_taken(make: MakeStore, redis_server: RedisServer) -> None:
-    """Who can write to Redis cannot give one caller the session of another."""
+async def test_id_that_was_copied_to_another_key_is_not_used(make: MakeStore, redis_server: RedisServer) -> None:
+    """A process that can write to Redis cannot give one caller the session of another."""
     store = make(OLD)
     mine, other = store.key(b"sk-1"), store.key(b"sk-2")
     await store.get_or_create(mine, ONE)
@@ -158,8 +162,8 @@ async def test_an_id_copied_to_another_callers_key_is_not_taken(make: MakeStore,
     assert await store.get_or_create(other, TWO) == TWO
 
 
-async def test_nothing_in_redis_shows_the_key_or_the_id(make: MakeStore, redis_server: RedisServer) -> None:
-    """Neither in a key nor, sealed, in a value."""
+async def test_redis_shows_neither_api_key_nor_id(make: MakeStore, redis_server: RedisServer) -> None:
+    """Neither is in a key nor, sealed, in a value."""
     store = make(OLD)
     await store.get_or_create(store.key(b"sk-very-secret"), ONE)
     (key,) = redis_server.command("KEYS", "*")

@@ -1,4 +1,4 @@
-"""What is stored of a token: read as it was written, and refused if nobody could use it."""
+"""The stored record of a token: read as it was written, and refused if no request could use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECORD = TokenRecord("t-1", "Bearer", 7200.0, 60.0, {"instance_url": "https://eu
 
 
 def anything(*values: Any) -> tuple[Any, ...]:
-    """Return values of types that belong to nobody's signature."""
+    """Return values whose types no signature has."""
     return values
 
 
@@ -36,21 +36,21 @@ ROWS: list[Any] = [
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_record_that_nobody_could_use_is_damaged(row: object) -> None:
-    """Empty values, values that would break a header, lives that are none."""
+def test_record_that_no_request_could_use_is_damaged(row: object) -> None:
+    """Empty values, values that would break a header, and invalid lifetimes are."""
     with pytest.raises(Unreadable, match="damaged"):
         TokenRecord.decode(json.dumps(row).encode())
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[" * 100_000])
-def test_what_is_no_json_is_damaged(body: bytes) -> None:
-    """Whatever the parser makes of it."""
+def test_body_that_is_no_json_is_damaged(body: bytes) -> None:
+    """Whatever the parser raises, the reason is the same."""
     with pytest.raises(Unreadable, match="damaged"):
         TokenRecord.decode(body)
 
 
-def test_a_record_is_read_as_it_was_written() -> None:
-    """And its text form shows no token; the format is held, as other releases read it."""
+def test_record_is_read_as_it_was_written() -> None:
+    """Its repr shows no token, and the format does not change, because other releases read it."""
     assert TokenRecord.decode(RECORD.encode()) == RECORD
     assert RECORD.encode() == b'["t-1","Bearer",7200.0,60.0,{"instance_url":"https://eu.example"}]'
     assert "t-1" not in repr(RECORD)
@@ -71,19 +71,19 @@ EXTRA = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | F
     EXTRA,
 )
 def test_every_record_is_read_as_it_was_written(
-    value: str, life: float, no_refresh_until: float | None, extra: dict[str, Any]
+    value: str, lifetime: float, no_refresh_until: float | None, extra: dict[str, Any]
 ) -> None:
-    """By other processes, and by other releases."""
-    record = TokenRecord(value, "Bearer", life, no_refresh_until, extra)
+    """Other processes and other releases read the same."""
+    record = TokenRecord(value, "Bearer", lifetime, no_refresh_until, extra)
     assert record == TokenRecord.decode(record.encode())
 
 
 @given(JSON | st.lists(JSON, min_size=5, max_size=5) | st.tuples(st.text(), st.just("B"), FINITE, JSON, EXTRA))
-def test_no_record_is_too_strange(row: Any) -> None:
-    """It can be served, or it is damaged."""
+def test_any_json_is_a_usable_record_or_damaged(row: Any) -> None:
+    """No other exception is raised."""
     try:
         record = TokenRecord.decode(json.dumps(row).encode())
     except Unreadable:
         return
-    assert 0 < record.life <= MAX_LIFETIME
+    assert 0 < record.lifetime <= MAX_LIFETIME
     assert record == TokenRecord.decode(record.encode())

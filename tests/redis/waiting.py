@@ -1,4 +1,4 @@
-"""Small steps that tests of a connection are made of."""
+"""Steps of tests: commands that fail, and waiting until a condition holds."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ if TYPE_CHECKING:
 
 async def get(connection: RedisConnection, key: str = "a") -> bytes | None:
     """Run one command."""
-    value: bytes | None = await connection.execute(lambda client: client.get(key))
+    value: bytes | None = await connection.execute(lambda client: client.get(key), key=key.encode())
     return value
 
 
 async def fails(connection: RedisConnection) -> str:
-    """Run one command that must fail, and return the word why."""
-    return await word(get(connection))
+    """Run one command that must fail, and return the reason."""
+    return await reason_of(get(connection))
 
 
-async def word(call: Awaitable[object]) -> str:
-    """Return why a guarded call cannot be served."""
+async def reason_of(call: Awaitable[object]) -> str:
+    """Return the reason of a call that must raise `RedisUnavailable`."""
     with pytest.raises(RedisUnavailable) as caught:
         await call
-    return caught.value.word
+    return caught.value.reason
 
 
 async def until(condition: Callable[[], bool], *, within: float) -> None:
-    """Wait until something is so, for so many seconds at most."""
+    """Wait until a condition holds, for `within` seconds at most."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110  there is no event for what a server does
             await asyncio.sleep(0.01)
 
 
 async def passes(clock: ManualClock, until: Callable[[], bool], *, within: float) -> None:
-    """Let so many seconds pass at most until something holds; sockets have a little real time for each step."""
+    """Advance a clock by `within` seconds at most until a condition holds; each step has a little real time for I/O."""
     for _ in range(int(within * 4)):
         clock.advance(0.25)
         await asyncio.sleep(0.02)
         if until():
             return
-    for _ in range(500):  # the clock stands: what is under way may end, and nothing new begins
+    for _ in range(500):  # the clock stands still: what is under way may finish, and nothing new begins
         await asyncio.sleep(0.02)
         if until():
             return
-    pytest.fail(f"It does not hold after {within} s.")
+    pytest.fail(f"The condition does not hold after {within} s.")

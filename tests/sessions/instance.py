@@ -63,14 +63,19 @@ class Instance:
             limits=self.limits,
             clock=self._redis_clock,
             log=self.log,
-            observers=Observers((), log=self.log),
+            observe=Observers((), log=self.log),
+            on_recovered=self._reupload,
         )
-        self.store = RedisSessionStore(self.connection, names=self._names, seals=self._seals, ttl=1.1 * self._ttl)
-        self.store.on_unreadable = lambda kind, why: self.unreadable.append((kind, why))
+        self.store = RedisSessionStore(
+            self.connection,
+            names=self._names,
+            sealer=self._seals,
+            ttl=1.1 * self._ttl,
+            on_unreadable=lambda kind, reason: self.unreadable.append((kind, reason)),
+        )
         self.sync = SessionSync(
             self.store, cache=self.cache, new_sessions=self.new_sessions, limits=self.limits, clock=self.clock
         )
-        self.connection.on_back = self.sync.begin_reupload
         self.manager = SessionManager(
             cache=self.cache,
             sync=self.sync,
@@ -83,6 +88,9 @@ class Instance:
         self.stop = self.manager.close
         await self.connection.open()
         return self
+
+    def _reupload(self) -> None:
+        self.sync.begin_reupload()
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()

@@ -38,7 +38,7 @@ async def test_in_doubt_redis_is_left_with_what_is_handed_out(private_redis: Red
         await asyncio.gather(*(one.get(b"%d" % number) for number in range(5)))  # so that there are some connections
         proxy.lose_replies = True
         waiting = asyncio.create_task(one.get(OTHER))
-        await until(lambda: one.store.doubtful(one.key(KEY)), within=10)
+        await until(lambda: one.store.reply_may_be_lost(one.key(KEY)), within=10)
         mine = await one.get(KEY)
         await waiting
         await until(lambda: held(private_redis, one, KEY) is not None, within=10)
@@ -123,7 +123,7 @@ async def test_a_candidate_that_comes_too_late_is_not_kept(private_redis: RedisS
         reset_statistics(private_redis)
         private_redis.freeze()
         mine, theirs = await asyncio.gather(one.get(KEY), two.get(KEY))
-        over = one.connection.over_at(one.key(KEY))
+        over = one.connection.server_deadline(one.key(KEY))
         assert over is not None
         # The server's clock is this machine's. What it says of its time may have been a little old.
         while time.time() * 1000 < over + 100:  # noqa: ASYNC110  time is what has to pass
@@ -141,7 +141,7 @@ async def test_a_clock_that_was_set_costs_one_more_round_trip(redis_server: Redi
     """Whoever still waits is not late: the server tells its time, and the id is shared as ever."""
     async with Instance(redis_server) as one:
         began = asyncio.get_running_loop().time()
-        one.connection.learn_time(one.key(KEY), int((time.time() + wrong) * 1000), began=began)
+        one.connection.note_server_time(one.key(KEY), int((time.time() + wrong) * 1000), began=began)
         reset_statistics(redis_server)
         assert held(redis_server, one, KEY) is None
         assert await one.get(KEY) == held(redis_server, one, KEY)

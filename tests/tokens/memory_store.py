@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenmw.redis.errors import RedisUnavailable
-from tokenmw.redis.token_store import Busy, Found, Leased, Noted, Stored, TokenKeys, TokenRecord, Tombstoned
+from tokenmw.redis.token_store import Busy, FailureNoted, Found, Leased, Stored, TokenKeys, TokenRecord, Tombstoned
 
 if TYPE_CHECKING:
     from tokenmw.testing import ManualClock
@@ -95,7 +95,7 @@ class MemoryStore:
 
     async def acquire(
         self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float
-    ) -> Found | Leased | Busy | Noted:
+    ) -> Found | Leased | Busy | FailureNoted:
         self._reach()
         found, dead = self._token(keys), self._dead(keys)
         if found is not None and found.version > max(known, dead):
@@ -105,7 +105,7 @@ class MemoryStore:
             return Leased(lease.version) if lease.owner == owner else Busy(self.server.left(lease))
         note = self.server.get(keys, "note")
         if note is not None:
-            return Noted(note.note, self.server.left(note))
+            return FailureNoted(note.note, self.server.left(note))
         version = max(self.server.now(), 1 + max(0 if found is None else found.version, dead, known))
         self.server.data[keys, "lease"] = Held(self.server.until(seconds), version=version, owner=owner)
         return Leased(version)
@@ -140,7 +140,9 @@ class MemoryStore:
         if note:
             self.server.data[keys, "note"] = Held(self.server.until(seconds), note=note)
 
-    async def bury(self, keys: TokenKeys, /, *, version: int | None, known: int, left: float) -> Found | Tombstoned:
+    async def write_tombstone(
+        self, keys: TokenKeys, /, *, version: int | None, known: int, left: float
+    ) -> Found | Tombstoned:
         self._reach()
         found = self._token(keys)
         if version is None:

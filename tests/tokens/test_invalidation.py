@@ -139,7 +139,7 @@ async def test_a_late_reply_does_not_stand_for_a_later_invalidation(
     entry = one.entry(Scripted(world.stage))
     token = await world.get(number)
     world.clock.advance(10)
-    reply, bury = asyncio.Event(), store.bury
+    reply, bury = asyncio.Event(), store.write_tombstone
 
     async def slow(*args: Any, **options: Any) -> Found | Tombstoned:
         answer = await bury(*args, **options)
@@ -149,14 +149,14 @@ async def test_a_late_reply_does_not_stand_for_a_later_invalidation(
     async def busy(*_args: object, **_options: object) -> NoReturn:
         raise RedisUnavailable("busy")
 
-    monkeypatch.setattr(store, "bury", slow)
+    monkeypatch.setattr(store, "write_tombstone", slow)
     first = asyncio.create_task(one.sync.invalidate(token))
     await settle()
-    monkeypatch.setattr(store, "bury", busy)
+    monkeypatch.setattr(store, "write_tombstone", busy)
     await one.sync.invalidate_current(entry)
     reply.set()
     assert await first
-    monkeypatch.setattr(store, "bury", bury)
+    monkeypatch.setattr(store, "write_tombstone", bury)
     await one.housekeep()
     tomb = world.redis.get(keys_of(Scripted(world.stage)), "tomb")
     assert tomb is not None
@@ -177,7 +177,7 @@ async def test_an_invalidation_beside_anothers_sealed_token_is_told_once(
         told.append(version)
         raise Unreadable("unknown-key")
 
-    monkeypatch.setattr(world.stores[0], "bury", sealed)
+    monkeypatch.setattr(world.stores[0], "write_tombstone", sealed)
     one = world.instances[0]
     assert await one.sync.invalidate(token)
     for _ in range(5):

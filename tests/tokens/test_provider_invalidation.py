@@ -177,7 +177,7 @@ async def test_a_lease_is_above_what_was_declared_invalid_since_the_flight_began
         raise RedisUnavailable("busy")
 
     one = world.instances[1]
-    monkeypatch.setattr(world.stores[1], "bury", busy)
+    monkeypatch.setattr(world.stores[1], "write_tombstone", busy)
     world.stage.takes(1.0)
     asking = asyncio.create_task(world.get(1))
     await world.clock.elapse(0.5)

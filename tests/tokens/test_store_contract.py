@@ -17,9 +17,9 @@ from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Sealer
 from tokenmw.redis.token_store import (
     Busy,
+    FailureNoted,
     Found,
     Leased,
-    Noted,
     RedisTokenStore,
     Stored,
     TokenKeys,
@@ -71,7 +71,8 @@ async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
         limits=Limits(command_seconds=2.0),
         clock=SYSTEM_CLOCK,
         log=log,
-        observers=Observers((), log=log),
+        observe=Observers((), log=log),
+        on_recovered=lambda: None,
     )
 
     async def delete(kind: str) -> None:
@@ -80,7 +81,7 @@ async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
         else:
             redis.command("DEL", getattr(KEYS, kind))
 
-    yield Shared(RedisTokenStore(connection, seals=Sealer(())), delete)
+    yield Shared(RedisTokenStore(connection, sealer=Sealer(()), on_unreadable=lambda _kind, _reason: None), delete)
     await connection.close()
 
 
@@ -151,7 +152,7 @@ async def test_an_offer_without_a_lease_wins_only_if_it_is_newer(shared: Shared)
 async def test_a_buried_version_does_not_come_back(shared: Shared) -> None:
     """Neither by an offer nor by a commit; a newer one is stored."""
     version = await store_one(shared.store, "t1")
-    assert Tombstoned(version) == await shared.store.bury(KEYS, version=version, known=0, left=7200)
+    assert Tombstoned(version) == await shared.store.write_tombstone(KEYS, version=version, known=0, left=7200)
     assert (None, version) == await shared.store.read(KEYS)
     assert Tombstoned(version) == await shared.store.commit(KEYS, B, record("t1"), version=version, left=7200)
     assert version < await store_one(shared.store, "t2")
@@ -161,7 +162,7 @@ async def test_burying_an_old_version_leaves_the_newer_one(shared: Shared) -> No
     """And tells it."""
     first = await store_one(shared.store, "t1")
     second = await store_one(shared.store, "t2", known=first)
-    answer = await shared.store.bury(KEYS, version=first, known=0, left=7200)
+    answer = await shared.store.write_tombstone(KEYS, version=first, known=0, left=7200)
     assert isinstance(answer, Found)
     assert second == answer.version
 
@@ -169,12 +170,12 @@ async def test_burying_an_old_version_leaves_the_newer_one(shared: Shared) -> No
 async def test_burying_whatever_is_there_opens_the_way(shared: Shared) -> None:
     """The note of a failure is dropped, too: who says so wants the provider asked again."""
     first = await store_one(shared.store, "t1")
-    dead = await shared.store.bury(KEYS, version=None, known=0, left=10)
+    dead = await shared.store.write_tombstone(KEYS, version=None, known=0, left=10)
     assert isinstance(dead, Tombstoned)
     assert dead.version >= first
     version = await lease(shared.store, A)
     await shared.store.release(KEYS, A, version=version, note=b"why", seconds=60)
-    await shared.store.bury(KEYS, version=None, known=0, left=10)
+    await shared.store.write_tombstone(KEYS, version=None, known=0, left=10)
     assert version <= await lease(shared.store, B)
 
 
@@ -182,7 +183,7 @@ async def test_burying_whatever_is_there_takes_what_is_asked_for_along(shared: S
     """Also where the lease is above the server's time."""
     future = 4_000_000_000_000_000  # microseconds: in the year 2096
     version = await lease(shared.store, A, known=future)
-    assert Tombstoned(version) == await shared.store.bury(KEYS, version=None, known=0, left=10)
+    assert Tombstoned(version) == await shared.store.write_tombstone(KEYS, version=None, known=0, left=10)
     assert Tombstoned(version) == await shared.store.commit(KEYS, A, record("t1"), version=version, left=7200)
     assert version < await lease(shared.store, B)
 
@@ -195,7 +196,7 @@ async def test_a_lease_is_above_all_versions_that_were_seen(shared: Shared, seen
     if seen == "stored":
         assert Stored() == await store.commit(KEYS, A, record("t1"), version=future, left=7200)
     elif seen == "buried":
-        assert Tombstoned(future) == await store.bury(KEYS, version=future, known=0, left=7200)
+        assert Tombstoned(future) == await store.write_tombstone(KEYS, version=future, known=0, left=7200)
     seat = await store.acquire(KEYS, B, known=future if seen != "buried" else 0, seconds=6)
     assert Leased(future + 1) == seat
 
@@ -206,7 +207,7 @@ async def test_a_note_keeps_others_from_asking_until_a_token_is_stored(shared: S
     await shared.store.release(KEYS, B, version=version, note=b"not mine", seconds=60)
     await shared.store.release(KEYS, A, version=version, note=b"why", seconds=60)
     noted = await shared.store.acquire(KEYS, B, known=0, seconds=6)
-    assert isinstance(noted, Noted)
+    assert isinstance(noted, FailureNoted)
     assert b"why" == noted.note
     assert 59 < noted.left <= 60
     assert Stored() == await shared.store.commit(KEYS, B, record("t1"), version=version, left=7200)
@@ -234,7 +235,7 @@ async def test_losing_keys_between_any_two_steps_blocks_nothing(shared: Shared, 
     assert first < second
     assert Stored() == await store.commit(KEYS, A, record("t2"), version=second, left=7200)
     await step()
-    await store.bury(KEYS, version=second, known=second, left=7200)
+    await store.write_tombstone(KEYS, version=second, known=second, left=7200)
     await step()
     third = await lease(store, B, known=second)
     assert second < third

@@ -1,10 +1,10 @@
-"""Connections that are made in a task of their own.
+"""Connections that are made in a background task.
 
-A command's deadline is short, a TLS handshake across a continent is not. Were the handshake cut at the deadline, the
-next command would begin it anew, and a healthy server would never be reached. So who waits for a connection may leave,
-the dialling goes on, and the next command finds the connection made.
+The deadline of a command is short, a TLS handshake across a continent is not. If the deadline interrupted the
+handshake, the next command would begin a new one, and a healthy server would never be reached. So a command that waits
+for a connection may give up while the task goes on connecting, and the next command uses the connection.
 
-The scripts that a server does not know yet are part of it, too: a request never pays the second round trip for them.
+The handshake includes loading the scripts that the server does not know, so that no request pays for that.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tokenmw.redis.scripts import load_scripts
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-__all__ = ["BACKGROUND_CONNECTIONS", "BackgroundCluster", "BackgroundConnection"]
+__all__ = ["BACKGROUND_CONNECTIONS", "BackgroundCluster", "BackgroundConnection", "abort"]
 
 
-class _Dial:
-    """One task at a time that makes something; who waits for it may be cancelled without cutting it short."""
+class _Connecting:
+    """One task at a time that makes a connection. A cancelled waiter does not cancel the task."""
 
     __slots__ = ("began", "task")
 
@@ -36,25 +36,25 @@ class _Dial:
         self.began = 0.0
 
     @property
-    def mine(self) -> bool:
-        """Whether this is asked from inside of the dialling."""
+    def is_current_task(self) -> bool:
+        """Whether the caller runs inside of the task."""
         if self.task is None:
             return False
         try:
             return asyncio.current_task() is self.task
         except RuntimeError:
-            return False  # no loop runs: the interpreter is cleaning up
+            return False  # no event loop runs: the interpreter is shutting down
 
-    async def wait(self, make: Callable[[], Awaitable[Any]], *, seconds: float | None) -> None:
-        """Begin a dialling, bounded by so many seconds, and wait for it."""
+    async def start(self, connect: Callable[[], Awaitable[Any]], *, seconds: float | None) -> None:
+        """Start the task, which may take `seconds` in all, and wait for it. Raises what `connect` raises."""
         loop = asyncio.get_running_loop()
         self.began = loop.time()
-        self.task = loop.create_task(_within(make, seconds))
+        self.task = loop.create_task(_within(connect, seconds))
         self.task.add_done_callback(self._done)
         await self.join()
 
     async def join(self) -> None:
-        """Wait for the dialling that is under way. What it raises is raised."""
+        """Wait for the task, if there is one. Raises what it raises."""
         task = self.task
         if task is None:
             return
@@ -64,8 +64,8 @@ class _Dial:
             raise RedisConnectionError("The client was closed.")
         task.result()
 
-    async def end(self) -> None:
-        """End a dialling that is under way."""
+    async def abort(self) -> None:
+        """Cancel the task, if there is one."""
         if self.task is not None:
             task = self.task
             task.cancel()
@@ -74,70 +74,70 @@ class _Dial:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self.task = None
         if not task.cancelled():
-            task.exception()  # looked at, even if all who waited have left
+            task.exception()  # marks it as retrieved if all waiters have given up
 
 
-async def _within(make: Callable[[], Awaitable[Any]], seconds: float | None) -> None:
-    # redis-py bounds each step of the handshake; the steps of a server that trickles add up.
+async def _within(connect: Callable[[], Awaitable[Any]], seconds: float | None) -> None:
+    # redis-py bounds each step of the handshake only; with a server that sends byte by byte, the steps add up.
     try:
         async with asyncio.timeout(seconds):
-            await make()
+            await connect()
     except TimeoutError:
         raise RedisTimeoutError("Timeout connecting to server") from None
 
 
 class BackgroundConnection(AbstractConnection):
-    """A connection that is made in a task of its own."""
+    """A connection that is made in a background task."""
 
-    _dial: _Dial
+    _connecting: _Connecting
 
     def __init__(self, **options: Any) -> None:
-        self._dial = _Dial()
+        self._connecting = _Connecting()
         super().__init__(**options)
-        self._introduction = _introduction(self)
+        self._client_info = _take_client_info(self)
 
     @property
     def is_connected(self) -> bool:
-        """Whether commands can be sent: not before the handshake is over, else they would get its replies."""
-        if self._dial.task is not None and not self._dial.mine:
+        """Whether commands can be sent: not during the handshake, or they would read its replies."""
+        if self._connecting.task is not None and not self._connecting.is_current_task:
             return False
         return bool(super().is_connected)
 
     async def connect_check_health(self, *args: Any, **options: Any) -> None:
-        """Connect; the name is redis-py's, and all its ways to a connection come through here."""
-        if self._dial.mine:
+        """Connect. redis-py calls this method, whose name it chose, wherever it needs a connection."""
+        if self._connecting.is_current_task:
             raise RedisConnectionError("The connection was lost in the handshake.")
-        if self._dial.task is not None:
-            await self._dial.join()
+        if self._connecting.task is not None:
+            await self._connecting.join()
         elif not self.is_connected:
             connect = super().connect_check_health
 
-            async def make() -> None:
+            async def connect_and_load() -> None:
                 await connect(*args, **options)
                 try:
-                    await load_scripts(self, first=self._introduction)
+                    await load_scripts(self, first=self._client_info)
                 except RedisError:
                     await self.disconnect(nowait=True)  # as redis-py does when its part of the handshake fails
                     raise
 
-            await self._dial.wait(make, seconds=self.socket_connect_timeout)
+            await self._connecting.start(connect_and_load, seconds=self.socket_connect_timeout)
 
-    def dialling_before(self, moment: float) -> bool:
+    def connecting_since_before(self, time: float) -> bool:
         """Return whether it is being made, and was begun before a time of the event loop's."""
-        return self._dial.task is not None and self._dial.began < moment
+        return self._connecting.task is not None and self._connecting.began < time
 
     async def abort(self) -> None:
-        """End the connection at once, whether it stands or is being made."""
-        await self._dial.end()
-        # close() would wait until a server that hangs has taken what was sent, or has answered TLS's farewell.
+        """Close the connection at once, whether it is open or being made."""
+        await self._connecting.abort()
+        # close() would wait for a server that hangs to read what was sent, or to answer the TLS close notification.
         if self._writer is not None:
             self._writer.transport.abort()
         await self.disconnect(nowait=True)
 
 
-def _introduction(connection: Any) -> list[tuple[str, ...]]:
-    """Take over what redis-py tells a server of itself, which would be a round trip of its own."""
-    # Up to redis-py 7 two attributes, since then one with both.
+def _take_client_info(connection: Any) -> list[tuple[str, ...]]:
+    """Return the commands that name redis-py to the server, so that it does not send them in its own round trip."""
+    # Up to redis-py 7 there are two attributes, since then one that has both.
     driver = getattr(connection, "driver_info", None)
     name, version = (
         (driver.formatted_name, driver.lib_version)
@@ -148,8 +148,8 @@ def _introduction(connection: Any) -> list[tuple[str, ...]]:
         )
     )
     connection.driver_info = connection.lib_name = connection.lib_version = None
-    told = {"LIB-NAME": name, "LIB-VER": version}
-    return [("CLIENT", "SETINFO", key, value) for key, value in told.items() if value]
+    info = {"LIB-NAME": name, "LIB-VER": version}
+    return [("CLIENT", "SETINFO", key, value) for key, value in info.items() if value]
 
 
 class _TCP(BackgroundConnection, Connection):
@@ -172,36 +172,36 @@ BACKGROUND_CONNECTIONS: Final[dict[type[AbstractConnection], type[BackgroundConn
 
 
 class BackgroundCluster(redis.RedisCluster):
-    """A cluster whose slots are looked up in a task of its own, too."""
+    """A cluster client that also looks up the slots in a background task."""
 
-    def __init__(self, *, opening_seconds: float, **options: Any) -> None:
+    def __init__(self, *, lookup_seconds: float, **options: Any) -> None:
         super().__init__(**options)
-        self._opening = _Dial()
-        self._opening_seconds = opening_seconds
-        # redis-py takes no class as an option; nodes that are found later get theirs from this dict.
-        dialled: Any = BACKGROUND_CONNECTIONS[self.connection_kwargs["connection_class"]]
-        self.connection_kwargs["connection_class"] = dialled
+        self._lookup = _Connecting()
+        self._lookup_seconds = lookup_seconds
+        # redis-py has no option for the class; nodes that are found later get theirs from this dict.
+        connection_class: Any = BACKGROUND_CONNECTIONS[self.connection_kwargs["connection_class"]]
+        self.connection_kwargs["connection_class"] = connection_class
         for node in self.nodes_manager.startup_nodes.values():
-            node.connection_class = dialled
+            node.connection_class = connection_class
 
     async def initialize(self, *args: Any, **options: Any) -> BackgroundCluster:
         """Look up the slots, unless they are known."""
-        if self._opening.task is not None:
-            await self._opening.join()
+        if self._lookup.task is not None:
+            await self._lookup.join()
         elif self._initialize:
             look_up = super().initialize
-            await self._opening.wait(lambda: look_up(*args, **options), seconds=self._opening_seconds)
+            await self._lookup.start(lambda: look_up(*args, **options), seconds=self._lookup_seconds)
         return self
 
     async def abort(self) -> None:
-        """End all connections at once."""
-        await self._opening.end()
+        """Close all connections at once."""
+        await self._lookup.abort()
         nodes = [*self.nodes_manager.nodes_cache.values(), *self.nodes_manager.startup_nodes.values()]
         await abort(connection for node in nodes for connection in list(node._connections))
 
 
 async def abort(connections: Iterable[object]) -> None:
-    """End those of the connections that are ours."""
+    """Close those of the connections at once that are of a class above; others belong to the user's client."""
     for connection in [*connections]:
         if isinstance(connection, BackgroundConnection):
             await connection.abort()

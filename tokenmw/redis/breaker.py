@@ -1,12 +1,12 @@
-"""The circuit breaker: after three failures in a row nobody asks Redis any more, until a probe has written to it.
+"""The circuit breaker of one server: three failures in a row open it, and a probe that has written closes it.
 
     closed ── 3 failures in a row ──▶ open ── a background probe succeeds ──▶ closed
 
-Requests never probe. A failure counts only if its operation began after the last success and after the last counted
-failure: a thousand commands that were under way when one server died are one failure, not a thousand.
+Requests never probe. A failure counts only if its command began after the last success and after the last counted
+failure: a thousand commands that were running when a server died are one failure, not a thousand.
 
-A server that is full or read-only answers reads all the same. So where one has refused to write, only a write that it
-took ends the row, and for such a refusal only a write is a success; what reads learn says nothing of it.
+A server that is full or read-only still answers reads. So after a refused write only a successful write resets the
+count, and for such a failure only a write counts as the last success: a read proves nothing about writes.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 __all__ = ["Breaker"]
 
 _FAILURES: Final = 3
-_FIRST_PAUSE: Final = 0.25  # seconds
-_LONGEST_PAUSE: Final = 5.0
-_NO_WRITES: Final = frozenset({"full", "readonly", "disk", "replicas"})
+_FIRST_DELAY: Final = 0.25  # seconds
+_LONGEST_DELAY: Final = 5.0
+_REFUSED_WRITES: Final = frozenset({"full", "readonly", "disk", "replicas"})
 
 
 class Breaker:
-    """Counts failures of one server.
+    """Counts the failures of one server.
 
     Attributes:
         open: Whether commands are refused.
-        since: When it was opened or closed last, in seconds since 1970.
-        error: The last failure that was counted, or a probe's since it is open; a short word.
+        since: When it opened or closed last, in seconds since 1970.
+        error: The reason of the last failure: of one that was counted, or of any while it is open; "" after it closed.
     """
 
     __slots__ = (
         "_clock",
+        "_delay",
         "_failures",
         "_last_failure",
         "_last_success",
         "_last_write",
-        "_pause",
-        "_refused",
+        "_write_refused",
         "error",
         "open",
         "since",
@@ -50,52 +50,55 @@ class Breaker:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failures = 0
-        self._refused = False
+        self._write_refused = False
         self._last_failure = self._last_success = self._last_write = float("-inf")
-        self._pause = _FIRST_PAUSE
+        self._delay = _FIRST_DELAY
         self.open = False
         self.since = clock.time()
         self.error = ""
 
     def succeeded(self, *, wrote: bool = False) -> bool:
-        """Take note of a command that came back, and whether it surely wrote. Return whether that ended failures."""
+        """Record a command that succeeded, and whether it is known to have written.
+
+        Return whether it ended a row of failures that had not opened the circuit.
+        """
         self._last_success = self._clock.monotonic()
         if wrote:
             self._last_write = self._last_success
-        elif self._refused:
+        elif self._write_refused:
             return False
         recovered = self._failures > 0 and not self.open
         self._failures = 0
-        self._refused = False
+        self._write_refused = False
         return recovered
 
-    def failed(self, error: str, *, began: float) -> bool:
-        """Count a failure of a command that began at a monotonic time. Return whether this one opened the breaker."""
+    def failed(self, reason: str, *, began: float) -> bool:
+        """Record a failed command that began at a monotonic time. Return whether it opened the circuit."""
         if self.open:
-            self.error = error
-        refused = error in _NO_WRITES
-        good = self._last_write if refused else self._last_success
-        if self.open or began < good or began < self._last_failure:
+            self.error = reason
+        write_refused = reason in _REFUSED_WRITES
+        last_success = self._last_write if write_refused else self._last_success
+        if self.open or began < last_success or began < self._last_failure:
             return False
-        self.error = error
+        self.error = reason
         self._failures += 1
-        self._refused |= refused
+        self._write_refused |= write_refused
         self._last_failure = self._clock.monotonic()
         if self._failures < _FAILURES:
             return False
         self.open = True
         self.since = self._clock.time()
-        self._pause = _FIRST_PAUSE
+        self._delay = _FIRST_DELAY
         return True
 
-    def next_pause(self) -> float:
-        """Return the seconds to wait before the next probe: growing, and spread so that instances do not march."""
-        pause = self._pause
-        self._pause = min(_LONGEST_PAUSE, pause * 2)
-        return pause * random.uniform(0.75, 1.0)
+    def next_probe_delay(self) -> float:
+        """Return the seconds until the next probe: they double, with jitter, so that instances do not probe at once."""
+        delay = self._delay
+        self._delay = min(_LONGEST_DELAY, delay * 2)
+        return delay * random.uniform(0.75, 1.0)
 
     def close(self) -> None:
-        """Let commands through again."""
+        """Close the circuit after a probe has written."""
         self.open = False
         self.error = ""
         self.since = self._clock.time()

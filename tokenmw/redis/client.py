@@ -1,12 +1,14 @@
-"""The Redis client: made from a URL with a pool of our own, or the user's.
+"""The Redis client: made here from a URL, or given by the user.
 
-redis-py's own defaults are made for scripts, not for a request's path: four seconds for a refused port, a minute for
-a server that hangs, an error for the 101st command at once. Here nothing is retried, the pool waits, and a connection
-is made in a task of its own, so that a command's short deadline never cuts a slow TLS handshake in the middle.
+redis-py's defaults do not suit the path of a request: it retries a refused port for four seconds, waits a minute for a
+server that hangs, and raises for the 101st concurrent command. A client made here retries nothing, lets commands wait
+for a connection, and connects in a background task, so that the short deadline of a command never interrupts a slow
+TLS handshake.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import suppress
 from inspect import signature
@@ -17,6 +19,7 @@ import redis.asyncio as redis
 from redis import __version__ as redis_version
 from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
@@ -27,36 +30,45 @@ from tokenmw.redis.background_connect import BACKGROUND_CONNECTIONS, BackgroundC
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["AnyClient", "checked_redis", "close_client", "drop_dials", "open_client"]
+__all__ = [
+    "AnyClient",
+    "abort_connecting",
+    "address_of",
+    "checked_redis",
+    "close_client",
+    "open_client",
+    "refresh_slots",
+]
 
 AnyClient: TypeAlias = "redis.Redis | redis.RedisCluster"
 
 _SCHEMES: Final = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
-_CLUSTER_SINCE: Final = (8, 0, 1)  # the first redis-py whose nodes give back the connection of a command that gave up
+_CLUSTER_SINCE: Final = (8, 0, 1)  # the first redis-py whose nodes release the connection of a cancelled command
 _MAINTENANCE: Final = "maint_notifications_config"
+_REFRESH_SECONDS: Final = 1.0
 
 
 def checked_redis(given: object) -> str | AnyClient:
-    """Return the `redis` option if it can work, whatever server is behind it.
+    """Return the `redis` option if it can work. Nothing is connected.
 
     Raises:
-        ConfigurationError: It is neither a URL of a known scheme nor a client of `redis.asyncio`, or it is a client
-            that decodes responses: sealed values are bytes.
+        ConfigurationError: It is neither a valid URL of a known scheme nor a client of `redis.asyncio`, or it is a
+            client that decodes responses: sealed values are bytes.
     """
     if isinstance(given, str):
-        _try_out(given)
+        _check_url(given)
         return given
     if isinstance(given, (redis.Redis, redis.RedisCluster)):
         if _connection_kwargs(given).get("decode_responses"):
             raise ConfigurationError(
-                "redis: the client has decode_responses=True, but values are bytes: make one without."
+                "redis: the client has decode_responses=True, but values are bytes: create it without that option."
             )
         return given
     hint, module = "", type(given).__module__
     if module.startswith("redis.asyncio."):
-        hint = " Of a pool make redis.asyncio.Redis(connection_pool=pool), of a Sentinel sentinel.master_for(name)."
+        hint = " For a pool, pass redis.asyncio.Redis(connection_pool=pool); for a Sentinel, sentinel.master_for(name)."
     elif module.split(".")[0] == "redis":
-        hint = " A sync client would block the event loop: make it with redis.asyncio."
+        hint = " A sync client would block the event loop: create it with redis.asyncio."
     raise ConfigurationError(
         f"redis must be a URL, a redis.asyncio.Redis or a redis.asyncio.RedisCluster, not {type(given).__name__}.{hint}"
     )
@@ -68,8 +80,8 @@ def _connection_kwargs(client: AnyClient) -> dict[str, Any]:
     return dict(client.connection_pool.connection_kwargs)
 
 
-def _try_out(url: str) -> None:
-    # Making the objects connects nothing, and finds the options that redis-py would refuse at the first command.
+def _check_url(url: str) -> None:
+    # Creating client and connection connects nothing, and raises for options that redis-py would refuse at first use.
     try:
         client, _ours = open_client(url, limits=Limits())
         if isinstance(client, redis.Redis):
@@ -78,67 +90,73 @@ def _try_out(url: str) -> None:
     except ConfigurationError:
         raise
     except (TypeError, ValueError, OSError, RedisError, RedisClusterException) as error:
-        # Not even an option's name goes into the text: behind an unquoted "?" it is a piece of the password.
+        # The text must not even name the option: behind an unquoted "?" it is a part of the password.
         kind = type(error).__name__
     else:
         return
-    # Out here, so that no error that quotes the URL stands behind this one.
+    # Raised outside of the `except`, so that the error that quotes the URL is not its context.
     raise ConfigurationError(
-        f"redis: the URL has a host, a port or an option after the ? that cannot work ({kind}). "
+        f"redis: the URL has a host, a port or an option after the ? that is not valid ({kind}). "
         "Write special characters in a password as %XX."
     )
 
 
 def _url_kwargs(url: str) -> dict[str, Any]:
-    # The text of a URL never goes into an error: it holds the password.
+    # No error quotes the URL: it contains the password.
     scheme, separator, rest = url.partition("://")
     if scheme not in _SCHEMES or not separator:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
         raise ConfigurationError(f"redis: the URL must begin with one of {known}.")
-    read = _read(url, as_one=scheme.removesuffix("+cluster") + separator + rest)
-    if read is None:
+    parsed = _parse(url, without_cluster=scheme.removesuffix("+cluster") + separator + rest)
+    if parsed is None:
         raise ConfigurationError(
-            "redis: the URL cannot be read: its host, its port or an option after the ? cannot work. "
+            "redis: the URL is malformed: its host, its port or an option after the ? is not valid. "
             "Write special characters in a password as %XX."
         )
-    parts, port, kwargs = read
+    parts, port, kwargs = parsed
     if port == 0 or (scheme != "unix" and parts.netloc.endswith(":")):
-        # As from a variable that is not set; redis-py would take its default.
-        raise ConfigurationError("redis: the URL has a colon without a port from 1 to 65535: leave it out for 6379.")
+        # An environment variable that is not set leaves such a URL; redis-py would use its default.
+        raise ConfigurationError("redis: the URL has a colon without a port from 1 to 65535: omit the colon for 6379.")
     database = parts.path.strip("/")
     if scheme != "unix" and database and not database.isdecimal():
         raise ConfigurationError("redis: the URL's path must be a database number, such as redis://host:6379/0.")
     if scheme == "unix" and not parts.path:
         raise ConfigurationError("redis: a unix:// URL needs the socket's path, such as unix:///run/redis.sock?db=0.")
     if "cluster" in scheme and kwargs.get("db"):
-        raise ConfigurationError("redis: a cluster has the database 0 only: leave the number out of the URL.")
+        raise ConfigurationError("redis: a cluster has only database 0: remove the number from the URL.")
     if kwargs.get("decode_responses"):
-        raise ConfigurationError("redis: decode_responses cannot be used: values are bytes.")
+        raise ConfigurationError("redis: values are bytes: remove decode_responses from the URL.")
     if "cluster" in scheme and tuple(map(int, re.findall(r"\d+", redis_version)[:3])) < _CLUSTER_SINCE:
         needed = ".".join(map(str, _CLUSTER_SINCE))
         raise ConfigurationError(
-            f"redis: with redis-py {redis_version} a cluster's node that hung once would never be used again: "
+            f"redis: with redis-py {redis_version} a cluster node that hung once would never be used again: "
             f'`pip install "redis>={needed}"`.'
         )
     return kwargs
 
 
-def _read(url: str, *, as_one: str) -> tuple[SplitResult, int | None, dict[str, Any]] | None:
-    # None instead of an error, whose text would quote a part of the URL.
+def _parse(url: str, *, without_cluster: str) -> tuple[SplitResult, int | None, dict[str, Any]] | None:
+    # Returns None instead of raising, because the text of the error would quote a part of the URL.
     try:
         parts = urlsplit(url)
-        return parts, parts.port, dict(parse_url(as_one))  # the port is checked only when it is looked at
+        port, kwargs = parts.port, dict(parse_url(without_cluster))
     except ValueError:
         return None
+    # An unquoted "?" or "#" in a password: what precedes it would be taken for host and port, and be logged as such.
+    cut = parts.fragment or any(option and "=" not in option for option in parts.query.split("&"))
+    return None if cut else (parts, port, kwargs)
 
 
 def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, bool]:
-    """Return a client for this event loop, and whether it is ours to close. Nothing is connected yet."""
+    """Return a client for this event loop, and whether it was created here and so has to be closed here.
+
+    Nothing is connected yet.
+    """
     if not isinstance(given, str):
         return given, False
     kwargs: dict[str, Any] = {
-        # Commands have the guard's deadline and the handshake has the dialling's. With one of its own, redis-py sends
-        # through asyncio.wait_for, which on Python 3.11 can lose a cancellation that comes in the same turn.
+        # The guard bounds commands, and the background task bounds the handshake. With a timeout of its own, redis-py
+        # sends through asyncio.wait_for, which on Python 3.11 can lose a cancellation in the same turn of the loop.
         "socket_timeout": None,
         "socket_connect_timeout": limits.connect_seconds,
         "retry": Retry(NoBackoff(), 0),
@@ -151,15 +169,15 @@ def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, b
     if "+cluster" in given.partition("://")[0]:
         kwargs.setdefault("host", "localhost")
         kwargs["ssl"] = connection_class is SSLConnection
-        return BackgroundCluster(opening_seconds=limits.connect_seconds, **kwargs), True
-    # The pool itself never gives up: the guard's deadline covers waiting for a connection, too.
+        return BackgroundCluster(lookup_seconds=limits.connect_seconds, **kwargs), True
+    # The pool waits without a limit: the guard's deadline also covers the wait for a connection.
     pool = BlockingConnectionPool(timeout=None, connection_class=BACKGROUND_CONNECTIONS[connection_class], **kwargs)
     return redis.Redis(connection_pool=pool), True
 
 
 def _no_maintenance() -> dict[str, Any]:
     # A feature of one vendor's server, on by default since redis-py 8.1; with it, pools skip a check for stale data.
-    # The module came with 7.0, for redis-py's sync clients only.
+    # redis-py 7.0 has the module for its sync clients only, so the option is looked up where it would be passed.
     if _MAINTENANCE not in signature(cast("Callable[..., Any]", AbstractConnection.__init__)).parameters:
         return {}
     from redis.maint_notifications import MaintNotificationsConfig
@@ -167,31 +185,66 @@ def _no_maintenance() -> dict[str, Any]:
     return {_MAINTENANCE: MaintNotificationsConfig(enabled=False)}
 
 
-async def drop_dials(client: AnyClient, *, before: float) -> None:
-    """End the diallings of a client that we made, if they were begun before a time of the event loop's.
+def address_of(client: AnyClient, node: str = "") -> str:
+    """Return a server's address for the log: host and port, or the socket's path; never a user or a password.
 
-    What was dialled while the server was away may hang on for as long as connecting may take: its packets are lost. The
-    pool would give it to some command all the same, which fails although the server is back.
+    Args:
+        client: The client.
+        node: A cluster node's name, which is its address; "" for a single server, or while no node is known.
+    """
+    if isinstance(client, redis.RedisCluster):
+        return node or next(iter(client.nodes_manager.startup_nodes), "cluster")
+    pool: Any = client.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        # Which server is the primary is known once the Sentinels were asked.
+        primary: tuple[str, int] | None = cast("Any", pool).master_address
+        return _host_port(*primary) if primary else f"Sentinel's {pool.service_name}"
+    kwargs = pool.connection_kwargs
+    if path := kwargs.get("path"):
+        return str(path).rpartition("@")[2]  # an unquoted "/" in a URL's password makes the rest of it part of the path
+    return _host_port(kwargs.get("host", "localhost"), kwargs.get("port", 6379))
+
+
+def _host_port(host: object, port: object) -> str:
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+async def refresh_slots(client: AnyClient) -> None:
+    """Ask a cluster again which node has which slot, for a second at most. Does nothing for a single server.
+
+    A node that hangs raises no error on which redis-py would do so itself.
+    """
+    if isinstance(client, redis.RedisCluster):
+        with suppress(RedisError, RedisClusterException, OSError):  # the next failed probe asks again
+            async with asyncio.timeout(_REFRESH_SECONDS):
+                await client.nodes_manager.initialize()
+
+
+async def abort_connecting(client: AnyClient, *, before: float) -> None:
+    """Abort the connection attempts of a client created here that began before a time of the event loop's.
+
+    What was begun while the server was unavailable may hang for as long as connecting may take, because its packets
+    were lost. The pool would still give it to a command, which would fail although the server has recovered.
     """
     if isinstance(client, redis.Redis) and issubclass(client.connection_pool.connection_class, BackgroundConnection):
         await abort(
             connection
             for connection in _connections(client)
-            if isinstance(connection, BackgroundConnection) and connection.dialling_before(before)
+            if isinstance(connection, BackgroundConnection) and connection.connecting_since_before(before)
         )
 
 
 async def close_client(client: AnyClient) -> None:
-    """Close a client that we made at once, even one that is dialling into a black hole."""
+    """Close a client created here at once, even while it waits for a server that does not respond."""
     if isinstance(client, BackgroundCluster):
         await client.abort()
     elif isinstance(client, redis.Redis):
         await abort(_connections(client))
-    with suppress(RedisError, OSError):  # it is going away; that the server has gone first changes nothing
+    with suppress(RedisError, OSError):  # a server that closed the connection first changes nothing
         await client.aclose()
 
 
 def _connections(client: redis.Redis) -> list[object]:
-    # redis-py offers no public way to the connections that are being made.
+    # redis-py has no public access to connections that are being made.
     pool = client.connection_pool
     return [*pool._available_connections, *pool._in_use_connections]

@@ -1,7 +1,7 @@
-"""The way to Redis as the stores see it: requires_authentication, and back by itself.
+"""What the stores use: runs scripts and commands on the server of their key, and knows whether Redis is in use.
 
-When a server is lost, the others of a cluster stay in use. When the last one is back, `on_back` is called, so that what
-was made in the meantime is offered.
+In a cluster one unavailable server makes the state `down`, but the others stay in use. Each time a server has
+recovered, `on_recovered` is called, so that what changed in the meantime is uploaded.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from tokenmw.observe.events import SharedStateChanged
 from tokenmw.redis.client import close_client, open_client
 from tokenmw.redis.errors import RedisUnavailable
-from tokenmw.redis.guard import CommandLimiter
-from tokenmw.redis.scripts import WRITERS, ScriptName, called, run_script
+from tokenmw.redis.scripts import WRITERS, ScriptName, run_script, script_command
 from tokenmw.redis.servers import Server, Servers
 
 if TYPE_CHECKING:
@@ -23,21 +22,31 @@ if TYPE_CHECKING:
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
-    from tokenmw.observe.events import Observers
+    from tokenmw.observe.events import Event
     from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.redis.breaker import Breaker
     from tokenmw.redis.client import AnyClient
     from tokenmw.redis.keys import KeyNames
 
-__all__ = ["AWAY", "Command", "RedisConnection"]
+__all__ = ["UNAVAILABLE", "Command", "RedisConnection"]
 
-_Word: TypeAlias = bytes | str | int
-Command: TypeAlias = tuple[_Word, ...]
-AWAY: Final = object()  # in place of a reply: this key's server is out, others are not
+_Argument: TypeAlias = bytes | str | int
+Command: TypeAlias = tuple[_Argument, ...]
+UNAVAILABLE: Final = object()  # in place of a reply: the server of this key is unavailable, others are not
 
 
 class RedisConnection:
-    """One Redis (or Valkey, or cluster), for one event loop."""
+    """One Redis, Valkey or cluster, in one event loop.
+
+    Args:
+        given: The `redis` option: a URL or a client.
+        names: The names of keys.
+        limits: The bounds of commands.
+        clock: Time.
+        log: Gets failures and recoveries.
+        observe: Gets a `SharedStateChanged` when the state changes.
+        on_recovered: Is called each time a server has recovered.
+    """
 
     def __init__(
         self,
@@ -47,109 +56,138 @@ class RedisConnection:
         limits: Limits,
         clock: Clock,
         log: ThrottledLog,
-        observers: Observers,
+        observe: Callable[[Event], None],
+        on_recovered: Callable[[], None],
     ) -> None:
         self._client, self._ours = open_client(given, limits=limits)
         self._limits = limits
-        self._clock = clock
         self._log = log
-        self._observers = observers
-        self._seats = CommandLimiter(limits.connections)
-        self._primaries = Servers(self._client, names=names, make=self._primary)
-        self._down = False
-        self.on_back: Callable[[], None] = lambda: None
+        self._observe = observe
+        self._on_recovered = on_recovered
+        self._servers = Servers(self._client, names=names, limits=limits, clock=clock, log=log, listener=self)
+        self._observed_down = False
 
     @property
     def state(self) -> Literal["up", "down"]:
-        """Whether all servers are in use."""
-        return "down" if any(primary.guard.breaker.open for primary in self._primaries) else "up"
+        """`up` if all servers are in use."""
+        return "down" if any(server.guard.breaker.open for server in self._servers) else "up"
 
     @property
     def usable(self) -> bool:
         """Whether any server is in use."""
-        return not all(primary.guard.breaker.open for primary in self._primaries)
+        return not all(server.guard.breaker.open for server in self._servers)
 
     @property
     def since(self) -> float:
         """When the state changed last, in seconds since 1970."""
-        return self._telling.since
+        return self._significant.since
 
     @property
     def error(self) -> str:
-        """What went wrong last, a short word; "" if nothing did since it is up."""
-        return self._telling.error
+        """The reason of the last failure, a short word; "" if there was none since the last outage."""
+        return self._significant.error
 
     @property
-    def marks(self) -> list[bytes]:
-        """The key of each server's mark."""
-        return self._primaries.marks()
+    def epoch_keys(self) -> list[bytes]:
+        """The key of each server's epoch marker."""
+        return self._servers.epoch_keys()
 
-    async def run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
-        """Run a script."""
-        guard = self._primaries.of(keys[0]).guard
+    async def open(self) -> bool:
+        """Make the first connection, within `connect_seconds`. Return whether Redis takes writes."""
+        try:
+            await next(iter(self._servers)).guard.probe()
+        except RedisUnavailable:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Stop probing, and close the client if it was made here. Does not wait for any server."""
+        for server in self._servers:
+            await server.guard.close()
+        if self._ours:
+            await close_client(self._client)
+
+    async def run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]) -> Any:
+        """Run a script. Raises `RedisUnavailable`."""
+        guard = self._servers.of(keys[0]).guard
         return await guard.run(lambda: run_script(self._client, script, keys, args), writes=script in WRITERS)
 
-    async def execute(
-        self, command: Callable[[AnyClient], Awaitable[Any]], *, key: bytes = b"{probe}:", writes: bool = False
-    ) -> Any:
-        """Run one command, which is about this key. `writes` is for one that always does."""
-        return await self._primaries.of(key).guard.run(lambda: command(self._client), writes=writes)
+    async def execute(self, command: Callable[[AnyClient], Awaitable[Any]], *, key: bytes, writes: bool = False) -> Any:
+        """Run one command for a key. `writes` is for one that always writes. Raises `RedisUnavailable`."""
+        return await self._servers.of(key).guard.run(lambda: command(self._client), writes=writes)
 
-    def doubtful(self, key: bytes) -> bool:
-        """Return whether a reply about this key may well be lost, as far as the last seconds show."""
-        return self._primaries.of(key).guard.doubtful
-
-    def over_at(self, key: bytes) -> int | None:
-        """Return when nobody waits for a command of now any more, in ms by the clock of this key's server.
-
-        None while nothing is known of that clock.
-        """
-        ahead = self._primaries.of(key).ahead
-        now = asyncio.get_running_loop().time()
-        return None if ahead is None else int((now + ahead + self._limits.command_seconds) * 1000)
-
-    def learn_time(self, key: bytes, milliseconds: int, *, began: float) -> None:
-        """Take note of what this key's server said its time was, in a command that began at a time of the loop's."""
-        self._primaries.of(key).ahead = milliseconds / 1000 - began
-
-    async def run_each(self, script: ScriptName, calls: Sequence[tuple[bytes, Sequence[_Word]]]) -> list[Any]:
-        """Run a script for many keys in one go. Replies are as those of `pipeline`."""
+    async def run_for_each(self, script: ScriptName, calls: Sequence[tuple[bytes, Sequence[_Argument]]]) -> list[Any]:
+        """Run a script for many keys, each with its arguments, in one batch. Returns and raises as `pipeline` does."""
         if not calls:
             return []
-        replies = await self.pipeline([called(script, key, args) for key, args in calls])
+        replies = await self.pipeline([script_command(script, key, args) for key, args in calls])
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
-            again = [called(script, *calls[number], by_text=True) for number in unknown]
+            again = [script_command(script, *calls[number], by_text=True) for number in unknown]
             for number, reply in zip(unknown, await self.pipeline(again), strict=True):
                 replies[number] = reply
         return replies
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Run many commands in one go. One that failed alone gives None, one whose server is out `AWAY`.
+        """Run many commands, one batch for each server.
+
+        Return their replies: None for a command that failed because of its own key, `UNAVAILABLE` for one whose server
+        is unavailable.
 
         Raises:
-            RedisUnavailable: All of them failed so.
+            RedisUnavailable: All servers are.
         """
-        groups: dict[Server, list[int]] = {}
+        batches: dict[Server, list[int]] = {}
         for number, command in enumerate(commands):
-            groups.setdefault(self._primaries.of(_key_of(command)), []).append(number)
-        sent = [
-            primary.guard.run(lambda part=part: self._send([commands[n] for n in part]))  # type: ignore[misc]
-            for primary, part in groups.items()
+            batches.setdefault(self._servers.of(_key_of(command)), []).append(number)
+        running = [
+            server.guard.run(lambda numbers=numbers: self._send([commands[n] for n in numbers]))  # type: ignore[misc]
+            for server, numbers in batches.items()
         ]
-        replies: list[Any] = [AWAY] * len(commands)
-        ends = await asyncio.gather(*sent, return_exceptions=True)
-        lost = [end for end in ends if isinstance(end, BaseException)]
-        if lost and len(lost) == len(ends):
-            raise lost[0]
-        for part, end in zip(groups.values(), ends, strict=True):
-            if isinstance(end, BaseException):
-                if not isinstance(end, RedisUnavailable):
-                    raise end
+        replies: list[Any] = [UNAVAILABLE] * len(commands)
+        results = await asyncio.gather(*running, return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if failures and len(failures) == len(results):
+            raise failures[0]
+        for numbers, result in zip(batches.values(), results, strict=True):
+            if isinstance(result, BaseException):
+                if not isinstance(result, RedisUnavailable):
+                    raise result
                 continue
-            for number, reply in zip(part, end, strict=True):
+            for number, reply in zip(numbers, result, strict=True):
                 replies[number] = reply
         return replies
+
+    def reply_may_be_lost(self, key: bytes) -> bool:
+        """Return whether the server of a key may execute a command whose reply is lost, judging by the last seconds."""
+        return self._servers.of(key).guard.reply_may_be_lost
+
+    def server_deadline(self, key: bytes) -> int | None:
+        """Return the time in ms, by the clock of a key's server, after which nobody waits for a command sent now.
+
+        None while nothing is known of that clock.
+        """
+        offset = self._servers.of(key).clock_offset
+        now = asyncio.get_running_loop().time()
+        return None if offset is None else int((now + offset + self._limits.command_seconds) * 1000)
+
+    def note_server_time(self, key: bytes, milliseconds: int, *, began: float) -> None:
+        """Note the time that a key's server returned to a command which began at `began`, the event loop's time."""
+        self._servers.of(key).clock_offset = milliseconds / 1000 - began
+
+    def server_unavailable(self, reason: str) -> None:
+        """Notify the observers of the first server whose circuit opens."""
+        if not self._observed_down:
+            self._observed_down = True
+            self._observe(SharedStateChanged(up=False, error=reason))
+
+    def server_recovered(self) -> None:
+        """Arrange the upload; if it was the last server that was unavailable, log and notify the observers."""
+        if self.state == "up":
+            self._observed_down = False
+            self._log.recovered("redis", "Redis recovered")
+            self._observe(SharedStateChanged(up=True))
+        self._on_recovered()
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         batch = self._client.pipeline(transaction=False)
@@ -158,62 +196,18 @@ class RedisConnection:
         replies: list[Any] = await batch.execute(raise_on_error=False)
         for number, reply in enumerate(replies):
             if isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
-                # One key of another type is that key's fault; a read-only server is all keys', and counts.
-                if not _of_one_key(reply):
+                # A key of another type affects one command; a read-only server affects all, so it counts as a failure.
+                if not _concerns_one_key(reply):
                     raise reply
                 replies[number] = None
         return replies
 
-    async def open(self) -> bool:
-        """Make the first connection, for `connect_seconds` at most. Return whether Redis takes writes."""
-        try:
-            await next(iter(self._primaries)).probe()
-        except RedisUnavailable:
-            return False
-        return True
-
-    async def close(self) -> None:
-        """Stop probing; close the client if it is ours. Waits for nobody."""
-        for primary in self._primaries:
-            await primary.close()
-        if self._ours:
-            await close_client(self._client)
-
     @property
-    def _telling(self) -> Breaker:
-        # Of several, the one that is out longest; if none is, the one that came back last.
-        breakers = [primary.guard.breaker for primary in self._primaries]
-        out = [breaker for breaker in breakers if breaker.open]
-        return min(out, key=lambda one: one.since) if out else max(breakers, key=lambda one: (one.since, one.error))
-
-    def _primary(self, key: bytes) -> Server:
-        primary = Server(
-            self._client,
-            key=key,
-            limits=self._limits,
-            clock=self._clock,
-            seats=self._seats,
-            log=self._log,
-            look_again=self._look_again,
-        )
-        primary.on_lost = self._lost
-        primary.on_back = self._back
-        return primary
-
-    async def _look_again(self) -> None:
-        await self._primaries.look_again()
-
-    def _lost(self, word: str) -> None:
-        if not self._down:
-            self._down = True
-            self._observers(SharedStateChanged(up=False, error=word))
-
-    def _back(self) -> None:
-        if self.state == "up":
-            self._down = False
-            self._log.recovered("redis", "Redis is back")
-            self._observers(SharedStateChanged(up=True))
-        self.on_back()
+    def _significant(self) -> Breaker:
+        # The breaker that has been open longest; if none is open, the one that closed last.
+        breakers = [server.guard.breaker for server in self._servers]
+        open_ = [breaker for breaker in breakers if breaker.open]
+        return min(open_, key=lambda one: one.since) if open_ else max(breakers, key=lambda one: (one.since, one.error))
 
 
 def _key_of(command: Command) -> bytes:
@@ -221,5 +215,5 @@ def _key_of(command: Command) -> bytes:
     return key if isinstance(key, bytes) else str(key).encode()
 
 
-def _of_one_key(error: Exception) -> bool:
+def _concerns_one_key(error: Exception) -> bool:
     return type(error) is ResponseError and str(error).startswith("WRONGTYPE")

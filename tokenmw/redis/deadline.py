@@ -1,9 +1,10 @@
-"""A deadline for a command, by which a reply that is here already is not cut off.
+"""A deadline for a command that does not discard a reply which has already arrived.
 
-When an event loop has stood still (a long computation, a suspended machine), a timer fires in the same turn in which
-the reply is found in the socket, and a plain one cancels who waits for it, although the server was quick. So between a
-timer and its effect there are some turns of the loop, which take no time when it runs. And what could not be sent, or
-answered by a machine that was suspended with us, gets the time back for which the loop stood still, once.
+After an event loop was blocked (by a long computation, or because the machine was suspended), a timer fires in the same
+turn of the loop in which the reply is read from the socket. A plain timeout would then cancel the waiting command
+although the server was quick. So some turns of the loop lie between a timer and its effect; they take no time in a loop
+that runs. The time for which the loop was blocked is added to the deadline, once: the command may not have been sent
+yet, or the server may have been suspended together with this machine.
 """
 
 from __future__ import annotations
@@ -17,42 +18,42 @@ if TYPE_CHECKING:
 
 __all__ = ["Deadline"]
 
-_TURNS: Final = 4  # one for the reply's bytes, one for who waits for them, and some for what lies between
-_STALL: Final = 10  # timers that are late by less than a tenth of the deadline are late as ever
+_TURNS: Final = 4  # one to read the reply, one to resume the waiting task, and some for what lies between them
+_TOLERANCE: Final = 10  # timers that are late by less than a tenth of the deadline do not extend it
 
 
 class Deadline:
-    """Ends what is done inside of it after so many seconds, with `TimeoutError`; says when half of them are over.
+    """Raises `TimeoutError` in its block after `seconds`, and calls `on_half` after half of them.
 
-    Seconds in which the loop stood still are not counted, but it ends after twice its seconds of a loop that runs.
+    Time for which the event loop was blocked does not count, up to `seconds`.
 
-    >>> async with Deadline(0.15, on_half=note) as deadline:
+    >>> async with Deadline(0.15, on_half=note_slow_reply) as deadline:
     ...     await command()
 
     Attributes:
-        late: Seconds by which its timers came too late, because the loop stood still, and which it has not got back.
+        late: Seconds by which its timers fired late because the loop was blocked, and that were not added again.
     """
 
-    __slots__ = ("_began", "_handle", "_longer", "_loop", "_on_half", "_seconds", "_timeout", "late")
+    __slots__ = ("_began", "_extended", "_handle", "_loop", "_on_half", "_seconds", "_timeout", "late")
 
     def __init__(self, seconds: float, *, on_half: Callable[[], None]) -> None:
         self._seconds = seconds
         self._on_half = on_half
         self._timeout = asyncio.timeout(None)
         self._handle: asyncio.Handle | None = None
-        self._longer = False
+        self._extended = False
         self.late = 0.0
 
     @property
     def excused(self) -> bool:
-        """Whether the loop stood still for longer than it once more: then nothing is learnt of the server."""
+        """Whether the loop was blocked again for more than `seconds`: then the timeout says nothing of the server."""
         return self._timeout.expired() and self.late > self._seconds
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
-        self._at(self._began + self._seconds / 2, self._half)
+        self._call_at(self._began + self._seconds / 2, self._half)
         return self
 
     async def __aexit__(
@@ -62,7 +63,7 @@ class Deadline:
             self._handle.cancel()
         await self._timeout.__aexit__(kind, error, traceback)
 
-    def _at(self, due: float, then: Callable[[], None]) -> None:
+    def _call_at(self, due: float, then: Callable[[], None]) -> None:
         def fire() -> None:
             self.late += max(0.0, self._loop.time() - due)
             self._after_turns(_TURNS, then)
@@ -77,13 +78,13 @@ class Deadline:
 
     def _half(self) -> None:
         self._on_half()
-        self._at(self._began + self._seconds, self._end)
+        self._call_at(self._began + self._seconds, self._expire)
 
-    def _end(self) -> None:
-        if self.late > self._seconds / _STALL and not self._longer:
-            more, self.late = min(self.late, self._seconds), 0.0
-            self._longer = True
-            self._at(self._loop.time() + more, self._end)
+    def _expire(self) -> None:
+        if self.late > self._seconds / _TOLERANCE and not self._extended:
+            extension, self.late = min(self.late, self._seconds), 0.0
+            self._extended = True
+            self._call_at(self._loop.time() + extension, self._expire)
             return
         self._handle = None
         self._timeout.reschedule(self._loop.time())

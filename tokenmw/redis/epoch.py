@@ -1,4 +1,4 @@
-"""Noticing that a server has lost what it held: each has a mark, and one that is new or different tells of it."""
+"""Notices that a server has lost its data: each has an epoch marker, which is then absent or different."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["EpochMarkers"]
 
-_MOST: Final = 1_000  # as many as a cluster has primaries
+_MOST: Final = 1_000  # primaries that a cluster may have
 
 
 class EpochMarkers:
-    """The marks seen last. They outlive an event loop, as do the local copies."""
+    """The markers seen last. Like the local caches, they outlive an event loop."""
 
     __slots__ = ("_seen",)
 
@@ -25,24 +25,24 @@ class EpochMarkers:
         self._seen: dict[bytes, bytes] = {}
 
     async def changed(self, connection: RedisConnection) -> bool:
-        """Look at the marks of all servers, one command each. Return whether any may have lost what it held.
+        """Read or write the marker of each server, one command each. Return whether any may have lost data.
 
-        A mark goes with the data: restarted empty, emptied by FLUSHALL, evicted. And it has the server's history in it,
-        which changes when a server is restarted or takes over from another without its last writes. In passing the
-        connection learns the server's time.
+        A marker disappears with the data: after a restart without persistence, FLUSHALL, or eviction. And it contains
+        the server's replication history, which changes when the server restarts or when a replica takes over, perhaps
+        without the last writes. The same command returns the server's time, which the connection notes.
         """
         changed = False
-        keys = connection.marks
+        keys = connection.epoch_keys
         for key in keys:
             try:
                 began = asyncio.get_running_loop().time()
-                mark, made, now = await connection.run("marker", (key,), (secrets.token_hex(8),))
-                connection.learn_time(key, now, began=began)
+                marker, created, milliseconds = await connection.run("marker", (key,), (secrets.token_hex(8),))
+                connection.note_server_time(key, milliseconds, began=began)
             except RedisUnavailable:
-                continue  # the guard has counted it; what this server has lost is noticed when it is back
-            # Whoever is first to see a server without a mark has perhaps shared something before.
-            changed |= bool(made) if key not in self._seen else self._seen[key] != mark
-            self._seen[key] = mark
+                continue  # the guard has logged it, and what this server lost is noticed after it has recovered
+            # A server without a marker may have lost what this process shared before it saw its first marker.
+            changed |= bool(created) if key not in self._seen else self._seen[key] != marker
+            self._seen[key] = marker
         if len(self._seen) > _MOST:
-            self._seen = {key: mark for key, mark in self._seen.items() if key in keys}
+            self._seen = {key: marker for key, marker in self._seen.items() if key in keys}
         return changed

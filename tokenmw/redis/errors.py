@@ -1,4 +1,4 @@
-"""What went wrong with Redis, as one word that an operator knows: `timeout`, `full`, `readonly`."""
+"""The reason of a failed Redis command: a short word for logs, events and the status, such as `timeout` or `full`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 __all__ = ["UNKNOWN", "RedisUnavailable", "classify"]
 
-# In the order in which they are tried: redis-py's classes are each other's subclasses in places.
-_WORDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+# The first that matches counts: some of redis-py's classes are subclasses of others.
+_REASON_OF_CLASS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (MaxConnectionsError, "busy"),
     (BusyLoadingError, "loading"),
     (AuthenticationError, "auth"),
@@ -39,10 +39,10 @@ _WORDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (RedisError, "error"),
     (RedisClusterException, "cluster"),
 )
-# What is none of these: asyncio's RuntimeError for a client of another event loop, what a program's own credentials or
-# address_remap raise inside of its client, and slips of this package. Requests go on without Redis, and the log tells.
+# Any other exception: asyncio's RuntimeError for a client of another event loop, what the user's own code inside of a
+# client raises (credentials, address_remap), and bugs of this package. It is an outage with a log line of its own.
 UNKNOWN: Final = "client"
-_SERVER_WORDS: Final = {
+_REASON_OF_CODE: Final = {
     "OOM": "full",
     "READONLY": "readonly",
     "NOAUTH": "auth",
@@ -52,33 +52,33 @@ _SERVER_WORDS: Final = {
     "NOREPLICAS": "replicas",
     "CLUSTERDOWN": "cluster",
     "BUSY": "script",
-    # "DB index is out of range", "SELECT is not allowed in cluster mode": of the handshake, so it is every command's.
+    # "DB index is out of range", "SELECT is not allowed in cluster mode": the handshake fails, so every command does.
     "DB": "database",
     "SELECT": "database",
 }
-# Redis before 7 puts the error of a command inside of a script into the middle of a text of its own.
+# Redis before 7 quotes the error of a command inside of a script in the middle of another text.
 _IN_SCRIPT: Final = re.compile(r"Error running script .*? -?([A-Z]+) ")
-# redis-py's words for it when a pool of the user's gives up.
+# What redis-py raises when the pool of a user's client has no free connection.
 _NO_CONNECTION: Final = ("No connection available.", "Too many connections")
-# What an ACL says of a script's command, in Redis and in Valkey; there is no code of its own for it.
+# How Redis and Valkey report a command of a script that the ACL forbids; it has no error code.
 _NO_PERMISSION: Final = ("The user executing the script", "ACL failure in script")
 
 
 class RedisUnavailable(Exception):
-    """Raised when the shared layer cannot serve one operation now.
+    """Raised when Redis cannot serve one operation now.
 
     Attributes:
-        word: Why, a short word without secrets: `timeout`, `connection`, `full`, `readonly`, `open`, ….
+        reason: A short word without secrets: `timeout`, `connection`, `full`, `readonly`, `open` (the circuit), ….
     """
 
-    def __init__(self, word: str) -> None:
-        super().__init__(word)
-        self.word = word
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def classify(error: Exception) -> str:
-    """Return the reason of a failed command as one word; `UNKNOWN` for what is no fault of Redis."""
-    # A class that nobody knows is not asked for its text, which may raise.
+    """Return the reason of a failed command; `UNKNOWN` if it is no fault of Redis or of the network."""
+    # The text of another class is not read: its __str__ is somebody else's code, which may raise.
     text = str(error) if isinstance(error, RedisError) else ""
     if type(error) is RedisConnectionError and text in _NO_CONNECTION:
         return "busy"
@@ -87,6 +87,6 @@ def classify(error: Exception) -> str:
     if type(error) is ResponseError or isinstance(error, RedisConnectionError):
         inner = _IN_SCRIPT.search(text)
         code = inner[1] if inner else text.partition(" ")[0]
-        if code in _SERVER_WORDS:
-            return _SERVER_WORDS[code]
-    return next((word for kind, word in _WORDS if isinstance(error, kind)), UNKNOWN)
+        if code in _REASON_OF_CODE:
+            return _REASON_OF_CODE[code]
+    return next((reason for kind, reason in _REASON_OF_CLASS if isinstance(error, kind)), UNKNOWN)

@@ -1,121 +1,248 @@
-"""What stands between a request and Redis: a bound on commands, one deadline, the breaker, and errors as words."""
+"""Commands against one server, from their deadline to the recovery of a server that failed.
+
+    command fails ── reason ── log line ── breaker ── the third in a row opens the circuit ── listener notified
+                                                                            │
+    commands run again ── listener notified ── circuit closed ── a probe has written (one background task)
+
+While the circuit is open, commands fail at once, so that requests wait for three deadlines in all and not for one each.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from tokenmw.observe.error_place import with_place
 from tokenmw.redis.breaker import Breaker
+from tokenmw.redis.client import abort_connecting, address_of, refresh_slots
 from tokenmw.redis.deadline import Deadline
 from tokenmw.redis.errors import UNKNOWN, RedisUnavailable, classify
+from tokenmw.redis.scripts import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
+    from tokenmw.observe.throttle import ThrottledLog
+    from tokenmw.redis.client import AnyClient
 
-__all__ = ["CommandLimiter", "Guard"]
+__all__ = ["CommandLimiter", "Guard", "ServerListener"]
 
 T = TypeVar("T")
 
-# Not signs of a server that is away: our own load, or one command's fault.
+# These say nothing of the server: too many commands of this process, or the fault of one command.
 _NO_OUTAGE: Final = frozenset({"busy", "response"})
-_DOUBTFUL: Final = 10.0  # seconds after the last sign of trouble
+_SUSPECT_SECONDS: Final = 10.0
+_PROBE: Final = b":probe"
+
+
+class ServerListener(Protocol):
+    """Is notified when a server becomes unavailable and when it has recovered."""
+
+    def server_unavailable(self, reason: str) -> None:
+        """Note that the circuit of a server has opened."""
+        ...
+
+    def server_recovered(self) -> None:
+        """Note that a probe has closed it."""
+        ...
 
 
 class CommandLimiter:
-    """How many commands are under way, to all servers together."""
+    """Bounds the commands to all servers together: `connections` of them run, the others wait, up to `commands`.
 
-    __slots__ = ("free", "under_way")
+    It stands in front of the client, because a cluster's pool raises where a command would have to wait.
 
-    def __init__(self, connections: int) -> None:
-        # In front of every client: a cluster's pools refuse what is too much, and do not let it wait.
-        self.free = asyncio.Semaphore(connections)
+    Attributes:
+        free: Admits as many commands as there are connections.
+        under_way: Commands that run or wait.
+    """
+
+    __slots__ = ("_commands", "free", "under_way")
+
+    def __init__(self, limits: Limits) -> None:
+        self._commands = limits.commands
+        self.free = asyncio.Semaphore(limits.connections)
         self.under_way = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more commands may wait."""
+        return self.under_way >= self._commands
 
 
 class Guard:
-    """Runs commands against one server, each within `command_seconds` from pool to reply."""
+    """Runs commands against one server, opens its circuit after three failures, and probes until it recovers.
+
+    Args:
+        client: The client of the server, or of its cluster.
+        key: The first key of this server that is used.
+        limits: The bounds of commands.
+        limiter: Is shared by all servers.
+        clock: Time.
+        log: Gets failures and recoveries.
+        listener: Is notified of an open and of a closed circuit.
+        node: The name of the server in its cluster; "" for a single one.
+
+    Attributes:
+        key: A key that this server has; the key that probes write is in the same slot.
+        breaker: Its circuit breaker.
+    """
 
     __slots__ = (
+        "_client",
         "_clock",
-        "_doubtful_until",
+        "_closed",
+        "_limiter",
         "_limits",
-        "_seats",
+        "_listener",
+        "_log",
+        "_node",
+        "_probing",
+        "_suspect_until",
         "breaker",
-        "on_failure",
-        "on_open",
-        "on_recovery",
-        "on_unknown",
+        "key",
     )
 
-    def __init__(self, *, limits: Limits, clock: Clock, seats: CommandLimiter | None = None) -> None:
+    def __init__(
+        self,
+        client: AnyClient,
+        *,
+        key: bytes,
+        limits: Limits,
+        limiter: CommandLimiter,
+        clock: Clock,
+        log: ThrottledLog,
+        listener: ServerListener,
+        node: str = "",
+    ) -> None:
+        self._client = client
         self._limits = limits
+        self._limiter = limiter
         self._clock = clock
-        self._seats = seats or CommandLimiter(limits.connections)
-        self._doubtful_until = float("-inf")
+        self._log = log
+        self._listener = listener
+        self._node = node
+        self._suspect_until = float("-inf")
+        self._probing: asyncio.Task[None] | None = None
+        self._closed = False
+        self.key = key
         self.breaker = Breaker(clock)
-        self.on_open: Callable[[str], None] = lambda _word: None
-        self.on_failure: Callable[[str], None] = lambda _word: None
-        self.on_recovery: Callable[[], None] = lambda: None
-        self.on_unknown: Callable[[Exception], None] = lambda _error: None
 
     @property
-    def doubtful(self) -> bool:
-        """Whether a reply may well be lost: one failed, or took more than half of its deadline, not long ago."""
-        return self.breaker.open or self._clock.monotonic() < self._doubtful_until
+    def reply_may_be_lost(self) -> bool:
+        """Whether the server may execute a command whose reply is lost.
+
+        It is assumed for 10 s after a command has failed or has taken more than half of its deadline.
+        """
+        return self.breaker.open or self._clock.monotonic() < self._suspect_until
 
     async def run(self, command: Callable[[], Awaitable[T]], *, writes: bool = False) -> T:
-        """Return what the command returns. `writes` is for one that always does.
+        """Return what the command returns, within `command_seconds` for connecting, sending and the reply.
+
+        `writes` is for a command that writes whenever it succeeds.
 
         Raises:
-            RedisUnavailable: The breaker is open, too much is under way, or the command failed or took too long.
+            RedisUnavailable: The circuit is open, too many commands are under way, or the command failed or timed out.
         """
         if self.breaker.open:
             raise RedisUnavailable("open")
-        if self._seats.under_way >= self._limits.commands:
+        if self._limiter.full:
             raise RedisUnavailable("busy")
         return await self.attempt(command, writes=writes)
 
     async def attempt(
         self, command: Callable[[], Awaitable[T]], *, seconds: float | None = None, writes: bool = False
     ) -> T:
-        """Run a command even if the breaker is open, within so many seconds; this is how probes go through."""
+        """Run a command within `seconds` even if the circuit is open, as probes do."""
         began = self._clock.monotonic()
-        seated = False
+        admitted = False
 
-        def half() -> None:
-            if seated:  # else it is our own load that is slow
-                self._doubt()
+        def slow() -> None:
+            if admitted:  # before that, the command waits for others of this process, and not for the server
+                self._suspect()
 
-        deadline = Deadline(self._limits.command_seconds if seconds is None else seconds, on_half=half)
-        self._seats.under_way += 1
+        deadline = Deadline(self._limits.command_seconds if seconds is None else seconds, on_half=slow)
+        self._limiter.under_way += 1
         try:
-            async with deadline, self._seats.free:
-                seated = True
+            async with deadline, self._limiter.free:
+                admitted = True
                 result = await command()
-        except Exception as error:  # noqa: BLE001  a client calls its program back, which raises whatever it does
-            # Who did not get as far as a connection has learnt of our own load, not of the server.
-            word = classify(error) if seated else "busy"
-            if word == UNKNOWN:
-                self.on_unknown(error)
-            if not deadline.excused:
-                self._count(word, began)
-            raise RedisUnavailable(word) from None
+        except Exception as error:  # noqa: BLE001  a client calls the user's own code, which may raise anything
+            reason = classify(error) if admitted else "busy"
+            if reason == UNKNOWN:
+                self._log.problem("redis-client", "The Redis client raised %s", with_place(error, called=None))
+            if reason not in _NO_OUTAGE and not deadline.excused:
+                self._failed(reason, began=began)
+            raise RedisUnavailable(reason) from None
         finally:
-            self._seats.under_way -= 1
+            self._limiter.under_way -= 1
         if self.breaker.succeeded(wrote=writes):
-            self.on_recovery()
+            self._log.recovered("redis", "Redis answers again (%s)", self._address)
         return result
 
-    def _doubt(self) -> None:
-        self._doubtful_until = self._clock.monotonic() + _DOUBTFUL
+    async def probe(self) -> None:
+        """Write to the server: a full or read-only one would answer PING.
 
-    def _count(self, word: str, began: float) -> None:
-        if word in _NO_OUTAGE:
-            return
-        self._doubt()
-        self.on_failure(word)
-        if self.breaker.failed(word, began=began):
-            self.on_open(word)
+        Raises:
+            RedisUnavailable: It takes no writes, or not within `command_seconds`.
+        """
+        # `…{slot}:session` and `…{slot}:probe` are in one slot.
+        key = self.key.rpartition(b":")[0] + _PROBE
+
+        def write() -> Awaitable[Any]:
+            return run_script(self._client, "probe", (key,), ())
+
+        # No request waits for a probe, so the first attempt may take as long as connecting does, which a client of the
+        # user's does within the command. The second one shows that the server is quick enough for commands.
+        await self.attempt(write, seconds=self._limits.connect_seconds, writes=True)
+        await self.attempt(write, writes=True)
+
+    async def close(self) -> None:
+        """Stop probing."""
+        self._closed = True
+        if self._probing is not None:
+            probing = self._probing
+            probing.cancel()
+            await asyncio.wait([probing])
+
+    @property
+    def _address(self) -> str:
+        return address_of(self._client, self._node)
+
+    def _suspect(self) -> None:
+        self._suspect_until = self._clock.monotonic() + _SUSPECT_SECONDS
+
+    def _failed(self, reason: str, *, began: float) -> None:
+        self._suspect()
+        self._log.problem("redis", "Redis unavailable (%s, %s); serving from local caches", reason, self._address)
+        if self.breaker.failed(reason, began=began):
+            self._listener.server_unavailable(reason)
+            if self._probing is None and not self._closed:
+                loop = asyncio.get_running_loop()
+                self._probing = loop.create_task(self._probe_until_recovered(), name="tokenmw probe of Redis")
+
+    async def _probe_until_recovered(self) -> None:
+        while not await self._probe_succeeds():
+            if self._closed:
+                return  # a client of the user's can lose the cancellation, as redis-py does on Python 3.11
+        # First, so that a failure after the circuit is closed starts the next task.
+        self._probing = None
+        self.breaker.close()
+        self._listener.server_recovered()
+
+    async def _probe_succeeds(self) -> bool:
+        await self._clock.sleep(self.breaker.next_probe_delay())
+        began = asyncio.get_running_loop().time()
+        try:
+            try:
+                await self.probe()
+            except RedisUnavailable:
+                await refresh_slots(self._client)  # another server of the cluster may have the slot by now
+                return False
+            await abort_connecting(self._client, before=began)
+        except Exception as error:  # noqa: BLE001  if this task ended, Redis would never be used again
+            self._log.problem("redis-probe", "The probe of Redis raised %s", with_place(error, called=None))
+            return False
+        return True

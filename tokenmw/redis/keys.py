@@ -1,9 +1,10 @@
-"""Names in Redis: which key stands for which credential, without giving the credential away.
+"""Names of Redis keys, from which no credential can be recovered.
 
-A digest is HMAC-SHA-256, under a subkey of `name_key`, over parts with their lengths in front: `("ab", "c")` and
-`("a", "bc")` differ, and nobody who reads Redis can try out secrets. Without a `name_key` it is plain SHA-256.
+A digest is HMAC-SHA-256 under a subkey of `name_key`, over the parts with their types and lengths: `("ab", "c")` and
+`("a", "bc")` differ. A reader of Redis cannot test guesses of a credential. Without a `name_key` the digest is plain
+SHA-256, and guesses can be tested.
 
-All keys of one token have the same hash tag, `{…}`, so that in a cluster one script may touch them all.
+All keys of one token have the same hash tag, `{…}`, so that in a cluster one script may use them all.
 """
 
 from __future__ import annotations
@@ -13,12 +14,10 @@ import hashlib
 import hmac
 from typing import Final, cast
 
-from tokenmw.redaction import without_locals
-
 __all__ = ["KeyNames", "subkey"]
 
 _VERSION: Final = "v1"
-_DIGEST_BYTES: Final = 24  # 192 bits: no collision in any number of keys that a Redis can hold
+_DIGEST_BYTES: Final = 24  # 192 bits: no collisions, however many keys there are
 
 
 def subkey(secret: str, purpose: str) -> bytes:
@@ -28,7 +27,7 @@ def subkey(secret: str, purpose: str) -> bytes:
 
 
 class KeyNames:
-    """Makes the Redis keys of one namespace."""
+    """Makes the Redis keys of one namespace; digests are made under the secret `name_key`, if there is one."""
 
     __slots__ = ("_key", "namespace")
 
@@ -36,14 +35,12 @@ class KeyNames:
         self.namespace = namespace
         self._key = None if name_key is None else subkey(name_key, "names")
 
-    @property
-    def keyed(self) -> bool:
-        """Whether digests are under a secret."""
-        return self._key is not None
-
-    @without_locals
     def digest(self, kind: str, parts: object) -> str:
-        """Return the digest of a credential or an API key, 32 characters that are safe in a Redis key."""
+        """Return the digest of a credential or an API key: 32 characters that are safe in a Redis key.
+
+        Raises:
+            TypeError: A part is none of None, bool, str, bytes, int, float and tuple; the text does not show it.
+        """
         message = _encode((kind, parts))
         raw = hashlib.sha256(message).digest() if self._key is None else hmac.digest(self._key, message, "sha256")
         return base64.urlsafe_b64encode(raw[:_DIGEST_BYTES]).decode()
@@ -57,7 +54,7 @@ class KeyNames:
 
 
 def _encode(part: object) -> bytes:
-    # A type letter and the length in front: no two different values have the same bytes.
+    # Type and length precede each value, so that no two different values have the same bytes.
     match part:
         case None:
             return b"n"

@@ -1,12 +1,12 @@
-"""What a value looks like in Redis: a clear header, then a body that is sealed or plain.
+"""The format of a value in Redis: a clear header, then a body that is sealed (encrypted) or plain.
 
     byte 0      format, 1
-    bytes 1-8   version: which generation of the value it is, big-endian
+    bytes 1-8   fencing version of the value, big-endian
     bytes 9-12  key id: which secret seals the body; four zeros if none does
     bytes 13-   AES-256-GCM: nonce (12 bytes) and ciphertext with tag; or the plain body
 
 Header and Redis key are the associated data: a value that was copied to another key, or whose version was changed,
-does not open. The header stays clear because scripts compare versions.
+does not open. The header is clear because scripts compare versions.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _FORMAT: Final = b"\x01"
 _HEADER: Final = 13
 _NONCE: Final = 12
 _PLAIN: Final = bytes(4)
-_LAST_VERSION: Final = 2**52  # as in the scripts: at and above it a version is garbage
+_LAST_VERSION: Final = 2**52  # as in the scripts: a version at or above it is garbage
 _NO_CRYPTO: Final = (
-    "secret_key was given, but the library that seals is not installed. Either install it, "
-    'pip install "tokenmw[crypto]", or say seal=False: then secret_key only hides names, and whoever reads Redis '
-    "reads tokens."
+    "secret_key was given, but the library that encrypts values is not installed. Either install it, "
+    'pip install "tokenmw[crypto]", or pass seal=False: then secret_key only hides names, and tokens are readable '
+    "in Redis."
 )
 
 
@@ -41,31 +41,31 @@ class Unreadable(Exception):
     """Raised when a value does not open.
 
     Attributes:
-        why: `unknown-key`: it is sealed by a secret we do not have, and may be good for others, so it is left
-            alone. `damaged`: anything else; it is of no use to anybody.
+        reason: `unknown-key`: it is sealed with a secret that this instance does not have. Other instances may use it,
+            so it is left alone. `damaged`: anything else; no instance can use it.
     """
 
-    def __init__(self, why: Literal["unknown-key", "damaged"]) -> None:
-        super().__init__(why)
-        self.why: Literal["unknown-key", "damaged"] = why
+    def __init__(self, reason: Literal["unknown-key", "damaged"]) -> None:
+        super().__init__(reason)
+        self.reason: Literal["unknown-key", "damaged"] = reason
 
 
 class Sealer:
-    """The ring of secrets: the first seals, all open.
+    """Seals values with the first of its secrets, and opens those that were sealed with any of them.
 
     Args:
         secrets: The user's `secret_key`, checked by `options.checked_secrets`.
-        seal: Whether bodies are sealed; None: if there is a secret.
+        seal: Whether bodies are sealed; None: they are if there is a secret.
 
     Raises:
-        ConfigurationError: `seal=True` without a secret, a secret named twice, or the `crypto` extra is missing.
+        ConfigurationError: `seal=True` without a secret, a secret given twice, or the `crypto` extra is missing.
     """
 
     __slots__ = ("_ciphers", "_first")
 
     def __init__(self, secrets: Sequence[str], *, seal: bool | None = None) -> None:
         if seal and not secrets:
-            raise ConfigurationError("seal=True needs a secret_key.")
+            raise ConfigurationError("seal=True needs a secret_key: pass secret_key=…, or leave seal out.")
         self._ciphers: dict[bytes, AESGCM] = {}
         self._first: bytes | None = None
         if secrets and seal is not False:
@@ -85,15 +85,15 @@ class Sealer:
         nonce = os.urandom(_NONCE)
         return header + nonce + self._ciphers[self._first].encrypt(nonce, body, header + key)
 
-    def current(self, value: bytes) -> bool:
-        """Return whether a stored value is sealed as new ones are, and not by a secret that is on its way out."""
+    def is_current(self, value: bytes) -> bool:
+        """Return whether a stored value is sealed as `seal` does it, not with a secret that is being rotated out."""
         return value[9:_HEADER] == (self._first or _PLAIN)
 
     def open(self, value: bytes, *, key: bytes) -> tuple[int, bytes]:
         """Return version and body of a stored value.
 
         Raises:
-            Unreadable: It is sealed by an unknown secret, or damaged.
+            Unreadable: It is sealed with an unknown secret, or damaged.
         """
         header, body = value[:_HEADER], value[_HEADER:]
         if len(header) < _HEADER or header[:1] != _FORMAT:
@@ -102,7 +102,7 @@ class Sealer:
         if version >= _LAST_VERSION:
             raise Unreadable("damaged")
         if key_id == _PLAIN:
-            # Where values are sealed, an unsealed one was put there by somebody who cannot seal.
+            # Where values are sealed, an unsealed one was written by somebody without the secret.
             if self.sealing:
                 raise Unreadable("damaged")
             return version, body
@@ -112,7 +112,8 @@ class Sealer:
         return version, _decrypt(cipher, body, header + key)
 
     def __repr__(self) -> str:
-        return f"<Sealer of {len(getattr(self, '_ciphers', ()))} secrets>"  # also while it is being made
+        # A traceback may show an object whose constructor has raised.
+        return f"<Sealer of {len(getattr(self, '_ciphers', ()))} secrets>"
 
 
 def _ciphers(secrets: Sequence[str]) -> dict[bytes, AESGCM]:
@@ -120,14 +121,16 @@ def _ciphers(secrets: Sequence[str]) -> dict[bytes, AESGCM]:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError:
         raise ConfigurationError(_NO_CRYPTO) from None
-    ring: dict[bytes, AESGCM] = {}
+    ciphers: dict[bytes, AESGCM] = {}
     for secret in secrets:
         key = subkey(secret, "seal")
         key_id = hmac.digest(key, b"id", "sha256")[:4]
-        if key_id == _PLAIN or key_id in ring:
-            raise ConfigurationError("secret_key names one secret twice, or two that cannot be told apart.")
-        ring[key_id] = AESGCM(key)
-    return ring
+        if key_id == _PLAIN or key_id in ciphers:
+            raise ConfigurationError(
+                "secret_key has one secret twice, or two with the same key id: remove or replace one of them."
+            )
+        ciphers[key_id] = AESGCM(key)
+    return ciphers
 
 
 def _decrypt(cipher: AESGCM, body: bytes, associated: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Tokens in Redis: typed operations over the scripts. What the scripts promise stands in their own comments."""
+"""Tokens in Redis: typed operations over the Lua scripts, whose comments say what each of them guarantees."""
 
 from __future__ import annotations
 
@@ -20,12 +20,22 @@ if TYPE_CHECKING:
     from tokenmw.redis.keys import KeyNames
     from tokenmw.redis.sealing import Sealer
 
-__all__ = ["Busy", "Found", "Leased", "Noted", "RedisTokenStore", "Stored", "TokenKeys", "TokenRecord", "Tombstoned"]
+__all__ = [
+    "Busy",
+    "FailureNoted",
+    "Found",
+    "Leased",
+    "RedisTokenStore",
+    "Stored",
+    "TokenKeys",
+    "TokenRecord",
+    "Tombstoned",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenKeys:
-    """The four Redis keys of one credential's token; one hash tag."""
+    """The four Redis keys of one credential's token, with one hash tag."""
 
     token: bytes
     lease: bytes
@@ -46,49 +56,49 @@ class TokenKeys:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenRecord:
-    """What is stored of a token. It says durations only, so that no machine's clock matters to another.
+    """What is stored of a token: durations but no times, so that no machine depends on the clock of another.
 
     Attributes:
         value: The token.
         token_type: Its scheme.
-        life: Seconds it had when it was granted.
-        no_refresh_until: The provider need not be asked again before so many seconds are left; None: no such rule.
-        extra: More of the provider's answer.
+        lifetime: Seconds for which it was granted.
+        no_refresh_until: While the token has more seconds left than this, the provider is not asked again; or None.
+        extra: Other fields of the provider's answer.
     """
 
     value: str
     token_type: str
-    life: float
+    lifetime: float
     no_refresh_until: float | None
     extra: Mapping[str, Any]
 
     def encode(self) -> bytes:
-        """Return it as JSON."""
-        row = [self.value, self.token_type, self.life, self.no_refresh_until, dict(self.extra)]
+        """Return the record as JSON."""
+        row = [self.value, self.token_type, self.lifetime, self.no_refresh_until, dict(self.extra)]
         return json.dumps(row, separators=(",", ":")).encode()
 
     @classmethod
     def decode(cls, body: bytes) -> TokenRecord:
-        """Read what `encode` wrote.
+        """Read what `encode` returned.
 
         Raises:
-            Unreadable: It is something else.
+            Unreadable: The body is not a record, or no request could use it.
         """
         try:
-            value, token_type, life, no_refresh_until, extra = json.loads(body)
-            quiet = None if no_refresh_until is None else float(no_refresh_until)
-            # Whoever writes to Redis is trusted no more than a provider: its token goes into headers, too.
-            grant = Grant(value, expires_in=life, token_type=token_type, extra=extra)
+            value, token_type, lifetime, no_refresh_until, extra = json.loads(body)
+            limit = None if no_refresh_until is None else float(no_refresh_until)
+            # Checked as a provider's answer is: this token goes into headers, too.
+            grant = Grant(value, expires_in=lifetime, token_type=token_type, extra=extra)
         except (ValueError, TypeError, OverflowError, RecursionError, TokenUnavailable):
             raise Unreadable("damaged") from None
-        if not isinstance(extra, dict) or (quiet is not None and not math.isfinite(quiet)):
+        if not isinstance(extra, dict) or (limit is not None and not math.isfinite(limit)):
             raise Unreadable("damaged")
-        return cls(grant.value, grant.token_type, grant.expires_in, quiet, grant.extra)
+        return cls(grant.value, grant.token_type, grant.expires_in, limit, grant.extra)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A token is there: its record, version, and the seconds it has left."""
+    """There is a token: its record, its version, and the seconds until it expires."""
 
     record: TokenRecord
     version: int
@@ -97,21 +107,21 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """The right to fetch is ours; the token to come has this version."""
+    """This process may fetch a token, and commit it with this version."""
 
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Another process holds the lease, for so many seconds at most."""
+    """Another process holds the lease, which expires after `left` seconds at the latest."""
 
     left: float
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """Another process was refused by the provider; the note, and the seconds until it lapses."""
+class FailureNoted:
+    """Another process got no token from the provider: its note, and the seconds until the note expires."""
 
     note: bytes
     left: float
@@ -119,47 +129,58 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The token was stored, or this very one stood there already."""
+    """The token was stored, or this same token had been stored already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tombstoned:
-    """The version was declared invalid: nobody may use that token."""
+    """Tokens up to this version are invalid and must not be used."""
 
     version: int
 
 
 class RedisTokenStore:
-    """Runs the token scripts on Redis. Each operation is one round trip, and may raise `RedisUnavailable`.
+    """Runs the token scripts. Each operation is one round trip and may raise `RedisUnavailable`.
 
-    A value that is damaged is deleted if it is still the same one, and counts as absent. One that is sealed by an
-    unknown secret raises `Unreadable` and is left alone: instances with that secret use it.
+    A damaged value is deleted, unless it has changed in the meantime, and counts as absent. A value that is sealed with
+    an unknown secret raises `Unreadable` and is left alone: instances that have the secret use it.
+
+    Args:
+        connection: The connection.
+        sealer: Seals and opens values.
+        on_unreadable: Is called with "token" and the reason for each value that does not open.
     """
 
-    __slots__ = ("_connection", "_seals", "on_unreadable")
+    __slots__ = ("_connection", "_on_unreadable", "_sealer")
 
-    def __init__(self, connection: RedisConnection, *, seals: Sealer) -> None:
+    def __init__(
+        self, connection: RedisConnection, *, sealer: Sealer, on_unreadable: Callable[[str, str], None]
+    ) -> None:
         self._connection = connection
-        self._seals = seals
-        self.on_unreadable: Callable[[str, str], None] = lambda _kind, _why: None
+        self._sealer = sealer
+        self._on_unreadable = on_unreadable
 
     async def read(self, keys: TokenKeys) -> tuple[Found | None, int]:
-        """Return the token that is there, if any, and the highest version declared invalid.
+        """Return the token, if there is one, and the highest version that is invalid, or 0.
 
-        One that is sealed by a secret on its way out is sealed anew: tokens in use are read every so often.
+        A token that is sealed with a secret that is being rotated out is sealed again with the first one; tokens in use
+        are read every 30 s.
         """
-        value, left, dead = await self._connection.run("read", keys.all, ())
+        value, left, tombstone = await self._connection.run("read", keys.all, ())
         found = await self._found(keys, value, left) if value else None
-        if found is not None and not self._seals.current(value):
-            sealed = self._seals.seal(found.record.encode(), key=keys.token, version=found.version)
-            with suppress(RedisUnavailable):  # the next look does it
+        if found is not None and not self._sealer.is_current(value):
+            sealed = self._sealer.seal(found.record.encode(), key=keys.token, version=found.version)
+            with suppress(RedisUnavailable):  # the next read does it
                 await self._connection.run("replace", (keys.token,), (value, sealed, ""))
-        return found, int(dead)
+        return found, int(tombstone)
 
     async def acquire(
         self, keys: TokenKeys, owner: str, *, known: int, seconds: float
-    ) -> Found | Leased | Busy | Noted:
-        """Return a token above version `known`, else take the lease for so many seconds, else say who is in the way."""
+    ) -> Found | Leased | Busy | FailureNoted:
+        """Return a token above version `known`; without one, take the lease for `seconds`, or return what prevents it.
+
+        It is idempotent for its owner: a repeated call returns the same lease.
+        """
         while True:
             reply = await self._connection.run("acquire", keys.all, (owner, _milliseconds(seconds), known))
             kind, value, left = reply
@@ -171,74 +192,82 @@ class RedisTokenStore:
                 case b"note":
                     note = await self._open_note(keys, value)
                     if note is not None:
-                        return Noted(note, left / 1000)
+                        return FailureNoted(note, left / 1000)
                     continue
             found = await self._found(keys, value, left)
             if found is not None:
                 return found
-            # It was damaged and is deleted now; look again.
+            # It was damaged and has been deleted: try again.
 
     async def commit(
         self, keys: TokenKeys, owner: str, record: TokenRecord, *, version: int, left: float
     ) -> Stored | Found | Busy | Tombstoned:
-        """Store a token: under our lease, or without any lease if it is newer than what is there."""
-        value = self._seals.seal(record.encode(), key=keys.token, version=version)
+        """Store a token that has `left` seconds: under this owner's lease, or without any lease if it is newer.
+
+        It is idempotent for the same token and version.
+        """
+        value = self._sealer.seal(record.encode(), key=keys.token, version=version)
         args = (owner, version, value, _milliseconds(left))
         while True:
             kind, other, other_left = await self._connection.run("commit", keys.all, args)
             match kind:
                 case b"stored":
                     return Stored()
-                case b"dead":
+                case b"tombstone":
                     return Tombstoned(version)
                 case b"held":
                     return Busy(other_left / 1000)
             found = await self._found(keys, other, other_left)
             if found is not None:
-                # Sealed twice, one token is two values, so only here it is seen that this very one is there.
-                mine = found.version == version and found.record.value == record.value
-                return Stored() if mine else found
+                # Each sealing of a token gives other bytes, so the script cannot see that this token is stored already.
+                same = found.version == version and found.record.value == record.value
+                return Stored() if same else found
 
     async def release(self, keys: TokenKeys, owner: str, *, version: int, note: bytes, seconds: float) -> None:
-        """Give the lease back; a note, if not empty, tells the others for so many seconds why there is no token."""
-        sealed = self._seals.seal(note, key=keys.note, version=version) if note else b""
+        """Release the lease. A note, if not empty, tells other processes for `seconds` why there is no token."""
+        sealed = self._sealer.seal(note, key=keys.note, version=version) if note else b""
         await self._connection.run("release", keys.all, (owner, version, sealed, _milliseconds(seconds)))
 
-    async def bury(self, keys: TokenKeys, *, version: int | None, known: int, left: float) -> Found | Tombstoned:
-        """Declare a version and all before it invalid; None: whatever is there. Return a newer token, if any."""
+    async def write_tombstone(
+        self, keys: TokenKeys, *, version: int | None, known: int, left: float
+    ) -> Found | Tombstoned:
+        """Declare tokens up to a version invalid, for `left` seconds at least. Return a newer token, if there is one.
+
+        With None as the version, any token is invalid that was stored or asked for so far, or is known to the caller.
+        """
         args = ("" if version is None else version, known, _milliseconds(left))
         while True:
-            kind, value, value_left, dead = await self._connection.run("bury", keys.all, args)
-            if kind == b"buried":
-                return Tombstoned(int(dead))
+            kind, value, value_left, tombstone = await self._connection.run("tombstone", keys.all, args)
+            if kind == b"tombstone":
+                return Tombstoned(int(tombstone))
             found = await self._found(keys, value, value_left)
             if found is not None:
                 return found
 
     async def _found(self, keys: TokenKeys, value: bytes, left: int) -> Found | None:
         try:
-            version, body = self._seals.open(value, key=keys.token)
+            version, body = self._sealer.open(value, key=keys.token)
             record = TokenRecord.decode(body)
         except Unreadable as error:
-            self.on_unreadable("token", error.why)
-            if error.why == "unknown-key":
+            self._on_unreadable("token", error.reason)
+            if error.reason == "unknown-key":
                 raise
             await self._connection.run("replace", (keys.token,), (value, "", 1))
             return None
-        # A time to live that somebody has made longer makes no token live longer.
-        return Found(record, version, min(left / 1000, record.life))
+        # A TTL that was extended in Redis does not extend the lifetime of the token.
+        return Found(record, version, min(left / 1000, record.lifetime))
 
     async def _open_note(self, keys: TokenKeys, value: bytes) -> bytes | None:
         try:
-            return self._seals.open(value, key=keys.note)[1]
+            return self._sealer.open(value, key=keys.note)[1]
         except Unreadable as error:
-            if error.why == "unknown-key":
-                return b""  # it still says that there is no token; why, is told as "unknown"
-            self.on_unreadable("token", error.why)
+            if error.reason == "unknown-key":
+                return b""  # that there is no token is known, the cause is not
+            self._on_unreadable("token", error.reason)
             await self._connection.run("replace", (keys.note,), (value, "", 1))
             return None
 
 
 def _milliseconds(seconds: float) -> int:
-    # PX takes no zero; the reader computes the token's windows anew and does not use one that is about to end.
+    # PX must be positive. A reader computes the windows of a token itself and does not use one that is about to expire.
     return max(1, int(seconds * 1000))

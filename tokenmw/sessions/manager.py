@@ -154,7 +154,7 @@ class SessionManager:
         """Return the session as Redis has it; None if it cannot be shared now."""
         store = sync.store
         before, key = self._cache.get(api_key), store.key(api_key)
-        candidate = self._ids.derive(api_key) if store.doubtful(key) else self._ids.random()
+        candidate = self._ids.derive(api_key) if store.reply_may_be_lost(key) else self._ids.random()
         may_create = self._new_sessions.take()
         found = await self._get_or_create(store, key, candidate if may_create else None, api_key)
         if may_create and found != candidate:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.redis.errors import RedisUnavailable
-from tokenmw.redis.session_store import AWAY
+from tokenmw.redis.session_store import UNAVAILABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,7 +122,7 @@ class SessionSync:
         for api_key, reply in zip(shared, replies, strict=True):
             if isinstance(reply, str):
                 batch[api_key].id = reply
-            elif reply is AWAY:
+            elif reply is UNAVAILABLE:
                 unavailable.add(api_key)
             else:
                 rest[api_key] = batch[api_key]
@@ -136,13 +136,13 @@ class SessionSync:
         unavailable = await self._overwrite({key: session for key, session in batch.items() if session.overwrite})
         offered = [(api_key, session) for api_key, session in batch.items() if not session.overwrite]
         now = self._monotonic()
-        replies = await self.store.offer(
+        replies = await self.store.upload(
             [(self.store.key(api_key), session.id, now - session.used) for api_key, session in offered]
         )
         for (api_key, session), reply in zip(offered, replies, strict=True):
             if isinstance(reply, str):
                 session.id, session.shared = reply, True
-            elif reply is AWAY:
+            elif reply is UNAVAILABLE:
                 unavailable.add(api_key)
         return unavailable
 
@@ -153,7 +153,7 @@ class SessionSync:
             try:
                 await self.store.put(self.store.key(api_key), session.id)
             except RedisUnavailable as error:
-                if error.word != "response":  # else it is this one key's fault, which waiting does not fix
+                if error.reason != "response":  # else it is this one key's fault, which waiting does not fix
                     unavailable.add(api_key)
                     last_error = error
             else:

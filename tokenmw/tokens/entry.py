@@ -58,7 +58,9 @@ class CachedToken:
         self.expires_mono = at.mono + left
         self.expires_wall = at.wall + left
         provider = entry.provider
-        window = windows(record.life, refresh_before=provider.refresh_before, renewal_window=provider.renewal_window)
+        window = windows(
+            record.lifetime, refresh_before=provider.refresh_before, renewal_window=provider.renewal_window
+        )
         # Drawn once per token and instance: drawn at each read, the earliest of many draws would always win.
         refresh = window.refresh * random.uniform(0.8, 1.0)
         if record.no_refresh_until is not None:
@@ -83,7 +85,7 @@ class CachedToken:
 
     def age(self, now: Instant) -> float:
         """Return the seconds since the provider was asked for it."""
-        return self.record.life - self.left(now)
+        return self.record.lifetime - self.left(now)
 
     def fresh(self, now: Instant) -> bool:
         """Return whether it need not be refreshed yet."""
@@ -101,7 +103,7 @@ class CachedToken:
         if record.value != self.record.value or at.mono + left > self.expires_mono + _SAME_EXPIRY:
             return record
         no_refresh_until = max(0.0, left - max(_MIN_WITHOUT_REFRESH, left / 2))
-        return TokenRecord(record.value, record.token_type, self.record.life, no_refresh_until, record.extra)
+        return TokenRecord(record.value, record.token_type, self.record.lifetime, no_refresh_until, record.extra)
 
 
 class TokenEntry:

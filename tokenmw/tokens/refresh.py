@@ -24,7 +24,7 @@ from tokenmw.observe.error_place import place_of
 from tokenmw.observe.events import TokenAdopted, TokenFetched
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
-from tokenmw.redis.token_store import Busy, Found, Leased, Noted, Stored, TokenRecord, Tombstoned
+from tokenmw.redis.token_store import Busy, FailureNoted, Found, Leased, Stored, TokenRecord, Tombstoned
 from tokenmw.tokens.entry import CachedToken
 from tokenmw.tokens.failures import Failure, backoff
 from tokenmw.values import Grant
@@ -243,7 +243,7 @@ class _LeasedRefresh:
                     return
                 self._known = max(self._known, reply.version)  # rejected or about to expire: one above it is needed
                 continue
-            if isinstance(reply, Noted):
+            if isinstance(reply, FailureNoted):
                 self._entry.failure = Failure.from_note(
                     reply.note, left=reply.left, before=self._entry.failure, now=self._clock.monotonic()
                 )

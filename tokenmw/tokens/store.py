@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from tokenmw.redis.token_store import Busy, Found, Leased, Noted, Stored, TokenKeys, TokenRecord, Tombstoned
+    from tokenmw.redis.token_store import Busy, FailureNoted, Found, Leased, Stored, TokenKeys, TokenRecord, Tombstoned
 
 __all__ = ["TokenStore"]
 
@@ -19,7 +19,7 @@ class TokenStore(Protocol):
 
     async def acquire(
         self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float
-    ) -> Found | Leased | Busy | Noted:
+    ) -> Found | Leased | Busy | FailureNoted:
         """Return a token above version `known`, else a lease with a fencing version, else what prevents one."""
         ...
 
@@ -33,6 +33,8 @@ class TokenStore(Protocol):
         """Give the lease back, with a failure note for the other processes if it is not empty."""
         ...
 
-    async def bury(self, keys: TokenKeys, /, *, version: int | None, known: int, left: float) -> Found | Tombstoned:
+    async def write_tombstone(
+        self, keys: TokenKeys, /, *, version: int | None, known: int, left: float
+    ) -> Found | Tombstoned:
         """Write a tombstone: a version, and all before it, are invalid; None: whatever is stored."""
         ...

@@ -156,7 +156,7 @@ class TokenSync:
         if found is None or found.version < token.version:
             await self._upload(store, keys, entry, token)
         elif found.version > token.version and found.record.value in self._rejected:
-            await store.bury(keys, version=found.version, known=entry.known_version, left=found.left)
+            await store.write_tombstone(keys, version=found.version, known=entry.known_version, left=found.left)
         else:
             if found.version > token.version:
                 self._refresher.adopt(entry, found, at)
@@ -192,7 +192,7 @@ class TokenSync:
         left = max(0.0, entry.tombstone_due_until - at.mono)
         sent = entry.invalid_version, entry.tombstone_until
         try:
-            reply = await self._store.bury(entry.keys, version=version, known=entry.known_version, left=left)
+            reply = await self._store.write_tombstone(entry.keys, version=version, known=entry.known_version, left=left)
         except RedisUnavailable:
             return False  # housekeeping writes it later, as long as the token would live
         except Unreadable:

@@ -1,6 +1,6 @@
--- Look for a token newer than the one I know; else take the right to fetch it.
--- KEYS: token, lease, note, tombstone. ARGV: owner, lease in ms, version I know.
--- Called again by the same owner (a reply was lost), it gives the same lease again.
+-- Return a token newer than the one the caller knows; without one, take the lease, which is the right to fetch.
+-- KEYS: token, lease, note, tombstone. ARGV: owner, lease in ms, version the caller knows.
+-- Idempotent for its owner: called again after a lost reply, it returns the same lease.
 local known = tonumber(ARGV[3])
 local value, left = mortal(KEYS[1])
 local stored = version_of(value)
@@ -21,8 +21,8 @@ if note then
   return {'note', note, note_left}
 end
 
--- Above all that this server and the caller have seen, even if the server's clock went back or its data were lost.
--- (What is stored is not above both `known` and `dead`, else it would have been the answer.)
+-- The fencing version of the token to come. It is above all versions that this server and the caller have seen, even if
+-- the server's clock was set back or its data were lost. (A stored version is at most `known` or `dead` here.)
 local now = redis.call('TIME')
 local version = math.max(now[1] * 1000000 + now[2], dead + 1, known + 1)
 redis.call('SET', KEYS[2], ARGV[1] .. ':' .. text(version), 'PX', ARGV[2])

@@ -1,6 +1,6 @@
--- Store a token: under my lease, or without any lease if it is newer than what is there.
--- KEYS: token, lease, note, tombstone. ARGV: owner, version, value, milliseconds to live.
--- Called again with the same value (a reply was lost), it says 'stored' again.
+-- Store a token: under the caller's lease, or without any lease if it is newer than the stored one.
+-- KEYS: token, lease, note, tombstone. ARGV: owner, version, value, ms to live.
+-- Idempotent for the same value: called again after a lost reply, it returns 'stored' again.
 local version = tonumber(ARGV[2])
 local value, left = mortal(KEYS[1])
 local stored = version_of(value)
@@ -9,14 +9,14 @@ local mine = owner == ARGV[1] and leased == ARGV[2]
 if mine then
   redis.call('DEL', KEYS[2])
 end
--- The tombstone first: a token that was declared invalid meanwhile is not reported as stored.
+-- The tombstone is checked first: a token that has become invalid must not be reported as stored.
 if number_at(KEYS[4]) >= version then
-  return {'dead', '', 0}
+  return {'tombstone', '', 0}
 end
 if value == ARGV[3] then
   return {'stored', '', 0}
 end
--- At equal versions (two processes without Redis, one microsecond) the first one stays.
+-- Of two tokens with the same version (fetched without Redis in the same microsecond) the first one stays.
 if value and stored >= version then
   return {'newer', value, left}
 end

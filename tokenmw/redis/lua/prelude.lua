@@ -1,23 +1,23 @@
--- In front of every script. Keys of one token, in this order: token, lease, note, tombstone.
--- Looking changes nothing: what was not put there by us is as good as nothing, and is overwritten in time.
+-- Precedes every script. The keys of one token are, in this order: token, lease, note, tombstone.
+-- Reading changes nothing: a value that this package did not write counts as absent, and is overwritten in time.
 
--- Versions are microseconds since 1970. At and above this one (the year 2112) they are garbage, so that a damaged value
--- cannot push all later versions out of the range in which a double is exact.
+-- Fencing versions are microseconds since 1970. A version at or above this one (the year 2112) is garbage, so that a
+-- damaged value cannot push later versions out of the range in which a double is exact.
 local LAST = 4503599627370496
 
--- What stands under a key as a string; another type is none.
+-- The string at a key, or false; a key of another type counts as absent.
 local function get(key)
   local value = redis.pcall('GET', key)
   if type(value) == 'table' and value.err then
     if not string.find(value.err, 'WRONGTYPE', 1, true) then
-      return redis.call('GET', key) -- raises what it was, such as a missing permission
+      return redis.call('GET', key) -- raises the error, such as a missing permission
     end
     return false
   end
   return value
 end
 
--- A value with the milliseconds it still has. One without a time to live was not stored by us, and would live for ever.
+-- A value and its ms to live. A value without a TTL was not stored by this package, and would never expire.
 local function mortal(key)
   local value = get(key)
   if not value then
@@ -30,7 +30,7 @@ local function mortal(key)
   return value, left
 end
 
--- Owner, version and milliseconds left of a lease; garbage is none, for nobody would give it back.
+-- Owner, version and ms to live of a lease; garbage counts as absent, because no owner would release it.
 local function lease_at(key)
   local value, left = mortal(key)
   if not value then
@@ -43,7 +43,7 @@ local function lease_at(key)
   return owner, version, left
 end
 
--- The version in a value's header; 0 if it is not of our format, so that garbage never wins a comparison.
+-- The version in a value's header; 0 if it has another format, so that garbage never wins a comparison.
 local function version_of(value)
   if not value or #value < 13 or string.byte(value, 1) ~= 1 then
     return 0
@@ -55,19 +55,20 @@ local function version_of(value)
   return version < LAST and version or 0
 end
 
--- The version in a tombstone; also of one that never lapses: what was declared invalid stays so.
+-- The version in a tombstone, or 0. A tombstone without a TTL counts: what is invalid stays invalid.
 local function number_at(key)
   local value = get(key)
   local number = value and string.match(value, '^%d+$') and tonumber(value) or 0
   return number < LAST and number or 0
 end
 
--- This server's clock.
+-- The time of this server.
 local function milliseconds()
   local now = redis.call('TIME')
   return now[1] * 1000 + math.floor(now[2] / 1000)
 end
 
+-- An integer in decimal digits; tostring would use an exponent.
 local function text(number)
   return string.format('%.0f', number)
 end

@@ -1,4 +1,5 @@
--- What is known of a token, in one look. KEYS: token, lease, note, tombstone.
+-- Return the token, if it is above the tombstone, its ms to live, and the tombstone's version.
+-- KEYS: token, lease, note, tombstone.
 local value, left = mortal(KEYS[1])
 local dead = number_at(KEYS[4])
 if value and version_of(value) <= dead then

@@ -1,5 +1,5 @@
--- Replace a value that nobody can use, if it is still the one that was seen. KEYS: any. ARGV: seen, new, ms to live.
--- Returns what stands there afterwards; '' as the new value deletes. Without a time to live, what is left stays left.
+-- Replace a value if it is still the one that was read. KEYS: any. ARGV: old value, new value, ms to live.
+-- '' as the new value deletes the key; '' as ms to live keeps the TTL. Returns the value that is stored afterwards.
 local value = get(KEYS[1])
 if value and value ~= ARGV[1] then
   return value
@@ -11,6 +11,6 @@ elseif ARGV[3] ~= '' then
 elseif value then
   redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
 else
-  return '' -- it has ended meanwhile
+  return '' -- it has expired in the meantime
 end
 return ARGV[2]

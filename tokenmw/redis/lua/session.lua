@@ -1,7 +1,7 @@
--- Get the session id of a key or make it the given one, and start its time again: one round trip.
--- KEYS: session. ARGV: candidate, ms to live; 'lengthen', never to fewer than it has, or ''; the time in ms at
--- which nobody waits for this any more, or ''. What comes later makes nothing, and is told the time: whoever sent
--- it has given the key another id by then. Time given to a key that has one does no harm.
+-- Get the session id of an API key, or store the given one if there is none, and restart its TTL: one round trip.
+-- KEYS: session. ARGV: candidate; ms to live; 'lengthen' if the TTL must not become shorter, else ''; the time in ms
+-- after which the caller no longer waits, or ''. After that time nothing is stored and the server's time is returned,
+-- because by then the caller uses another id for the key. Restarting the TTL of a stored id is harmless even then.
 local value = get(KEYS[1])
 if value then
   if ARGV[3] ~= 'lengthen' or redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
@@ -9,10 +9,10 @@ if value then
   end
   return value
 end
-local over = tonumber(ARGV[4] or '')
-if over then
+local deadline = tonumber(ARGV[4] or '')
+if deadline then
   local now = milliseconds()
-  if now > over then
+  if now > deadline then
     return now
   end
 end

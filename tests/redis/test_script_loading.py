@@ -1,4 +1,4 @@
-"""A new connection tells its server the scripts, so that the first command that needs one is one round trip."""
+"""A new connection loads the scripts, so that the first command that needs one takes one round trip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio.connection import Connection
 
 from tests.redis.clusters import needs_cluster_urls
-from tests.redis.waiting import get, word
+from tests.redis.waiting import get, reason_of
 from tests.servers import RedisServer, wheel_server
 from tests.sessions.instance import reset_statistics, sent
 from tokenmw.redis.background_connect import BACKGROUND_CONNECTIONS
@@ -25,8 +25,8 @@ READ: Any = ("read", (b"{t}:token", b"{t}:lease", b"{t}:note", b"{t}:tomb"), ())
 
 
 @pytest.fixture
-async def dialled() -> AsyncGenerator[Callable[[int], Any]]:
-    """Make connections that are not made yet; they count how often they send."""
+async def make_connection() -> AsyncGenerator[Callable[[int], Any]]:
+    """Create connections that are not connected yet; they record what they send."""
     made: list[Any] = []
 
     def make(port: int) -> Any:
@@ -49,10 +49,10 @@ async def dialled() -> AsyncGenerator[Callable[[int], Any]]:
 
 
 @pytest.mark.parametrize("scheme", ["redis", "unix"])
-async def test_the_first_call_on_a_fresh_server_is_one_round_trip(
+async def test_first_call_on_a_new_server_is_one_round_trip(
     connect: Connect, private_redis: RedisServer, scheme: str
 ) -> None:
-    """Of any script: none has to be sent with its text, not even at opening."""
+    """No script has to be sent with its text, not even at opening."""
     connection = connect(private_redis.unix_url if scheme == "unix" else private_redis.url, command_seconds=10.0)
     for calls, (script, keys, args) in enumerate((SESSION, READ), 1):
         await connection.run(script, keys, args)
@@ -60,8 +60,8 @@ async def test_the_first_call_on_a_fresh_server_is_one_round_trip(
 
 
 @needs_cluster_urls
-async def test_so_it_is_in_a_cluster(connect: Connect, cluster: RedisServer) -> None:
-    """Whose connections are made by the nodes."""
+async def test_first_call_in_a_cluster_is_one_round_trip(connect: Connect, cluster: RedisServer) -> None:
+    """The connections of its nodes load the scripts, too."""
     cluster.command("SCRIPT", "FLUSH")
     reset_statistics(cluster)
     connection = connect(f"redis+cluster://127.0.0.1:{cluster.port}", command_seconds=10.0)
@@ -70,21 +70,21 @@ async def test_so_it_is_in_a_cluster(connect: Connect, cluster: RedisServer) -> 
     assert sent(cluster) == {"evalsha": 2}
 
 
-async def test_a_new_connection_tells_them_again(connect: Connect, private_redis: RedisServer) -> None:
-    """To a server that has forgotten them meanwhile, or was restarted; no call needs the text."""
+async def test_new_connection_loads_the_scripts_again(connect: Connect, private_redis: RedisServer) -> None:
+    """So after a reconnect to a server that has lost them, no call needs the text."""
     connection = connect(private_redis.url, command_seconds=10.0)
     assert await connection.open()
     for forget in (("SCRIPT", "FLUSH"), ("FLUSHALL",)):
         private_redis.command(*forget)
         private_redis.command("CLIENT", "KILL", "TYPE", "normal")
-        assert await word(get(connection)) == "connection"
+        assert await reason_of(get(connection)) == "connection"
         reset_statistics(private_redis)
         assert await connection.run(*SESSION) == b"id"
         assert sent(private_redis) == {"evalsha": 1}
 
 
-async def test_a_standing_connection_sends_the_text_once(connect: Connect, private_redis: RedisServer) -> None:
-    """After SCRIPT FLUSH; a batch as well as a single call."""
+async def test_open_connection_sends_the_text_once(connect: Connect, private_redis: RedisServer) -> None:
+    """After SCRIPT FLUSH the first call of a script sends it, and so does a batch."""
     connection = connect(private_redis.url, command_seconds=10.0)
     assert await connection.open()
     private_redis.command("SCRIPT", "FLUSH")
@@ -93,11 +93,11 @@ async def test_a_standing_connection_sends_the_text_once(connect: Connect, priva
         assert await connection.run(*SESSION) == b"id"
     assert sent(private_redis) == {"evalsha": 2, "eval": 1}
     private_redis.command("SCRIPT", "FLUSH")
-    assert await connection.run_each("session", [(b"s", ("other", 1_000))]) == [b"id"]
+    assert await connection.run_for_each("session", [(b"s", ("other", 1_000))]) == [b"id"]
 
 
-async def test_a_user_who_may_not_load_sends_the_text(connect: Connect, private_redis: RedisServer) -> None:
-    """SCRIPT refused is no fault of the connection: all works as without it."""
+async def test_text_is_sent_where_loading_is_forbidden(connect: Connect, private_redis: RedisServer) -> None:
+    """If the ACL forbids SCRIPT, the connection is made all the same."""
     private_redis.command("ACL", "SETUSER", "default", "-script")
     connection = connect(private_redis.url, command_seconds=10.0)
     assert await connection.open()
@@ -108,19 +108,19 @@ async def test_a_user_who_may_not_load_sends_the_text(connect: Connect, private_
     assert ("up", "") == (connection.state, connection.error)
 
 
-async def test_a_user_who_may_not_run_scripts_is_told_so(connect: Connect, private_redis: RedisServer) -> None:
-    """By the command, and not by the connection, which is made."""
+async def test_forbidden_scripts_have_the_reason_permission(connect: Connect, private_redis: RedisServer) -> None:
+    """The command fails, and not the connection."""
     private_redis.command("ACL", "SETUSER", "default", "-eval", "-evalsha", "-script")
     connection = connect(private_redis.url, command_seconds=10.0)
     assert await get(connection) is None
-    assert await word(connection.run(*SESSION)) == "permission"
+    assert await reason_of(connection.run(*SESSION)) == "permission"
 
 
-async def test_a_handshake_has_no_more_round_trips_than_redis_pys(
-    private_redis: RedisServer, dialled: Callable[[int], Any]
+async def test_handshake_has_as_many_round_trips_as_redis_pys(
+    private_redis: RedisServer, make_connection: Callable[[int], Any]
 ) -> None:
-    """What it tells of itself goes along with the question for scripts; only unknown ones are sent."""
-    first, second = dialled(private_redis.port), dialled(private_redis.port)
+    """The client info is sent together with the question for scripts; only unknown ones are loaded."""
+    first, second = make_connection(private_redis.port), make_connection(private_redis.port)
     await first.connect()
     await second.connect()
     texts = first.sends[-1]
@@ -131,22 +131,22 @@ async def test_a_handshake_has_no_more_round_trips_than_redis_pys(
     assert (2, 1) == (asked.count(b"\r\nSETINFO\r\n"), asked.count(b"\r\nEXISTS\r\n"))
 
 
-async def test_the_server_still_knows_who_is_connected(dialled: Callable[[int], Any]) -> None:
-    """CLIENT LIST shows the library; Redis 7.2 and Valkey have that."""
+async def test_server_knows_the_client_library(make_connection: Callable[[int], Any]) -> None:
+    """CLIENT LIST shows it; Redis 7.2 and Valkey have that."""
     executable = wheel_server()
     if executable is None:
         pytest.skip("The server of this system may be too old.")
     with RedisServer(executable=executable) as server:
-        connection = dialled(server.port)
+        connection = make_connection(server.port)
         await connection.connect()
         assert b"lib-name=redis-py" in server.command("CLIENT", "LIST")
 
 
-async def test_a_connection_lost_while_loading_is_dialled_anew(
-    private_redis: RedisServer, dialled: Callable[[int], Any]
+async def test_connection_that_is_lost_while_loading_is_made_again(
+    private_redis: RedisServer, make_connection: Callable[[int], Any]
 ) -> None:
-    """Half a handshake is none."""
-    connection = dialled(private_redis.port)
+    """A handshake that was interrupted does not count."""
+    connection = make_connection(private_redis.port)
     send, broken = connection.send_packed_command, list[int]()
 
     async def breaks_once(command: Any, **options: Any) -> None:
