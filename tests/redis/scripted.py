@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokenmw.redis.scripts import _SOURCES
+from tokenmw.redis.scripts import SOURCES
 
 if TYPE_CHECKING:
     from tests.resp import RespConnection
@@ -29,7 +29,7 @@ class Scripts:
 
     def run(self, name: ScriptName, keys: tuple[bytes, ...], *args: bytes | str | int) -> Any:
         """Run any script."""
-        return self.command("EVAL", _SOURCES[name], len(keys), *keys, *args)
+        return self.command("EVAL", SOURCES[name], len(keys), *keys, *args)
 
     def read(self) -> tuple[bytes | None, int]:
         """Return the token and the tombstone's version."""

@@ -14,11 +14,11 @@ from redis.exceptions import RedisClusterException
 from tests.looptime import LoopTime
 from tests.proxies import Proxy
 from tests.redis.clusters import needs_cluster_urls
+from tests.redis.guarded_client import GuardedClient
 from tests.servers import RedisServer
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.redis.client import address_of, checked_redis, close_client, open_client
-from tokenmw.redis.scripts import run_script
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -156,7 +156,12 @@ async def test_cluster_runs_scripts_and_pipelines(opened: Open, cluster: RedisSe
     client = opened(f"redis+cluster://127.0.0.1:{cluster.port}")
     cluster.command("SCRIPT", "FLUSH")
     for _ in range(2):
-        assert await run_script(client, "session", (b"n:v1:{a}:session",), ("id", 9_000)) == b"id"
+        assert (
+            await GuardedClient(client, command_seconds=5.0).guard._evaluate(
+                "session", (b"n:v1:{a}:session",), ("id", 9_000)
+            )
+            == b"id"
+        )
     batch = client.pipeline(transaction=False)
     for key in ("n:v1:{a}:session", "n:v1:{b}:session"):
         batch.execute_command("GETEX", key, "PX", 9_000)
@@ -215,7 +220,7 @@ async def test_close_does_not_wait_for_a_server_that_does_not_respond(opened: Op
         if hole == "full":
             filler.connect(listener.getsockname())
         client = opened(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}")
-        waiter = asyncio.create_task(run_script(client, "probe", (b"p",), ()))
+        waiter = asyncio.create_task(GuardedClient(client, command_seconds=5.0).guard._evaluate("probe", (b"p",), ()))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await client.get("b")

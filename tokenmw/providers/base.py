@@ -10,7 +10,7 @@ from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavaila
 from tokenmw.observe.error_place import place_of
 from tokenmw.options import checked_flag, optional_seconds
 from tokenmw.providers.urls import checked_hosts
-from tokenmw.redaction import FrozenValue
+from tokenmw.redaction import FrozenValue, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
@@ -180,6 +180,7 @@ class Provider(FrozenValue):
         return f"<{type(self).__name__}>"
 
 
+@without_locals
 def check_provider(provider: Provider) -> None:
     """Check the attributes and methods of a provider, also of a class that is not part of this package.
 

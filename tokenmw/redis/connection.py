@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from tokenmw.observe.events import SharedStateChanged
 from tokenmw.redis.client import close_client, open_client
 from tokenmw.redis.errors import RedisUnavailable
-from tokenmw.redis.scripts import WRITERS, ScriptName, run_script, script_command
+from tokenmw.redis.scripts import ScriptName, script_command
 from tokenmw.redis.servers import Server, Servers
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ class RedisConnection:
 
     async def run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]) -> Any:
         """Run a script. Raises `RedisUnavailable`."""
-        guard = self._servers.of(keys[0]).guard
-        return await guard.run(lambda: run_script(self._client, script, keys, args), writes=script in WRITERS)
+        return await self._servers.of(keys[0]).guard.run_script(script, keys, args)
 
     async def execute(self, command: Callable[[AnyClient], Awaitable[Any]], *, key: bytes, writes: bool = False) -> Any:
         """Run one command for a key. `writes` is for one that always writes. Raises `RedisUnavailable`."""

@@ -12,20 +12,23 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from redis.exceptions import NoScriptError
+
 from tokenmw.observe.error_place import with_place
 from tokenmw.redis.breaker import Breaker
 from tokenmw.redis.client import abort_connecting, address_of, refresh_slots
 from tokenmw.redis.deadline import Deadline
 from tokenmw.redis.errors import UNKNOWN, RedisUnavailable, classify
-from tokenmw.redis.scripts import run_script
+from tokenmw.redis.scripts import DIGESTS, SOURCES, WRITERS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
     from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.scripts import ScriptName
 
 __all__ = ["CommandLimiter", "Guard", "ServerListener"]
 
@@ -152,6 +155,17 @@ class Guard:
             raise RedisUnavailable("busy")
         return await self.attempt(command, writes=writes)
 
+    async def run_script(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
+        """Return the reply of a script; raises as `run` does."""
+        return await self.run(lambda: self._evaluate(script, keys, args), writes=script in WRITERS)
+
+    async def _evaluate(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
+        # By its digest, or with its text if the server does not know it, as after SCRIPT FLUSH.
+        try:
+            return await self._client.evalsha(DIGESTS[script], len(keys), *keys, *args)
+        except NoScriptError:
+            return await self._client.eval(SOURCES[script], len(keys), *keys, *args)
+
     async def attempt(
         self, command: Callable[[], Awaitable[T]], *, seconds: float | None = None, writes: bool = False
     ) -> T:
@@ -192,7 +206,7 @@ class Guard:
         key = self.key.rpartition(b":")[0] + _PROBE
 
         def write() -> Awaitable[Any]:
-            return run_script(self._client, "probe", (key,), ())
+            return self._evaluate("probe", (key,), ())
 
         # No request waits for a probe, so the first attempt may take as long as connecting does, which a client of the
         # user's does within the command. The second one shows that the server is quick enough for commands.

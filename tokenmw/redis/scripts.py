@@ -1,4 +1,4 @@
-"""The Lua scripts: read from their files once, loaded by each new connection, and run by digest."""
+"""The Lua scripts: read from their files once, loaded by each new connection, and run by their digests."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis.asyncio import Redis, RedisCluster
     from redis.asyncio.connection import AbstractConnection
 
-__all__ = ["WRITERS", "ScriptName", "load_scripts", "run_script", "script_command"]
+__all__ = ["DIGESTS", "SOURCES", "WRITERS", "ScriptName", "load_scripts", "script_command"]
 
 ScriptName = Literal["read", "acquire", "commit", "release", "tombstone", "session", "replace", "probe", "marker"]
 
@@ -31,10 +30,10 @@ _NAMES: Final[tuple[ScriptName, ...]] = (
     "probe",
     "marker",
 )
-_SOURCES: Final = {name: f"{_PRELUDE}\n{(_FOLDER / f'{name}.lua').read_text()}" for name in _NAMES}
-_DIGESTS: Final = {
+SOURCES: Final = {name: f"{_PRELUDE}\n{(_FOLDER / f'{name}.lua').read_text()}" for name in _NAMES}
+DIGESTS: Final = {
     name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # Redis identifies scripts by SHA-1
-    for name, text in _SOURCES.items()
+    for name, text in SOURCES.items()
 }
 
 
@@ -48,7 +47,7 @@ async def load_scripts(connection: AbstractConnection, *, first: Sequence[tuple[
     It takes one round trip, which also runs the commands in `first`, and a second one if scripts are unknown. Raises
     what the connection raises; a refusal by the server is ignored.
     """
-    digests = dict(zip(_DIGESTS.values(), _SOURCES.values(), strict=True))
+    digests = dict(zip(DIGESTS.values(), SOURCES.values(), strict=True))
     known: Any = (await _replies(connection, [*first, ("SCRIPT", "EXISTS", *digests)]))[-1]
     # Where an ACL forbids SCRIPT, the first call of each script sends its text.
     if not isinstance(known, ResponseError):
@@ -68,20 +67,10 @@ async def _replies(connection: AbstractConnection, commands: Sequence[tuple[str,
     return replies
 
 
-async def run_script(
-    client: Redis | RedisCluster, name: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]
-) -> Any:
-    """Run a script by its digest, or with its text if the server does not know it, as after SCRIPT FLUSH."""
-    try:
-        return await client.evalsha(_DIGESTS[name], len(keys), *keys, *args)
-    except NoScriptError:
-        return await client.eval(_SOURCES[name], len(keys), *keys, *args)
-
-
 def script_command(
     name: ScriptName, key: bytes, args: Sequence[bytes | str | int], *, by_text: bool = False
 ) -> tuple[bytes | str | int, ...]:
     """Return the command that runs a script on one key in a pipeline, by its digest or with its text."""
     if by_text:
-        return ("EVAL", _SOURCES[name], 1, key, *args)
-    return ("EVALSHA", _DIGESTS[name], 1, key, *args)
+        return ("EVAL", SOURCES[name], 1, key, *args)
+    return ("EVALSHA", DIGESTS[name], 1, key, *args)
