@@ -174,9 +174,9 @@ class SingleFlight(Generic[T]):
                 del self._flights[key]
             if not task.cancelled():
                 task.exception()  # retrieved, so that the event loop never reports it
+            flight._finish()
             if on_done is not None:
                 on_done()
-            flight._finish()
 
         flight._task.add_done_callback(finish)
         return flight

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.servers import RedisServer
-from tests.sessions.instance import TTL, Instance
+from tests.sessions.instance import TTL, Instance, reset_statistics, sent
 from tokenmw.errors import SessionUnavailable
 from tokenmw.limits import Limits
 from tokenmw.redis.errors import RedisUnavailable
@@ -189,3 +189,16 @@ async def test_more_look_ups_than_the_bound_go_on_without_redis(redis_server: Re
         assert len(set(ids)) == 50
         await one.sync.send_touches()
         assert [one.manager.cached(key) for key in keys] == [await two.get(key) for key in keys]
+
+
+async def test_an_id_that_was_reset_is_uploaded_with_one_command(redis_server: RedisServer) -> None:
+    """It replaces what Redis has, so it is not offered as well."""
+    async with Instance(redis_server) as one:
+        await one.get(KEY)
+        session = one.manager._add(KEY, one.ids.random(), shared=False)
+        session.overwrite = True
+        one.sync.queue(KEY, session)
+        reset_statistics(redis_server)
+        await one.sync.send_touches()
+        assert sent(redis_server) == {}
+        assert (True, False, 0) == (session.shared, session.overwrite, one.sync.touches)

@@ -133,8 +133,8 @@ class SessionSync:
 
         Return the keys whose server is unavailable; raise `RedisUnavailable` if all are.
         """
-        unavailable = await self._overwrite({key: session for key, session in batch.items() if session.overwrite})
         offered = [(api_key, session) for api_key, session in batch.items() if not session.overwrite]
+        unavailable = await self._overwrite({key: session for key, session in batch.items() if session.overwrite})
         now = self._monotonic()
         replies = await self.store.offer(
             [(self.store.key(api_key), session.id, now - session.used) for api_key, session in offered]

@@ -188,10 +188,12 @@ class TokenManager:
             ) from None
 
     def _adopt_in_background(self, entry: TokenEntry, now: float) -> None:
-        # A token that another process gets, or is handed, ends a backoff here, too.
+        # A token that another process fetches, or is handed, is used here during a backoff, too.
         failure = entry.failure
         if failure is None or self._closed or entry.keys is None or now < failure.redis_read_at + _READ_REDIS_EVERY:
             return
+        if self.refreshing(entry):
+            return  # the entry of a cause has a refresh of its own, or the last read has not ended
         failure.redis_read_at = now
         with contextlib.suppress(TooManyFlights):
             self._start(entry, lambda: self._refresher.adopt_stored(entry), counted=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.clock import Instant
@@ -124,11 +125,11 @@ class Refresher:
         try:
             await asyncio.wait({fetch, timer}, return_when=asyncio.FIRST_COMPLETED)
             error = _error_of(fetch, seconds=seconds)
+            if error is not None:
+                self.fail(entry, error, started=started)
+                return None
         finally:
             await _cancel(fetch, timer)
-        if error is not None:
-            self.fail(entry, error, started=started)
-            return None
         grant = fetch.result()
         repeated = entry.current is not None and entry.current.token.value == grant.value
         took = self.clock.monotonic() - started
@@ -157,7 +158,8 @@ class Refresher:
 
         Return whether that ends the refresh, with a token or a failure; False: its version was invalidated meanwhile.
         """
-        if self._take(entry, record, version=version, left=left, at=at, shared=shared):
+        if self._take(entry, record, version=version, left=left, at=at, shared=shared) is not None:
+            self._end_failure(entry)
             return True
         if version <= entry.known_version:
             return False
@@ -168,15 +170,18 @@ class Refresher:
         """Take a token that another process has stored, if it is better than the entry's. Return whether it was."""
         if found.record.value in self._rejected:
             return False
-        failure = entry.failure
-        taken = self._take(entry, found.record, version=found.version, left=found.left, at=at, shared=True)
-        if taken:
-            self._observe(TokenAdopted(entry.name))
-            now, current = Instant(self.clock), entry.current
-            if failure is not None and failure.in_backoff(now.mono) and current is not None and not current.fresh(now):
-                # It would be refreshed at once, and the backoff is this provider's, whatever token is stored.
-                entry.failure = failure
-        return taken
+        token = self._take(entry, found.record, version=found.version, left=found.left, at=at, shared=True)
+        if token is None:
+            return False
+        self._observe(TokenAdopted(entry.name))
+        now, failure = Instant(self.clock), entry.failure
+        if failure is None or not failure.in_backoff(now.mono) or token.fresh(now):
+            self._end_failure(entry)
+        else:
+            # It is due for a refresh, and the provider's backoff holds whatever token is stored. A new object, so that
+            # entries that only passed this failure on are no longer in backoff: they need the token, not a refresh.
+            entry.failure = copy(failure)
+        return True
 
     async def adopt_stored(self, entry: TokenEntry) -> None:
         """Take what another process has stored, if it is better than the entry's token; never ask the provider."""
@@ -192,18 +197,20 @@ class Refresher:
 
     def _take(
         self, entry: TokenEntry, record: TokenRecord, *, version: int, left: float, at: Instant, shared: bool
-    ) -> bool:
+    ) -> CachedToken | None:
         if version <= entry.known_version:
-            return False
+            return None
         if entry.current is not None:
             record = entry.current.merged(record, left, at)
         token = CachedToken(entry, record, version=version, left=left, at=at, shared=shared)
         if not token.usable(Instant(self.clock)):
-            return False
+            return None
         entry.current = token
+        return token
+
+    def _end_failure(self, entry: TokenEntry) -> None:
         entry.failure = None
         self._log.over(f"provider:{entry.name}", "%s: there is a token again.", entry.name)
-        return True
 
 
 class _LeasedRefresh:
