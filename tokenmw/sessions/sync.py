@@ -1,8 +1,8 @@
 """Keeping the sessions of this process and Redis in step: touches, and uploads of what Redis may lack.
 
-Requests queue touches; housekeeping sends them in batches. A touch that finds another id takes it: what was written
-first wins, and all instances come to agree. One that finds nothing uploads ours. After Redis may have lost data, all
-sessions in use are uploaded again.
+Requests queue touches; housekeeping sends them in batches. A touch that finds another id takes it: the id that was
+written first wins, so all instances agree in the end. One that finds no id uploads the local one. After Redis may have
+lost data, all sessions in use are uploaded again.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class SessionSync:
                     del self._queue[api_key]
 
     def begin_reupload(self) -> None:
-        """Upload all sessions in use again. Sessions that are found or made from now on are uploaded by themselves."""
-        self._reupload = self._cache.names()
+        """Upload all sessions in use again; those that are found or made from now on are written to Redis anyway."""
+        self._reupload = list(self._cache)
 
     async def send_reupload(self) -> None:
         """Upload what is left of a reupload, for three seconds at most.
@@ -153,7 +153,7 @@ class SessionSync:
             try:
                 await self.store.put(self.store.key(api_key), session.id)
             except RedisUnavailable as error:
-                if error.word != "response":  # else it is this one key's fault, which waiting does not fix
+                if error.word != "response":  # an error of this one key, which waiting does not fix
                     unavailable.add(api_key)
                     last_error = error
             else:

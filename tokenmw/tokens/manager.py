@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["TokenManager"]
 
 _SOON: Final = 1.0  # seconds of Retry-After when nothing better is known
-# The part of `fetch_seconds` for which a fetch waits for another entry's token. After all of it, the delay could not be
-# attributed to the other provider, and its own provider would look like one that does not answer.
+# The part of `fetch_seconds` for which a fetch waits for another entry's token. If it waited for all of them, the fetch
+# would time out itself, and the failure would be counted against its own provider, which was not asked.
 _NESTED_SHARE: Final = 0.9
 _READ_REDIS_EVERY: Final = 1.0  # seconds between two reads of Redis during a backoff
 
@@ -110,7 +110,7 @@ class TokenManager:
         return await self._token_from(self._refresh(entry), entry, seconds=None)
 
     async def get_for_fetch(self, entry: TokenEntry) -> Token:
-        """Return a token that another entry's fetch needs, before the time of that fetch is over.
+        """Return a token that another entry's fetch needs, before that fetch times out.
 
         Raises:
             TokenUnavailable: There is none now.

@@ -1,6 +1,6 @@
 """One refresh: one process asks the provider, the others adopt its token.
 
-    1. `acquire`, in one script: a newer token that is stored already ends the refresh; else a lease, if it is free.
+    1. `acquire`, one script: a newer token that is already stored ends the refresh; else take the lease, if it is free.
     2. Another process holds the lease: poll. The token is polled, and the lease only where there is no token, so that
        no process queues for a lock that is useless once the token is stored.
     3. With the lease: ask the provider (5 s) before the lease expires (6 s), then `commit`. A commit is refused if the
@@ -135,12 +135,12 @@ class Refresher:
         took = self.clock.monotonic() - started
         self._observe(TokenFetched(entry.name, "repeated" if repeated else "granted", took))
         if self._rejected.discard(grant.value):
-            # The provider grants a token that an API rejected: asking it again at once would not help.
+            # The provider has granted again a token that an API rejected: another request would not change that.
             entry.ignore_reports_until = self.clock.monotonic() + backoff(entry.rejections + 1)
         return grant
 
     def fail(self, entry: TokenEntry, error: BaseException, *, started: float | None = None) -> None:
-        """Note a failure in the entry, and log it."""
+        """Set the entry's failure, and log it."""
         now = self.clock.monotonic()
         place = error.place if isinstance(error, RequestError) else place_of(error, called=entry.provider)
         entry.failure = failure = Failure.from_error(error, before=entry.failure, now=now)
@@ -156,7 +156,7 @@ class Refresher:
     ) -> bool:
         """Give an entry the token that was fetched for it.
 
-        Return whether that ends the refresh, with a token or a failure; False: its version was invalidated meanwhile.
+        Return whether that ends the refresh, with a token or a failure; False if its version was invalidated meanwhile.
         """
         if self._take(entry, record, version=version, left=left, at=at, shared=shared) is not None:
             self._end_failure(entry)
@@ -242,11 +242,11 @@ class _LeasedRefresh:
         started = self._clock.monotonic()
         while True:
             at = Instant(self._clock)
-            # Invalidations since the start count. A token adopted since does not: it ends this refresh.
+            # The versions invalidated since the start count. A token adopted since does not: it ends this refresh.
             known = max(self._known, self._entry.invalid_version)
             reply = await self._store.acquire(self._keys, self._owner, known=known, seconds=self._limits.lease_seconds)
             if isinstance(reply, Found):
-                if self._refresher.adopt(self._entry, reply, at) or self._has(reply, at):
+                if self._refresher.adopt(self._entry, reply, at) or self._already_adopted(reply, at):
                     return
                 self._known = max(self._known, reply.version)  # rejected or about to expire: one above it is needed
                 continue
@@ -265,8 +265,8 @@ class _LeasedRefresh:
             left = reply.left if isinstance(reply, Busy) else poll
             await self._clock.sleep(max(0.001, min(left, poll * random.uniform(0.6, 1.0))))
 
-    def _has(self, found: Found, at: Instant) -> bool:
-        # Housekeeping, which compares tokens in use, may have adopted it before this refresh did.
+    def _already_adopted(self, found: Found, at: Instant) -> bool:
+        # Housekeeping compares tokens in use with Redis, and may have found it first.
         current = self._entry.current
         return current is not None and current.version >= found.version and current.usable(at)
 
@@ -275,7 +275,7 @@ class _LeasedRefresh:
         try:
             return await self._ask_and_commit(version)
         except BaseException:
-            await self._release(version)  # closing, or a fault: the others need not wait until the lease expires
+            await self._release(version)  # closing, or an error: the others need not wait until the lease expires
             raise
 
     async def _ask_and_commit(self, version: int) -> bool:
@@ -283,7 +283,7 @@ class _LeasedRefresh:
         grant = await refresher.ask(entry, self._http, version=version)
         if grant is None:
             await self._release(version, failure=entry.failure)
-            # This process may have been paused past its lease: then another one has fetched a token meanwhile.
+            # If this process was paused past its lease, another one may have fetched a token meanwhile.
             await refresher.adopt_stored(entry)
             return True
         record = record_of(grant)
@@ -302,8 +302,8 @@ class _LeasedRefresh:
         if isinstance(reply, Found) and refresher.adopt(entry, reply, Instant(self._clock)):
             return True
         if isinstance(reply, (Busy, Tombstoned)):
-            # The lease expired during a pause and another process asks now, or the token was invalidated meanwhile:
-            # either way the next token counts.
+            # The lease expired during a pause and another process asks now, or the token was invalidated meanwhile.
+            # In both cases the next token counts.
             return False
         return self._install(record, version, grant.expires_in, asked, shared=isinstance(reply, Stored))
 
