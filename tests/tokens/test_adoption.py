@@ -1,4 +1,4 @@
-"""What a token of another process changes here while this process's provider fails."""
+"""Adopting another process's token while this process's provider fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.tokens.instance import Instance, keys_of, settle
 from tests.tokens.memory_store import MemoryRedis, MemoryStore
-from tests.tokens.scripted import Needy, Scripted, Stage
+from tests.tokens.providers import DependentProvider, Endpoint, ScriptedProvider
 from tests.tokens.world import World
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redis.token_store import Found, TokenKeys, TokenRecord
@@ -26,7 +26,7 @@ async def store_token(redis: MemoryRedis, keys: TokenKeys, *, left: float) -> No
 
 async def fail_in_a_row(world: World, count: int) -> None:
     """Let instance 0 ask a provider that fails, again after each backoff; the last backoff has just begun."""
-    world.stage.fails(TokenUnavailable("ConnectError"))
+    world.endpoint.fails(TokenUnavailable("ConnectError"))
     for _ in range(count):
         with pytest.raises(TokenUnavailable, match="ConnectError"):
             await world.get(0)
@@ -45,19 +45,19 @@ async def adopt(world: World) -> None:
 async def test_an_aging_token_of_another_process_does_not_end_the_backoff(world: World) -> None:
     """The token is served, and the provider is asked again when the backoff of 24 to 32 s ends, not before."""
     await fail_in_a_row(world, 5)
-    asked = len(world.stage.calls)
-    await store_token(world.redis, keys_of(Scripted(world.stage)), left=AGING)
+    asked = len(world.endpoint.calls)
+    await store_token(world.redis, keys_of(ScriptedProvider(world.endpoint)), left=AGING)
     await adopt(world)
     for _ in range(22):
         assert "another's" == (await world.get(0)).value
         await settle()
         world.clock.advance(1)
-    assert asked == len(world.stage.calls)
+    assert asked == len(world.endpoint.calls)
     world.clock.advance(10)
     await world.get(0)
     await settle()
-    assert asked + 1 == len(world.stage.calls)
-    failure = world.instances[0].entry(Scripted(world.stage)).failure
+    assert asked + 1 == len(world.endpoint.calls)
+    failure = world.instances[0].entry(ScriptedProvider(world.endpoint)).failure
     assert failure is not None
     assert 7 == failure.count
 
@@ -67,9 +67,9 @@ async def test_a_fresh_token_of_another_process_ends_the_failure(
 ) -> None:
     """There is nothing to ask the provider for, and the recovery is logged."""
     await fail_in_a_row(world, 1)
-    await store_token(world.redis, keys_of(Scripted(world.stage)), left=7000.0)
+    await store_token(world.redis, keys_of(ScriptedProvider(world.endpoint)), left=7000.0)
     await adopt(world)
-    assert world.instances[0].entry(Scripted(world.stage)).failure is None
+    assert world.instances[0].entry(ScriptedProvider(world.endpoint)).failure is None
     assert "p: there is a token again." in caplog.messages[-1]
 
 
@@ -78,11 +78,11 @@ async def test_a_recovery_is_logged_when_the_provider_recovers_and_not_when_an_a
 ) -> None:
     """A line for each aging token of another process, and one for the failure after it, would flood the log."""
     await fail_in_a_row(world, 5)
-    await store_token(world.redis, keys_of(Scripted(world.stage)), left=AGING)
+    await store_token(world.redis, keys_of(ScriptedProvider(world.endpoint)), left=AGING)
     await adopt(world)
     assert "another's" == (await world.get(0)).value
     assert [] == [line for line in caplog.messages if "again" in line]
-    world.stage.answer = world.stage.new
+    world.endpoint.answer = world.endpoint.new
     world.clock.advance(60)
     await world.get(0)
     await settle()
@@ -91,20 +91,20 @@ async def test_a_recovery_is_logged_when_the_provider_recovers_and_not_when_an_a
 
 
 async def test_an_aging_token_of_another_process_serves_the_providers_that_need_it(clock: ManualClock) -> None:
-    """A tenant whose request failed for want of the app's token asks for its own as soon as there is one."""
-    app_stage, tenants, redis = Stage(clock), Stage(clock), MemoryRedis(clock)
-    app = Scripted(app_stage)
-    tenant = Needy(tenants, app)
+    """A tenant whose request failed for want of the app's token is refreshed as soon as there is one."""
+    app_stage, tenants, redis = Endpoint(clock), Endpoint(clock), MemoryRedis(clock)
+    app = ScriptedProvider(app_stage)
+    tenant = DependentProvider(tenants, app)
     app_stage.fails(TokenUnavailable("busy", retry_after=3000.0))
-    async with Instance(clock, store=MemoryStore(redis)) as one:
+    async with Instance(clock, store=MemoryStore(redis)) as instance:
         with pytest.raises(TokenUnavailable, match="busy"):
-            await one.manager.get(one.entry(tenant))
+            await instance.manager.get(instance.entry(tenant))
         await store_token(redis, keys_of(app), left=AGING)
         clock.advance(1)
         with pytest.raises(TokenUnavailable, match="busy"):
-            await one.manager.get(one.entry(tenant))
+            await instance.manager.get(instance.entry(tenant))
         await settle()
-        assert "token-1" == (await one.manager.get(one.entry(tenant))).value
+        assert "token-1" == (await instance.manager.get(instance.entry(tenant))).value
     assert 1 == len(app_stage.calls)
 
 
@@ -113,33 +113,33 @@ async def test_a_read_of_redis_that_takes_longer_than_a_second_is_not_counted_tw
 ) -> None:
     """Requests in a backoff read Redis once a second; an entry counted as refreshing for ever is never purged."""
     store, reply = MemoryStore(MemoryRedis(clock)), asyncio.Event()
-    app_stage = Stage(clock)
-    app = Scripted(app_stage)
-    tenant = Needy(Stage(clock), app)
+    app_stage = Endpoint(clock)
+    app = ScriptedProvider(app_stage)
+    tenant = DependentProvider(Endpoint(clock), app)
     app_stage.fails(TokenUnavailable("busy", retry_after=100.0))
 
     async def slow(_keys: TokenKeys) -> tuple[Found | None, int]:
         await reply.wait()
         return None, 0
 
-    async with Instance(clock, store=store) as one:
+    async with Instance(clock, store=store) as instance:
         for _ in range(3):
             with pytest.raises(TokenUnavailable, match="busy"):
-                await one.manager.get(one.entry(tenant))
+                await instance.manager.get(instance.entry(tenant))
             monkeypatch.setattr(store, "read", slow)
             clock.advance(2)
             await settle()
-        assert 1 == one.entry(app).refreshes
+        assert 1 == instance.entry(app).refreshes
         reply.set()
         await settle()
-        assert 0 == one.entry(app).refreshes
+        assert 0 == instance.entry(app).refreshes
         clock.advance(5000)
-        one.entries.purge()
-        assert [] == list(one.entries)
+        instance.entries.purge()
+        assert [] == list(instance.entries)
 
 
 async def test_a_fetch_that_ignores_its_cancellation_fails_when_its_time_is_over(
-    clock: ManualClock, stage: Stage
+    clock: ManualClock, endpoint: Endpoint
 ) -> None:
     """The backoff begins then, and not when the provider's code has ended."""
     gate = asyncio.Event()
@@ -149,12 +149,12 @@ async def test_a_fetch_that_ignores_its_cancellation_fails_when_its_time_is_over
             await clock.sleep(1e6)
         except asyncio.CancelledError:
             await gate.wait()
-        return await stage.new()
+        return await endpoint.new()
 
-    stage.answer = stubborn
-    async with Instance(clock) as one:
-        entry = one.entry(Scripted(stage))
-        waiting = asyncio.create_task(one.manager.get(entry))
+    endpoint.answer = stubborn
+    async with Instance(clock) as instance:
+        entry = instance.entry(ScriptedProvider(endpoint))
+        waiting = asyncio.create_task(instance.manager.get(entry))
         await settle()
         await clock.elapse(5.0)
         assert entry.failure is not None

@@ -1,6 +1,6 @@
-"""Where a caller's API key is found, and who the caller is.
+"""Finding the API key of a request in headers, the query or cookies.
 
-A key is taken as bytes, as it stands in the request: `Authorization: Bearer k` and `X-API-Key: k` are the same key.
+A key is the bytes that the request has: `Authorization: Bearer k` and `X-API-Key: k` are the same key.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who the caller is: the program's `authenticate`, called once at a time for each API key."""
+"""The caller of an API key, from the program's `authenticate`: one call at a time for each key."""
 
 from __future__ import annotations
 

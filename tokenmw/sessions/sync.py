@@ -104,7 +104,7 @@ class SessionSync:
             self._reupload += unavailable
 
     def _may_write(self, session: SessionEntry) -> bool:
-        # A session that Redis has had, or has under another id, is not new there.
+        # Only a session that was never in Redis takes a permit; a reset one replaces an id there.
         return session.shared or session.overwrite or self._new_sessions.take()
 
     def _to_upload(self, api_key: bytes) -> SessionEntry | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Cause", "Failure", "backoff"]
 
 _MAX_RETRY_AFTER: Final = 3600.0  # seconds of a provider's Retry-After that are obeyed
-_FIRST_BACKOFF: Final = {False: 1.0, True: 30.0}  # seconds, by `permanent`: nobody fixes a wrong secret in a second
+_FIRST_BACKOFF: Final = {False: 1.0, True: 30.0}  # seconds, by `permanent`: a wrong secret is not fixed within a second
 _MAX_BACKOFF: Final = {False: 300.0, True: 900.0}
 _MAX_COUNT: Final = 1_000_000  # failures in a row that are counted; the backoff stopped growing long before
 _MAX_TEXT: Final = 1_000  # characters of a failure note that this process logs
@@ -35,7 +35,7 @@ class Cause:
 
     Attributes:
         entry: The entry that failed by itself.
-        failure: What it had failed with; None if that was no failure, such as closing.
+        failure: Its failure at that time; None if it has none, as when the broker is closing.
     """
 
     __slots__ = ("entry", "failure")

@@ -93,7 +93,7 @@ class Refresher:
         except Unreadable:
             # Other instances have stored a token sealed by a secret that this one lacks: ours is not uploaded.
             await self._refresh_alone(entry, http, started=started, upload=False)
-        except Exception as error:  # noqa: BLE001  a fault of a provider's class must not look like an expired token
+        except Exception as error:  # noqa: BLE001  an error in a provider's class must not look like an expired token
             self.fail(entry, error)
 
     async def _refresh_alone(self, entry: TokenEntry, http: TokenHTTP, *, started: float, upload: bool = True) -> None:
