@@ -78,14 +78,14 @@ MUTATIONS = (
     ),
     Mutation(
         name="invalidate: the token is dropped although it is not the current one",
-        file="tokenmw/tokens/coherence.py",
+        file="tokenmw/tokens/sync.py",
         old="if current is None or current.token.value != token.value:",
         new="if current is None:",
         tests=("tests/tokens/test_invalidation.py",),
     ),
     Mutation(
         name="single flight: a cancelled waiter cancels the task that all wait for",
-        file="tokenmw/flight.py",
+        file="tokenmw/singleflight.py",
         old="""\
             await waiter
         finally:
@@ -97,7 +97,7 @@ MUTATIONS = (
             raise
         finally:
 """,
-        tests=("tests/test_flight.py",),
+        tests=("tests/test_singleflight.py",),
     ),
     Mutation(
         name="closing: a cancel scope keeps the broker from waiting until it is closed",
@@ -114,35 +114,35 @@ MUTATIONS = (
         tests=("tests/test_closing_cancelled.py",),
     ),
     Mutation(
-        name="second clock: a token is handed out although the wall clock says that it has expired",
+        name="second clock: a token is returned although the wall clock says that it has expired",
         file="tokenmw/tokens/manager.py",
         old="""\
-        if mono < now.refresh_mono and wall < now.refresh_wall:
-            slot.used = True
-            return now.token
-        if mono < now.stop_mono and wall < now.stop_wall:
+        if mono < current.refresh_mono and wall < current.refresh_wall:
+            entry.used = True
+            return current.token
+        if mono < current.stop_mono and wall < current.stop_wall:
 """,
         new="""\
-        if mono < now.refresh_mono:
-            slot.used = True
-            return now.token
-        if mono < now.stop_mono:
+        if mono < current.refresh_mono:
+            entry.used = True
+            return current.token
+        if mono < current.stop_mono:
 """,
         tests=("tests/tokens/test_manager.py",),
     ),
     Mutation(
-        name="second clock: a token is taken although the wall clock says that it has expired",
-        file="tokenmw/tokens/slot.py",
+        name="second clock: a token is adopted although the wall clock says that it has expired",
+        file="tokenmw/tokens/entry.py",
         old="return now.mono < self.stop_mono and now.wall < self.stop_wall",
         new="return now.mono < self.stop_mono",
-        tests=("tests/tokens/test_manager.py", "tests/tokens/test_lives.py"),
+        tests=("tests/tokens/test_manager.py", "tests/tokens/test_lifetimes.py"),
     ),
     Mutation(
         name="second clock: the time for which the machine was suspended is not counted",
-        file="tokenmw/tokens/slot.py",
+        file="tokenmw/clock.py",
         old="return max(self.mono - earlier.mono, self.wall - earlier.wall)",
         new="return self.mono - earlier.mono",
-        tests=("tests/tokens/test_lives.py",),
+        tests=("tests/tokens/test_lifetimes.py",),
     ),
     Mutation(
         name="derived session id: random instead of derived",
@@ -153,10 +153,10 @@ MUTATIONS = (
     ),
     Mutation(
         name="single flight: a late waiter gives up when the first one does",
-        file="tokenmw/flight.py",
-        old="if came + patience > now:",
-        new="if came > now:",
-        tests=("tests/test_flights.py",),
+        file="tokenmw/singleflight.py",
+        old="if arrived + wait_seconds > now:",
+        new="if arrived > now:",
+        tests=("tests/test_singleflight_limits.py",),
     ),
     Mutation(
         name="marker: that it was written does not show that the server takes writes",
