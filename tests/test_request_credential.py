@@ -38,7 +38,7 @@ class ProviderOfTenant:
         return StaticToken("of-" + connection.headers["x-tenant"])
 
 
-@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("is_async", [False, True])
 async def test_a_callable_is_called_once_in_a_request(is_async: bool) -> None:  # noqa: FBT001  as pytest gives it
     """Any number of uses at any time share one call, and another request has its own."""
     provider_of = ProviderOfTenant(is_async=is_async)
@@ -55,7 +55,7 @@ async def test_a_callable_is_called_once_in_a_request(is_async: bool) -> None:  
             assert calls == provider_of.calls
 
 
-@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("is_async", [False, True])
 async def test_a_callable_that_raises_is_called_once(is_async: bool) -> None:  # noqa: FBT001  as pytest gives it
     """Each use raises its error; an injected name alone does not fail the request."""
     provider_of = ProviderOfTenant(is_async=is_async, error=LookupError("no tenant"))
