@@ -31,7 +31,7 @@ async def application(scope: Scope, _receive: Receive, send: Send) -> None:
     if b"x-tenant" in headers:
         token = await state["tokens"].resolve("tenant")
         if b"x-rejected" in headers:
-            await state["tokens"].broker.invalidate(token)
+            await state["tokens"]._broker.invalidate(token)
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
