@@ -192,7 +192,7 @@ async def test_first_sights_beyond_the_bound_go_on_without_redis(redis_server: R
 
 
 async def test_an_id_that_was_reset_is_uploaded_with_one_command(redis_server: RedisServer) -> None:
-    """It replaces what Redis has, so it is not offered as well."""
+    """It replaces what Redis has, so it is not uploaded "if absent" as well."""
     async with Instance(redis_server) as one:
         await one.get(KEY)
         session = one.manager._add(KEY, one.ids.random(), shared=False)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from tokenmw.limits import Limits
 from tokenmw.observe.throttle import ThrottledLog
@@ -19,8 +18,10 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.observe.events import Event
     from tokenmw.providers.base import Provider
+    from tokenmw.providers.http import TokenHTTP
     from tokenmw.testing import ManualClock
     from tokenmw.tokens.entry import TokenEntry
+    from tokenmw.tokens.nested import NestedTokens
     from tokenmw.tokens.store import TokenStore
 
 __all__ = ["Instance", "SkewedClock", "keys_of", "settle"]
@@ -85,7 +86,7 @@ class Instance:
             cache=self.entries,
             refresher=refresher,
             sync=self.sync,
-            http=_nested_only(),
+            http=cast("TokenHTTP", _NestedOnly()),
             limits=self._limits,
             clock=self.clock,
         )
@@ -110,9 +111,11 @@ class Instance:
                 continue
 
 
-def _nested_only() -> Any:
-    """Return a `TokenHTTP` that only returns nested tokens: scripted providers send no requests."""
-    return SimpleNamespace(with_nested=lambda nested: nested)
+class _NestedOnly:
+    """A `TokenHTTP` that only returns nested tokens: scripted providers send no requests."""
+
+    def with_nested(self, nested: NestedTokens) -> NestedTokens:
+        return nested
 
 
 async def settle(turns: int = 30) -> None:

@@ -10,6 +10,7 @@ from tests.tokens.instance import Instance, settle
 from tests.tokens.providers import Endpoint, ScriptedProvider
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.testing import ManualClock
+from tokenmw.tokens.failures import Failure
 from tokenmw.values import Grant
 
 
@@ -199,3 +200,18 @@ def test_an_extra_that_is_not_json_is_refused_when_the_grant_is_made() -> None:
     """It is refused without Redis as well, so that adding Redis later does not break a provider."""
     with pytest.raises(TokenUnavailable, match="extra"):
         Grant("t", expires_in=60, extra={"scopes": {"a", "b"}})
+
+
+async def test_a_background_refresh_that_finds_a_rejected_credential_raises_nothing(
+    clock: ManualClock, endpoint: Endpoint
+) -> None:
+    """A refresh may fail, in an overlapping runtime, between the request for another one and its start."""
+    reports: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reports.append(context))
+    async with Instance(clock) as instance:
+        entry = instance.entry(ScriptedProvider(endpoint))
+        instance.manager.refresh_soon(entry)
+        entry.failure = Failure.from_error(CredentialRejected("wrong secret"), before=None, now=clock.monotonic())
+        await settle()
+    assert [] == reports
+    assert [] == endpoint.calls

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenmw.errors import TokenUnavailable
+from tokenmw.errors import RequestError, TokenUnavailable
 from tokenmw.singleflight import SingleFlight, TooManyFlights
 from tokenmw.tokens.nested import NestedTokens
 
@@ -155,7 +155,7 @@ class TokenManager:
             return
         if entry.failure is not None and entry.failure.in_backoff(self._monotonic()):
             return
-        with contextlib.suppress(RuntimeError):  # the event loop has ended without closing the broker
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, and the broker is not
             self._loop.call_soon_threadsafe(self._refresh_in_background, entry)
 
     def refreshing(self, entry: TokenEntry) -> bool:
@@ -164,7 +164,7 @@ class TokenManager:
 
     def _refresh_in_background(self, entry: TokenEntry) -> None:
         # Too many refreshes, in backoff by now, or closed: the next request tries again.
-        with contextlib.suppress(TokenUnavailable):
+        with contextlib.suppress(RequestError):
             self._refresh(entry)
 
     def _refresh(self, entry: TokenEntry, *, counted: bool = True) -> Flight[None]:
