@@ -1,4 +1,4 @@
-"""A callable provider is asked once in a request, whatever comes of it."""
+"""A callable provider is called once in a request, whether it returns or raises."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from tokenmw.asgi.request import tokens_of
 from tokenmw.providers import Provider, StaticToken
 
 
-class Chooser:
+class ProviderOfTenant:
     """A callable provider, sync or async, that counts its calls."""
 
-    def __init__(self, *, later: bool, error: Exception | None = None) -> None:
+    def __init__(self, *, is_async: bool, error: Exception | None = None) -> None:
         self.calls = 0
-        self._later = later
+        self._is_async = is_async
         self._error = error
 
     def __call__(self, connection: Any) -> Any:
-        """Choose by a header."""
+        """Return the provider of the tenant in a header."""
         self.calls += 1
-        return self._choose(connection) if self._later else self._chosen(connection)
+        return self._return_later(connection) if self._is_async else self._provider(connection)
 
-    async def _choose(self, connection: Any) -> Provider:
+    async def _return_later(self, connection: Any) -> Provider:
         await asyncio.sleep(0)
-        return self._chosen(connection)
+        return self._provider(connection)
 
-    def _chosen(self, connection: Any) -> Provider:
+    def _provider(self, connection: Any) -> Provider:
         if self._error is not None:
             raise self._error
         return StaticToken("of-" + connection.headers["x-tenant"])
 
 
-@pytest.mark.parametrize("later", [False, True])
-async def test_a_callable_is_called_once_in_a_request(later: bool) -> None:  # noqa: FBT001  as pytest gives it
-    """However often and however many at a time; another request calls it anew."""
-    choose = Chooser(later=later)
-    async with TokenBroker({"x": choose}) as broker:
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_callable_is_called_once_in_a_request(is_async: bool) -> None:  # noqa: FBT001  as pytest gives it
+    """Any number of uses at any time share one call, and another request has its own."""
+    provider_of = ProviderOfTenant(is_async=is_async)
+    async with TokenBroker({"x": provider_of}) as broker:
         app = TokenMiddleware(answering(session_of), broker=broker, inject=["x"])
         for calls, tenant in enumerate((b"one", b"two"), start=1):
             scope = scope_of("http", headers=[(b"x-tenant", tenant)])
@@ -52,14 +52,14 @@ async def test_a_callable_is_called_once_in_a_request(later: bool) -> None:  # n
             assert {"x"} == {token.provider for token in found}
             assert (await call(app, **scope)).status == 200
             assert (await tokens.resolve("x")).value == tokens["x"].value
-            assert calls == choose.calls
+            assert calls == provider_of.calls
 
 
-@pytest.mark.parametrize("later", [False, True])
-async def test_a_callable_that_raises_is_called_once_too(later: bool) -> None:  # noqa: FBT001  as pytest gives it
-    """Everybody gets its error, on use; an injected name fails no request."""
-    choose = Chooser(later=later, error=LookupError("no tenant"))
-    async with TokenBroker({"x": choose}) as broker:
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_callable_that_raises_is_called_once(is_async: bool) -> None:  # noqa: FBT001  as pytest gives it
+    """Each use raises its error; an injected name alone does not fail the request."""
+    provider_of = ProviderOfTenant(is_async=is_async, error=LookupError("no tenant"))
+    async with TokenBroker({"x": provider_of}) as broker:
         app = TokenMiddleware(answering(session_of), broker=broker, inject=["x"])
         tokens: RequestTokens = (await call(app)).scope["state"]["tokens"]
         assert "x" in tokens
@@ -67,11 +67,11 @@ async def test_a_callable_that_raises_is_called_once_too(later: bool) -> None:  
             tokens["x"]
         results = await asyncio.gather(*(tokens.resolve("x") for _ in range(5)), return_exceptions=True)
         assert {LookupError} == {type(result) for result in results}
-        assert choose.calls == 1
+        assert provider_of.calls == 1
 
 
 async def test_a_callable_must_return_a_provider() -> None:
-    """What it returned instead is not shown: it might be a credential."""
+    """The error names only the type of what it returned, which might be a credential."""
 
     def wrong(_connection: HTTPConnection) -> Any:
         return {"secret": "s3cret"}
@@ -84,17 +84,17 @@ async def test_a_callable_must_return_a_provider() -> None:
             await broker.token("x")
 
 
-async def test_a_cancelled_caller_does_not_disturb_the_others() -> None:
-    """The callable goes on for who still waits; when nobody does, it is cancelled, and may be called again."""
-    gate, calls, mine = asyncio.Event(), [], contextvars.ContextVar("mine", default="")
+async def test_a_cancelled_use_does_not_disturb_the_others() -> None:
+    """The call goes on while another use waits for it; without one it is cancelled, and the next use calls again."""
+    gate, calls, variable = asyncio.Event(), [], contextvars.ContextVar("mine", default="")
 
-    async def choose(_connection: Any) -> Provider:
-        calls.append(mine.get())
+    async def provider_of(_connection: Any) -> Provider:
+        calls.append(variable.get())
         await gate.wait()
         return StaticToken("t")
 
-    mine.set("seen")
-    async with TokenBroker({"x": choose}) as broker:
+    variable.set("seen")
+    async with TokenBroker({"x": provider_of}) as broker:
         tokens = tokens_of(broker, scope_of("http"))
         first, second = (asyncio.ensure_future(tokens.resolve("x")) for _ in range(2))
         await asyncio.sleep(0.01)

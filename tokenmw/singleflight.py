@@ -1,7 +1,8 @@
 """Single flight: one task for each key, and any number of waiters.
 
-The task belongs to the owner of the `SingleFlight`, not to a request: it runs to its end even if every waiter leaves,
-and only `close` cancels it. Each waiter has a future of its own in a dict, and one callback of the task wakes them all.
+The task belongs to the owner of the `SingleFlight`, not to a request: it runs until it is done even if every waiter
+leaves, and only `close` cancels it. Each waiter has a future of its own in a dict, and one callback of the task wakes
+them all.
 
 `asyncio.shield` is not used: each shield adds a callback to the task, and removes it with a scan of all of them, so
 20 000 cancelled waiters block the event loop for seconds. Leaving a dict costs the same however many are in it.
@@ -152,9 +153,9 @@ class SingleFlight(Generic[T]):
         Args:
             key: What is fetched.
             work: Makes the coroutine that fetches it.
-            counted: False for a flight that another one waits for: were it counted too, a crowd that fills the bound
-                would prevent what it waits for.
-            on_done: Called once the flight is done, however it ended; not called for a flight that was there already.
+            counted: False for a flight that another one waits for. If it were counted, the flights that fill the bound
+                would prevent the one they all wait for.
+            on_done: Called when the new flight is done, failed or cancelled; ignored if there was one already.
 
         Raises:
             TooManyFlights: There is none, and `limit` others are in progress, or this object is closed.
@@ -174,9 +175,9 @@ class SingleFlight(Generic[T]):
                 del self._flights[key]
             if not task.cancelled():
                 task.exception()  # retrieved, so that the event loop never reports it
+            flight._finish()
             if on_done is not None:
                 on_done()
-            flight._finish()
 
         flight._task.add_done_callback(finish)
         return flight

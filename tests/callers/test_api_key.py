@@ -1,4 +1,4 @@
-"""The API key of a request is found where it may be, and nowhere by accident."""
+"""The API key of a request is found in the configured sources and nowhere else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def scope(headers: Headers, query: bytes = b"") -> dict[str, Any]:
-    """Make the part of a connection that the source looks at."""
+    """Make the part of an ASGI scope that the source reads."""
     return {"type": "http", "headers": headers, "query_string": query}
 
 
@@ -32,7 +32,7 @@ AUTH, X, GOOG, COOKIE = b"authorization", b"x-api-key", b"x-goog-api-key", b"coo
         ([(AUTH, b"Bearer k")], b"k"),
         ([(AUTH, b"bearer   k ")], b"k"),
         ([(AUTH, b"BEARER\tk")], b"k"),
-        ([(AUTH, b"Bearer \ta\tb ")], b"a\tb"),  # as it stands in the request, and as X-API-Key would have it
+        ([(AUTH, b"Bearer \ta\tb ")], b"a\tb"),  # the bytes of the request, the same as in X-API-Key
         ([(AUTH, b"token\ta\tb")], b"a\tb"),
         ([(AUTH, b"ApiKey k")], b"k"),
         ([(AUTH, b"Api-Key k")], b"k"),
@@ -43,21 +43,21 @@ AUTH, X, GOOG, COOKIE = b"authorization", b"x-api-key", b"x-goog-api-key", b"coo
         ([(X, b"Bearer k")], b"Bearer k"),  # a header of its own has no schemes
         ([(GOOG, b"k")], b"k"),
         ([(X, b"\xff\xfe \xc3\xa9")], b"\xff\xfe \xc3\xa9"),
-        # Other credentials are no API keys, and do not hide one.
+        # Other credentials are not API keys, and do not hide one.
         ([(AUTH, b"Basic dTpw")], None),
         ([(AUTH, b"Digest username=u")], None),
         ([(AUTH, b"Basic dTpw"), (X, b"k")], b"k"),
         ([(AUTH, b"two words"), (X, b"k")], b"k"),
-        # The first source in order, whatever the order of the headers.
+        # The order of the sources decides, not that of the headers.
         ([(X, b"second"), (AUTH, b"Bearer first")], b"first"),
         ([(GOOG, b"third"), (X, b"second")], b"second"),
-        # Empty: absent, and the search ends.
+        # An empty source: no key, and no later source is read.
         ([(AUTH, b"")], None),
         ([(AUTH, b"Bearer"), (X, b"k")], None),
         ([(AUTH, b"Bearer  "), (X, b"k")], None),
         ([(AUTH, b""), (X, b"k")], None),
         ([(X, b" "), (GOOG, b"k")], None),
-        # Given twice: the same value is one, two values are none.
+        # Given twice: one key if the values are equal, none if they differ.
         ([(X, b"k"), (X, b"k")], b"k"),
         ([(X, b"k"), (X, b"other")], None),
         ([(AUTH, b"Bearer k"), (AUTH, b"Bearer other"), (X, b"k")], None),
@@ -65,7 +65,7 @@ AUTH, X, GOOG, COOKIE = b"authorization", b"x-api-key", b"x-goog-api-key", b"coo
     ],
 )
 def test_key_in_headers(headers: Headers, found: bytes | None) -> None:
-    """Headers in the order of the source; from Authorization the schemes in which people send API keys."""
+    """Headers are read in the source's order; from Authorization, only the schemes used for API keys are taken."""
     assert found == DEFAULT.find(scope(headers))
 
 
@@ -92,7 +92,7 @@ def test_key_in_headers(headers: Headers, found: bytes | None) -> None:
     ],
 )
 def test_key_in_the_query(query: bytes, found: bytes | None) -> None:
-    """Percent-encoding is undone; the rules for empty and repeated values are those of headers."""
+    """Percent-encoding is decoded; the rules for empty and repeated values are those of headers."""
     assert found == EVERYWHERE.find(scope([], query))
     assert DEFAULT.find(scope([], query)) is None
 
@@ -125,8 +125,8 @@ def test_key_in_cookies(cookies: list[bytes], found: bytes | None) -> None:
     assert DEFAULT.find(scope(headers)) is None
 
 
-def test_headers_come_before_the_query_and_that_before_cookies() -> None:
-    """A key that ends the search, good or bad, is not passed over for a later one."""
+def test_headers_come_before_the_query_and_the_query_before_cookies() -> None:
+    """The first source that the request has decides, whether its key is valid or not."""
     cookie = (COOKIE, b"key=c")
     assert EVERYWHERE.find(scope([cookie, (X, b"h")], b"key=q")) == b"h"
     assert EVERYWHERE.find(scope([cookie], b"key=q")) == b"q"
@@ -137,8 +137,8 @@ def test_headers_come_before_the_query_and_that_before_cookies() -> None:
 
 
 @pytest.mark.parametrize("place", ["header", "authorization", "query", "cookie"])
-def test_key_longer_than_max_bytes_is_none(place: str) -> None:
-    """The bound is on the key itself, wherever it stands; it is not cut to the bound."""
+def test_a_key_longer_than_max_bytes_is_ignored(place: str) -> None:
+    """The bound applies to the decoded key in each source, and a longer key is not truncated."""
     source = APIKeySource(query=["key"], cookies=["key"], max_bytes=8)
 
     def find(key: bytes) -> bytes | None:
@@ -180,43 +180,43 @@ NAMES = st.sampled_from([AUTH, X, GOOG, COOKIE]) | ANY
     headers=st.lists(st.tuples(NAMES, st.lists(ANY, max_size=4).map(b"".join)), max_size=6),
     query=st.lists(ANY).map(b"".join),
 )
-def test_no_bytes_whatever_make_it_raise(headers: Headers, query: bytes) -> None:
-    """A request is never answered with a 500 because of its key; what is found is within the bound and never empty."""
+def test_no_request_makes_it_raise(headers: Headers, query: bytes) -> None:
+    """Any bytes give None, or a key within the bound that is not empty."""
     for source in (DEFAULT, EVERYWHERE):
         found = source.find(scope(headers, query))
         assert found is None or 0 < len(found) <= 4096
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "message"),
     [
         ({"headers": "x-api-key"}, r"headers=…\) takes a list of names, not a lone string: \['x-api-key'\]"),
         ({"query": b"key"}, "query"),
         ({"cookies": "key"}, "cookies"),
         ({"headers": None}, "headers"),
         ({"query": 5}, "query"),
-        ({"headers": [None]}, "None is no name"),
-        ({"headers": [b"x-api-key"]}, "is no name"),
-        ({"headers": [""]}, "is no name"),
-        ({"headers": ["x api key"]}, "is no name"),
-        ({"headers": ["x-api-key:"]}, "is no name"),
-        ({"headers": ["schlüssel"]}, "is no name"),
-        ({"headers": ["x\x7f"]}, "is no name"),
-        ({"cookies": ["a=b"]}, "is no name"),
+        ({"headers": [None]}, "None is not a name"),
+        ({"headers": [b"x-api-key"]}, "is not a name"),
+        ({"headers": [""]}, "is not a name"),
+        ({"headers": ["x api key"]}, "is not a name"),
+        ({"headers": ["x-api-key:"]}, "is not a name"),
+        ({"headers": ["schlüssel"]}, "is not a name"),
+        ({"headers": ["x\x7f"]}, "is not a name"),
+        ({"cookies": ["a=b"]}, "is not a name"),
         ({"headers": []}, "at least one"),
         ({"max_bytes": 0}, "max_bytes"),
         ({"max_bytes": True}, "max_bytes"),
         ({"max_bytes": 1.5}, "max_bytes"),
     ],
 )
-def test_source_that_cannot_work_is_refused_when_made(options: dict[str, Any], complaint: str) -> None:
-    """The text names the option and what is wrong with it."""
-    with pytest.raises(ConfigurationError, match=complaint):
+def test_an_invalid_source_is_refused_when_made(options: dict[str, Any], message: str) -> None:
+    """The error names the option and what is wrong with it."""
+    with pytest.raises(ConfigurationError, match=message):
         APIKeySource(**options)
 
 
 def test_names_may_come_from_any_iterable_in_any_case() -> None:
-    """Header names are compared in lower case, as servers hand them on; parameters and cookies as they are."""
+    """Header names are compared in lower case, as servers send them; parameters and cookies as they are."""
     source = APIKeySource((name for name in ("X-Key",)), query={"Key"})  # type: ignore[arg-type]
     assert source.find(scope([(b"x-key", b"k")])) == b"k"
     assert (source.find(scope([], b"Key=k")), source.find(scope([], b"key=k"))) == (b"k", None)

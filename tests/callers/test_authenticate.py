@@ -1,4 +1,4 @@
-"""`authenticate` is asked once at a time for a key, and whatever it does, the caller gets a clear answer."""
+"""`authenticate` is called once at a time for a key, and whatever it does, each request gets a clear answer."""
 
 from __future__ import annotations
 
@@ -20,17 +20,23 @@ SCOPE: dict[str, Any] = {"type": "http", "headers": [(b"host", b"a.example")], "
 SECRET = b"sk-live-7"
 
 
-class Desk:
-    """An `authenticate` whose answers the test gives."""
+class ScriptedAuthenticate:
+    """An `authenticate` whose answers a test sets.
+
+    Attributes:
+        keys: The API keys that it was called with.
+        answer: What it returns, or raises if it is an exception.
+        go: While it is not set, calls hang.
+    """
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.keys: list[str] = []
         self.answer: Any = "alice"
         self.go = asyncio.Event()
         self.go.set()
 
     async def __call__(self, connection: HTTPConnection, key: str) -> object | None:
-        self.asked.append(key)
+        self.keys.append(key)
         assert connection.headers["host"] == "a.example"
         await self.go.wait()
         if isinstance(self.answer, BaseException):
@@ -40,136 +46,145 @@ class Desk:
 
 
 @pytest.fixture
-async def desk() -> Desk:
-    """Who is asked."""
-    return Desk()
+async def authenticate() -> ScriptedAuthenticate:
+    """Return the program's `authenticate`."""
+    return ScriptedAuthenticate()
 
 
 @pytest.fixture
 async def clock() -> ManualClock:
-    """Time that the test moves."""
+    """Return time that the test moves."""
     return ManualClock()
 
 
 @pytest.fixture
-async def made(desk: Desk, clock: ManualClock) -> AsyncGenerator[Callable[..., Authenticator]]:
-    """Makes authenticators, and stops them."""
-    all_made: list[Authenticator] = []
+async def make_authenticator(
+    authenticate: ScriptedAuthenticate, clock: ManualClock
+) -> AsyncGenerator[Callable[..., Authenticator]]:
+    """Make authenticators, and close them after the test."""
+    all_authenticators: list[Authenticator] = []
 
-    def make(authenticate: Any = desk, **limits: Any) -> Authenticator:
+    def make(authenticate: Any = authenticate, **limits: Any) -> Authenticator:
         bounds = Limits(**limits)
         refused = RefusedKeys(limits=bounds, clock=clock)
         log = ThrottledLog(clock)
-        all_made.append(Authenticator(authenticate, refused=refused, limits=bounds, clock=clock, log=log))
-        return all_made[-1]
+        all_authenticators.append(Authenticator(authenticate, refused=refused, limits=bounds, clock=clock, log=log))
+        return all_authenticators[-1]
 
     yield make
-    for authenticator in all_made:
+    for authenticator in all_authenticators:
         await authenticator.close()
 
 
 @pytest.mark.parametrize("answer", ["alice", 0, "", True, {"tenant": 1}])
-async def test_whatever_is_neither_none_nor_false_is_the_caller(
-    made: Callable[..., Authenticator], desk: Desk, answer: object
+async def test_any_answer_but_none_and_false_is_the_caller(
+    make_authenticator: Callable[..., Authenticator], authenticate: ScriptedAuthenticate, answer: object
 ) -> None:
-    """Also what is empty. An acceptance is not kept, as a key may be revoked."""
-    desk.answer = answer
-    callers = made()
-    assert answer == await callers.caller(SCOPE, SECRET)
-    assert answer == await callers.caller(SCOPE, SECRET)
-    assert desk.asked == ["sk-live-7"] * 2
+    """Empty values are callers too. An acceptance is not cached, because a key may be revoked."""
+    authenticate.answer = answer
+    authenticator = make_authenticator()
+    assert answer == await authenticator.caller(SCOPE, SECRET)
+    assert answer == await authenticator.caller(SCOPE, SECRET)
+    assert authenticate.keys == ["sk-live-7"] * 2
 
 
 @pytest.mark.parametrize("answer", [None, False])
-async def test_none_and_false_refuse(made: Callable[..., Authenticator], desk: Desk, answer: object) -> None:
-    """`return key in KEYS` is the natural way to write it, and must not let everybody in."""
-    desk.answer = answer
-    callers = made()
+async def test_none_and_false_refuse(
+    make_authenticator: Callable[..., Authenticator], authenticate: ScriptedAuthenticate, answer: object
+) -> None:
+    """`return key in KEYS` is the natural way to write it, and must not accept every key."""
+    authenticate.answer = answer
+    authenticator = make_authenticator()
     for _ in range(2):
         with pytest.raises(APIKeyRefused):
-            await callers.caller(SCOPE, SECRET)
-    assert ["sk-live-7"] == desk.asked
+            await authenticator.caller(SCOPE, SECRET)
+    assert ["sk-live-7"] == authenticate.keys
 
 
-async def test_requests_with_one_key_share_one_look_up(made: Callable[..., Authenticator], desk: Desk) -> None:
-    """A hundred at once ask once; the first one hanging up does not disturb the others; another key asks for itself."""
-    callers = made()
-    desk.go.clear()
-    requests = [asyncio.create_task(callers.caller(SCOPE, SECRET)) for _ in range(100)]
-    other = asyncio.create_task(callers.caller(SCOPE, b"other"))
+async def test_requests_with_one_key_share_one_call(
+    make_authenticator: Callable[..., Authenticator], authenticate: ScriptedAuthenticate
+) -> None:
+    """A hundred requests cause one call, which goes on if the first one is cancelled; another key has its own."""
+    authenticator = make_authenticator()
+    authenticate.go.clear()
+    requests = [asyncio.create_task(authenticator.caller(SCOPE, SECRET)) for _ in range(100)]
+    other = asyncio.create_task(authenticator.caller(SCOPE, b"other"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     requests[0].cancel()
     await asyncio.sleep(0)
-    desk.go.set()
-    ends = await asyncio.gather(*requests, return_exceptions=True)
-    assert isinstance(ends[0], asyncio.CancelledError)
-    assert ends[1:] == ["alice"] * 99
+    authenticate.go.set()
+    results = await asyncio.gather(*requests, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == ["alice"] * 99
     assert await other == "alice"
-    assert desk.asked == ["sk-live-7", "other"]
+    assert authenticate.keys == ["sk-live-7", "other"]
 
 
-async def test_refusal_holds_for_five_seconds(
-    made: Callable[..., Authenticator], desk: Desk, clock: ManualClock
+async def test_a_refusal_is_cached_for_five_seconds(
+    make_authenticator: Callable[..., Authenticator], authenticate: ScriptedAuthenticate, clock: ManualClock
 ) -> None:
-    """None is a 401; a caller with a wrong key costs one look-up in that time."""
-    callers = made()
-    desk.answer = None
+    """A wrong key is a 401 and costs one call in that time."""
+    authenticator = make_authenticator()
+    authenticate.answer = None
     for _ in range(3):
         with pytest.raises(APIKeyRefused) as caught:
-            await callers.caller(SCOPE, SECRET)
+            await authenticator.caller(SCOPE, SECRET)
         assert (caught.value.status_code, (caught.value.headers or {})["WWW-Authenticate"]) == (401, "Bearer")
-    assert len(desk.asked) == 1
+    assert len(authenticate.keys) == 1
     clock.advance(5.1)
-    callers._refused.expire()
-    desk.answer = "alice"
-    assert await callers.caller(SCOPE, SECRET) == "alice"
+    authenticator._refused.expire()
+    authenticate.answer = "alice"
+    assert await authenticator.caller(SCOPE, SECRET) == "alice"
 
 
 @pytest.mark.parametrize("error", [ValueError("sk-live-7"), asyncio.CancelledError(), KeyError("sk-live-7")])
-async def test_look_up_that_fails_is_a_503_for_each_and_not_kept(
-    made: Callable[..., Authenticator], desk: Desk, caplog: pytest.LogCaptureFixture, error: BaseException
+async def test_a_call_that_raises_is_a_503_and_not_cached(
+    make_authenticator: Callable[..., Authenticator],
+    authenticate: ScriptedAuthenticate,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
 ) -> None:
-    """Everybody gets an exception of his own; the log has one trouble, not one a request, and never the key."""
+    """Each request gets its own exception; the log has one line for all, and never the key."""
     caplog.set_level(logging.DEBUG)
-    callers = made()
-    desk.answer = error
-    requests = [asyncio.create_task(callers.caller(SCOPE, SECRET)) for _ in range(5)]
-    ends = await asyncio.gather(*requests, return_exceptions=True)
-    assert [SessionUnavailable] * 5 == [type(end) for end in ends]
-    assert len({id(end) for end in ends}) == 5
-    assert len(desk.asked) == 1
-    assert [end for end in ends if "sk-live" in str(end) or "sk-live" in repr(end)] == []
+    authenticator = make_authenticator()
+    authenticate.answer = error
+    requests = [asyncio.create_task(authenticator.caller(SCOPE, SECRET)) for _ in range(5)]
+    results = await asyncio.gather(*requests, return_exceptions=True)
+    assert [SessionUnavailable] * 5 == [type(result) for result in results]
+    assert len({id(result) for result in results}) == 5
+    assert len(authenticate.keys) == 1
+    assert [result for result in results if "sk-live" in str(result) or "sk-live" in repr(result)] == []
     if isinstance(error, Exception):
         assert len(caplog.records) == 1
     assert "sk-live" not in caplog.text
-    desk.answer = "alice"
-    assert await callers.caller(SCOPE, SECRET) == "alice"
+    authenticate.answer = "alice"
+    assert await authenticator.caller(SCOPE, SECRET) == "alice"
 
 
 @pytest.mark.parametrize(
     "error", [APIKeyRefused("Suspended.", challenge="Bearer realm=x"), SessionUnavailable("Later.", retry_after=9.0)]
 )
-async def test_answer_of_its_own_is_handed_on(
-    made: Callable[..., Authenticator], desk: Desk, error: RequestError
+async def test_our_errors_are_passed_on(
+    make_authenticator: Callable[..., Authenticator], authenticate: ScriptedAuthenticate, error: RequestError
 ) -> None:
-    """`authenticate` may raise our errors to say more; each request gets one of its own, as it was raised."""
-    callers = made()
-    desk.answer = error
-    ends = await asyncio.gather(*(callers.caller(SCOPE, SECRET) for _ in range(3)), return_exceptions=True)
-    assert len({id(end) for end in ends}) == 3
-    for end in ends:
-        assert isinstance(end, type(error))
-        assert (error.detail, error.headers, error.status_code) == (end.detail, end.headers, end.status_code)
+    """`authenticate` may raise our errors itself, and each request gets a copy of what it raised."""
+    authenticator = make_authenticator()
+    authenticate.answer = error
+    results = await asyncio.gather(*(authenticator.caller(SCOPE, SECRET) for _ in range(3)), return_exceptions=True)
+    assert len({id(result) for result in results}) == 3
+    for result in results:
+        assert isinstance(result, type(error))
+        assert (error.detail, error.headers, error.status_code) == (result.detail, result.headers, result.status_code)
 
 
-async def test_look_up_that_hangs_costs_a_request_its_wait(
-    made: Callable[..., Authenticator], desk: Desk, clock: ManualClock
+async def test_a_call_that_hangs_makes_a_request_wait_for_wait_seconds(
+    make_authenticator: Callable[..., Authenticator], authenticate: ScriptedAuthenticate, clock: ManualClock
 ) -> None:
-    """After `wait_seconds` the request is told to try again."""
-    callers = made()
-    desk.go.clear()
-    request = asyncio.create_task(callers.caller(SCOPE, SECRET))
+    """After that the request gets an error that asks it to try again."""
+    authenticator = make_authenticator()
+    authenticate.go.clear()
+    request = asyncio.create_task(authenticator.caller(SCOPE, SECRET))
     await clock.elapse(11.9)
     assert not request.done()
     await clock.elapse(0.2)
@@ -177,36 +192,40 @@ async def test_look_up_that_hangs_costs_a_request_its_wait(
         await request
 
 
-async def test_look_up_that_hangs_does_not_lock_its_key_out(made: Callable[..., Authenticator], desk: Desk) -> None:
-    """It is ended after `wait_seconds` even if all who waited have left, and the next request asks anew."""
-    callers = made(fetch_seconds=0.01, lease_seconds=0.02, wait_seconds=0.05, authentications=1)
-    desk.go.clear()
-    request = asyncio.create_task(callers.caller(SCOPE, SECRET))
+async def test_a_call_that_hangs_does_not_lock_its_key_out(
+    make_authenticator: Callable[..., Authenticator], authenticate: ScriptedAuthenticate
+) -> None:
+    """It is cancelled after `wait_seconds` even if no request waits any more, and the next request calls again."""
+    authenticator = make_authenticator(fetch_seconds=0.01, lease_seconds=0.02, wait_seconds=0.05, authentications=1)
+    authenticate.go.clear()
+    request = asyncio.create_task(authenticator.caller(SCOPE, SECRET))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     request.cancel()
     with pytest.raises(SessionUnavailable):
-        await callers.caller(SCOPE, b"no room while the other hangs")
+        await authenticator.caller(SCOPE, b"no room while the other hangs")
     async with asyncio.timeout(5.0):
-        while len(callers._calls):  # noqa: ASYNC110  what ends it is a time-out inside, which tells nobody
+        while len(authenticator._calls):  # noqa: ASYNC110  a timeout inside ends it, without any event
             await asyncio.sleep(0.005)
-    desk.go.set()
-    assert await callers.caller(SCOPE, SECRET) == "alice"
+    authenticate.go.set()
+    assert await authenticator.caller(SCOPE, SECRET) == "alice"
 
 
-async def test_more_look_ups_than_the_bound_are_refused(made: Callable[..., Authenticator], desk: Desk) -> None:
-    """A flood of keys does not become a flood of look-ups; nor does closing leave any."""
-    callers = made(authentications=2)
-    desk.go.clear()
-    under_way = [asyncio.create_task(callers.caller(SCOPE, key)) for key in (b"1", b"2")]
+async def test_calls_beyond_the_bound_are_refused(
+    make_authenticator: Callable[..., Authenticator], authenticate: ScriptedAuthenticate
+) -> None:
+    """A flood of keys does not become a flood of calls, and `close` cancels those in progress."""
+    authenticator = make_authenticator(authentications=2)
+    authenticate.go.clear()
+    in_progress = [asyncio.create_task(authenticator.caller(SCOPE, key)) for key in (b"1", b"2")]
     await asyncio.sleep(0)
     with pytest.raises(SessionUnavailable, match="now"):
-        await callers.caller(SCOPE, b"3")
-    await callers.close()
-    ends = await asyncio.gather(*under_way, return_exceptions=True)
-    assert [SessionUnavailable] * 2 == [type(end) for end in ends]
+        await authenticator.caller(SCOPE, b"3")
+    await authenticator.close()
+    results = await asyncio.gather(*in_progress, return_exceptions=True)
+    assert [SessionUnavailable] * 2 == [type(result) for result in results]
 
 
-def test_key_is_text_for_authenticate() -> None:
-    """UTF-8 where it is, else one character a byte: no key is lost, none makes it raise."""
+def test_authenticate_gets_the_key_as_text() -> None:
+    """Any bytes are a text: decoded as UTF-8 if they are valid, else one character for each byte."""
     assert (as_text("é".encode()), as_text(b"\xff"), as_text(b"k")) == ("é", "\xff", "k")

@@ -104,7 +104,7 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
         broken(urls, "checked_redis", _repeats),
         "with the secret",
     ),
-    "an error of two lines": ("note", broken(Failure, "error", _gives(value=TokenUnavailable("a\nb"))), "forge"),
+    "an error of two lines": ("note", broken(Failure, "to_error", _gives(value=TokenUnavailable("a\nb"))), "forge"),
     "a pause of a day": ("retry_after", broken(answers, "retry_after", _gives(value=86_400.0)), "pause"),
     "a pause that is wrong": ("retry_after", broken(answers, "retry_after", _gives(value=1.0)), "another pause"),
     "a key without a bound": ("api_key", broken(APIKeySource, "_bounded", _same), "too long"),

@@ -84,6 +84,20 @@ MUTATIONS = (
         tests=("tests/tokens/test_invalidation.py",),
     ),
     Mutation(
+        name="backoff: an adopted token that is due for a refresh ends it",
+        file="tokenmw/tokens/refresh.py",
+        old="if failure is None or not failure.in_backoff(now.mono) or token.fresh(now):",
+        new="if True:",
+        tests=("tests/tokens/test_adoption.py",),
+    ),
+    Mutation(
+        name="backoff: an adopted token does not end that of the credentials that need it",
+        file="tokenmw/tokens/refresh.py",
+        old="entry.failure = copy(failure)",
+        new="entry.failure = failure",
+        tests=("tests/tokens/test_adoption.py",),
+    ),
+    Mutation(
         name="single flight: a cancelled waiter cancels the task that all wait for",
         file="tokenmw/singleflight.py",
         old="""\
@@ -114,7 +128,7 @@ MUTATIONS = (
         tests=("tests/broker/test_closing_cancelled.py",),
     ),
     Mutation(
-        name="second clock: a token is handed out although the wall clock says that it has expired",
+        name="second clock: a token is returned although the wall clock says that it has expired",
         file="tokenmw/tokens/manager.py",
         old="""\
         if mono < current.refresh_mono and wall < current.refresh_wall:
@@ -131,18 +145,18 @@ MUTATIONS = (
         tests=("tests/tokens/test_manager.py",),
     ),
     Mutation(
-        name="second clock: a token is taken although the wall clock says that it has expired",
+        name="second clock: a token is adopted although the wall clock says that it has expired",
         file="tokenmw/tokens/entry.py",
         old="return now.mono < self.stop_mono and now.wall < self.stop_wall",
         new="return now.mono < self.stop_mono",
-        tests=("tests/tokens/test_manager.py", "tests/tokens/test_lives.py"),
+        tests=("tests/tokens/test_manager.py", "tests/tokens/test_lifetimes.py"),
     ),
     Mutation(
         name="second clock: the time for which the machine was suspended is not counted",
         file="tokenmw/clock.py",
         old="return max(self.mono - earlier.mono, self.wall - earlier.wall)",
         new="return self.mono - earlier.mono",
-        tests=("tests/tokens/test_lives.py",),
+        tests=("tests/tokens/test_lifetimes.py",),
     ),
     Mutation(
         name="derived session id: random instead of derived",

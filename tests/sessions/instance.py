@@ -1,4 +1,4 @@
-"""One instance of a service as the sessions see it: a manager, its touches, and a way to a real Redis."""
+"""The sessions of one process, built as a runtime builds them, over a real Redis."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tokenmw.testing import ManualClock
 
 SECRET = "a-secret-of-some-length"
 TTL = 3600.0
-# The machine that runs the tests may be slow; what is measured here is never the deadline.
-PATIENT: dict[str, Any] = {"command_seconds": 2.0}
+# The machine that runs the tests may be slow, and these tests are not about the deadline.
+LONG_DEADLINE: dict[str, Any] = {"command_seconds": 2.0}
 
 
 class Instance:
-    """Sessions with Redis: its own clock is the test's, Redis and the way to it have the real one."""
+    """The sessions of one process. They use the test's clock; Redis and the connection use the real one."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Instance:
         **limits: Any,
     ) -> None:
         self.clock = clock or ManualClock()
-        self.limits = Limits(**(PATIENT | limits))
+        self.limits = Limits(**(LONG_DEADLINE | limits))
         self.log = ThrottledLog(SYSTEM_CLOCK)
         self.unreadable: list[tuple[str, str]] = []
         self._url = url or server.url
@@ -97,16 +97,16 @@ class Instance:
         await self.connection.close()
 
     async def get(self, api_key: bytes) -> str:
-        """Return what a request with this key gets."""
+        """Return the session id that a request with this key gets."""
         return await self.manager.get(api_key)
 
     def key(self, api_key: bytes) -> bytes:
-        """Return the name of this key's session in Redis."""
+        """Return the Redis key of this API key's session."""
         return self.store.key(api_key)
 
 
 def commands(server: RedisServer) -> dict[str, int]:
-    """Return how often each command has reached a server, from clients: what scripts call is not among them."""
+    """Return how often clients have sent each command; the commands of scripts are not counted."""
     lines: bytes = server.command("INFO", "commandstats")
     counts: dict[str, int] = {}
     for line in lines.decode().splitlines():
@@ -117,12 +117,12 @@ def commands(server: RedisServer) -> dict[str, int]:
 
 
 def sent(server: RedisServer) -> dict[str, int]:
-    """Return the commands of the package since the statistics were reset: scripts, and what only touches send."""
+    """Return the scripts and touches that the package has sent since the statistics were reset."""
     counts = commands(server)
     names = ("evalsha", "eval", "getex")
     return {name: counts[name] for name in names if counts.get(name)}
 
 
 def reset_statistics(server: RedisServer) -> None:
-    """Begin to count anew."""
+    """Set the counts to zero."""
     server.command("CONFIG", "RESETSTAT")

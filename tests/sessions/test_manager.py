@@ -1,4 +1,4 @@
-"""One API key has one session id on all instances, at the price of one round trip at first sight."""
+"""One API key has one session id on all instances, for one round trip at first sight."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ KEY = b"sk-live-0815"
 
 
 async def test_first_sight_is_one_round_trip_and_the_rest_none(redis_server: RedisServer) -> None:
-    """Two instances, one id: each asks once, and then both serve from memory."""
+    """Two instances ask Redis once each, get the same id, and then serve it from memory."""
     async with Instance(redis_server) as one, Instance(redis_server) as two:
-        await one.get(b"so that the script is known")
+        await one.get(b"loads the script")
         reset_statistics(redis_server)
         session = await one.get(KEY)
         assert sent(redis_server) == {"evalsha": 1}
@@ -32,24 +32,24 @@ async def test_first_sight_is_one_round_trip_and_the_rest_none(redis_server: Red
         assert session != await one.get(KEY + b"1")
 
 
-async def test_thousand_first_requests_of_one_key_are_one_command(redis_server: RedisServer) -> None:
-    """They wait for the first one's answer; half of them leaving changes nothing."""
+async def test_a_thousand_first_requests_of_one_key_are_one_command(redis_server: RedisServer) -> None:
+    """They share one flight, and the cancellation of half of them changes nothing."""
     async with Instance(redis_server) as one:
-        await one.get(b"so that the script is known")
+        await one.get(b"loads the script")
         reset_statistics(redis_server)
         requests = [asyncio.create_task(one.get(KEY)) for _ in range(1_000)]
         await asyncio.sleep(0)
         for request in requests[::2]:
             request.cancel()
-        ends = await asyncio.gather(*requests, return_exceptions=True)
-        assert len(set(ends[1::2])) == 1
-        assert {asyncio.CancelledError} == {type(end) for end in ends[::2]}
+        results = await asyncio.gather(*requests, return_exceptions=True)
+        assert len(set(results[1::2])) == 1
+        assert {asyncio.CancelledError} == {type(result) for result in results[::2]}
         assert sent(redis_server) == {"evalsha": 1}
         assert len(one.manager._first_sights) == 0
 
 
 async def test_idle_for_less_than_the_ttl_keeps_the_id(redis_server: RedisServer) -> None:
-    """Nine tenths of the time between any two requests, again and again; Redis holds it for 1.1 times the ttl."""
+    """With 0.99 of the TTL between any two requests the id stays; Redis stores it for 1.1 times the TTL."""
     async with Instance(redis_server) as one:
         session = await one.get(KEY)
         assert 1.09 * TTL * 1000 < redis_server.command("PTTL", one.key(KEY)) <= 1.1 * TTL * 1000
@@ -60,24 +60,24 @@ async def test_idle_for_less_than_the_ttl_keeps_the_id(redis_server: RedisServer
 
 
 async def test_idle_for_longer_than_the_ttl_asks_redis(redis_server: RedisServer) -> None:
-    """Another instance may have seen the key meanwhile: then the id is kept. If nobody has, there is a new one."""
+    """The id is kept if Redis still has it, because another instance may have used it; else there is a new one."""
     async with Instance(redis_server) as one:
         session = await one.get(KEY)
         one.clock.advance(1.01 * TTL)
         assert one.manager.cached(KEY) is None
         assert session == await one.get(KEY)
         one.clock.advance(1.11 * TTL)
-        redis_server.command("DEL", one.key(KEY))  # which its own clock does after that time
+        redis_server.command("DEL", one.key(KEY))  # as Redis's own clock does after that time
         assert session != await one.get(KEY)
 
 
-async def test_redis_forgets_an_idle_key_by_itself(redis_server: RedisServer) -> None:
-    """With a small ttl in real time: after 1.1 times it the key is gone, and the next id is another one."""
+async def test_an_idle_session_expires_in_redis(redis_server: RedisServer) -> None:
+    """After 1.1 times a small TTL in real time the key does not exist, and the next id is a new one."""
     async with Instance(redis_server, ttl=0.1) as one:
         session = await one.get(KEY)
         one.clock.advance(0.12)
         async with asyncio.timeout(5.0):
-            while redis_server.command("EXISTS", one.key(KEY)):  # noqa: ASYNC110  a server is asked
+            while redis_server.command("EXISTS", one.key(KEY)):  # noqa: ASYNC110  a server is polled
                 await asyncio.sleep(0.01)
         assert session != await one.get(KEY)
 
@@ -94,10 +94,10 @@ async def test_redis_forgets_an_idle_key_by_itself(redis_server: RedisServer) ->
         ("SADD", b"1"),
     ],
 )
-async def test_what_is_no_session_is_replaced(
+async def test_a_value_that_is_not_a_session_is_replaced(
     redis_server: RedisServer, damage: tuple[bytes, ...], seal: str | None
 ) -> None:
-    """Garbage and other types under the key: the request is served, and all agree on what is written."""
+    """With garbage or another type under the key, requests are served, and all agree on the new id."""
     async with Instance(redis_server, seal=seal) as one, Instance(redis_server, seal=seal) as two:
         redis_server.command(damage[0], one.key(KEY), *damage[1:])
         session = await one.get(KEY)
@@ -105,8 +105,8 @@ async def test_what_is_no_session_is_replaced(
         assert 0 < redis_server.command("PTTL", one.key(KEY)) <= 1.1 * TTL * 1000
 
 
-async def test_value_of_another_secret_is_left_alone(redis_server: RedisServer) -> None:
-    """In the middle of a rotation it is good for others: the key is served locally, the same by all who cannot read."""
+async def test_a_session_sealed_by_another_secret_is_left_alone(redis_server: RedisServer) -> None:
+    """Instances with that secret use it; those without it all serve the same derived id."""
     other = "another-secret-of-some-length"
     async with (
         Instance(redis_server, seal=other) as owner,
@@ -126,7 +126,7 @@ async def test_value_of_another_secret_is_left_alone(redis_server: RedisServer) 
 
 
 async def test_memory_is_bounded(redis_server: RedisServer) -> None:
-    """Of three times as many keys as Limits(sessions=…) the bound is kept here, and the others keep their id."""
+    """With three times as many keys as `Limits(sessions=…)`, the cache has that many, and all keys keep their ids."""
     async with Instance(redis_server, sessions=50) as one:
         ids = {b"%d" % number: await one.get(b"%d" % number) for number in range(150)}
         assert len(one.cache) == 50
@@ -136,31 +136,31 @@ async def test_memory_is_bounded(redis_server: RedisServer) -> None:
         assert len(one.cache) == 50
 
 
-async def test_flood_of_new_keys_does_not_fill_redis(redis_server: RedisServer) -> None:
-    """Beyond the rate of new sessions ids stay local, equal on all instances; known ones are found all the same."""
+async def test_a_flood_of_new_keys_does_not_fill_redis(redis_server: RedisServer) -> None:
+    """Beyond `Limits(new_sessions=…)` ids stay local, the same on all instances; stored ones are still found."""
     clock = ManualClock()
     async with (
         Instance(redis_server, clock=clock, new_sessions=10, ttl=36_000.0) as one,
         Instance(redis_server, clock=clock, new_sessions=10, ttl=36_000.0) as two,
     ):
-        known = await two.get(b"known")
+        stored = await two.get(b"known")
         ids = [await one.get(b"%d" % number) for number in range(300)]
         for number in range(1_000, 1_300):
             await two.get(b"%d" % number)
         size = redis_server.command("DBSIZE")
         assert 20 <= size <= 2 * (10 * 10 + 1)
-        assert known == await one.get(b"known")
+        assert stored == await one.get(b"known")
         await one.sync.send_touches()
         assert size == redis_server.command("DBSIZE")
         assert ids[-1] == await two.get(b"299")
-        clock.advance(3.0)  # in the long run, so many a second
+        clock.advance(3.0)  # three seconds of permits
         for number in range(300, 400):
             await one.get(b"%d" % number)
         assert 20 <= redis_server.command("DBSIZE") - size <= 40
 
 
-async def test_known_sessions_do_not_use_up_the_rate(redis_server: RedisServer) -> None:
-    """A restarted instance sees thousands of keys for the first time that Redis has long known: none of them is new."""
+async def test_sessions_that_redis_has_do_not_use_permits(redis_server: RedisServer) -> None:
+    """A restarted instance sees many keys for the first time, but they are not new in Redis."""
     async with Instance(redis_server) as one, Instance(redis_server, secret=SECRET, new_sessions=1) as two:
         for number in range(30):
             session = await one.get(b"%d" % number)
@@ -171,7 +171,7 @@ async def test_known_sessions_do_not_use_up_the_rate(redis_server: RedisServer) 
 async def test_no_api_key_is_in_redis_logs_or_reprs(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither its text nor a digest that could be tried out."""
+    """No log line, `repr` or Redis key holds it, not even in asyncio's debug mode."""
     caplog.set_level(logging.DEBUG)
     asyncio.get_running_loop().set_debug(True)
     try:

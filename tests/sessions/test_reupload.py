@@ -1,4 +1,4 @@
-"""All sessions in use are told to Redis again, by themselves, and what Redis has wins."""
+"""After Redis may have lost data, all sessions in use are uploaded again; what Redis has wins."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ KEYS = [b"sk-live-%d" % number for number in range(250)]
 
 
 @pytest.mark.parametrize("seal", [None, SECRET])
-async def test_what_redis_lost_is_written_again(redis_server: RedisServer, seal: str | None) -> None:
-    """In three pipelines, whoever was first to the mark; new instances find the same ids."""
+async def test_lost_sessions_are_uploaded_again(redis_server: RedisServer, seal: str | None) -> None:
+    """Each is uploaded once, and another instance finds the same ids."""
     async with Instance(redis_server, seal=seal) as one, Instance(redis_server, seal=seal) as two:
         ids = [await one.get(key) for key in KEYS]
         redis_server.command("FLUSHALL")
@@ -27,7 +27,7 @@ async def test_what_redis_lost_is_written_again(redis_server: RedisServer, seal:
 
 
 async def test_what_redis_has_wins(redis_server: RedisServer) -> None:
-    """A caller who met another instance first keeps the id that it got there."""
+    """A session that another instance stored first replaces the local one."""
     async with Instance(redis_server) as one, Instance(redis_server) as two:
         await one.get(KEYS[0])
         redis_server.command("FLUSHALL")
@@ -37,8 +37,8 @@ async def test_what_redis_has_wins(redis_server: RedisServer) -> None:
         assert theirs == one.manager.cached(KEYS[0])
 
 
-async def test_an_idle_session_gets_no_more_than_the_rest_of_its_time(redis_server: RedisServer) -> None:
-    """An offer is no use: idle ones are forgotten in time, and those that others use not cut short."""
+async def test_an_upload_does_not_count_as_use(redis_server: RedisServer) -> None:
+    """An idle session gets only the rest of its TTL, and one that other instances use is not cut short."""
     async with Instance(redis_server) as one, Instance(redis_server) as two:
         ids = [await one.get(key) for key in KEYS[:2]]
         one.clock.advance(0.9 * TTL)
@@ -55,8 +55,8 @@ async def test_an_idle_session_gets_no_more_than_the_rest_of_its_time(redis_serv
         assert [] == redis_server.command("KEYS", "*")
 
 
-async def test_a_new_outage_loses_no_offer(private_redis: RedisServer) -> None:
-    """What was not sent is sent later."""
+async def test_an_outage_during_a_reupload_loses_nothing(private_redis: RedisServer) -> None:
+    """The sessions that were not sent are sent when Redis is available again."""
     async with Instance(private_redis, command_seconds=0.3) as one, Instance(private_redis) as two:
         ids = [await one.get(key) for key in KEYS]
         private_redis.restart()
@@ -73,8 +73,8 @@ async def test_a_new_outage_loses_no_offer(private_redis: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("garbage", [("SET", b"garbage"), ("LPUSH", b"1")])
-async def test_damage_is_mended_among_the_others(redis_server: RedisServer, garbage: tuple[bytes, ...]) -> None:
-    """What stands in a session's place and is none is replaced."""
+async def test_a_damaged_value_is_replaced(redis_server: RedisServer, garbage: tuple[bytes, ...]) -> None:
+    """A value that is not a session is replaced, and the other sessions of the batch are uploaded as well."""
     async with Instance(redis_server, seal=SECRET) as one, Instance(redis_server, seal=SECRET) as two:
         ids = [await one.get(key) for key in KEYS[:3]]
         redis_server.command("DEL", one.key(KEYS[1]))
@@ -84,8 +84,8 @@ async def test_damage_is_mended_among_the_others(redis_server: RedisServer, garb
         assert ids == [await two.get(key) for key in KEYS[:3]]
 
 
-async def test_a_flood_of_unshared_ids_keeps_to_its_allowance(redis_server: RedisServer) -> None:
-    """What Redis never had is new to it, and counts as such."""
+async def test_a_reupload_of_unshared_ids_takes_permits(redis_server: RedisServer) -> None:
+    """A session that Redis never had is a new one, so `Limits(new_sessions=…)` bounds it."""
     async with Instance(redis_server, new_sessions=1) as one:
         for key in KEYS:
             one.manager._add(key, one.manager._ids.derive(key), shared=False)

@@ -1,4 +1,4 @@
-"""The three steps of a rotation, with sessions in use all the time: nobody gets a second id."""
+"""Sessions in use keep their ids through the three steps of a key rotation."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tokenmw.testing import ManualClock
 
 OLD, NEW = "old-secret-0123456789", "new-secret-0123456789"
 KEYS = ["alice", "bob"]
-PATIENT = Limits(command_seconds=2.0)
+LONG_DEADLINE = Limits(command_seconds=2.0)
 
 
-def broker(server: RedisServer, clock: ManualClock, *ring: str) -> TokenBroker:
-    """Make a broker as one step of the rotation has it."""
-    return TokenBroker({}, redis=server.url, secret_key=list(ring), name_key=OLD, limits=PATIENT, clock=clock)
+def broker(server: RedisServer, clock: ManualClock, *secrets: str) -> TokenBroker:
+    """Make a broker with the secrets of one step of the rotation."""
+    return TokenBroker({}, redis=server.url, secret_key=list(secrets), name_key=OLD, limits=LONG_DEADLINE, clock=clock)
 
 
-async def used(one: TokenBroker, clock: ManualClock) -> list[str]:
-    """Use all keys for one session's time, with housekeeping's touches."""
+async def use_for_one_ttl(one: TokenBroker, clock: ManualClock) -> list[str]:
+    """Use all keys for one TTL, with housekeeping's touches, and return their ids."""
     ids: list[str] = []
     for _ in range(10):
         clock.advance(TTL / 10)
@@ -31,19 +31,19 @@ async def used(one: TokenBroker, clock: ManualClock) -> list[str]:
 
 
 async def test_sessions_in_use_keep_their_ids_through_all_three_steps(redis_server: RedisServer) -> None:
-    """Each step is a new deployment, which knows nothing locally: no second id, and the last opens all there is."""
+    """Each step is a new deployment with an empty cache, and the last one can open all sessions."""
     clock = ManualClock()
     async with broker(redis_server, clock, OLD) as one:
         ids = [await one.session_id(key) for key in KEYS]
-    for ring in ((OLD, NEW), (NEW, OLD), (NEW,)):
-        async with broker(redis_server, clock, *ring) as one:
-            assert ids == await used(one, clock)
+    for secrets in ((OLD, NEW), (NEW, OLD), (NEW,)):
+        async with broker(redis_server, clock, *secrets) as one:
+            assert ids == await use_for_one_ttl(one, clock)
             assert 0 == one.status().unreadable
 
 
-@pytest.mark.parametrize("sees", ["touch", "first sight", "offer"])
-async def test_whatever_meets_an_old_seal_seals_anew_and_keeps_the_time(redis_server: RedisServer, sees: str) -> None:
-    """A touch by one who has the id locally, a first sight by one who has not, an offer after a loss."""
+@pytest.mark.parametrize("access", ["touch", "first sight", "upload"])
+async def test_each_access_seals_with_the_new_secret_and_keeps_the_ttl(redis_server: RedisServer, access: str) -> None:
+    """This holds for touches, first sights and uploads."""
     clock = ManualClock()
     async with broker(redis_server, clock, OLD) as one:
         session = await one.session_id("alice")
@@ -52,13 +52,13 @@ async def test_whatever_meets_an_old_seal_seals_anew_and_keeps_the_time(redis_se
         )
     async with broker(redis_server, clock, NEW, OLD) as two:
         sync = session_sync_of(two)
-        copy = runtime_of(two).sessions._add(b"alice", session, shared=True)
-        match sees:
+        entry = runtime_of(two).sessions._add(b"alice", session, shared=True)
+        match access:
             case "touch":
-                sync.queue(b"alice", copy)
+                sync.queue(b"alice", entry)
                 await sync.send_touches()
-            case "offer":
-                await sync._upload({b"alice": copy})
+            case "upload":
+                await sync._upload({b"alice": entry})
             case _:
                 two._data.sessions.clear()
                 assert session == await two.session_id("alice")

@@ -1,4 +1,4 @@
-"""Sessions in use are kept alive in Redis, in batches, and what Redis has wins."""
+"""Touches keep sessions in use alive in Redis, in batches; what Redis has wins."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tokenmw.redis.errors import RedisUnavailable
 KEY = b"sk-live-0815"
 
 
-async def used_again(one: Instance, *keys: bytes) -> list[str | None]:
-    """Let a twentieth of the time pass, and send a request with each key."""
+async def use_after_a_twentieth(one: Instance, *keys: bytes) -> list[str | None]:
+    """Let a twentieth of the TTL pass, and send a request with each key."""
     one.clock.advance(0.051 * TTL)
     return [one.manager.cached(key) for key in keys]
 
 
-async def test_touch_is_due_after_a_twentieth(redis_server: RedisServer) -> None:
-    """Not before it, once, and it starts the time in Redis again."""
+async def test_a_touch_is_due_after_a_twentieth_of_the_ttl(redis_server: RedisServer) -> None:
+    """It is queued once, not before that time, and restarts the TTL in Redis."""
     async with Instance(redis_server) as one:
         session = await one.get(KEY)
         one.clock.advance(0.049 * TTL)
         assert session == one.manager.cached(KEY)
         assert one.sync.touches == 0
         redis_server.command("PEXPIRE", one.key(KEY), 10_000)
-        await used_again(one, KEY, KEY, KEY)
+        await use_after_a_twentieth(one, KEY, KEY, KEY)
         assert one.sync.touches == 1
         reset_statistics(redis_server)
         await one.sync.send_touches()
@@ -36,8 +36,8 @@ async def test_touch_is_due_after_a_twentieth(redis_server: RedisServer) -> None
         assert (0, session) == (one.sync.touches, one.manager.cached(KEY))
 
 
-async def test_key_that_nobody_uses_is_not_touched(redis_server: RedisServer) -> None:
-    """Only a request keeps a session alive."""
+async def test_an_unused_session_is_not_touched(redis_server: RedisServer) -> None:
+    """Only requests keep a session alive, not housekeeping."""
     async with Instance(redis_server) as one:
         await one.get(KEY)
         one.clock.advance(0.9 * TTL)
@@ -46,11 +46,11 @@ async def test_key_that_nobody_uses_is_not_touched(redis_server: RedisServer) ->
 
 
 async def test_many_touches_are_few_round_trips(redis_server: RedisServer) -> None:
-    """250 of them are three pipelines."""
+    """250 touches are three pipelines."""
     keys = [b"%d" % number for number in range(250)]
     async with Instance(redis_server) as one:
         ids = [await one.get(key) for key in keys]
-        await used_again(one, *keys)
+        await use_after_a_twentieth(one, *keys)
         trips = 0
         pipeline = one.connection.pipeline
 
@@ -66,24 +66,24 @@ async def test_many_touches_are_few_round_trips(redis_server: RedisServer) -> No
         assert ids == [one.manager.cached(key) for key in keys]
 
 
-async def test_touch_that_finds_another_id_takes_it(redis_server: RedisServer) -> None:
-    """What was written first wins: two instances that had different ids agree after one touch."""
+async def test_a_touch_that_finds_another_id_takes_it(redis_server: RedisServer) -> None:
+    """The id that was written first wins: two instances with different ids agree after one touch."""
     async with Instance(redis_server) as one, Instance(redis_server) as two:
         ours = await one.get(KEY)
         redis_server.command("DEL", one.key(KEY))
         theirs = await two.get(KEY)
         assert ours != theirs
-        assert [ours] == await used_again(one, KEY)
+        assert [ours] == await use_after_a_twentieth(one, KEY)
         await one.sync.send_touches()
         assert theirs == one.manager.cached(KEY) == await two.get(KEY)
 
 
-async def test_touch_that_finds_nothing_writes_ours(redis_server: RedisServer) -> None:
-    """After an eviction or FLUSHALL the id comes back with the next touch, and others take it over."""
+async def test_a_touch_that_finds_no_id_uploads_the_local_one(redis_server: RedisServer) -> None:
+    """After an eviction or FLUSHALL the next touch stores the id again, and other instances take it."""
     async with Instance(redis_server) as one, Instance(redis_server) as two:
         ours = await one.get(KEY)
         redis_server.command("FLUSHALL")
-        await used_again(one, KEY)
+        await use_after_a_twentieth(one, KEY)
         await one.sync.send_touches()
         assert 0 < redis_server.command("PTTL", one.key(KEY)) <= 1.1 * TTL * 1000
         assert ours == await two.get(KEY)
@@ -91,42 +91,42 @@ async def test_touch_that_finds_nothing_writes_ours(redis_server: RedisServer) -
 
 @pytest.mark.parametrize("seal", [None, SECRET])
 @pytest.mark.parametrize("damage", [("SET", b"garbage"), ("LPUSH", b"1")])
-async def test_touch_mends_what_is_no_session(
+async def test_a_touch_replaces_a_value_that_is_not_a_session(
     redis_server: RedisServer, damage: tuple[bytes, ...], seal: str | None
 ) -> None:
-    """Also among others in one pipeline, which are not disturbed by it."""
+    """The other touches in the same pipeline are not disturbed."""
     keys = [KEY, b"other"]
     async with Instance(redis_server, seal=seal) as one, Instance(redis_server, seal=seal) as two:
         ids = [await one.get(key) for key in keys]
         redis_server.command("DEL", one.key(KEY))
         redis_server.command(damage[0], one.key(KEY), *damage[1:])
-        await used_again(one, *keys)
+        await use_after_a_twentieth(one, *keys)
         await one.sync.send_touches()
         assert ids == [one.manager.cached(key) for key in keys] == [await two.get(key) for key in keys]
 
 
-async def test_waiting_touches_are_bounded(redis_server: RedisServer) -> None:
-    """Beyond Limits(touches=…) a touch is lost, and comes a twentieth later; one that waits is replaced."""
+async def test_queued_touches_are_bounded(redis_server: RedisServer) -> None:
+    """Beyond `Limits(touches=…)` a touch is dropped until a twentieth of the TTL later; a queued one is replaced."""
     keys = [b"%d" % number for number in range(30)]
     async with Instance(redis_server, touches=10) as one:
         for key in keys:
             await one.get(key)
-        await used_again(one, *keys)
+        await use_after_a_twentieth(one, *keys)
         assert one.sync.touches == 10
         newer = one.manager._add(keys[0], one.manager._ids.random(), shared=False)
         one.sync.queue(keys[0], newer)
         assert newer is one.sync._queue[keys[0]]
         await one.sync.send_touches()
-        await used_again(one, *keys[10:])
+        await use_after_a_twentieth(one, *keys[10:])
         assert one.sync.touches == 10
 
 
-async def test_touches_wait_while_redis_is_away(private_redis: RedisServer) -> None:
-    """What was not sent is sent later; nothing is lost, nothing is counted twice."""
+async def test_touches_stay_queued_while_redis_is_unavailable(private_redis: RedisServer) -> None:
+    """All of them are sent when Redis is available again."""
     keys = [b"%d" % number for number in range(5)]
     async with Instance(private_redis) as one:
         ids = [await one.get(key) for key in keys]
-        await used_again(one, *keys)
+        await use_after_a_twentieth(one, *keys)
         private_redis.kill()
         with pytest.raises(RedisUnavailable):
             await one.sync.send_touches()

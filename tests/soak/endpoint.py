@@ -1,4 +1,4 @@
-"""A token endpoint on a real socket that remembers nothing: what grows beside it is not its own."""
+"""A token endpoint on a real socket that keeps no data, so that growth in memory is not its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 
 __all__ = ["Endpoint"]
 
-# By the last part of the path; what is not here is granted.
+# By the last part of the path; any other path gets a token.
 _FAILURES = {
     "rejected": (400, b'{"error": "invalid_client"}'),
     "error": (500, b""),
@@ -20,19 +20,19 @@ _FAILURES = {
 
 
 class Endpoint:
-    """Grants a new token at each call, or fails in the way that the path names: `rejected`, `error`, `garbage`, ….
+    """Grants a new token to each request, or fails in the way that the path names: `rejected`, `error`, `garbage`, ….
 
     Attributes:
-        life: Seconds that its tokens live.
+        lifetime: The seconds that its tokens are valid.
         grants: How many it has granted.
     """
 
-    def __init__(self, *, life: float = 3600.0) -> None:
-        self.life = life
+    def __init__(self, *, lifetime: float = 3600.0) -> None:
+        self.lifetime = lifetime
         self.grants = 0
         self._numbers = itertools.count()
         self._base = ""
-        # Bound and never listened on, so that its port stays refused.
+        # Bound, but without a listener: connections to its port are refused.
         self._refusing = socket.socket()
 
     async def __aenter__(self) -> Self:
@@ -52,7 +52,7 @@ class Endpoint:
             await asyncio.wait(serving)
 
     def url(self, way: str) -> str:
-        """Return the URL of an endpoint that answers in this way; `refused` has no listener."""
+        """Return the URL that answers in this way; `refused` has no listener."""
         if way == "refused":
             return f"http://127.0.0.1:{self._refusing.getsockname()[1]}/token"
         return f"{self._base}/{way}"
@@ -69,7 +69,7 @@ class Endpoint:
                 writer.write(lines.encode() + body)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has ended the connection
+            pass  # the client has closed the connection
         finally:
             del self._connections[writer]
             writer.close()
@@ -78,5 +78,5 @@ class Endpoint:
         if way in _FAILURES:
             return _FAILURES[way]
         self.grants += 1
-        grant = {"access_token": f"token-{next(self._numbers)}", "token_type": "Bearer", "expires_in": self.life}
+        grant = {"access_token": f"token-{next(self._numbers)}", "token_type": "Bearer", "expires_in": self.lifetime}
         return 200, json.dumps(grant).encode()

@@ -1,4 +1,4 @@
-"""Requests of every kind that may leave something behind: distinct keys and tenants, failures, rejected values."""
+"""Requests of every kind that might leak memory: distinct keys and tenants, failures, rejected tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FAILING = (b"rejected", b"error", b"garbage", b"lifeless", b"refused")
 
 
 class Flood(Load):
-    """Whatever callers may send, to two brokers: an open one, and one with `authenticate`."""
+    """Requests of all kinds to two brokers: one without and one with `authenticate`."""
 
     def __init__(self, redis: str, *, limits: Limits, step: float, regulars: int) -> None:
         super().__init__(step=step)
@@ -30,9 +30,9 @@ class Flood(Load):
         observers = [PrometheusObserver(registry=registry)]
         self.brokers = (
             TokenBroker({"tenant": self._tenant_of}, observers=observers, **options),
-            TokenBroker({}, authenticate=_caller, namespace="requires_authentication", **options),
+            TokenBroker({}, authenticate=_caller, namespace="authenticated", **options),
         )
-        # How many of a hundred requests are of each kind.
+        # The percentage of each kind.
         self._kinds: dict[Callable[[int], Awaitable[int]], int] = {
             self._new_key: 45,
             self._known_key: 20,
@@ -45,12 +45,12 @@ class Flood(Load):
         }
 
     async def request(self, number: int) -> int:
-        """Send a request of a kind that chance chooses."""
+        """Send a request of a random kind."""
         (kind,) = self.random.choices(list(self._kinds), list(self._kinds.values()))
         return await kind(number)
 
     def _tenant_of(self, connection: HTTPConnection) -> ClientCredentials:
-        # The tenant's name tells what becomes of it.
+        # The first part of the tenant's name is how its requests are answered.
         tenant = connection.headers["x-tenant"]
         url = self.endpoint.url(tenant.partition("-")[0])
         return ClientCredentials(token_url=url, client_id=tenant, client_secret="s")
@@ -82,7 +82,7 @@ class Flood(Load):
 
     async def _foreign_key(self, number: int) -> int:
         kind = (b"wrong", b"right", b"wrong", b"broken")[number % 4]
-        # Those who are known are ever the same; of the others there is no end.
+        # The accepted keys repeat; the others are all different.
         name = number % (4 * self._regulars) if kind == b"right" else number
         return await serve(self.apps[1], [(b"x-api-key", b"%b-%d" % (kind, name))])
 

@@ -1,4 +1,4 @@
-"""Requests through the real middleware and broker, in process, on a clock that goes on with each of them."""
+"""Requests through the real middleware and broker, in process, on a clock that each request advances."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
+import cachetools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.soak.endpoint import Endpoint
@@ -16,27 +17,27 @@ from tokenmw import TokenBroker, TokenMiddleware
 from tokenmw.status import Status
 from tokenmw.testing import ManualClock
 
-__all__ = ["SECRET", "SIDE_BY_SIDE", "Headers", "Load", "application", "serve"]
+__all__ = ["CONCURRENCY", "SECRET", "Headers", "Load", "application", "serve"]
 
 SECRET = "a secret for the tests only"
 Headers = list[tuple[bytes, bytes]]
-SIDE_BY_SIDE = 16  # requests
+CONCURRENCY = 16  # requests
 
 
 async def application(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answer, after using the tenant's token if there is one; a token that the request calls rejected is dropped."""
+    """Answer, after using the tenant's token if the request names one, and reporting it as rejected if it says so."""
     state, headers = scope["state"], dict(scope["headers"])
     assert state["session_id"]
     if b"x-tenant" in headers:
         token = await state["tokens"].resolve("tenant")
         if b"x-rejected" in headers:
-            await state["tokens"].broker.invalidate(token)
+            await state["tokens"]._broker.invalidate(token)
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
 
 async def serve(app: ASGIApp, headers: Headers) -> int:
-    """Be a server for one request, and return the status of its answer."""
+    """Serve one request, and return the status of its response."""
     status = 0
 
     async def receive() -> Message:
@@ -52,21 +53,21 @@ async def serve(app: ASGIApp, headers: Headers) -> int:
 
 
 class Load(ABC):
-    """Sends requests to brokers. A subclass makes these, and gives `request`.
+    """Sends requests to brokers. A subclass makes the brokers, and implements `request`.
 
     Attributes:
-        clock: The brokers' time; each request takes `step` seconds of it.
-        endpoint: Where tenants get their tokens.
-        brokers: What is opened, and looked at for what it holds; the first has no `authenticate`.
-        apps: The middleware of each.
-        statuses: How often each status was answered.
-        served: How many requests there were.
-        random: The same numbers in each run.
+        clock: The brokers' time; each request advances it by `step` seconds.
+        endpoint: The token endpoint of all tenants.
+        brokers: The brokers whose memory is measured; the first has no `authenticate`.
+        apps: The middleware of each broker.
+        statuses: The number of responses by status.
+        served: The number of requests.
+        random: A generator with the same numbers in each run.
     """
 
-    def __init__(self, *, step: float, life: float = 3600.0) -> None:
+    def __init__(self, *, step: float, lifetime: float = 3600.0) -> None:
         self.clock = ManualClock()
-        self.endpoint = Endpoint(life=life)
+        self.endpoint = Endpoint(lifetime=lifetime)
         self.statuses: Counter[int] = Counter()
         self.served = 0
         self.random = random.Random(1)
@@ -91,16 +92,16 @@ class Load(ABC):
 
     @property
     def roots(self) -> tuple[object, ...]:
-        """All that is of the package."""
+        """The objects of the package."""
         return (*self.brokers, *self.apps)
 
     @property
     def outside(self) -> tuple[object, ...]:
-        """What belongs to the test."""
+        """The objects of the test."""
         return (self, self.clock, self.endpoint, self.statuses, self.random)
 
     async def send(self, count: int) -> None:
-        """Send so many requests, some side by side, and let what is under way end."""
+        """Send `count` requests, some of them at the same time, and wait for all responses."""
         end = self.served + count
 
         async def caller() -> None:
@@ -109,41 +110,41 @@ class Load(ABC):
                 self.clock.advance(self._step)
                 self.statuses[await self.request(self.served)] += 1
 
-        # Else it would stand still as soon as all callers wait for something that takes time, such as another's lease.
-        time = asyncio.create_task(self._go_on())
+        # Else the clock would stop once all callers wait for something that takes time, such as another lease.
+        time = asyncio.create_task(self._advance_clock())
         try:
             async with asyncio.TaskGroup() as callers:
-                for _ in range(SIDE_BY_SIDE):
+                for _ in range(CONCURRENCY):
                     callers.create_task(caller())
         finally:
             time.cancel()
             await asyncio.wait([time])
 
-    async def _go_on(self) -> None:
+    async def _advance_clock(self) -> None:
         while True:
             await asyncio.sleep(0.05)
             self.clock.advance(0.05)
 
-    async def shared_again(self) -> None:
-        """Let time pass until Redis is in use and has been told of all; sockets have real time meanwhile."""
+    async def wait_until_shared(self) -> None:
+        """Let time pass until Redis is available and everything is uploaded; sockets use real time."""
         async with asyncio.timeout(60):
             while not all(_is_shared(broker.status()) for broker in self.brokers):
                 self.clock.advance(0.25)
                 await asyncio.sleep(0.01)
 
-    def held(self) -> dict[str, int]:
-        """Return how much each part that has a bound in `Limits` holds at most in any broker, by the bound's name."""
+    def sizes(self) -> dict[str, int]:
+        """Return the largest size in any broker of each part with a bound in `Limits`, by the bound's name."""
         most: dict[str, int] = {}
         for broker in self.brokers:
             data = broker._data
-            held = {
+            sizes = {
                 "sessions": len(data.sessions),
                 "tokens": len(data.tokens._recent),
                 "rejected": len(data.rejected),
-                "refused_keys": len(data.refused_keys.names()),
+                "refused_keys": cachetools.Cache.__len__(data.refused_keys),  # counts expired ones
                 "touches": broker.status().touches,
             }
-            most = {name: max(count, most.get(name, 0)) for name, count in held.items()}
+            most = {name: max(count, most.get(name, 0)) for name, count in sizes.items()}
         return most
 
 

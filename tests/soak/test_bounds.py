@@ -1,4 +1,4 @@
-"""Memory is bounded, whatever callers send: a small flood against small bounds, with Redis lost in the middle."""
+"""Memory is bounded whatever callers send: a small flood with small bounds, and a Redis outage in the middle."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from starlette.requests import HTTPConnection
 
 from tests.servers import RedisServer
 from tests.soak.flood import Flood
-from tests.soak.held import Held, sample
-from tests.soak.load import SECRET, SIDE_BY_SIDE, application, serve
+from tests.soak.load import CONCURRENCY, SECRET, application, serve
+from tests.soak.reachable import ReachableObjects, sample
 from tokenmw import Limits, TokenBroker, TokenMiddleware
 from tokenmw.testing import ManualClock
 
-REQUESTS = 1_500  # before, while and after Redis is away
-PARTS = 10  # looks at what is held in each of these times
+REQUESTS = 1_500  # before, during and after the outage of Redis
+MEASUREMENTS = 10  # measurements in each of these phases
 CONNECTIONS = 8
 SMALL = Limits(
     tokens=20,
@@ -29,43 +29,43 @@ SMALL = Limits(
     connections=CONNECTIONS,
     commands=30,
 )
-LONGEST = 100  # sessions in one pipeline, and more than any of the bounds
+MAX_LENGTH = 100  # sessions in one pipeline, and more than any of the bounds
 FLOOD = 300  # keys
 
 
 async def test_a_flood_of_everything_leaves_every_container_within_its_bound(private_redis: RedisServer) -> None:
-    """Also those that nobody has thought of: all that can be reached is looked at, by no name."""
+    """All containers that can be reached are measured, not a list of known ones."""
     most: Counter[str] = Counter()
 
     async def send(flood: Flood) -> None:
-        for _ in range(PARTS):
-            await flood.send(REQUESTS // PARTS)
-            most.update({name: max(0, held - most[name]) for name, held in flood.held().items()})
+        for _ in range(MEASUREMENTS):
+            await flood.send(REQUESTS // MEASUREMENTS)
+            most.update({name: max(0, sizes - most[name]) for name, sizes in flood.sizes().items()})
 
     async with Flood(private_redis.url, limits=SMALL, step=0.03, regulars=12) as flood:
         start = sample(0, memory=0)
         await send(flood)
-        early = Held(flood.roots, package="tokenmw", outside=flood.outside)
+        early = ReachableObjects(flood.roots, package="tokenmw", outside=flood.outside)
         private_redis.kill()
         await send(flood)
         private_redis.restart()
         await send(flood)
-        await flood.shared_again()
+        await flood.wait_until_shared()
         end = sample(flood.served, memory=0)
-        late = Held(flood.roots, package="tokenmw", outside=flood.outside)
-    # It was a flood: what has a bound was at it, and not above.
+        late = ReachableObjects(flood.roots, package="tokenmw", outside=flood.outside)
+    # Each bounded part has reached its bound and did not exceed it.
     assert {name: bound for name, bound in asdict(SMALL).items() if name in most} == most
     assert {204, 401, 502, 503} == set(flood.statuses)
-    assert [] == late.grown_over(LONGEST, since=early)
-    # The rarest kind of request left one object each, if it left any.
+    assert [] == late.grown_over(MAX_LENGTH, since=early)
+    # If the rarest kind of request leaks an object, there are this many.
     assert {} == late.more_of(since=early, than=REQUESTS // 50)
-    # Of each connection to the token endpoint both ends are here, and a task that serves it.
-    assert end.sockets - start.sockets <= 2 * CONNECTIONS + 2 * SIDE_BY_SIDE
-    assert end.tasks - start.tasks <= SIDE_BY_SIDE
+    # Both ends of each connection to the token endpoint are in this process, and a task that serves it.
+    assert end.sockets - start.sockets <= 2 * CONNECTIONS + 2 * CONCURRENCY
+    assert end.tasks - start.tasks <= CONCURRENCY
 
 
 async def test_with_authenticate_a_flood_of_wrong_keys_writes_nothing_to_redis(redis_server: RedisServer) -> None:
-    """Neither it nor this process remembers a key that was refused, but for a bounded number of digests."""
+    """This process keeps only a bounded number of digests of refused keys."""
 
     async def caller(_connection: HTTPConnection, key: str) -> object | None:
         return key if key == "right" else None
@@ -87,7 +87,7 @@ async def test_with_authenticate_a_flood_of_wrong_keys_writes_nothing_to_redis(r
 
 
 async def test_without_authenticate_a_flood_writes_as_much_as_new_sessions_allows(redis_server: RedisServer) -> None:
-    """Ten seconds' worth at once; the others are served all the same, with an id of their own."""
+    """Redis gets ten seconds' worth of new sessions; the other keys are served with a local id."""
     limits = Limits(new_sessions=5, command_seconds=2.0)
     async with TokenBroker({}, redis=redis_server.url, secret_key=SECRET, limits=limits, clock=ManualClock()) as broker:
         app = TokenMiddleware(application, broker=broker)

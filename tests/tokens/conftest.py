@@ -1,4 +1,4 @@
-"""What the tests of tokens begin with."""
+"""Fixtures of the token tests."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.tokens.scripted import Stage
-from tests.tokens.world import World, a_world
+from tests.tokens.providers import Endpoint
+from tests.tokens.world import World, make_world
 from tokenmw.testing import ManualClock
 
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """Time that stands still."""
+    """Return time that moves only when a test moves it."""
     return ManualClock()
 
 
 @pytest.fixture
-def stage(clock: ManualClock) -> Stage:
-    """A provider whose tokens live two hours."""
-    return Stage(clock, life=7200.0)
+def endpoint(clock: ManualClock) -> Endpoint:
+    """Return an endpoint whose tokens live two hours."""
+    return Endpoint(clock, lifetime=7200.0)
 
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    """Three instances, two of them with a wrong wall clock."""
-    async with a_world() as one:
-        yield one
+    """Start three instances; the wall clocks of two of them are wrong."""
+    async with make_world() as world:
+        yield world

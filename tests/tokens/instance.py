@@ -1,10 +1,9 @@
-"""One instance of a service, as far as tokens go: what a broker puts together, on a clock that a test moves."""
+"""The token side of one process, built as a runtime builds it, on a clock that a test moves."""
 
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from tokenmw.limits import Limits
 from tokenmw.observe.throttle import ThrottledLog
@@ -19,15 +18,17 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.observe.events import Event
     from tokenmw.providers.base import Provider
+    from tokenmw.providers.http import TokenHTTP
     from tokenmw.testing import ManualClock
     from tokenmw.tokens.entry import TokenEntry
+    from tokenmw.tokens.nested import NestedTokens
     from tokenmw.tokens.store import TokenStore
 
 __all__ = ["Instance", "SkewedClock", "keys_of", "settle"]
 
 
 class SkewedClock:
-    """A machine's own clock: the time that passes is everybody's, the time of day may be wrong."""
+    """A machine's clock: time passes as on the shared clock, but its wall clock is `wall` seconds ahead."""
 
     def __init__(self, clock: ManualClock, *, wall: float = 0.0) -> None:
         self._clock = clock
@@ -40,13 +41,13 @@ class SkewedClock:
 
 
 def keys_of(provider: Provider) -> TokenKeys:
-    """Return keys that tell credentials apart; `MemoryStore` needs no more of them."""
+    """Return Redis keys that differ by credential, which is all that `MemoryStore` needs."""
     name = repr(provider.credential).encode()
     return TokenKeys(name, name, name, name)
 
 
 class Instance:
-    """The token side of one process."""
+    """The token entries of one process, and what refreshes and compares them."""
 
     def __init__(
         self, clock: Clock, *, store: TokenStore | None = None, limits: Limits | None = None, single: bool = False
@@ -85,7 +86,7 @@ class Instance:
             cache=self.entries,
             refresher=refresher,
             sync=self.sync,
-            http=_nested_only(),
+            http=cast("TokenHTTP", _NestedOnly()),
             limits=self._limits,
             clock=self.clock,
         )
@@ -100,7 +101,7 @@ class Instance:
         return self.entries.entry(provider, name)
 
     async def housekeep(self) -> None:
-        """Do what housekeeping does in one round."""
+        """Do one round of housekeeping: compare the entries that are due."""
         now = self.clock.monotonic()
         for entry in [entry for entry in self.entries if self.sync.is_due(entry, now)]:
             try:
@@ -110,12 +111,14 @@ class Instance:
                 continue
 
 
-def _nested_only() -> Any:
-    """Return what scripted providers need of a `TokenHTTP`: nested tokens, and no client."""
-    return SimpleNamespace(with_nested=lambda nested: nested)
+class _NestedOnly:
+    """A `TokenHTTP` that only returns nested tokens: scripted providers send no requests."""
+
+    def with_nested(self, nested: NestedTokens) -> NestedTokens:
+        return nested
 
 
 async def settle(turns: int = 30) -> None:
-    """Let the tasks that can go on do so."""
+    """Run the tasks that are ready."""
     for _ in range(turns):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""A provider that keeps watch over how often it is asked."""
+"""A provider that records requests that should not have been sent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from hypothesis import strategies as st
 
-from tests.tokens.scripted import Scripted, Stage
+from tests.tokens.providers import Endpoint, ScriptedProvider
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.providers.http import TokenHTTP
 from tokenmw.testing import ManualClock
@@ -15,32 +15,32 @@ from tokenmw.values import Grant
 
 INSTANCES = 3
 SECRETS = ("one", "two")
-LIFE = 7200.0
+LIFETIME = 7200.0
 instances = st.integers(0, INSTANCES - 1)
 secrets = st.sampled_from(SECRETS)
 
 
-class Issuer(Stage):
-    """The provider's side of one credential, and what it must never see.
+class Issuer(Endpoint):
+    """The endpoint of one credential. It knows when a request is one too many.
 
     Attributes:
-        ends: When each value ends, by the true clock.
-        quiet_since: When a token was given out last, if nothing has happened since that excuses another fetch.
-        era: How many such things have happened.
+        expiries: When each token expires, by the true clock.
+        granted_at: When a token was last granted, if no event since then justifies another request.
+        era: How many such events there were.
         asking: How many instances with Redis are asking, in this era.
-        askers: Which have asked in this era.
-        lossy: Whether Redis has been away or has lost anything.
-        failures: For each instance, when it failed last and how often in a row.
-        faults: What must not have happened. An assertion here would only be one more failure of the provider.
+        askers: The instances that have asked in this era.
+        lossy: Whether Redis has been unavailable or has lost data.
+        failures: For each instance, when it last failed and how often in a row.
+        faults: Descriptions of wrong requests. An assertion here would only be another failure of the provider.
     """
 
     def __init__(self, clock: ManualClock, secret: str, *, shares: Callable[[int], bool]) -> None:
-        super().__init__(clock, life=LIFE)
+        super().__init__(clock, lifetime=LIFETIME)
         self.shares = shares
         self.secret = secret
         self.mode = "ok"
-        self.ends: dict[str, float] = {}
-        self.quiet_since: float | None = None
+        self.expiries: dict[str, float] = {}
+        self.granted_at: float | None = None
         self.era = 0
         self.asking = 0
         self.askers: set[int] = set()
@@ -49,8 +49,8 @@ class Issuer(Stage):
         self.faults: list[str] = []
 
     def excuse(self, *, lossy: bool) -> None:
-        """Something has happened after which another fetch is right, also beside one that is under way."""
-        self.quiet_since = None
+        """Allow another request, even beside one in progress: an event has justified it."""
+        self.granted_at = None
         self.era += 1
         self.asking = 0
         self.askers = set()
@@ -61,13 +61,14 @@ class Issuer(Stage):
         failed, count = self.failures.get(instance, (-math.inf, 0))
         if count and now - failed < 0.75 * min(300.0, 2.0 ** (count - 1)) - 1e-6:
             self.faults.append(f"asked {now - failed} s after failure {count}")
-        # An instance without Redis asks for itself, and does not count for the others.
+        # An instance without Redis asks alone, and its requests do not count against the others.
         era = self.era if self.shares(instance) else None
         if era is not None:
-            # Where Redis was away or has lost writes, versions made with a wrong clock are about: once more for each.
+            # After Redis was unavailable or lost writes, there may be versions made with a wrong clock: each instance
+            # may ask once more.
             excused = self.lossy and instance not in self.askers
-            if self.quiet_since is not None and now - self.quiet_since < 0.75 * LIFE - 20 and not excused:
-                self.faults.append(f"asked again {now - self.quiet_since} s after a token was given out")
+            if self.granted_at is not None and now - self.granted_at < 0.75 * LIFETIME - 20 and not excused:
+                self.faults.append(f"asked again {now - self.granted_at} s after a token was granted")
             self.askers.add(instance)
             if self.asking:
                 self.faults.append("asked while another instance was asking")
@@ -77,13 +78,13 @@ class Issuer(Stage):
         finally:
             if era == self.era:
                 self.asking -= 1
-        self.failures.clear()  # whoever adopts this token counts anew
+        self.failures.clear()  # instances that adopt this token start their count again
         value = f"{self.secret}-{len(self.issued)}"
         self.issued.append(value)
-        self.ends[value] = self.clock.monotonic() + LIFE
+        self.expiries[value] = self.clock.monotonic() + LIFETIME
         if era == self.era:
-            self.quiet_since = self.clock.monotonic()
-        return Grant(value, expires_in=LIFE)
+            self.granted_at = self.clock.monotonic()
+        return Grant(value, expires_in=LIFETIME)
 
     async def misbehave(self, instance: int, now: float, count: int) -> None:
         if self.mode not in {"ok", "slow"}:
@@ -101,8 +102,8 @@ class Issuer(Stage):
                 await self.clock.sleep(2.0)
 
 
-class Credential(Scripted):
-    """A credential in the hands of one instance."""
+class Credential(ScriptedProvider):
+    """The credential as one instance has it."""
 
     __slots__ = ("instance", "issuer")
     kind = "issuer"

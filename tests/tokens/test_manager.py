@@ -1,4 +1,4 @@
-"""Tokens in one process: at once while fresh, one flight when not, and never an expired one."""
+"""Tokens in one process: returned while fresh, else from a single-flight refresh, and never expired."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ import contextvars
 import pytest
 
 from tests.tokens.instance import Instance, settle
-from tests.tokens.scripted import Needy, Scripted, Stage
+from tests.tokens.providers import DependentProvider, Endpoint, ScriptedProvider
 from tokenmw.errors import TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.testing import ManualClock
 from tokenmw.values import Grant, Token
 
 
-async def test_a_fresh_token_is_returned_without_asking_again(clock: ManualClock, stage: Stage) -> None:
-    """Promise 3: no provider, no await that waits, while the token is good."""
-    async with Instance(clock) as one:
-        entry = one.entry(Scripted(stage))
-        first = await one.manager.get(entry)
+async def test_a_fresh_token_is_returned_without_asking_again(clock: ManualClock, endpoint: Endpoint) -> None:
+    """While the token is fresh, neither the provider nor anything else is waited for."""
+    async with Instance(clock) as instance:
+        entry = instance.entry(ScriptedProvider(endpoint))
+        first = await instance.manager.get(entry)
         clock.advance(7200 - 1801)
-        assert first is await one.manager.get(entry)
-        assert first is one.manager.fresh(entry)
+        assert first is await instance.manager.get(entry)
+        assert first is instance.manager.fresh(entry)
         await settle()
-        assert 1 == len(stage.calls)
+        assert 1 == len(endpoint.calls)
 
 
-async def test_an_aging_token_is_served_while_one_refresh_runs(clock: ManualClock, stage: Stage) -> None:
-    """A thousand requests in the refresh window cause one fetch and wait for nothing."""
-    async with Instance(clock) as one:
-        entry = one.entry(Scripted(stage))
-        first = await one.manager.get(entry)
-        stage.takes(2.0)
-        clock.advance(7200 - 1400)  # within [E - W, E - 0.8 W] = [1800, 1440] before the end
+async def test_an_aging_token_is_served_while_one_refresh_runs(clock: ManualClock, endpoint: Endpoint) -> None:
+    """A thousand requests in the refresh window cause one fetch, and none of them waits."""
+    async with Instance(clock) as instance:
+        entry = instance.entry(ScriptedProvider(endpoint))
+        first = await instance.manager.get(entry)
+        endpoint.takes(2.0)
+        clock.advance(7200 - 1400)  # past the refresh window, which is 1800 to 1440 s before expiry
         for _ in range(1000):
-            assert first is one.manager.fresh(entry)
+            assert first is instance.manager.fresh(entry)
         await settle()
-        assert 2 == len(stage.calls)
-        assert first is one.manager.fresh(entry)
+        assert 2 == len(endpoint.calls)
+        assert first is instance.manager.fresh(entry)
         await clock.elapse(2.0)
-        assert "token-2" == (await one.manager.get(entry)).value
-        assert 2 == len(stage.calls)
+        assert "token-2" == (await instance.manager.get(entry)).value
+        assert 2 == len(endpoint.calls)
 
 
-async def test_the_refresh_is_drawn_once_and_spread(clock: ManualClock, stage: Stage) -> None:
-    """Instances refresh at different times in the first fifth of the window, and none before it."""
+async def test_refreshes_have_jitter(clock: ManualClock, endpoint: Endpoint) -> None:
+    """The time is drawn once per token and instance, evenly in the first fifth of the window."""
     draws: list[float] = []
     for _ in range(200):
-        async with Instance(clock) as one:
-            entry = one.entry(Scripted(stage))
-            await one.manager.get(entry)
+        async with Instance(clock) as instance:
+            entry = instance.entry(ScriptedProvider(endpoint))
+            await instance.manager.get(entry)
             assert entry.current is not None
             draws.append(entry.current.expires_mono - entry.current.refresh_mono)
             assert entry.current.expires_wall - entry.current.refresh_wall == pytest.approx(draws[-1])
@@ -58,159 +58,176 @@ async def test_the_refresh_is_drawn_once_and_spread(clock: ManualClock, stage: S
     assert 1740.0 < max(draws) <= 1800.0
 
 
-async def test_an_expired_token_is_waited_for_by_all_in_one_flight(clock: ManualClock, stage: Stage) -> None:
-    """Nobody gets the old one, and the provider is asked once."""
-    async with Instance(clock) as one:
-        entry = one.entry(Scripted(stage))
-        await one.manager.get(entry)
-        clock.advance(7200 - 9)  # less than S = 10 s before the end
-        assert one.manager.fresh(entry) is None
-        stage.takes(1.0)
-        waiting = [asyncio.create_task(one.manager.get(entry)) for _ in range(100)]
+async def test_all_requests_for_an_expired_token_wait_for_one_refresh(clock: ManualClock, endpoint: Endpoint) -> None:
+    """No request gets the old token, and the provider is asked once."""
+    async with Instance(clock) as instance:
+        entry = instance.entry(ScriptedProvider(endpoint))
+        await instance.manager.get(entry)
+        clock.advance(7200 - 9)  # less than 10 s before expiry: expired for this package
+        assert instance.manager.fresh(entry) is None
+        endpoint.takes(1.0)
+        waiting = [asyncio.create_task(instance.manager.get(entry)) for _ in range(100)]
         await settle()
         await clock.elapse(1.0)
         assert {"token-2"} == {token.value for token in await asyncio.gather(*waiting)}
-        assert 2 == len(stage.calls)
+        assert 2 == len(endpoint.calls)
 
 
 @pytest.mark.parametrize("step", [7300.0, -7300.0])
-async def test_the_stricter_clock_counts(clock: ManualClock, stage: Stage, step: float) -> None:
-    """A wall clock set forward ends a token; set back, it does not lengthen one."""
-    async with Instance(clock) as one:
-        entry = one.entry(Scripted(stage))
-        await one.manager.get(entry)
+async def test_the_stricter_clock_counts(clock: ManualClock, endpoint: Endpoint, step: float) -> None:
+    """A token expires when the wall clock is set forward, and lives no longer when it is set back."""
+    async with Instance(clock) as instance:
+        entry = instance.entry(ScriptedProvider(endpoint))
+        await instance.manager.get(entry)
         clock.step_wall(step)
-        assert (one.manager.fresh(entry) is None) == (step > 0)
+        assert (instance.manager.fresh(entry) is None) == (step > 0)
         clock.advance(7195)
-        assert one.manager.fresh(entry) is None
-        assert "token-2" == (await one.manager.get(entry)).value
+        assert instance.manager.fresh(entry) is None
+        assert "token-2" == (await instance.manager.get(entry)).value
 
 
-async def test_cancelled_clients_do_not_end_the_fetch(clock: ManualClock, stage: Stage) -> None:
-    """Clients that give up after 1 s on a provider that takes 2 s cause one fetch, not one each."""
-    async with Instance(clock) as one:
-        entry = one.entry(Scripted(stage))
-        stage.takes(2.0)
+async def test_cancelled_requests_do_not_cancel_the_fetch(clock: ManualClock, endpoint: Endpoint) -> None:
+    """Requests that are cancelled after 0.9 s cause one fetch from a provider that takes 2 s, not one each."""
+    async with Instance(clock) as instance:
+        entry = instance.entry(ScriptedProvider(endpoint))
+        endpoint.takes(2.0)
         for _ in range(2):
-            waiting = [asyncio.create_task(one.manager.get(entry)) for _ in range(50)]
+            waiting = [asyncio.create_task(instance.manager.get(entry)) for _ in range(50)]
             await settle()
             await clock.elapse(0.9)
             for task in waiting:
                 task.cancel()
             await settle()
         await clock.elapse(0.3)
-        assert "token-1" == (await one.manager.get(entry)).value
-        assert 1 == len(stage.calls)
+        assert "token-1" == (await instance.manager.get(entry)).value
+        assert 1 == len(endpoint.calls)
 
 
-async def test_the_fetch_sees_nothing_of_the_requests_context(clock: ManualClock, stage: Stage) -> None:
-    """What the first request put into context variables is not the others' business."""
+async def test_the_fetch_does_not_see_the_context_variables_of_a_request(
+    clock: ManualClock, endpoint: Endpoint
+) -> None:
+    """The fetch serves all requests, so it runs in an empty context."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")
     seen = []
 
-    async def look() -> Grant:
+    async def read() -> Grant:
         seen.append(variable.get())
-        return await stage.new()
+        return await endpoint.new()
 
-    stage.answer = look
-    async with Instance(clock) as one:
+    endpoint.answer = read
+    async with Instance(clock) as instance:
         variable.set("the first request's")
-        await one.manager.get(one.entry(Scripted(stage)))
+        await instance.manager.get(instance.entry(ScriptedProvider(endpoint)))
     assert ["nothing"] == seen
 
 
-async def test_flights_are_bounded(clock: ManualClock, stage: Stage) -> None:
-    """One more than the bound is refused at once, with the option's name."""
-    async with Instance(clock, limits=Limits(flights=3)) as one:
-        stage.takes(1.0)
-        waiting = [asyncio.create_task(one.manager.get(one.entry(Scripted(stage, secret=str(n))))) for n in range(3)]
+async def test_refreshes_are_bounded(clock: ManualClock, endpoint: Endpoint) -> None:
+    """One more than `Limits(flights=…)` is refused immediately, and the error names the option."""
+    async with Instance(clock, limits=Limits(flights=3)) as instance:
+        endpoint.takes(1.0)
+        waiting = [
+            asyncio.create_task(instance.manager.get(instance.entry(ScriptedProvider(endpoint, secret=str(n)))))
+            for n in range(3)
+        ]
         await settle()
         with pytest.raises(TokenUnavailable, match="flights=3"):
-            await one.manager.get(one.entry(Scripted(stage, secret="one more")))
+            await instance.manager.get(instance.entry(ScriptedProvider(endpoint, secret="one more")))
         await clock.elapse(1.0)
         await asyncio.gather(*waiting)
 
 
 @pytest.mark.parametrize("tenants", [9, 10, 15])
-async def test_a_bound_full_of_tenants_keeps_none_from_the_apps_token(clock: ManualClock, tenants: int) -> None:
-    """What they all need has a place beside them; as many as the bound allows have their tokens."""
-    app, stage = Stage(clock), Stage(clock)
+async def test_tenants_that_fill_the_bound_still_get_the_apps_token(clock: ManualClock, tenants: int) -> None:
+    """The refresh that they all wait for is not counted, so as many tenants as the bound allows get their tokens."""
+    app, endpoint = Endpoint(clock), Endpoint(clock)
     app.takes(1.0)
-    async with Instance(clock, limits=Limits(flights=10)) as one:
-        entries = [one.entry(Needy(stage, Scripted(app), secret=str(number))) for number in range(tenants)]
-        waiting = [asyncio.create_task(one.manager.get(entry)) for entry in entries]
+    async with Instance(clock, limits=Limits(flights=10)) as instance:
+        entries = [
+            instance.entry(DependentProvider(endpoint, ScriptedProvider(app), secret=str(number)))
+            for number in range(tenants)
+        ]
+        waiting = [asyncio.create_task(instance.manager.get(entry)) for entry in entries]
         await settle()
         await clock.elapse(1.0)
-        ends = await asyncio.gather(*waiting, return_exceptions=True)
-    assert min(tenants, 10) == len(stage.issued) == len([end for end in ends if isinstance(end, Token)])
-    assert all("flights=10" in str(end) for end in ends if not isinstance(end, Token))
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert min(tenants, 10) == len(endpoint.issued) == len([result for result in results if isinstance(result, Token)])
+    assert all("flights=10" in str(result) for result in results if not isinstance(result, Token))
     assert 1 == len(app.calls)
 
 
-async def test_slots_are_bounded_and_purged(clock: ManualClock, stage: Stage) -> None:
-    """Promise 8: tenants come and go, and what they leave goes, too; named ones stay."""
-    async with Instance(clock, limits=Limits(tokens=10)) as one:
-        named = one.entries.add_named(Scripted(stage, secret="named"), "named")
+async def test_entries_are_bounded_and_purged(clock: ManualClock, endpoint: Endpoint) -> None:
+    """Entries of tenants are evicted beyond the bound and purged when unused; named ones stay."""
+    async with Instance(clock, limits=Limits(tokens=10)) as instance:
+        named = instance.entries.add_named(ScriptedProvider(endpoint, secret="named"), "named")
         for number in range(50):
-            await one.manager.get(one.entry(Scripted(stage, secret=str(number))))
-        assert 11 == len(one.entries)
+            await instance.manager.get(instance.entry(ScriptedProvider(endpoint, secret=str(number))))
+        assert 11 == len(instance.entries)
         clock.advance(7300)
-        one.entries.purge()
-        assert [named] == list(one.entries)
+        instance.entries.purge()
+        assert [named] == list(instance.entries)
 
 
-async def test_a_slot_that_made_room_during_its_fetch_is_found_again(clock: ManualClock, stage: Stage) -> None:
-    """Whoever asks meanwhile gets what is fetched, and whoever asks after him. The bound stays."""
-    async with Instance(clock, limits=Limits(tokens=3)) as one:
-        stage.takes(1.0)
+async def test_an_entry_evicted_during_its_refresh_is_found_again(clock: ManualClock, endpoint: Endpoint) -> None:
+    """Requests during and after the refresh get its token, and the bound holds."""
+    async with Instance(clock, limits=Limits(tokens=3)) as instance:
+        endpoint.takes(1.0)
         waiting: list[asyncio.Task[Token]] = []
         for name in ("0", "1", "2", "3", "0", "1", "0"):
-            waiting.append(asyncio.create_task(one.manager.get(one.entry(Scripted(stage, secret=name)))))
+            waiting.append(
+                asyncio.create_task(instance.manager.get(instance.entry(ScriptedProvider(endpoint, secret=name))))
+            )
             await settle(5)
-            assert 3 >= len(one.entries)
+            assert 3 >= len(instance.entries)
         await clock.elapse(1.0)
         tokens = await asyncio.gather(*waiting)
-        assert tokens[0] is tokens[4] is tokens[6] is await one.manager.get(one.entry(Scripted(stage, secret="0")))
+        assert (
+            tokens[0]
+            is tokens[4]
+            is tokens[6]
+            is await instance.manager.get(instance.entry(ScriptedProvider(endpoint, secret="0")))
+        )
         assert tokens[1] is tokens[5]
-        assert 4 == len(stage.calls)
-        named = one.entry(Scripted(stage, secret="5"))
-        named_too = asyncio.create_task(one.manager.get(named))
+        assert 4 == len(endpoint.calls)
+        named = instance.entry(ScriptedProvider(endpoint, secret="5"))
+        waiting_for_named = asyncio.create_task(instance.manager.get(named))
         await settle(5)
         for number in range(6, 10):
-            one.entry(Scripted(stage, secret=str(number)))
-        assert named is one.entries.add_named(Scripted(stage, secret="5"), "five")
+            instance.entry(ScriptedProvider(endpoint, secret=str(number)))
+        assert named is instance.entries.add_named(ScriptedProvider(endpoint, secret="5"), "five")
         await clock.elapse(1.0)
-        assert await named_too is one.manager.fresh(named)
+        assert await waiting_for_named is instance.manager.fresh(named)
 
 
-async def test_housekeeping_does_not_change_which_slot_makes_room(clock: ManualClock, stage: Stage) -> None:
-    """The tenant that asks all the time stays, however many others come between two of its requests."""
-    async with Instance(clock, limits=Limits(tokens=3)) as one:
-        busy = one.entry(Scripted(stage, secret="busy"))
-        await one.manager.get(busy)
+async def test_housekeeping_does_not_change_which_entry_is_evicted(clock: ManualClock, endpoint: Endpoint) -> None:
+    """A tenant with steady requests keeps its entry, however many other tenants there are and housekeeping reads."""
+    async with Instance(clock, limits=Limits(tokens=3)) as instance:
+        busy = instance.entry(ScriptedProvider(endpoint, secret="busy"))
+        await instance.manager.get(busy)
         for number in range(10):
-            await one.manager.get(one.entry(Scripted(stage, secret=str(number))))
-            assert busy is one.entry(Scripted(stage, secret="busy"))
-            await one.housekeep()
-            one.entries.purge()
+            await instance.manager.get(instance.entry(ScriptedProvider(endpoint, secret=str(number))))
+            assert busy is instance.entry(ScriptedProvider(endpoint, secret="busy"))
+            await instance.housekeep()
+            instance.entries.purge()
 
 
-async def test_closing_ends_what_is_under_way(clock: ManualClock, stage: Stage) -> None:
-    """Waiters get an error, not a cancellation that nobody asked for."""
-    async with Instance(clock) as one:
-        stage.takes(3.0)
-        waiting = asyncio.create_task(one.manager.get(one.entry(Scripted(stage))))
+async def test_close_cancels_refreshes_in_progress(clock: ManualClock, endpoint: Endpoint) -> None:
+    """The waiting requests get an error, not a `CancelledError` of their own."""
+    async with Instance(clock) as instance:
+        endpoint.takes(3.0)
+        waiting = asyncio.create_task(instance.manager.get(instance.entry(ScriptedProvider(endpoint))))
         await settle()
     with pytest.raises(TokenUnavailable):
         await waiting
     assert 0 == clock.sleepers
 
 
-async def test_an_exclusive_provider_is_not_asked_without_a_lease(clock: ManualClock, stage: Stage) -> None:
-    """Unless the program says that it is the only process."""
-    async with Instance(clock) as one:
+async def test_an_exclusive_provider_is_not_asked_without_a_lease(clock: ManualClock, endpoint: Endpoint) -> None:
+    """Without Redis it is asked only with `single_process=True`."""
+    async with Instance(clock) as instance:
         with pytest.raises(TokenUnavailable, match="lease"):
-            await one.manager.get(one.entry(Scripted(stage, exclusive=True)))
-        assert [] == stage.calls
-    async with Instance(clock, single=True) as one:
-        assert "token-1" == (await one.manager.get(one.entry(Scripted(stage, exclusive=True)))).value
+            await instance.manager.get(instance.entry(ScriptedProvider(endpoint, exclusive=True)))
+        assert [] == endpoint.calls
+    async with Instance(clock, single=True) as instance:
+        assert (
+            "token-1" == (await instance.manager.get(instance.entry(ScriptedProvider(endpoint, exclusive=True)))).value
+        )

@@ -1,6 +1,6 @@
-"""Whatever happens, in whatever order: several instances, one provider, one Redis, on a virtual clock.
+"""Any events in any order, over several instances, one provider and one Redis, on a manual clock.
 
-The machine drives real managers over the model of Redis that `test_store_contract` holds to the scripts' promises.
+The state machine drives real managers over the model of Redis that `test_store_contract` compares with the scripts.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ instances = st.integers(0, INSTANCES - 1)
 secrets = st.sampled_from(SECRETS)
 
 
-class TokenLife(RuleBasedStateMachine):
-    """The life of tokens under everything that can happen to them."""
+class TokenMachine(RuleBasedStateMachine):
+    """Tokens of three instances under requests, failures, crashes, clock changes and outages."""
 
     def __init__(self) -> None:
         super().__init__()
-        logging.getLogger("tokenmw").setLevel(logging.CRITICAL)  # thousands of lines about faults made on purpose
+        logging.getLogger("tokenmw").setLevel(logging.CRITICAL)  # thousands of lines about deliberate failures
         self.loop = asyncio.new_event_loop()
         self.reports: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _loop, context: self.reports.append(context))
@@ -41,7 +41,7 @@ class TokenLife(RuleBasedStateMachine):
         self.issuers = {secret: Issuer(self.clock, secret, shares=self.shares) for secret in SECRETS}
         self.members = [self.start(number) for number in range(INSTANCES)]
         self.versions: dict[tuple[int, str], int] = {}
-        self.held: list[tuple[int, Token]] = []
+        self.tokens: list[tuple[int, Token]] = []
 
     def shares(self, number: int) -> bool:
         store: Any = self.members[number].store
@@ -49,24 +49,24 @@ class TokenLife(RuleBasedStateMachine):
 
     def start(self, number: int) -> Instance:
         clock = SkewedClock(self.clock, wall=(0.0, 300.0, -300.0)[number])
-        one = Instance(clock, store=MemoryStore(self.redis), limits=Limits(tokens=8, rejected=8, flights=4))
-        self.loop.run_until_complete(one.__aenter__())
-        return one
+        instance = Instance(clock, store=MemoryStore(self.redis), limits=Limits(tokens=8, rejected=8, flights=4))
+        self.loop.run_until_complete(instance.__aenter__())
+        return instance
 
     def excuse(self, *, lossy: bool = False) -> None:
-        """Something has happened after which another fetch is right."""
+        """Allow each issuer another request: an event has justified it."""
         for issuer in self.issuers.values():
             issuer.excuse(lossy=lossy)
 
     async def request(self, number: int, secret: str) -> Token | RequestError:
-        one = self.members[number]
-        task = asyncio.ensure_future(one.manager.get(one.entry(Credential(self.issuers[secret], number))))
+        instance = self.members[number]
+        task = asyncio.ensure_future(instance.manager.get(instance.entry(Credential(self.issuers[secret], number))))
         for _ in range(150):
             await settle(5)
             if task.done():
                 break
             await self.clock.elapse(0.1)
-        assert task.done(), "a request waited for more than 15 s"
+        assert task.done(), "a request waited longer than 15 s"
         try:
             return await task
         except RequestError as error:
@@ -74,23 +74,23 @@ class TokenLife(RuleBasedStateMachine):
 
     @rule(number=instances, secret=secrets)
     def get(self, number: int, secret: str) -> None:
-        began = self.clock.monotonic()
-        answer = self.loop.run_until_complete(self.request(number, secret))
-        assert self.clock.monotonic() - began < 13, "a request waited too long"
-        if isinstance(answer, Token):
-            assert answer.value.startswith(f"{secret}-"), "another credential's token"
-            assert self.clock.monotonic() < self.issuers[secret].ends[answer.value], "an expired token"
-            assert answer.value not in self.members[number].rejected
-            self.held = [*self.held[-20:], (number, answer)]
+        started = self.clock.monotonic()
+        result = self.loop.run_until_complete(self.request(number, secret))
+        assert self.clock.monotonic() - started < 13, "a request waited too long"
+        if isinstance(result, Token):
+            assert result.value.startswith(f"{secret}-"), "another credential's token"
+            assert self.clock.monotonic() < self.issuers[secret].expiries[result.value], "an expired token"
+            assert result.value not in self.members[number].rejected
+            self.tokens = [*self.tokens[-20:], (number, result)]
 
-    @rule(rounds=st.integers(2, 12), pause=st.sampled_from([0.2, 1.0, 10.0, 60.0, 600.0]))
-    def traffic(self, rounds: int, pause: float) -> None:
-        """All instances want both tokens, again and again."""
+    @rule(rounds=st.integers(2, 12), seconds=st.sampled_from([0.2, 1.0, 10.0, 60.0, 600.0]))
+    def traffic(self, rounds: int, seconds: float) -> None:
+        """Request both tokens on all instances, again and again."""
         for _ in range(rounds):
             for secret in SECRETS:
                 for number in range(INSTANCES):
                     self.get(number, secret)
-            self.advance(pause)
+            self.advance(seconds)
 
     @rule(seconds=st.sampled_from([0.3, 1.0, 10.0, 31.0, 300.0, 1800.0, 3600.0, 7200.0]))
     def advance(self, seconds: float) -> None:
@@ -102,47 +102,47 @@ class TokenLife(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def report(self, data: st.DataObject) -> None:
-        """An API says "invalid" of a token that some request still held."""
-        if self.held:
-            number, token = data.draw(st.sampled_from(self.held))
+        """Report a token that some request still has as rejected by an API."""
+        if self.tokens:
+            number, token = data.draw(st.sampled_from(self.tokens))
             self.excuse()
             self.loop.run_until_complete(self.members[number].sync.invalidate(token))
 
     @rule(number=instances)
     def crash(self, number: int) -> None:
-        """A process dies in the middle of whatever it does, and another is started in its place."""
-        dead = self.members[number]
-        dead.store.cut = True  # type: ignore[union-attr]
-        self.loop.run_until_complete(dead.stop())
+        """Kill a process in the middle of its work, and start another one in its place."""
+        crashed = self.members[number]
+        crashed.store.cut = True  # type: ignore[union-attr]
+        self.loop.run_until_complete(crashed.stop())
         self.excuse()
         for issuer in self.issuers.values():
             issuer.failures.pop(number, None)
         self.versions = {key: version for key, version in self.versions.items() if key[0] != number}
-        self.held = [(owner, token) for owner, token in self.held if owner != number]
+        self.tokens = [(owner, token) for owner, token in self.tokens if owner != number]
         self.members[number] = self.start(number)
 
     @rule(number=instances, seconds=st.sampled_from([-7200.0, -60.0, 60.0, 7200.0]))
     def clock_steps(self, number: int, seconds: float) -> None:
-        """The wall clock of one machine is set."""
+        """Set the wall clock of one machine."""
         clock: Any = self.members[number].clock
         clock.wall += seconds
         self.excuse()
 
     @rule(up=st.booleans())
-    def redis_goes_or_comes(self, up: bool) -> None:  # noqa: FBT001  drawn by hypothesis
+    def redis_goes_down_or_up(self, up: bool) -> None:  # noqa: FBT001  drawn by hypothesis
         if self.redis.up != up:
             self.excuse(lossy=True)
         self.redis.up = up
-        self.offer()
+        self.housekeep_all()
 
     @rule(number=instances, cut=st.booleans())
     def one_instance_is_cut_off(self, number: int, cut: bool) -> None:  # noqa: FBT001  drawn by hypothesis
         self.excuse(lossy=True)
         self.members[number].store.cut = cut  # type: ignore[union-attr]
-        self.offer()
+        self.housekeep_all()
 
-    def offer(self) -> None:
-        """Do what housekeeping does once a second: whoever reaches Redis again offers what it has."""
+    def housekeep_all(self) -> None:
+        """Do one round of housekeeping on each instance: those that reach Redis again upload what is unshared."""
         for number in range(INSTANCES):
             self.housekeeping(number)
 
@@ -157,8 +157,8 @@ class TokenLife(RuleBasedStateMachine):
 
     @invariant()
     def versions_do_not_go_back(self) -> None:
-        for number, one in enumerate(self.members):
-            for entry in one.entries:
+        for number, instance in enumerate(self.members):
+            for entry in instance.entries:
                 assert isinstance(entry.provider, Credential)
                 if entry.current is not None:
                     key = (number, entry.provider.secret)
@@ -166,13 +166,13 @@ class TokenLife(RuleBasedStateMachine):
                     self.versions[key] = entry.current.version
 
     @invariant()
-    def nothing_is_handed_out_that_has_ended(self) -> None:
-        for one in self.members:
-            for entry in one.entries:
-                token = one.manager.fresh(entry)
+    def no_expired_token_is_returned(self) -> None:
+        for instance in self.members:
+            for entry in instance.entries:
+                token = instance.manager.fresh(entry)
                 assert isinstance(entry.provider, Credential)
                 if token is not None:
-                    assert self.clock.monotonic() < entry.provider.issuer.ends[token.value]
+                    assert self.clock.monotonic() < entry.provider.issuer.expiries[token.value]
         self.loop.run_until_complete(settle(5))
 
     @invariant()
@@ -181,25 +181,25 @@ class TokenLife(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        for one in self.members:
-            assert len(one.entries) <= 8
-            assert len(one.rejected) <= 8
+        for instance in self.members:
+            assert len(instance.entries) <= 8
+            assert len(instance.rejected) <= 8
 
     @invariant()
     def nothing_is_reported_by_the_loop(self) -> None:
         assert [] == self.reports
 
     def teardown(self) -> None:
-        for one in self.members:
-            self.loop.run_until_complete(one.stop())
+        for instance in self.members:
+            self.loop.run_until_complete(instance.stop())
         self.loop.run_until_complete(settle())
         assert set() == asyncio.all_tasks(self.loop)
         self.loop.close()
         logging.getLogger("tokenmw").setLevel(logging.NOTSET)
 
 
-TestTokenLife = TokenLife.TestCase
-TestTokenLife.settings = settings(
+TestTokenMachine = TokenMachine.TestCase
+TestTokenMachine.settings = settings(
     max_examples=200,
     stateful_step_count=30,
     deadline=None,

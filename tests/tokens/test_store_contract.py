@@ -1,4 +1,4 @@
-"""Redis and the model of it on a manual clock keep the same promises."""
+"""The scripts in Redis and the model of them on a manual clock behave the same."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ A, B = "aaaa", "bbbb"
 
 
 def record(value: str) -> TokenRecord:
-    """What is stored of a token."""
+    """Return what is stored of a token."""
     return TokenRecord(value, "Bearer", 7200.0, None, {"scope": "crm"})
 
 
-class Shared:
-    """A store, and what a test does behind its back."""
+class StoreUnderTest:
+    """A store, and `lose`, which deletes its keys of one kind, or all."""
 
-    def __init__(self, store: TokenStore, forget: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, store: TokenStore, lose: Callable[[str], Awaitable[None]]) -> None:
         self.store = store
-        self.forget = forget
+        self.lose = lose
 
 
 @pytest.fixture(params=["redis", "memory"])
-async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
-    """Redis, and the model of it."""
+async def shared(request: pytest.FixtureRequest) -> AsyncIterator[StoreUnderTest]:
+    """Return a store over Redis, and one over the model of it."""
     if request.param == "memory":
         server = MemoryRedis(ManualClock())
 
@@ -61,7 +61,7 @@ async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
             else:
                 server.delete(KEYS, {"tombstone": "tomb"}.get(kind, kind))
 
-        yield Shared(MemoryStore(server), drop)
+        yield StoreUnderTest(MemoryStore(server), drop)
         return
     redis: RedisServer = request.getfixturevalue("redis_server")
     log = ThrottledLog(SYSTEM_CLOCK)
@@ -81,26 +81,28 @@ async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
         else:
             redis.command("DEL", getattr(KEYS, kind))
 
-    yield Shared(RedisTokenStore(connection, sealer=Sealer(()), on_unreadable=lambda _kind, _reason: None), delete)
+    yield StoreUnderTest(
+        RedisTokenStore(connection, sealer=Sealer(()), on_unreadable=lambda _kind, _reason: None), delete
+    )
     await connection.close()
 
 
 async def lease(store: TokenStore, owner: str, *, known: int = 0) -> int:
-    """Take the lease."""
-    seat = await store.acquire(KEYS, owner, known=known, seconds=6)
-    assert isinstance(seat, Leased)
-    return seat.version
+    """Acquire the lease and return its version."""
+    reply = await store.acquire(KEYS, owner, known=known, seconds=6)
+    assert isinstance(reply, Leased)
+    return reply.version
 
 
 async def store_one(store: TokenStore, value: str, *, known: int = 0) -> int:
-    """Store a token under a lease."""
+    """Store a token under a lease, and return its version."""
     version = await lease(store, A, known=known)
     assert Stored() == await store.commit(KEYS, A, record(value), version=version, left=7200)
     return version
 
 
-async def test_one_gets_the_lease_and_the_other_waits(shared: Shared) -> None:
-    """Acquire is idempotent for its owner, and tells others the time that is left."""
+async def test_a_lease_has_one_owner(shared: StoreUnderTest) -> None:
+    """Acquire is idempotent for the owner of the lease, and returns the time that is left of it to others."""
     version = await lease(shared.store, A)
     assert Leased(version) == await shared.store.acquire(KEYS, A, known=0, seconds=6)
     busy = await shared.store.acquire(KEYS, B, known=0, seconds=6)
@@ -108,8 +110,8 @@ async def test_one_gets_the_lease_and_the_other_waits(shared: Shared) -> None:
     assert 5 < busy.left <= 6
 
 
-async def test_a_stored_token_ends_the_search_of_all_who_know_none_newer(shared: Shared) -> None:
-    """With what is left of its time; who knows that very version gets the lease instead."""
+async def test_acquire_returns_a_stored_token_above_the_known_version(shared: StoreUnderTest) -> None:
+    """It comes with the time that is left; a caller that knows this version gets the lease instead."""
     version = await store_one(shared.store, "t1")
     found = await shared.store.acquire(KEYS, B, known=version - 1, seconds=6)
     assert isinstance(found, Found)
@@ -118,39 +120,39 @@ async def test_a_stored_token_ends_the_search_of_all_who_know_none_newer(shared:
     assert version < await lease(shared.store, B, known=version)
 
 
-async def test_a_commit_under_a_lost_lease_is_refused(shared: Shared) -> None:
-    """A holder that was paused and wakes late does not overwrite; it is told what came instead."""
+async def test_a_commit_under_a_lost_lease_is_refused(shared: StoreUnderTest) -> None:
+    """A holder that was paused past its lease does not overwrite the newer token, and gets that one instead."""
     late = await lease(shared.store, A)
-    await shared.forget("lease")
+    await shared.lose("lease")
     newer = await lease(shared.store, B, known=late)
     assert isinstance(await shared.store.commit(KEYS, A, record("late"), version=late, left=7200), Busy)
     assert Stored() == await shared.store.commit(KEYS, B, record("newer"), version=newer, left=7200)
-    taken = await shared.store.commit(KEYS, A, record("late"), version=late, left=7200)
-    assert isinstance(taken, Found)
-    assert "newer" == taken.record.value
+    reply = await shared.store.commit(KEYS, A, record("late"), version=late, left=7200)
+    assert isinstance(reply, Found)
+    assert "newer" == reply.record.value
 
 
-async def test_a_commit_may_be_repeated(shared: Shared) -> None:
-    """The reply was lost: the second one says the same."""
+async def test_a_commit_may_be_repeated(shared: StoreUnderTest) -> None:
+    """If the reply was lost, the second commit has the same result."""
     version = await store_one(shared.store, "t1")
-    found, _dead = await shared.store.read(KEYS)
+    found, _invalid = await shared.store.read(KEYS)
     assert found is not None
     assert isinstance(await shared.store.commit(KEYS, A, record("t1"), version=version, left=7200), (Stored, Found))
     assert version == found.version
 
 
-async def test_an_offer_without_a_lease_wins_only_if_it_is_newer(shared: Shared) -> None:
-    """At equal versions the first one stays."""
+async def test_an_upload_without_a_lease_replaces_only_an_older_token(shared: StoreUnderTest) -> None:
+    """Of two tokens with equal versions, the stored one stays."""
     assert Stored() == await shared.store.commit(KEYS, A, record("t5"), version=5, left=7200)
     for version in (4, 5):
-        answer = await shared.store.commit(KEYS, B, record("other"), version=version, left=7200)
-        assert isinstance(answer, Found)
-        assert "t5" == answer.record.value
+        reply = await shared.store.commit(KEYS, B, record("other"), version=version, left=7200)
+        assert isinstance(reply, Found)
+        assert "t5" == reply.record.value
     assert Stored() == await shared.store.commit(KEYS, B, record("t6"), version=6, left=7200)
 
 
-async def test_a_buried_version_does_not_come_back(shared: Shared) -> None:
-    """Neither by an offer nor by a commit; a newer one is stored."""
+async def test_an_invalidated_version_does_not_come_back(shared: StoreUnderTest) -> None:
+    """A commit of it is refused, and a newer one is stored."""
     version = await store_one(shared.store, "t1")
     assert Tombstoned(version) == await shared.store.write_tombstone(KEYS, version=version, known=0, left=7200)
     assert (None, version) == await shared.store.read(KEYS)
@@ -158,29 +160,29 @@ async def test_a_buried_version_does_not_come_back(shared: Shared) -> None:
     assert version < await store_one(shared.store, "t2")
 
 
-async def test_burying_an_old_version_leaves_the_newer_one(shared: Shared) -> None:
-    """And tells it."""
+async def test_invalidating_an_old_version_keeps_the_newer_token(shared: StoreUnderTest) -> None:
+    """The newer token is returned."""
     first = await store_one(shared.store, "t1")
     second = await store_one(shared.store, "t2", known=first)
-    answer = await shared.store.write_tombstone(KEYS, version=first, known=0, left=7200)
-    assert isinstance(answer, Found)
-    assert second == answer.version
+    reply = await shared.store.write_tombstone(KEYS, version=first, known=0, left=7200)
+    assert isinstance(reply, Found)
+    assert second == reply.version
 
 
-async def test_burying_whatever_is_there_opens_the_way(shared: Shared) -> None:
-    """The note of a failure is dropped, too: who says so wants the provider asked again."""
+async def test_invalidating_the_stored_version_deletes_the_failure_note(shared: StoreUnderTest) -> None:
+    """The operator wants a new token, so the provider must be asked again immediately."""
     first = await store_one(shared.store, "t1")
-    dead = await shared.store.write_tombstone(KEYS, version=None, known=0, left=10)
-    assert isinstance(dead, Tombstoned)
-    assert dead.version >= first
+    tombstone = await shared.store.write_tombstone(KEYS, version=None, known=0, left=10)
+    assert isinstance(tombstone, Tombstoned)
+    assert tombstone.version >= first
     version = await lease(shared.store, A)
     await shared.store.release(KEYS, A, version=version, note=b"why", seconds=60)
     await shared.store.write_tombstone(KEYS, version=None, known=0, left=10)
     assert version <= await lease(shared.store, B)
 
 
-async def test_burying_whatever_is_there_takes_what_is_asked_for_along(shared: Shared) -> None:
-    """Also where the lease is above the server's time."""
+async def test_invalidating_the_stored_version_invalidates_the_one_being_fetched(shared: StoreUnderTest) -> None:
+    """This holds even if the version of the lease is ahead of the server's clock."""
     future = 4_000_000_000_000_000  # microseconds: in the year 2096
     version = await lease(shared.store, A, known=future)
     assert Tombstoned(version) == await shared.store.write_tombstone(KEYS, version=None, known=0, left=10)
@@ -188,21 +190,21 @@ async def test_burying_whatever_is_there_takes_what_is_asked_for_along(shared: S
     assert version < await lease(shared.store, B)
 
 
-@pytest.mark.parametrize("seen", ["stored", "buried", "known"])
-async def test_a_lease_is_above_all_versions_that_were_seen(shared: Shared, seen: str) -> None:
-    """Even if the server's clock has gone back, or an instance whose clock is ahead has offered its token."""
+@pytest.mark.parametrize("seen", ["stored", "invalidated", "known"])
+async def test_the_version_of_a_lease_is_above_all_earlier_versions(shared: StoreUnderTest, seen: str) -> None:
+    """This holds even if the server's clock was set back, or an instance whose clock is ahead uploaded its token."""
     future = 4_000_000_000_000_000  # microseconds: in the year 2096
     store = shared.store
     if seen == "stored":
         assert Stored() == await store.commit(KEYS, A, record("t1"), version=future, left=7200)
-    elif seen == "buried":
+    elif seen == "invalidated":
         assert Tombstoned(future) == await store.write_tombstone(KEYS, version=future, known=0, left=7200)
-    seat = await store.acquire(KEYS, B, known=future if seen != "buried" else 0, seconds=6)
-    assert Leased(future + 1) == seat
+    reply = await store.acquire(KEYS, B, known=future if seen != "invalidated" else 0, seconds=6)
+    assert Leased(future + 1) == reply
 
 
-async def test_a_note_keeps_others_from_asking_until_a_token_is_stored(shared: Shared) -> None:
-    """It comes with the time it has left; only the holder of the lease may leave one."""
+async def test_a_failure_note_prevents_leases_until_a_token_is_stored(shared: StoreUnderTest) -> None:
+    """It is returned with the time that it has left; only the holder of the lease can write one."""
     version = await lease(shared.store, A)
     await shared.store.release(KEYS, B, version=version, note=b"not mine", seconds=60)
     await shared.store.release(KEYS, A, version=version, note=b"why", seconds=60)
@@ -216,14 +218,14 @@ async def test_a_note_keeps_others_from_asking_until_a_token_is_stored(shared: S
 
 @pytest.mark.parametrize("lost", ["all", "token", "lease", "note", "tombstone"])
 @pytest.mark.parametrize("when", range(5))
-async def test_losing_keys_between_any_two_steps_blocks_nothing(shared: Shared, lost: str, when: int) -> None:
-    """FLUSHALL, or the eviction of any one key: the next token is stored, and versions go up for who knows them."""
+async def test_losing_keys_between_any_two_steps_blocks_nothing(shared: StoreUnderTest, lost: str, when: int) -> None:
+    """After FLUSHALL, or the eviction of any key, the next token is stored, and known versions only increase."""
     steps = 0
 
     async def step() -> None:
         nonlocal steps
         if steps == when:
-            await shared.forget(lost)
+            await shared.lose(lost)
         steps += 1
 
     store = shared.store
@@ -240,6 +242,6 @@ async def test_losing_keys_between_any_two_steps_blocks_nothing(shared: Shared, 
     third = await lease(store, B, known=second)
     assert second < third
     assert Stored() == await store.commit(KEYS, B, record("t3"), version=third, left=7200)
-    found, _dead = await store.read(KEYS)
+    found, _invalid = await store.read(KEYS)
     assert found is not None
     assert "t3" == found.record.value

@@ -8,24 +8,25 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from tests.tokens.instance import Instance, SkewedClock, settle
 from tests.tokens.memory_store import MemoryRedis, MemoryStore
-from tests.tokens.scripted import Scripted, Stage
+from tests.tokens.providers import Endpoint, ScriptedProvider
 from tokenmw.testing import ManualClock
 from tokenmw.values import Token
 
 
 class World:
-    """Several instances, one Redis, one provider."""
+    """Three instances over one Redis and one token endpoint."""
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
-        self.stage = Stage(clock)
+        self.endpoint = Endpoint(clock)
         self.redis = MemoryRedis(clock)
         self.instances: list[Instance] = []
         self.stores: list[MemoryStore] = []
 
     async def get(self, number: int, **options: object) -> Token:
-        one = self.instances[number]
-        task = asyncio.create_task(one.manager.get(one.entry(Scripted(self.stage, **options))))  # type: ignore[arg-type]
+        """Return an instance's token; time passes while the request waits. `options` are the provider's."""
+        instance = self.instances[number]
+        task = asyncio.create_task(instance.manager.get(instance.entry(ScriptedProvider(self.endpoint, **options))))  # type: ignore[arg-type]
         for _ in range(200):
             await settle(5)
             if task.done():
@@ -35,8 +36,8 @@ class World:
 
 
 @asynccontextmanager
-async def a_world() -> AsyncGenerator[World]:
-    """Start three instances, two of them with a wrong wall clock."""
+async def make_world() -> AsyncGenerator[World]:
+    """Start three instances; the wall clocks of two of them are wrong by ten minutes."""
     world = World(ManualClock())
     async with AsyncExitStack() as stack:
         for wall in (0.0, 600.0, -600.0):

@@ -1,6 +1,6 @@
-"""Where a caller's API key is found, and who the caller is.
+"""Finding the API key of a request in headers, the query or cookies.
 
-A key is taken as bytes, as it stands in the request: `Authorization: Bearer k` and `X-API-Key: k` are the same key.
+A key is the bytes that the request has: `Authorization: Bearer k` and `X-API-Key: k` are the same key.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["APIKeySource"]
 
 _AUTHORIZATION: Final = b"authorization"
-# The schemes in which people send API keys; `Basic`, `Digest` and the rest are other credentials.
+# The schemes used for API keys; `Basic`, `Digest` and the rest are other credentials.
 _SCHEMES: Final = frozenset({b"bearer", b"apikey", b"api-key", b"token"})
-# Visible ASCII without what ends a name in a header, a query or a cookie.
+# Visible ASCII without the characters that end a name in a header, a query or a cookie.
 _NAME: Final = re.compile(r"[!#-+\-.-9<>-~]+")
 _ESCAPED: Final = re.compile(rb"\\(?:([0-3][0-7]{2})|(.))", re.DOTALL)
 
@@ -30,14 +30,14 @@ _ESCAPED: Final = re.compile(rb"\\(?:([0-3][0-7]{2})|(.))", re.DOTALL)
 class APIKeySource:
     """Finds the API key of a request: in headers, then in the query, then in cookies, in the order given.
 
-    A source that is empty, longer than `max_bytes`, or given twice with different values counts as absent and the
-    search ends there: a request cannot make us take another key than the one a proxy in front of us has checked.
+    If a source is empty, longer than `max_bytes`, or given twice with different values, the request has no key and no
+    later source is read: otherwise a request could present another key than the one a proxy in front has checked.
 
     Args:
         headers: Header names. From `Authorization` the schemes Bearer, ApiKey and Token are taken, and a value
             without any scheme.
-        query: KeyNames of query parameters. They are in access logs of servers and proxies; prefer a header.
-        cookies: KeyNames of cookies.
+        query: Names of query parameters. They are in access logs of servers and proxies; prefer a header.
+        cookies: Names of cookies.
         max_bytes: The longest key that is accepted, in bytes.
 
     Raises:
@@ -79,7 +79,7 @@ class APIKeySource:
             if found is not None:
                 key = _unschemed(found) if wanted == _AUTHORIZATION else found.strip()
                 if key is not None:
-                    return key if key and len(key) <= self._max else None
+                    return key if key and len(key) <= self._max else None  # inline: on the path of every request
         if self._query and scope.get("query_string"):
             key = self._in_query(scope["query_string"])
             if key is not None:
@@ -120,7 +120,7 @@ class APIKeySource:
 
 def _unschemed(value: bytes) -> bytes | None:
     if value[:7] == b"Bearer ":
-        return value[7:].strip()  # what nearly all send; the same as below in fewer steps
+        return value[7:].strip()  # nearly all requests; the same as below in fewer steps
     words = value.split(None, 1)
     if words and words[0].lower() in _SCHEMES:
         return words[1].strip() if len(words) == 2 else b""  # a scheme alone is an empty key
@@ -130,7 +130,7 @@ def _unschemed(value: bytes) -> bytes | None:
 def _unquoted(value: bytes) -> bytes:
     """Return the value of a cookie without the quotes and escapes with which `http.cookies` writes some bytes.
 
-    Its own reader takes the square of the length before Python 3.11.10 and 3.12.6: seconds, for one request's header.
+    `http.cookies` takes quadratic time to read them before Python 3.11.10 and 3.12.6: seconds for one request's header.
     """
     if len(value) < 2 or not value.startswith(b'"') or not value.endswith(b'"'):
         return value
@@ -141,5 +141,7 @@ def _names(option: str, given: Iterable[str], *, lower: bool = False) -> tuple[s
     names = checked_strings(given, option=f"APIKeySource({option}=…)")
     for name in names:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ConfigurationError(f"APIKeySource({option}=…): {name!r} is no name of a header, parameter or cookie.")
+            raise ConfigurationError(
+                f"APIKeySource({option}=…): {name!r} is not a name of a header, parameter or cookie."
+            )
     return tuple(name.lower() if lower else name for name in names)

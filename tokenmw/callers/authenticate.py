@@ -1,4 +1,4 @@
-"""Who the caller is: the program's `authenticate`, called once at a time for each API key."""
+"""The caller of an API key, from the program's `authenticate`: one call at a time for each key."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class RefusedKeys(TTLCache[bytes, None]):
 class Authenticator:
     """Calls `authenticate`. A refusal holds for 5 s; an acceptance holds for the requests that wait for it.
 
-    The key decides: the connection is that of the first request, and there for its application's state. What depends on
-    the path or on another header is decided in a dependency or in the handler.
+    It must decide by the key alone: the connection is that of the first of the waiting requests, and is passed for the
+    application's state. Decide by path or other headers in a dependency or in the handler.
     """
 
     __slots__ = ("_authenticate", "_calls", "_log", "_refused", "_wait_seconds")
@@ -86,13 +86,13 @@ class Authenticator:
 
     async def _call(self, connection: HTTPConnection, api_key: str) -> object | None:
         try:
-            # A bound of its own: one that hangs after all waiters have left would lock the key out for ever.
+            # A timeout of its own: a call that hangs after all its waiters have left would lock the key out for ever.
             async with asyncio.timeout(self._wait_seconds):
                 caller = self._authenticate(connection, api_key)
                 return await caller if inspect.isawaitable(caller) else caller
         except (APIKeyRefused, SessionUnavailable) as error:
             return _Failed(error)
-        except Exception as error:  # noqa: BLE001  whatever the program raises, the caller is asked to try again
+        except Exception as error:  # noqa: BLE001  whatever the program raises, the caller may try again
             self._log.problem("authenticate", "authenticate raised %s", with_place(error, called=self._authenticate))
             return _Failed(SessionUnavailable("The API key could not be checked.", retry_after=1.0))
 

@@ -13,7 +13,7 @@ __all__ = ["SessionIds"]
 class SessionIds:
     """Makes session ids: derived from the API key if there is a secret to derive with, else random.
 
-    A derived id is a UUIDv8 (RFC 9562 §5.8) of an HMAC-SHA-256, so nobody without the `name_key` can tell whose it is.
+    A derived id is a UUIDv8 (RFC 9562 §5.8) made of an HMAC-SHA-256: without the `name_key`, its API key is not found.
     """
 
     __slots__ = ("_key",)

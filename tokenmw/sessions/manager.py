@@ -1,15 +1,15 @@
 """Session ids for requests: from the local cache while in use, from Redis at first sight.
 
-A first sight sends a candidate, which Redis stores if it has no id for the key. If the reply is lost, nobody knows
-whether it was stored, and the request needs an id now: the one derived from the key, which every other instance derives
-too. So that Redis does not hold another one by then:
+A first sight sends a candidate, which Redis stores if it has no id for the key. If the reply is lost, the candidate may
+or may not be stored, and the request needs an id now: the one derived from the key, which every other instance derives
+too. Redis must not hold a different one by then:
 
 1. The candidate is random while all goes well. For some seconds after a failure or a slow reply it is the derived id:
    then what Redis may store is what the request gets. Without a secret to derive with, the candidate itself is used.
-2. A candidate that reaches the server after its deadline, because either side stood still, is not stored.
+2. A candidate that reaches the server after its deadline, because either side was paused, is not stored.
 3. What remains is the random candidate of the first command that fails, if it arrived in time. The next round of
-   housekeeping, and not only the next touch, uploads what the request got and takes what Redis has. Then all agree on
-   what was written first, and an instance that asks Redis in the meantime has got that already.
+   housekeeping (not only the next touch) uploads what the request got, and takes the id that Redis has. Then all
+   instances agree on the id that was written first; those that asked Redis in the meantime have it already.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SessionManager:
         sync: Shares sessions through Redis; None: they are this process's own.
         ids: Makes ids.
         new_sessions: Permits for new sessions in Redis.
-        policy: Whether a derived id will do while Redis is unavailable.
+        policy: What to do while Redis is unavailable: derive an id, or raise.
         limits: `commands` bounds the first sights in progress.
         clock: Time.
     """
@@ -88,14 +88,14 @@ class SessionManager:
         await self._first_sights.close()
 
     def cached(self, api_key: bytes) -> str | None:
-        """Return the id of a key from the local cache. Never waits. In the event loop's thread only."""
+        """Return the id of a key from the local cache, without waiting. In the event loop's thread only."""
         try:
             session = self._cache[api_key]
         except KeyError:
             return None
         now = self._monotonic()
         if now > session.touch_after:
-            # A session that was idle for `session_ttl` is past this time, too.
+            # Only past this time can the session have been idle for `session_ttl`.
             if now - session.used > self._cache.ttl:
                 return None
             session.touch_after = now + self._touch_every
@@ -178,14 +178,14 @@ class SessionManager:
         except RedisUnavailable:
             return None
         except Unreadable:
-            # Instances with the other secret use what is there; it is not ours to replace.
+            # Instances with another secret use the stored id; this one must not replace it.
             return self._ids.derive(api_key)
         return found if isinstance(found, str) else None
 
     def _without_redis(self, api_key: bytes) -> SessionEntry:
         session = self._cache.active(api_key, self._monotonic())
         if session is not None:
-            return session  # another request with this key got it a moment ago
+            return session  # another request with this key made it while this one waited
         if self._required:
             raise _unavailable()
         return self._add_unshared(api_key, self._ids.derive(api_key))

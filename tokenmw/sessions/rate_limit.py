@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenBucket"]
 
-_BURST_SECONDS: Final = 10.0  # their rate may be used at once, so that a start-up with many callers is not throttled
+_BURST_SECONDS: Final = 10.0  # seconds' worth of permits at once, so that a start-up with many callers is not throttled
 
 
 class TokenBucket:
-    """A token bucket: `rate` permits a second, up to ten seconds' worth saved.
+    """A token bucket: `rate` permits a second, and up to ten seconds' worth at once.
 
     >>> bucket = TokenBucket(500, clock=SYSTEM_CLOCK)
     >>> bucket.take()

@@ -1,8 +1,8 @@
 """Keeping the sessions of this process and Redis in step: touches, and uploads of what Redis may lack.
 
-Requests queue touches; housekeeping sends them in batches. A touch that finds another id takes it: what was written
-first wins, and all instances come to agree. One that finds nothing uploads ours. After Redis may have lost data, all
-sessions in use are uploaded again.
+Requests queue touches; housekeeping sends them in batches. A touch that finds another id takes it: the id that was
+written first wins, so all instances agree in the end. One that finds no id uploads the local one. After Redis may have
+lost data, all sessions in use are uploaded again.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class SessionSync:
                     del self._queue[api_key]
 
     def begin_reupload(self) -> None:
-        """Upload all sessions in use again. Sessions that are found or made from now on are uploaded by themselves."""
-        self._reupload = self._cache.names()
+        """Upload all sessions in use again; those that are found or made from now on are written to Redis anyway."""
+        self._reupload = list(self._cache)
 
     async def send_reupload(self) -> None:
         """Upload what is left of a reupload, for three seconds at most.
@@ -104,7 +104,7 @@ class SessionSync:
             self._reupload += unavailable
 
     def _may_write(self, session: SessionEntry) -> bool:
-        # A session that Redis has had, or has under another id, is not new there.
+        # Only a session that was never in Redis takes a permit; a reset one replaces an id there.
         return session.shared or session.overwrite or self._new_sessions.take()
 
     def _to_upload(self, api_key: bytes) -> SessionEntry | None:
@@ -133,8 +133,8 @@ class SessionSync:
 
         Return the keys whose server is unavailable; raise `RedisUnavailable` if all are.
         """
-        unavailable = await self._overwrite({key: session for key, session in batch.items() if session.overwrite})
         offered = [(api_key, session) for api_key, session in batch.items() if not session.overwrite]
+        unavailable = await self._overwrite({key: session for key, session in batch.items() if session.overwrite})
         now = self._monotonic()
         replies = await self.store.upload(
             [(self.store.key(api_key), session.id, now - session.used) for api_key, session in offered]
@@ -153,7 +153,7 @@ class SessionSync:
             try:
                 await self.store.put(self.store.key(api_key), session.id)
             except RedisUnavailable as error:
-                if error.reason != "response":  # else it is this one key's fault, which waiting does not fix
+                if error.reason != "response":  # an error of this one key, which waiting does not fix
                     unavailable.add(api_key)
                     last_error = error
             else:

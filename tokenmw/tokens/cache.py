@@ -1,4 +1,4 @@
-"""The token entries of this process, and the values that an API rejected: bounded data that outlives an event loop."""
+"""The token entries of this process, and the tokens that an API rejected: bounded data that outlives an event loop."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RejectedTokens", "TokenCache"]
 
-# Seconds after the backoff: a tenant that asks seldom must find how often it has failed, or its backoff never grows,
-# and each of its requests waits for a provider that hangs as if it were the first.
+# Seconds after its backoff for which a failure is kept: without its count, the backoff of a credential that is rarely
+# used would never grow, and each of its requests would wait for a provider that hangs.
 _FAILURE_KEPT: Final = 600.0
 
 
@@ -34,7 +34,7 @@ class TokenCache:
 
     Args:
         limits: `tokens` is the bound.
-        clock: Tells which tokens have expired.
+        clock: Time; it decides which tokens have expired.
         keys_of: Returns a provider's Redis keys; None if its token is not shared.
     """
 
@@ -73,7 +73,7 @@ class TokenCache:
         """Return the entry of a provider that the broker has by name; it is never evicted."""
         entry = self.entry(provider, name)
         if entry.provider is not provider:
-            check_provider(provider)  # equal as a credential, but with its own hosts
+            check_provider(provider)  # an equal credential, but its `hosts` may differ
         self._recent.pop(provider, None)
         self._named[provider] = entry
         return entry
@@ -90,7 +90,7 @@ class TokenCache:
             self._refreshing.pop(entry.provider, None)
 
     def purge(self) -> None:
-        """Drop expired tokens, and entries without any use, so that no credential stays in memory for ever."""
+        """Drop expired tokens, and entries that nothing needs, so that no credential stays in memory for ever."""
         now = Instant(self._clock)
         for provider, entry in self._recent.entries():
             usable = entry.current is not None and entry.current.usable(now)
@@ -118,7 +118,7 @@ class RejectedTokens:
         return len(self._digests)
 
     def add(self, value: str) -> None:
-        """Remember a value; beyond the bound the oldest one is evicted."""
+        """Remember a token's value; beyond the bound the oldest one is evicted."""
         self._digests[_digest(value)] = None
 
     def discard(self, value: str) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CachedToken", "TokenEntry"]
 
-_SAME_EXPIRY: Final = 5.0  # seconds; responses count whole seconds, and networks take some
+_SAME_EXPIRY: Final = 5.0  # seconds; responses give whole seconds, and a round trip takes time
 _MIN_WITHOUT_REFRESH: Final = 60.0  # seconds for which a provider that repeated its token is not asked again
 
 
@@ -98,7 +98,7 @@ class CachedToken:
     def merged(self, record: TokenRecord, left: float, at: Instant) -> TokenRecord:
         """Return the record of a newer grant; one that repeats this token keeps this one's windows.
 
-        It is not refreshed again for a while: asked at once, the provider would repeat it for each request.
+        A repeated token is not refreshed for a while: the provider would repeat it again, at each request.
         """
         if record.value != self.record.value or at.mono + left > self.expires_mono + _SAME_EXPIRY:
             return record
@@ -162,7 +162,7 @@ class TokenEntry:
         return max(self.invalid_version, 0 if self.current is None else self.current.version)
 
     def mark_invalid(self, version: int, *, until: float, redis_knows: bool = False) -> None:
-        """Take a version, and all before it, for invalid; Redis needs a tombstone until that monotonic time."""
+        """Mark a version, and all before it, as invalid; Redis needs a tombstone until that monotonic time."""
         self.invalid_version = max(self.invalid_version, version)
         # Never earlier than before: a process that still has an older token would upload it.
         self.tombstone_until = max(self.tombstone_until, until)
@@ -170,7 +170,7 @@ class TokenEntry:
             self.tombstone_due_until = self.tombstone_until
 
     def mark_unshared(self, now: float) -> None:
-        """Take it that Redis has lost the token and the tombstone, so that housekeeping uploads both again."""
+        """Assume that Redis has lost the token and the tombstone, so that housekeeping uploads both again."""
         if self.keys is None:
             return
         if self.current is not None:

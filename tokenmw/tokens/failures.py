@@ -1,7 +1,7 @@
 """Failures as state: what a provider answered, and when it may be asked again.
 
-Nothing sleeps here and nothing retries. A failure says "not before": requests that come earlier get the error at once,
-and the first one after it asks again. So a provider that fails is asked less, whatever the traffic.
+Nothing sleeps here and nothing retries. A failure has a time before which the provider is not asked: earlier requests
+get the error at once, and the first later one asks again. So a provider that fails is asked less, whatever the traffic.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Cause", "Failure", "backoff"]
 
 _MAX_RETRY_AFTER: Final = 3600.0  # seconds of a provider's Retry-After that are obeyed
-_FIRST_BACKOFF: Final = {False: 1.0, True: 30.0}  # seconds, by `permanent`: nobody fixes a wrong secret in a second
+_FIRST_BACKOFF: Final = {False: 1.0, True: 30.0}  # seconds, by `permanent`: a wrong secret is not fixed within a second
 _MAX_BACKOFF: Final = {False: 300.0, True: 900.0}
 _MAX_COUNT: Final = 1_000_000  # failures in a row that are counted; the backoff stopped growing long before
 _MAX_TEXT: Final = 1_000  # characters of a failure note that this process logs
@@ -35,7 +35,7 @@ class Cause:
 
     Attributes:
         entry: The entry that failed by itself.
-        failure: What it had failed with; None if that was no failure, such as closing.
+        failure: Its failure at that time; None if it has none, as when the broker is closing.
     """
 
     __slots__ = ("entry", "failure")
@@ -83,14 +83,14 @@ class Failure:
 
     @classmethod
     def from_error(cls, error: BaseException, *, before: Failure | None, now: float) -> Failure:
-        """Make a failure of what `fetch` raised; the backoff grows from the failure `before`."""
+        """Return the failure for what `fetch` raised; its backoff grows from that of the failure `before`."""
         if isinstance(error, RequestError) and error._cause is not None:
             return cls._passed_on(error, error._cause, before=before, now=now)
         count = 1 if before is None else before.count + 1
         permanent = isinstance(error, CredentialRejected)
         detail, code, shareable, wait = f"the provider's fetch raised {type(error).__name__}", "", False, 0.0
         if isinstance(error, (CredentialRejected, TokenUnavailable)):
-            # The text of any other error is not ours, and might hold anything.
+            # The text of any other exception is not ours and might hold a secret.
             detail, shareable = error.detail, error.said
             code = error.code if isinstance(error, CredentialRejected) else ""
             wait = min(error.retry_after or 0.0, _MAX_RETRY_AFTER)
@@ -99,7 +99,7 @@ class Failure:
 
     @classmethod
     def _passed_on(cls, error: RequestError, cause: Cause, *, before: Failure | None, now: float) -> Failure:
-        # This entry's provider was never asked: its count does not grow, and the other entry notifies the instances.
+        # This entry's provider was not asked: its count does not grow, and the other entry writes the failure note.
         failure = cls(
             permanent=isinstance(error, CredentialRejected),
             detail=error.detail,
@@ -119,7 +119,7 @@ class Failure:
             permanent, count = permanent is True, min(max(1, int(count)), _MAX_COUNT)
         except (ValueError, TypeError, OverflowError, RecursionError):
             permanent, detail, code, count = False, None, "", 1
-        # A process that writes to Redis is trusted no more than a provider: these go into logs and responses.
+        # Redis is trusted no more than a provider: these texts go into logs and responses.
         detail = detail if detail and _is_short_text(detail) else "another process could not get a token"
         code = code if _is_short_text(code) else ""
         count = max(count, 0 if before is None else before.count)
@@ -128,8 +128,8 @@ class Failure:
     def in_backoff(self, now: float) -> bool:
         """Return whether it is too early to ask again.
 
-        A failure that was passed on has no backoff of its own. It lasts as long as the other entry's, during which
-        that one would only raise it again.
+        A failure that was passed on has no backoff of its own: it lasts as long as the other entry's backoff, during
+        which that entry would only raise it again.
         """
         return now < self.retry_at and (self.cause is None or self.cause.unchanged)
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenmw.errors import TokenUnavailable
+from tokenmw.errors import RequestError, TokenUnavailable
 from tokenmw.singleflight import SingleFlight, TooManyFlights
 from tokenmw.tokens.nested import NestedTokens
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["TokenManager"]
 
 _SOON: Final = 1.0  # seconds of Retry-After when nothing better is known
-# The part of `fetch_seconds` for which a fetch waits for another entry's token. After all of it, the delay could not be
-# attributed to the other provider, and its own provider would look like one that does not answer.
+# The part of `fetch_seconds` for which a fetch waits for another entry's token. If it waited for all of them, the fetch
+# would time out itself, and the failure would be counted against its own provider, which was not asked.
 _NESTED_SHARE: Final = 0.9
 _READ_REDIS_EVERY: Final = 1.0  # seconds between two reads of Redis during a backoff
 
@@ -110,7 +110,7 @@ class TokenManager:
         return await self._token_from(self._refresh(entry), entry, seconds=None)
 
     async def get_for_fetch(self, entry: TokenEntry) -> Token:
-        """Return a token that another entry's fetch needs, before the time of that fetch is over.
+        """Return a token that another entry's fetch needs, before that fetch times out.
 
         Raises:
             TokenUnavailable: There is none now.
@@ -155,7 +155,7 @@ class TokenManager:
             return
         if entry.failure is not None and entry.failure.in_backoff(self._monotonic()):
             return
-        with contextlib.suppress(RuntimeError):  # the event loop has ended without closing the broker
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, and the broker is not
             self._loop.call_soon_threadsafe(self._refresh_in_background, entry)
 
     def refreshing(self, entry: TokenEntry) -> bool:
@@ -164,7 +164,7 @@ class TokenManager:
 
     def _refresh_in_background(self, entry: TokenEntry) -> None:
         # Too many refreshes, in backoff by now, or closed: the next request tries again.
-        with contextlib.suppress(TokenUnavailable):
+        with contextlib.suppress(RequestError):
             self._refresh(entry)
 
     def _refresh(self, entry: TokenEntry, *, counted: bool = True) -> Flight[None]:
@@ -188,10 +188,12 @@ class TokenManager:
             ) from None
 
     def _adopt_in_background(self, entry: TokenEntry, now: float) -> None:
-        # A token that another process gets, or is handed, ends a backoff here, too.
+        # A token that another process fetches, or is handed, is used here during a backoff, too.
         failure = entry.failure
         if failure is None or self._closed or entry.keys is None or now < failure.redis_read_at + _READ_REDIS_EVERY:
             return
+        if self.refreshing(entry):
+            return  # the entry of a cause has a refresh of its own, or the last read has not ended
         failure.redis_read_at = now
         with contextlib.suppress(TooManyFlights):
             self._start(entry, lambda: self._refresher.adopt_stored(entry), counted=True)

@@ -20,10 +20,9 @@ __all__ = ["NestedTokens"]
 class NestedTokens:
     """Returns the tokens that `TokenHTTP.token` asks for, as for any request.
 
-    Each has an entry, a refresh and a lease of its own, so one app token serves all tenants. That refresh is not
-    counted against `Limits.flights`: the refresh that waits for it is counted, and if both were, a crowd that fills the
-    bound would prevent what it waits for. A fetch waits for most of its own `fetch_seconds`; the nested refresh
-    continues if that is not enough.
+    Each has an entry, a refresh and a lease of its own, so one app token serves all tenants. Its refresh is not counted
+    against `Limits(flights=…)`: the tenants that fill that bound would prevent the refresh they all wait for. A fetch
+    waits for most of its own `fetch_seconds`; the nested refresh continues if that is not enough.
     """
 
     __slots__ = ("_cache", "_manager", "_sync")
@@ -44,9 +43,9 @@ class NestedTokens:
         try:
             return await self._manager.get_for_fetch(entry)
         except RequestError as error:
-            # The entry that passes it on must not count it as a failure of its own.
+            # The entry that needs it must not count this as a failure of its own provider.
             error._cause = cause = Cause(entry)
-            # It is in use by every entry that waits for it: evicted, it could not end their backoff.
+            # Every entry that needs it uses it: if it were evicted, its next token would not end their backoff.
             self._cache.entry(cause.entry.provider, cause.entry.name)
             raise
 

@@ -1,6 +1,6 @@
 """One refresh: one process asks the provider, the others adopt its token.
 
-    1. `acquire`, in one script: a newer token that is stored already ends the refresh; else a lease, if it is free.
+    1. `acquire`, one script: a newer token that is already stored ends the refresh; else take the lease, if it is free.
     2. Another process holds the lease: poll. The token is polled, and the lease only where there is no token, so that
        no process queues for a lock that is useless once the token is stored.
     3. With the lease: ask the provider (5 s) before the lease expires (6 s), then `commit`. A commit is refused if the
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.clock import Instant
@@ -92,7 +93,7 @@ class Refresher:
         except Unreadable:
             # Other instances have stored a token sealed by a secret that this one lacks: ours is not uploaded.
             await self._refresh_alone(entry, http, started=started, upload=False)
-        except Exception as error:  # noqa: BLE001  a fault of a provider's class must not look like an expired token
+        except Exception as error:  # noqa: BLE001  an error in a provider's class must not look like an expired token
             self.fail(entry, error)
 
     async def _refresh_alone(self, entry: TokenEntry, http: TokenHTTP, *, started: float, upload: bool = True) -> None:
@@ -124,22 +125,22 @@ class Refresher:
         try:
             await asyncio.wait({fetch, timer}, return_when=asyncio.FIRST_COMPLETED)
             error = _error_of(fetch, seconds=seconds)
+            if error is not None:
+                self.fail(entry, error, started=started)
+                return None
         finally:
             await _cancel(fetch, timer)
-        if error is not None:
-            self.fail(entry, error, started=started)
-            return None
         grant = fetch.result()
         repeated = entry.current is not None and entry.current.token.value == grant.value
         took = self.clock.monotonic() - started
         self._observe(TokenFetched(entry.name, "repeated" if repeated else "granted", took))
         if self._rejected.discard(grant.value):
-            # The provider grants a token that an API rejected: asking it again at once would not help.
+            # The provider has granted again a token that an API rejected: another request would not change that.
             entry.ignore_reports_until = self.clock.monotonic() + backoff(entry.rejections + 1)
         return grant
 
     def fail(self, entry: TokenEntry, error: BaseException, *, started: float | None = None) -> None:
-        """Note a failure in the entry, and log it."""
+        """Set the entry's failure, and log it."""
         now = self.clock.monotonic()
         place = error.place if isinstance(error, RequestError) else place_of(error, called=entry.provider)
         entry.failure = failure = Failure.from_error(error, before=entry.failure, now=now)
@@ -155,9 +156,10 @@ class Refresher:
     ) -> bool:
         """Give an entry the token that was fetched for it.
 
-        Return whether that ends the refresh, with a token or a failure; False: its version was invalidated meanwhile.
+        Return whether that ends the refresh, with a token or a failure; False if its version was invalidated meanwhile.
         """
-        if self._take(entry, record, version=version, left=left, at=at, shared=shared):
+        if self._take(entry, record, version=version, left=left, at=at, shared=shared) is not None:
+            self._end_failure(entry)
             return True
         if version <= entry.known_version:
             return False
@@ -168,15 +170,18 @@ class Refresher:
         """Take a token that another process has stored, if it is better than the entry's. Return whether it was."""
         if found.record.value in self._rejected:
             return False
-        failure = entry.failure
-        taken = self._take(entry, found.record, version=found.version, left=found.left, at=at, shared=True)
-        if taken:
-            self._observe(TokenAdopted(entry.name))
-            now, current = Instant(self.clock), entry.current
-            if failure is not None and failure.in_backoff(now.mono) and current is not None and not current.fresh(now):
-                # It would be refreshed at once, and the backoff is this provider's, whatever token is stored.
-                entry.failure = failure
-        return taken
+        token = self._take(entry, found.record, version=found.version, left=found.left, at=at, shared=True)
+        if token is None:
+            return False
+        self._observe(TokenAdopted(entry.name))
+        now, failure = Instant(self.clock), entry.failure
+        if failure is None or not failure.in_backoff(now.mono) or token.fresh(now):
+            self._end_failure(entry)
+        else:
+            # It is due for a refresh, and the provider's backoff holds whatever token is stored. A new object, so that
+            # entries that only passed this failure on are no longer in backoff: they need the token, not a refresh.
+            entry.failure = copy(failure)
+        return True
 
     async def adopt_stored(self, entry: TokenEntry) -> None:
         """Take what another process has stored, if it is better than the entry's token; never ask the provider."""
@@ -192,18 +197,20 @@ class Refresher:
 
     def _take(
         self, entry: TokenEntry, record: TokenRecord, *, version: int, left: float, at: Instant, shared: bool
-    ) -> bool:
+    ) -> CachedToken | None:
         if version <= entry.known_version:
-            return False
+            return None
         if entry.current is not None:
             record = entry.current.merged(record, left, at)
         token = CachedToken(entry, record, version=version, left=left, at=at, shared=shared)
         if not token.usable(Instant(self.clock)):
-            return False
+            return None
         entry.current = token
+        return token
+
+    def _end_failure(self, entry: TokenEntry) -> None:
         entry.failure = None
         self._log.recovered(f"provider:{entry.name}", "%s: there is a token again", entry.name)
-        return True
 
 
 class _LeasedRefresh:
@@ -235,11 +242,11 @@ class _LeasedRefresh:
         started = self._clock.monotonic()
         while True:
             at = Instant(self._clock)
-            # Invalidations since the start count. A token adopted since does not: it ends this refresh.
+            # The versions invalidated since the start count. A token adopted since does not: it ends this refresh.
             known = max(self._known, self._entry.invalid_version)
             reply = await self._store.acquire(self._keys, self._owner, known=known, seconds=self._limits.lease_seconds)
             if isinstance(reply, Found):
-                if self._refresher.adopt(self._entry, reply, at) or self._has(reply, at):
+                if self._refresher.adopt(self._entry, reply, at) or self._already_adopted(reply, at):
                     return
                 self._known = max(self._known, reply.version)  # rejected or about to expire: one above it is needed
                 continue
@@ -258,8 +265,8 @@ class _LeasedRefresh:
             left = reply.left if isinstance(reply, Busy) else poll
             await self._clock.sleep(max(0.001, min(left, poll * random.uniform(0.6, 1.0))))
 
-    def _has(self, found: Found, at: Instant) -> bool:
-        # Housekeeping, which compares tokens in use, may have adopted it before this refresh did.
+    def _already_adopted(self, found: Found, at: Instant) -> bool:
+        # Housekeeping compares tokens in use with Redis, and may have found it first.
         current = self._entry.current
         return current is not None and current.version >= found.version and current.usable(at)
 
@@ -268,7 +275,7 @@ class _LeasedRefresh:
         try:
             return await self._ask_and_commit(version)
         except BaseException:
-            await self._release(version)  # closing, or a fault: the others need not wait until the lease expires
+            await self._release(version)  # closing, or an error: the others need not wait until the lease expires
             raise
 
     async def _ask_and_commit(self, version: int) -> bool:
@@ -276,7 +283,7 @@ class _LeasedRefresh:
         grant = await refresher.ask(entry, self._http, version=version)
         if grant is None:
             await self._release(version, failure=entry.failure)
-            # This process may have been paused past its lease: then another one has fetched a token meanwhile.
+            # If this process was paused past its lease, another one may have fetched a token meanwhile.
             await refresher.adopt_stored(entry)
             return True
         record = record_of(grant)
@@ -295,8 +302,8 @@ class _LeasedRefresh:
         if isinstance(reply, Found) and refresher.adopt(entry, reply, Instant(self._clock)):
             return True
         if isinstance(reply, (Busy, Tombstoned)):
-            # The lease expired during a pause and another process asks now, or the token was invalidated meanwhile:
-            # either way the next token counts.
+            # The lease expired during a pause and another process asks now, or the token was invalidated meanwhile.
+            # In both cases the next token counts.
             return False
         return self._install(record, version, grant.expires_in, asked, shared=isinstance(reply, Stored))
 

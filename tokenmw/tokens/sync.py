@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenSync"]
 
-_TOO_YOUNG: Final = 5.0  # seconds; an API that rejects so young a token may not have received it yet
+_TOO_YOUNG: Final = 5.0  # seconds; an API may reject a younger token because it does not know it yet
 _FORGET_REPORTS_AFTER: Final = 600.0  # seconds without a report, after which the next one counts as the first
 
 
@@ -86,8 +86,8 @@ class TokenSync:
         now = Instant(self._clock)
         if entry.current is not None:
             self._drop(entry, entry.current, entry.current.version)
-        # The token that is being fetched now, here or elsewhere, counts too; nobody knows yet how long it will live.
-        # The clock alone would miss it: the version requested here may be ahead of it.
+        # A token that is being fetched now, here or elsewhere, is invalid too, and its lifetime is not known yet. The
+        # clock alone would miss it, as the version requested here may be ahead of the clock.
         requested = max(int(now.wall * 1_000_000), entry.requested_version)
         entry.mark_invalid(requested, until=now.mono + MAX_LIFETIME)
         entry.failure = None
@@ -95,7 +95,7 @@ class TokenSync:
         await self._write_tombstone(entry, version=None)
 
     async def hand_in(self, entry: TokenEntry, grant: Grant) -> None:
-        """Give an entry a token that came without a request, above every version of Redis and of this process."""
+        """Give an entry a token that came without a request; its version is above all in Redis and in this process."""
         known = 0
         if self._store is not None and entry.keys is not None:
             try:
@@ -166,14 +166,14 @@ class TokenSync:
     async def _upload(self, store: TokenStore, keys: TokenKeys, entry: TokenEntry, token: CachedToken) -> None:
         left = token.left(Instant(self._clock))
         if left <= 0:
-            token.shared = True  # it has expired, and no process waits for it any more
+            token.shared = True  # expired: nothing to upload any more
             return
         reply = await store.commit(keys, secrets.token_hex(8), token.record, version=token.version, left=left)
         if isinstance(reply, Stored):
             token.shared = True
         elif isinstance(reply, Found):
             self._refresher.adopt(entry, reply, Instant(self._clock))
-            token.shared = True  # whichever is used from now on, Redis has a newer one
+            token.shared = True  # Redis has a newer one, adopted or not
         elif isinstance(reply, Tombstoned) and entry.current is token:
             self._drop(entry, token, reply.version)
 

@@ -1,4 +1,4 @@
-"""A provider that does what a test tells it, and counts."""
+"""Providers whose endpoint is scripted by a test, and counts its requests."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.providers.http import TokenHTTP
 
-__all__ = ["Needy", "Scripted", "Stage"]
+__all__ = ["DependentProvider", "Endpoint", "ScriptedProvider"]
 
 
-class Stage:
-    """The world behind a provider: its answers, and how often it was asked.
+class Endpoint:
+    """A provider's token endpoint: its next answers, and how often it was asked.
 
     Attributes:
         calls: The monotonic times at which it was asked.
-        issued: All values it gave out, in order.
-        answer: What it does next, and from then on.
+        issued: The values of all tokens that it granted, in order.
+        answer: Makes the answer to each request from now on.
     """
 
-    def __init__(self, clock: Clock, *, life: float = 7200.0) -> None:
+    def __init__(self, clock: Clock, *, lifetime: float = 7200.0) -> None:
         self.clock = clock
-        self.life = life
+        self.lifetime = lifetime
         self.calls: list[float] = []
         self.issued: list[str] = []
         self.answer: Callable[[], Awaitable[Grant]] = self.new
 
     async def new(self) -> Grant:
-        """Give a new token."""
+        """Grant a new token."""
         self.issued.append(f"token-{len(self.issued) + 1}")
-        return Grant(self.issued[-1], expires_in=self.life)
+        return Grant(self.issued[-1], expires_in=self.lifetime)
 
     def fails(self, error: Exception) -> None:
         """Fail from now on."""
@@ -46,7 +46,7 @@ class Stage:
         self.answer = fail
 
     def takes(self, seconds: float) -> None:
-        """Take so many seconds from now on, by the clock."""
+        """Take this time for each answer from now on, by the clock."""
 
         async def slow() -> Grant:
             await self.clock.sleep(seconds)
@@ -55,24 +55,24 @@ class Stage:
         self.answer = slow
 
 
-class Scripted(Provider):
-    """A credential of a stage; `secret` tells credentials of one stage apart."""
+class ScriptedProvider(Provider):
+    """A credential for an endpoint; `secret` tells the credentials for one endpoint apart."""
 
-    __slots__ = ("exclusive", "refresh_before", "renewal_window", "secret", "shareable", "stage")
+    __slots__ = ("endpoint", "exclusive", "refresh_before", "renewal_window", "secret", "shareable")
 
     kind = "scripted"
 
     def __init__(
         self,
-        stage: Stage,
+        endpoint: Endpoint,
         *,
-        secret: str = "s",  # a name, no secret
+        secret: str = "s",  # a name, not a secret
         renewal_window: float | None = None,
         refresh_before: float | None = None,
         exclusive: bool = False,
         shareable: bool = True,
     ) -> None:
-        self.stage = stage
+        self.endpoint = endpoint
         self.secret = secret
         self.renewal_window = renewal_window
         self.refresh_before = refresh_before
@@ -80,21 +80,21 @@ class Scripted(Provider):
         self.shareable = shareable
 
     def identity(self) -> tuple[object, ...]:
-        return (id(self.stage), self.secret)
+        return (id(self.endpoint), self.secret)
 
     async def fetch(self, http: TokenHTTP) -> Grant:
-        self.stage.calls.append(self.stage.clock.monotonic())
-        return await self.stage.answer()
+        self.endpoint.calls.append(self.endpoint.clock.monotonic())
+        return await self.endpoint.answer()
 
 
-class Needy(Scripted):
-    """A credential whose own request needs the token of another one."""
+class DependentProvider(ScriptedProvider):
+    """A credential whose request needs another credential's token."""
 
     __slots__ = ("other",)
-    kind = "needy"
+    kind = "dependent"
 
-    def __init__(self, stage: Stage, other: Provider, *, secret: str = "s") -> None:  # a name, no secret
-        super().__init__(stage, secret=secret)
+    def __init__(self, endpoint: Endpoint, other: Provider, *, secret: str = "s") -> None:  # a name, not a secret
+        super().__init__(endpoint, secret=secret)
         self.other = other
 
     async def fetch(self, http: TokenHTTP) -> Grant:

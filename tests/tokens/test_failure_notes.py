@@ -1,4 +1,4 @@
-"""Notes in Redis about why there is no token: read with no more trust than a provider's answer."""
+"""Failure notes in Redis are trusted no more than a provider's response."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ UNKNOWN = "crm: no valid token: another process could not get a token"
 
 
 def read(note: bytes) -> Failure:
-    """Read a note that holds for 30 s."""
+    """Read a note that is valid for 30 s."""
     return Failure.from_note(note, left=30.0, before=None, now=1_000.0)
 
 
-NO_NOTES = [
+BAD_NOTES = [
     *(b"", b"\xff", b"{}", b"[]", b"[1]", b"[" * 100_000, b'[false, "", "", 1]'),
     *(b'[false, "a", "b", Infinity]', b'[false, "a", "b", "x"]', b'[false, ["a"], "", 1]'),
     *(b'[false, "a\\nforged: line", "", 1]', b'[false, "\\u2028", "", 1]', b'[false, "\\ud800", "", 1]'),
@@ -28,14 +28,14 @@ NO_NOTES = [
 ]
 
 
-@pytest.mark.parametrize("note", NO_NOTES, ids=lambda note: repr(note[:32]))
-def test_a_note_that_cannot_be_shown_says_only_that_there_is_no_token(note: bytes) -> None:
-    """Else who writes to Redis would write our log."""
+@pytest.mark.parametrize("note", BAD_NOTES, ids=lambda note: repr(note[:32]))
+def test_the_text_of_a_malformed_note_is_not_used(note: bytes) -> None:
+    """Otherwise a process that can write to Redis could forge lines of our log."""
     assert UNKNOWN == str(read(note).to_error("crm", now=1_000.0))
 
 
-def test_a_code_that_cannot_be_shown_is_left_out() -> None:
-    """The rest of the note stays."""
+def test_a_malformed_code_is_left_out() -> None:
+    """The rest of the note is used."""
     error = read(json.dumps([True, "the token endpoint refuses", "a\nb", 1]).encode()).to_error("crm", now=1_000.0)
     assert isinstance(error, CredentialRejected)
     assert ("", "crm: the provider rejects the credential: the token endpoint refuses") == (error.code, str(error))
@@ -45,8 +45,8 @@ PLAIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E) | st.sampl
 
 
 @given(st.booleans(), PLAIN.filter(bool), PLAIN, st.integers(1, 1_000))
-def test_every_note_is_read_as_it_was_written(permanent: bool, detail: str, code: str, count: int) -> None:  # noqa: FBT001
-    """All instances tell their callers the same."""
+def test_a_note_is_read_as_it_was_written(permanent: bool, detail: str, code: str, count: int) -> None:  # noqa: FBT001
+    """Other instances raise the same error as the one that failed."""
     failure = Failure(permanent=permanent, detail=detail, code=code, count=count, retry_at=0.0, shareable=True)
     again = read(failure.failure_note())
     assert (permanent, detail, code, count, 1_030.0) == (
@@ -58,8 +58,8 @@ def test_every_note_is_read_as_it_was_written(permanent: bool, detail: str, code
     )
 
 
-def test_failures_in_a_row_are_counted_up_to_a_bound() -> None:
-    """Python writes no number of more digits than it reads, and one more may be one digit more."""
+def test_the_count_of_a_note_is_bounded() -> None:
+    """A count with thousands of digits, plus one, would be more digits than Python converts."""
     failure = read(f'[false, "busy", "", {"9" * 4300}]'.encode())
     after = Failure.from_error(TokenUnavailable("busy"), before=failure, now=1_000.0)
     assert after.count == read(after.failure_note()).count + 1 == 1_000_001
@@ -71,8 +71,8 @@ JSON = st.recursive(
 
 
 @given(st.binary() | st.lists(JSON, min_size=4, max_size=4).map(lambda row: json.dumps(row).encode()))
-def test_no_note_is_too_strange(note: bytes) -> None:
-    """There is an error to raise, of one line, and the failures in a row can go on being counted."""
+def test_any_bytes_are_a_failure(note: bytes) -> None:
+    """Whatever a note holds, there is an error of one line to raise, and the count of failures goes on."""
     failure = read(note)
     error: Any = failure.to_error("crm", now=1_000.0)
     assert isinstance(error, (CredentialRejected, TokenUnavailable))
