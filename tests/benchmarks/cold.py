@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from tests.benchmarks.rows import Figure, Plan, Row
-from tests.faults.crowd import broker_of
+from tests.faults.token_workers import broker_of
 from tests.processes import Workers, hear, tell
 from tests.servers import RedisServer
 from tokenmw.testing import ProviderServer

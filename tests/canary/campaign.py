@@ -16,11 +16,11 @@ from urllib.parse import quote
 import anyio
 import anyio.abc
 
-from tests.canary.callers import Authenticator
 from tests.canary.canaries import canary
+from tests.canary.clients import Authenticator
+from tests.canary.credentials import FAILING, REDIS_PASSWORD
 from tests.canary.endpoints import Endpoints
-from tests.canary.tap import RedisTap
-from tests.canary.world import FAILING, REDIS_PASSWORD
+from tests.canary.redis_monitor import RedisTap
 from tests.processes import ROOT
 from tests.servers import RedisServer
 

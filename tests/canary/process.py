@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 import uvicorn
 
-from tests.canary.plants import plant, planted
+from tests.canary.credentials import REDIS_PASSWORD
+from tests.canary.leaks import plant, planted
 from tests.canary.program import Program
 from tests.canary.rendering import rendered
 from tests.canary.routes import application
-from tests.canary.slips import slips
-from tests.canary.world import REDIS_PASSWORD
+from tests.canary.wrong_options import slips
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

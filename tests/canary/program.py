@@ -13,8 +13,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
 
+from tests.canary.credentials import API_KEYS, FAILING, SECRETS, providers_of
 from tests.canary.rendering import rendered
-from tests.canary.world import API_KEYS, FAILING, SECRETS, providers_of
 from tokenmw import APIKeySource, Limits, TokenBroker
 from tokenmw.observe.opentelemetry import OpenTelemetryObserver
 from tokenmw.observe.prometheus import PrometheusObserver

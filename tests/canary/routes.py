@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from tests.canary.credentials import API_KEYS, KINDS, TICKET, providers_of, ticket
 from tests.canary.program import INJECTED, Program
-from tests.canary.world import API_KEYS, KINDS, TICKET, providers_of, ticket
 from tokenmw import TokenBroker, TokenMiddleware, TokenmwError
 from tokenmw.providers import FeishuTicket
 

@@ -8,10 +8,10 @@ import pytest
 
 from tests.canary.campaign import Outputs, campaign
 from tests.canary.canaries import Hit, hits
+from tests.canary.credentials import KINDS, TOKENS
 from tests.canary.endpoints import WAYS
-from tests.canary.plants import PLANTS
+from tests.canary.leaks import PLANTS
 from tests.canary.rendering import REPORTED
-from tests.canary.world import KINDS, TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.faults.holding import all_told, sessions, tokens
-from tests.faults.line import Line
 from tests.faults.load import SECRET, WARM
 from tests.faults.outages import Outage, Place
+from tests.faults.proxy_process import Line
+from tests.faults.redis_contents import all_told, sessions, tokens
 from tests.processes import Workers
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker

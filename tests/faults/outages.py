@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from tests.faults.line import Line
+from tests.faults.proxy_process import Line
 from tests.resp import RedisServerError, RespConnection
 from tests.servers import RedisServer
 

@@ -31,7 +31,7 @@ async def test_a_cold_key_is_fetched_once_for_eight_processes_and_eight_thousand
             "base_url": base_url,
             "limits": {"command_seconds": 2.0},
         }
-        async with Workers("tests.faults.crowd:cold_callers", processes=8, arguments=arguments) as workers:
+        async with Workers("tests.faults.token_workers:cold_callers", processes=8, arguments=arguments) as workers:
             await workers.hear()
             await workers.tell("go")
             results = await workers.results()
@@ -47,7 +47,7 @@ async def test_each_expiry_is_fetched_once_and_nobody_waits(redis_server: RedisS
     with server.running() as base_url:
         arguments: dict[str, Any] = {"seconds": life * 0.75 * lives, "redis": redis_server.url, "base_url": base_url}
         arguments["limits"] = {"command_seconds": 1.0}
-        async with Workers("tests.faults.crowd:steady_load", processes=4, arguments=arguments) as workers:
+        async with Workers("tests.faults.token_workers:steady_load", processes=4, arguments=arguments) as workers:
             await workers.hear()
             await workers.tell("go")
             results = await workers.results()
@@ -66,7 +66,7 @@ async def test_a_killed_holder_of_the_lease_is_replaced_in_time(redis_server: Re
     server.oauth2.script.then(Fault(delay=60.0))
     with server.running() as base_url:
         arguments = {"redis": redis_server.url, "base_url": base_url, "limits": {**SHORT, "fetch_seconds": 1.4}}
-        async with Workers("tests.faults.crowd:begin_to_fetch", processes=4, arguments=arguments) as workers:
+        async with Workers("tests.faults.token_workers:begin_to_fetch", processes=4, arguments=arguments) as workers:
             await workers.hear()
             await workers[0].tell("go")
             await workers[0].hear()
@@ -92,7 +92,7 @@ async def test_a_stopped_holder_is_refused_when_it_wakes_and_takes_over_the_newe
     server.oauth2.script.then(Fault(delay=0.5))
     with server.running() as base_url:
         arguments = {"redis": redis_server.url, "base_url": base_url, "limits": SHORT}
-        async with Workers("tests.faults.crowd:begin_to_fetch", processes=2, arguments=arguments) as workers:
+        async with Workers("tests.faults.token_workers:begin_to_fetch", processes=2, arguments=arguments) as workers:
             await workers.hear()
             stopped, other = workers
             await stopped.tell("go")
@@ -128,7 +128,7 @@ async def test_clients_that_give_up_cause_one_fetch(redis_server: RedisServer, p
 
 async def impatient(*, patience: float, rounds: int, **options: Any) -> str:
     """Ask again and again, giving up each time; then wait."""
-    from tests.faults.crowd import broker_of
+    from tests.faults.token_workers import broker_of
 
     async with broker_of(**options, limits={"command_seconds": 1.0}) as broker:
         for _ in range(rounds - 1):

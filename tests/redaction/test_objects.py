@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, create_model
 
 import tokenmw
 from tests.asgi_client import answering, scope_of, session_of
-from tests.redaction.test_redaction_tracebacks import KINDS, SECRET
+from tests.redaction.test_tracebacks import KINDS, SECRET
 from tokenmw import (
     APIKeyRefused,
     APIKeySource,

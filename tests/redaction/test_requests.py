@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from tests.asgi_client import scope_of
-from tests.redaction.test_redaction_tracebacks import KEY, SECRET, shown
+from tests.redaction.test_tracebacks import KEY, SECRET, shown
 from tokenmw import (
     APIKeyRefused,
     ConfigurationError,

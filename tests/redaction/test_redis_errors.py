@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis.asyncio as redis
 
-from tests.redaction.test_redaction_tracebacks import SECRET, shown
+from tests.redaction.test_tracebacks import SECRET, shown
 from tokenmw import Grant, SessionUnavailable, TokenBroker
 from tokenmw.providers import StaticToken
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.canary.canaries import canary
-from tests.canary.world import REDIS_PASSWORD, SECRETS
+from tests.canary.credentials import REDIS_PASSWORD, SECRETS
 from tokenmw import APIKeySource, TokenBroker, TokenMiddleware
 from tokenmw.providers import BotFramework, ClientCredentials, DingTalk, Entra, FeishuTenant, StaticToken, WeCom
 

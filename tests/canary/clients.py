@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import websockets
 
-from tests.canary.world import API_KEYS
+from tests.canary.credentials import API_KEYS
 
 __all__ = ["Authenticator"]
 

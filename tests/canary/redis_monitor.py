@@ -6,7 +6,7 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.canary.world import REDIS_PASSWORD
+from tests.canary.credentials import REDIS_PASSWORD
 from tests.resp import RespConnection
 
 if TYPE_CHECKING:

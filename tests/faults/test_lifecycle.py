@@ -117,7 +117,7 @@ async def test_closing_during_an_outage_does_not_hang(private_redis: RedisServer
 def test_uvicorns_workers_have_one_id_for_a_key(private_redis: RedisServer, *, away: bool) -> None:
     """`uvicorn --workers 2`: both serve, agree with and without Redis, and end without a complaint."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "--factory", "tests.faults.served:make", "--workers", "2"]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "tests.faults.uvicorn_app:make", "--workers", "2"]
     environment = {**os.environ, "TOKENMW_TEST_REDIS": private_redis.url}
     if away:
         private_redis.kill()

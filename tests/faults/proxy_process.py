@@ -23,7 +23,7 @@ class Line:
     """
 
     def __init__(self, target: int) -> None:
-        self._workers = Workers("tests.faults.line:forward", processes=1, arguments={"target": target})
+        self._workers = Workers("tests.faults.proxy_process:forward", processes=1, arguments={"target": target})
         self.port = 0
 
     async def __aenter__(self) -> Self:
