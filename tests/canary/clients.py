@@ -1,4 +1,4 @@
-"""Callers of the program over real sockets, with their keys in every place, who keep each byte of the answers."""
+"""Clients of the program over real sockets, with API keys in all places. They keep every byte that they receive."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import websockets
 
 from tests.canary.credentials import API_KEYS
 
-__all__ = ["Authenticator"]
+__all__ = ["Clients"]
 
 
-class Authenticator:
-    """Ask the program, each time on a new connection.
+class Clients:
+    """Sends requests to the program, each on a new connection.
 
     Args:
-        port: Where the program listens.
+        port: The port of the program.
 
     Attributes:
-        heard: What was answered.
+        responses: The bytes of every response.
     """
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self.heard: list[bytes] = []
+        self.responses: list[bytes] = []
 
     async def get(self, path: str, *, key: str = "x-api-key") -> bytes:
-        """Ask with an API key of some kind, where that kind stands."""
+        """Send a GET request with the API key of this name, and return the response."""
         value = API_KEYS[key]
         match key:
             case "query":
@@ -40,20 +40,20 @@ class Authenticator:
                 line = f"x-api-key: {value}"
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         writer.write(f"GET {path} HTTP/1.1\r\nhost: program.example\r\n{line}\r\nconnection: close\r\n\r\n".encode())
-        answer = await asyncio.wait_for(reader.read(), 120)
+        response = await asyncio.wait_for(reader.read(), 120)
         writer.close()
-        self.heard.append(answer)
-        return answer
+        self.responses.append(response)
+        return response
 
-    async def talk(self, path: str) -> None:
-        """Open a WebSocket, and keep how it ended."""
+    async def open_websocket(self, path: str) -> None:
+        """Open a WebSocket, and keep the denial response or the close frame."""
         headers = {"x-api-key": API_KEYS["websocket"]}
         url = f"ws://127.0.0.1:{self._port}{path}"
         try:
-            async with websockets.connect(url, additional_headers=headers, proxy=None) as socket_:
-                await socket_.recv()
+            async with websockets.connect(url, additional_headers=headers, proxy=None) as websocket:
+                await websocket.recv()
         except websockets.InvalidStatus as denied:
-            self.heard += [str(denied.response).encode(), repr(denied.response.headers).encode()]
-            self.heard.append(bytes(denied.response.body or b""))
+            self.responses += [str(denied.response).encode(), repr(denied.response.headers).encode()]
+            self.responses.append(bytes(denied.response.body or b""))
         except websockets.ConnectionClosed as closed:
-            self.heard.append(str(closed).encode())
+            self.responses.append(str(closed).encode())

@@ -1,4 +1,4 @@
-"""The secrets of the campaign, and the providers that have them: the same in each of its processes."""
+"""The secrets of the campaign and providers with them; they are the same in every process."""
 
 from __future__ import annotations
 
@@ -52,40 +52,40 @@ def _secret(kind: str) -> str:
 
 
 KINDS: Final[dict[str, Callable[[str], Provider]]] = {
-    "basic": lambda at: ClientCredentials(token_url=f"{at}/token", client_id="basic", client_secret=_secret("basic")),
-    "post": lambda at: ClientCredentials(
-        token_url=f"{at}/token", client_id="post", client_secret=_secret("post"), auth_method="client_secret_post"
+    "basic": lambda url: ClientCredentials(token_url=f"{url}/token", client_id="basic", client_secret=_secret("basic")),
+    "post": lambda url: ClientCredentials(
+        token_url=f"{url}/token", client_id="post", client_secret=_secret("post"), auth_method="client_secret_post"
     ),
-    "jwt": lambda at: ClientCredentials(
-        token_url=f"{at}/token",
+    "jwt": lambda url: ClientCredentials(
+        token_url=f"{url}/token",
         client_id="jwt",
         auth_method="private_key_jwt",
         client_assertion=lambda: _secret("jwt"),
-        credential_id=at,
+        credential_id=url,
     ),
-    "feishu_tenant": lambda at: FeishuTenant(app_id="cli_t", app_secret=_secret("feishu_tenant"), base_url=at),
-    "feishu_app": lambda at: FeishuApp(app_id="cli_a", app_secret=_secret("feishu_app"), base_url=at),
-    "feishu_store": lambda at: FeishuStoreTenant(
-        app_id="cli_s", app_secret=_secret("feishu_store"), tenant_key="t-1", base_url=at
+    "feishu_tenant": lambda url: FeishuTenant(app_id="cli_t", app_secret=_secret("feishu_tenant"), base_url=url),
+    "feishu_app": lambda url: FeishuApp(app_id="cli_a", app_secret=_secret("feishu_app"), base_url=url),
+    "feishu_store": lambda url: FeishuStoreTenant(
+        app_id="cli_s", app_secret=_secret("feishu_store"), tenant_key="t-1", base_url=url
     ),
-    "wecom": lambda at: WeCom(corp_id="ww1", corp_secret=_secret("wecom"), base_url=at),
-    "dingtalk": lambda at: DingTalk(app_key="ding1", app_secret=_secret("dingtalk"), base_url=at),
-    "dingtalk_corp": lambda at: DingTalk(
-        app_key="ding2", app_secret=_secret("dingtalk_corp"), corp_id="corp", base_url=at
+    "wecom": lambda url: WeCom(corp_id="ww1", corp_secret=_secret("wecom"), base_url=url),
+    "dingtalk": lambda url: DingTalk(app_key="ding1", app_secret=_secret("dingtalk"), base_url=url),
+    "dingtalk_corp": lambda url: DingTalk(
+        app_key="ding2", app_secret=_secret("dingtalk_corp"), corp_id="corp", base_url=url
     ),
-    "dingtalk_legacy": lambda at: DingTalkLegacy(app_key="ding3", app_secret=_secret("dingtalk_legacy"), base_url=at),
-    "entra": lambda at: Entra(tenant="t.example", client_id="entra", client_secret=_secret("entra"), base_url=at),
-    "bot": lambda at: BotFramework(app_id="bot", app_secret=_secret("bot"), tenant="t.example", base_url=at),
-    "managed": lambda at: ManagedIdentity(
-        resource="https://api.example", identity_endpoint=at, identity_header=_secret("managed"), client_id="m"
+    "dingtalk_legacy": lambda url: DingTalkLegacy(app_key="ding3", app_secret=_secret("dingtalk_legacy"), base_url=url),
+    "entra": lambda url: Entra(tenant="t.example", client_id="entra", client_secret=_secret("entra"), base_url=url),
+    "bot": lambda url: BotFramework(app_id="bot", app_secret=_secret("bot"), tenant="t.example", base_url=url),
+    "managed": lambda url: ManagedIdentity(
+        resource="https://api.example", identity_endpoint=url, identity_header=_secret("managed"), client_id="m"
     ),
-    "static": lambda _at: StaticToken(_secret("static")),
-    "function": lambda at: StaticToken(_function(at), credential_id=at),
+    "static": lambda _url: StaticToken(_secret("static")),
+    "function": lambda url: StaticToken(_function(url), credential_id=url),
 }
-"""How to make the provider of each kind, for a base URL."""
+"""Makes the provider of each kind for a base URL."""
 
 for _kind in KINDS:
-    # So that each process can tell what it finds.
+    # Registered in every process, so that `hits` recognises the kind.
     canary(f"token of {_kind}")
     _secret(_kind)
 TOKENS: Final = frozenset({"app_ticket", *(f"token of {kind}" for kind in KINDS)})
@@ -94,39 +94,39 @@ FAILING: Final = (
     "refuses-by-code",
     "is-busy",
     "fails",
-    "fails-in-words",
+    "fails-with-a-reason-phrase",
     "sends-a-page",
     "sends-garbage",
     "redirects",
     "grants-two-lines",
-    "grants-no-life",
+    "grants-no-lifetime",
     "sets-a-cookie",
     "breaks-http",
-    "is-no-http",
-    "is-cut",
+    "is-not-http",
+    "is-truncated",
     "closes",
-    "nobody",
+    "unreachable",
     "hangs",
 )
-"""The ways in which a token endpoint fails; at "nobody" nobody listens."""
+"""The behaviours of a token endpoint that fails; the port of "unreachable" is closed."""
 
 
-def providers_of(way: str, *, port: int) -> dict[str, Provider]:
-    """Make a provider of each kind whose endpoint answers in one way."""
-    return {f"{kind}/{way}": make(f"http://127.0.0.1:{port}/{way}/{kind}") for kind, make in KINDS.items()}
+def providers_of(behaviour: str, *, port: int) -> dict[str, Provider]:
+    """Make a provider of each kind whose token endpoint has this behaviour."""
+    return {f"{kind}/{behaviour}": make(f"http://127.0.0.1:{port}/{behaviour}/{kind}") for kind, make in KINDS.items()}
 
 
 def ticket(*, port: int) -> FeishuTicket:
-    """Make the credential under which a store app's ticket is handed in."""
+    """Make the credential for which a store app's ticket is handed in."""
     return FeishuTicket(
         app_id="cli_s", app_secret=_secret("feishu_store"), base_url=f"http://127.0.0.1:{port}/grants/feishu_store"
     )
 
 
-def _function(at: str) -> Callable[[], str]:
+def _function(url: str) -> Callable[[], str]:
     def make() -> str:
-        if "/grants/" not in at:
-            raise RuntimeError(f"The vault refuses {_secret('function')}.")
+        if "/grants/" not in url:
+            raise RuntimeError(f"The vault refused {_secret('function')}.")
         return canary("token of function")
 
     return make
