@@ -99,7 +99,7 @@ class Routes:
             except TokenmwError as error:
                 self._program.write(error)
             except (httpx.HTTPError, httpx2.HTTPError) as error:
-                # An error of the HTTP client. Its frames hold the request and are not the package's, so they are left out.
+                # An error of the HTTP client: its frames hold the request and are not the package's.
                 self._program.write(*traceback.format_exception(error))
         return Response()
 

@@ -100,9 +100,9 @@ async def _found(outage: Outage, lasting_url: str) -> Finding:
         arguments |= {"lasting_url": lasting_url, "limits": {"command_seconds": COMMAND}}
         target = "tests.faults.load:under_load"
         workers = await stack.enter_async_context(Workers(target, processes=2, arguments=arguments))
-        await workers.hear()
+        await workers.receive()
         await _go_through(finding, workers, place)
-        await workers.tell({"end": True})
+        await workers.send({"end": True})
         finding.reports = await workers.results()
     finding.fetches = provider.calls["oauth2"]
     for phase in (phase for report in finding.reports for phase in report["phases"].values()):
@@ -121,16 +121,16 @@ async def _go_through(finding: Finding, workers: Workers, place: Place) -> None:
     outage = finding.outage
     # What each worker alone has seen is what the other one derives a second id for.
     for number, worker in enumerate(workers):
-        await worker.tell({"phase": "before", "keys": [*WARM, f"only-{number}"]})
-        await worker.hear()
+        await worker.send({"phase": "before", "keys": [*WARM, f"only-{number}"]})
+        await worker.receive()
     await asyncio.sleep(BEFORE)
     finding.before = await _settled(workers)
     fresh = ["only-0", "only-1", *(f"fresh-{number}" for number in range(20))]
     await _order(workers, {"phase": "between"})
     async with outage.made(place):
         await _order(workers, {"phase": "during", "keys": fresh, "stall": outage.stall})
-        await workers[0].tell({"drop": "dropped"})
-        await workers[0].hear()
+        await workers[0].send({"drop": "dropped"})
+        await workers[0].receive()
         await asyncio.sleep(DURING)
         keys = [*WARM, *fresh]
         finding.during = await _met(workers, keys)
@@ -186,10 +186,10 @@ def _look(finding: Finding, server: RedisServer, answers: list[dict[str, Any]]) 
 
 
 async def _order(workers: Workers, order: dict[str, Any]) -> None:
-    await workers.tell(order)
-    await workers.hear()
+    await workers.send(order)
+    await workers.receive()
 
 
 async def _asked(workers: Workers, keys: list[str]) -> list[dict[str, Any]]:
-    await workers.tell({"ask": keys})
-    return await workers.hear()
+    await workers.send({"ask": keys})
+    return await workers.receive()

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.brokers import runtime_of
-from tests.processes import hear, tell
+from tests.processes import receive, send
 from tokenmw import Limits, TokenBroker
 from tokenmw.observe.throttle import LOGGER
 from tokenmw.providers import ClientCredentials
@@ -147,20 +147,20 @@ async def under_load(*, redis: Any, base_url: str, lasting_url: str, limits: dic
             await broker.token(name)
         load = _Load(broker)
         running = [asyncio.create_task(load.warm()), asyncio.create_task(load.fresh())]
-        tell("running")
-        while "end" not in (order := await asyncio.to_thread(hear)):
+        send("running")
+        while "end" not in (order := await asyncio.to_thread(receive)):
             if "ask" in order:
-                tell(await _answer(broker, order["ask"]))
+                send(await _answer(broker, order["ask"]))
                 continue
             if "drop" in order:
                 await broker.invalidate_provider(order["drop"])
                 await broker.token(order["drop"])
-                tell("heard")
+                send("heard")
                 continue
             load.order = order
             if order["phase"] == "quiet":
                 await _stopped(running)
-            tell("heard")
+            send("heard")
         await _stopped(running)
     phases = {name: asdict(phase) for name, phase in load.phases.items()}
     return {"phases": phases, "lines": lines.lines, "down": load.down}

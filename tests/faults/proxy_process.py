@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Self
 
-from tests.processes import Workers, hear, tell
+from tests.processes import Workers, receive, send
 from tests.proxies import Proxy
 
 __all__ = ["Line", "forward"]
@@ -28,7 +28,7 @@ class Line:
 
     async def __aenter__(self) -> Self:
         await self._workers.__aenter__()
-        (self.port,) = await self._workers.hear()
+        (self.port,) = await self._workers.receive()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -56,18 +56,18 @@ class Line:
         await self._told({"call": "listen"})
 
     async def _told(self, order: dict[str, Any]) -> dict[str, float]:
-        await self._workers.tell(order)
+        await self._workers.send(order)
         answer: dict[str, float]
-        (answer,) = await self._workers.hear()
+        (answer,) = await self._workers.receive()
         return answer
 
 
 async def forward(*, target: int) -> None:
     """Be the child process: forward to a port, and do what the test says, until it ends this."""
     async with Proxy(target) as proxy:
-        tell(proxy.port)
+        send(proxy.port)
         while True:
-            order = await asyncio.to_thread(hear)
+            order = await asyncio.to_thread(receive)
             before: dict[str, float] = {}
             for name, value in order.get("set", {}).items():
                 before[name] = getattr(proxy, name)
@@ -81,4 +81,4 @@ async def forward(*, target: int) -> None:
                     await proxy.listen()
                 case _:
                     pass
-            tell(before)
+            send(before)

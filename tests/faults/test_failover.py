@@ -49,8 +49,8 @@ class Service:
 
     async def goes_on(self, phase: str, keys: list[str]) -> None:
         """Let it meet these keys, in whichever state it finds Redis."""
-        await self._workers.tell({"phase": phase, "keys": keys})
-        await self._workers.hear()
+        await self._workers.send({"phase": phase, "keys": keys})
+        await self._workers.receive()
 
     async def has_met(self, keys: list[str]) -> None:
         """Wait until both processes know these keys."""
@@ -71,7 +71,7 @@ class Service:
 
     async def ends(self) -> None:
         """End it, and look at what its requests have seen."""
-        await self._workers.tell({"end": True})
+        await self._workers.send({"end": True})
         reports = await self._workers.results()
         phases = [phase for report in reports for phase in report["phases"].values()]
         assert [] == [failure for phase in phases for failure in phase["failures"]]
@@ -86,8 +86,8 @@ class Service:
         assert all(len(report["lines"]) <= 8 for report in reports), [report["lines"] for report in reports]
 
     async def _asked(self, keys: list[str]) -> list[dict[str, Any]]:
-        await self._workers.tell({"ask": keys})
-        answers: list[dict[str, Any]] = await self._workers.hear()
+        await self._workers.send({"ask": keys})
+        answers: list[dict[str, Any]] = await self._workers.receive()
         return answers
 
 
@@ -98,7 +98,7 @@ async def service(target: str, **arguments: Any) -> AsyncGenerator[Service]:
     with provider.running() as base_url, lasting.running() as lasting_url:
         arguments |= {"base_url": base_url, "lasting_url": lasting_url, "limits": {"command_seconds": 0.5}}
         async with Workers(target, processes=2, arguments=arguments) as workers:
-            await workers.hear()
+            await workers.receive()
             yield Service(workers, provider)
 
 

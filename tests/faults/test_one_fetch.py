@@ -32,8 +32,8 @@ async def test_a_cold_key_is_fetched_once_for_eight_processes_and_eight_thousand
             "limits": {"command_seconds": 2.0},
         }
         async with Workers("tests.faults.token_workers:cold_callers", processes=8, arguments=arguments) as workers:
-            await workers.hear()
-            await workers.tell("go")
+            await workers.receive()
+            await workers.send("go")
             results = await workers.results()
     assert 1 == server.calls["oauth2"]
     values = {value for result in results for value in result["values"]}
@@ -48,8 +48,8 @@ async def test_each_expiry_is_fetched_once_and_nobody_waits(redis_server: RedisS
         arguments: dict[str, Any] = {"seconds": life * 0.75 * lives, "redis": redis_server.url, "base_url": base_url}
         arguments["limits"] = {"command_seconds": 1.0}
         async with Workers("tests.faults.token_workers:steady_load", processes=4, arguments=arguments) as workers:
-            await workers.hear()
-            await workers.tell("go")
+            await workers.receive()
+            await workers.send("go")
             results = await workers.results()
     issued = {value for result in results for value in result["values"]}
     assert 0 == sum(result["expired"] for result in results)
@@ -67,16 +67,16 @@ async def test_a_killed_holder_of_the_lease_is_replaced_in_time(redis_server: Re
     with server.running() as base_url:
         arguments = {"redis": redis_server.url, "base_url": base_url, "limits": {**SHORT, "fetch_seconds": 1.4}}
         async with Workers("tests.faults.token_workers:begin_to_fetch", processes=4, arguments=arguments) as workers:
-            await workers.hear()
-            await workers[0].tell("go")
-            await workers[0].hear()
+            await workers.receive()
+            await workers[0].send("go")
+            await workers[0].receive()
             await until(lambda: server.calls["oauth2"] == 1)
             workers[0].kill()
             values: set[str] = set()
             async with LoopTime() as waited:
                 for worker in list(workers)[1:]:
-                    await worker.tell("go")
-                    await worker.hear()
+                    await worker.send("go")
+                    await worker.receive()
                 for worker in list(workers)[1:]:
                     values.add(await worker.result())
             assert waited.seconds < SHORT["lease_seconds"] + 1.0
@@ -93,14 +93,14 @@ async def test_a_stopped_holder_is_refused_when_it_wakes_and_takes_over_the_newe
     with server.running() as base_url:
         arguments = {"redis": redis_server.url, "base_url": base_url, "limits": SHORT}
         async with Workers("tests.faults.token_workers:begin_to_fetch", processes=2, arguments=arguments) as workers:
-            await workers.hear()
+            await workers.receive()
             stopped, other = workers
-            await stopped.tell("go")
-            await stopped.hear()
+            await stopped.send("go")
+            await stopped.receive()
             await until(lambda: server.calls["oauth2"] == 1)
             stopped.freeze()
-            await other.tell("go")
-            await other.hear()
+            await other.send("go")
+            await other.receive()
             newer = await other.result()
             stopped.thaw()
             assert newer == await stopped.result()

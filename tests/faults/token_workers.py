@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from tests.processes import hear, tell
+from tests.processes import receive, send
 from tokenmw import Limits, TokenBroker
 from tokenmw.providers import ClientCredentials
 
@@ -24,8 +24,8 @@ def broker_of(*, redis: str, base_url: str, limits: dict[str, Any] | None = None
 async def cold_callers(*, callers: int, **options: Any) -> dict[str, Any]:
     """Ask for a cold token from many tasks at once; return the values and how long the last one waited."""
     async with broker_of(**options) as broker:
-        tell("ready")
-        hear()
+        send("ready")
+        receive()
         began = time.monotonic()
         tokens = await asyncio.gather(*(broker.token("crm") for _ in range(callers)))
         return {"seconds": time.monotonic() - began, "values": sorted({token.value for token in tokens})}
@@ -37,8 +37,8 @@ async def steady_load(*, seconds: float, **options: Any) -> dict[str, Any]:
     values: set[str] = set()
     async with broker_of(**options) as broker:
         await broker.token("crm")
-        tell("warm")
-        hear()
+        send("warm")
+        receive()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             began = time.monotonic()
@@ -53,7 +53,7 @@ async def steady_load(*, seconds: float, **options: Any) -> dict[str, Any]:
 async def begin_to_fetch(**options: Any) -> str:
     """Ask for a cold token, and say so; return what came of it, however long that took."""
     async with broker_of(**options) as broker:
-        tell("ready")
-        hear()
-        tell("asking")
+        send("ready")
+        receive()
+        send("asking")
         return (await broker.token("crm")).value
