@@ -1,7 +1,7 @@
-"""The line to a server as a process of its own: what else the campaign does must not slow it down.
+"""A `Proxy` in a process of its own, so that the other work of the campaign does not delay it.
 
-A proxy in the campaign's own process was held up by the other faults at times, for longer than a command's deadline;
-then "slow by 50 ms" was another fault than the one that is made.
+In the campaign's own process, other faults at times delayed the proxy for longer than the deadline of a command. Then
+"slow by 50 ms" was a different fault from the one under test.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, Self
 from tests.processes import Workers, receive, send
 from tests.proxies import Proxy
 
-__all__ = ["Line", "forward"]
+__all__ = ["ProxyProcess", "forward"]
 
 
-class Line:
-    """A `Proxy` in a child process, which does what it is told before the call returns.
+class ProxyProcess:
+    """A `Proxy` in a child process. A call returns when the proxy has done it.
 
     Attributes:
-        port: Where it listens.
+        port: The port of the proxy.
     """
 
     def __init__(self, target: int) -> None:
@@ -36,43 +36,43 @@ class Line:
 
     @property
     def url(self) -> str:
-        """The way to a Redis behind it."""
+        """The URL of a Redis server behind the proxy."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    async def spoil(self, **attributes: float) -> dict[str, float]:
-        """Set attributes of the proxy, and return what they were."""
-        return await self._told({"set": attributes})
+    async def set(self, **attributes: float) -> dict[str, float]:
+        """Set attributes of the proxy, and return their previous values."""
+        return await self._run({"set": attributes})
 
     async def cut(self) -> None:
-        """Reset all connections that stand."""
-        await self._told({"call": "cut"})
+        """Reset all open connections."""
+        await self._run({"call": "cut"})
 
     async def refuse(self) -> None:
-        """Refuse new connections; those that stand go on."""
-        await self._told({"call": "refuse"})
+        """Refuse new connections; open ones are not changed."""
+        await self._run({"call": "refuse"})
 
     async def listen(self) -> None:
-        """Accept connections, on the port of the last time."""
-        await self._told({"call": "listen"})
+        """Accept connections again, on the same port."""
+        await self._run({"call": "listen"})
 
-    async def _told(self, order: dict[str, Any]) -> dict[str, float]:
-        await self._workers.send(order)
-        answer: dict[str, float]
-        (answer,) = await self._workers.receive()
-        return answer
+    async def _run(self, command: dict[str, Any]) -> dict[str, float]:
+        await self._workers.send(command)
+        previous: dict[str, float]
+        (previous,) = await self._workers.receive()
+        return previous
 
 
 async def forward(*, target: int) -> None:
-    """Be the child process: forward to a port, and do what the test says, until it ends this."""
+    """Run the proxy and the test's commands, in the child process, until the test kills it."""
     async with Proxy(target) as proxy:
         send(proxy.port)
         while True:
-            order = await asyncio.to_thread(receive)
-            before: dict[str, float] = {}
-            for name, value in order.get("set", {}).items():
-                before[name] = getattr(proxy, name)
+            command = await asyncio.to_thread(receive)
+            previous: dict[str, float] = {}
+            for name, value in command.get("set", {}).items():
+                previous[name] = getattr(proxy, name)
                 setattr(proxy, name, value)
-            match order.get("call"):
+            match command.get("call"):
                 case "cut":
                     proxy.cut()
                 case "refuse":
@@ -81,4 +81,4 @@ async def forward(*, target: int) -> None:
                     await proxy.listen()
                 case _:
                     pass
-            send(before)
+            send(previous)

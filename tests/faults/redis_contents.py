@@ -1,4 +1,4 @@
-"""What a server holds after a fault, looked at with a client of the tests' own."""
+"""What a server holds after a fault, read with the small client of the tests."""
 
 from __future__ import annotations
 
@@ -10,51 +10,58 @@ if TYPE_CHECKING:
     from tests.resp import RespConnection
     from tests.servers import RedisServer
 
-__all__ = ["all_told", "sessions", "tokens"]
+__all__ = ["count_sessions", "is_consistent", "token_versions"]
 
 
-def sessions(server: RedisServer) -> int:
-    """Count the sessions that the server holds, of the right type and length."""
+def count_sessions(server: RedisServer) -> int:
+    """Count the session keys of the server whose values have the right type and length."""
     with server.connect() as connection:
         keys = connection.call("KEYS", "tokenmw:*:session")
         return sum(connection.call("TYPE", key) == "string" and connection.call("STRLEN", key) >= 16 for key in keys)
 
 
-def tokens(server: RedisServer, known: dict[str, dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    """Return the version of each token that the server holds, and of its tombstone; 0 for what is not there.
+def token_versions(server: RedisServer, tokens: dict[str, dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Return the versions of the token and of the tombstone of each provider; 0 if there is none.
 
-    `known` is where they are, by provider, as a worker tells it.
+    `tokens` has the keys of both, by provider, as a worker reports them.
     """
     with server.connect() as connection:
-        return {name: (_version(connection, one["key"]), _tombstone(connection, one)) for name, one in known.items()}
+        return {
+            name: (_token(connection, token["key"]), _tombstone(connection, token["tombstone"]))
+            for name, token in tokens.items()
+        }
 
 
-def all_told(held: dict[str, tuple[int, int]], dropper: dict[str, Any], other: dict[str, Any], *, down: bool) -> bool:
-    """Return whether the server holds the tokens that two workers have, and the invalidation that one of them made.
+def is_consistent(
+    stored: dict[str, tuple[int, int]], dropper: dict[str, Any], other: dict[str, Any], *, down: bool
+) -> bool:
+    """Return whether the server holds the tokens of two workers, and the invalidation that one of them made.
 
-    Where Redis was not down, the other one may serve what was declared invalid until it looks again.
+    If Redis was not down, the other worker may serve the invalidated token until its next comparison.
     """
-    kept, (dropped, tombstone) = held["kept"][0], held["dropped"]
-    has: list[tuple[int, int]] = [(one["kept"]["version"], one["dropped"]["version"]) for one in (dropper, other)]
-    if kept != max(version for version, _ in has) or (down and has[0] != has[1]):
+    kept, (dropped, tombstone) = stored["kept"][0], stored["dropped"]
+    versions: list[tuple[int, int]] = [
+        (worker["kept"]["version"], worker["dropped"]["version"]) for worker in (dropper, other)
+    ]
+    if kept != max(version for version, _ in versions) or (down and versions[0] != versions[1]):
         return False
-    dead: int = dropper["dropped"]["dead"]
-    # A newer token that is there already says as much as a tombstone does; in an outage the tombstone comes first.
-    return 0 < dead < dropped == has[0][1] and (dead <= tombstone < dropped or (not down and tombstone == 0))
+    invalid: int = dropper["dropped"]["invalid"]
+    # A newer token needs no tombstone. After an outage, the tombstone is written first.
+    return 0 < invalid < dropped == versions[0][1] and (invalid <= tombstone < dropped or (not down and tombstone == 0))
 
 
-def _version(connection: RespConnection, key: str) -> int:
+def _token(connection: RespConnection, key: str) -> int:
     try:
         value: bytes | None = connection.call("GET", key)
-    except RedisServerError:  # of another type
+    except RedisServerError:  # a value of another type
         return 0
-    # One byte of format, then eight of the version.
+    # The header has one byte for the format, then eight for the version.
     return int.from_bytes(value[1:9]) if value and value[:1] == b"\x01" and connection.call("PTTL", key) > 0 else 0
 
 
-def _tombstone(connection: RespConnection, known: dict[str, Any]) -> int:
+def _tombstone(connection: RespConnection, key: str) -> int:
     try:
-        value: bytes | None = connection.call("GET", known["tombstone"])
+        value: bytes | None = connection.call("GET", key)
     except RedisServerError:
         return 0
-    return int(value) if value and value.isdigit() and connection.call("PTTL", known["tombstone"]) > 0 else 0
+    return int(value) if value and value.isdigit() and connection.call("PTTL", key) > 0 else 0
