@@ -1,4 +1,4 @@
-"""What goes wrong while requests are served shows no API key and no token, whoever writes down variables."""
+"""An error that is raised while a request is served shows no API key and no token, in its local variables either."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from tests.asgi_client import scope_of
-from tests.redaction.test_tracebacks import KEY, SECRET, shown
+from tests.redaction.test_tracebacks import KEY, SECRET, report_of
 from tokenmw import (
     APIKeyRefused,
     ConfigurationError,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tokenmw.errors import RequestError
 
-AWAY = f"redis://:{SECRET}@127.0.0.1:9/0"
+UNAVAILABLE_REDIS = f"redis://:{SECRET}@127.0.0.1:9/0"
 HEADERS = [(b"authorization", b"Bearer " + KEY), (b"cookie", b"key=" + KEY)]
 CALLS: dict[str, Callable[[TokenBroker], Awaitable[object]]] = {
     "session_id": lambda broker: broker.session_id(SECRET),
@@ -47,96 +47,96 @@ CALLS: dict[str, Callable[[TokenBroker], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("method", CALLS)
-async def test_call_of_the_broker_that_fails_shows_no_secret(method: str) -> None:
-    """Neither the API key, nor a token that was given instead of a `Token`."""
-    async with TokenBroker({"crm": StaticToken("t")}, redis=AWAY, session_policy="required") as broker:
+async def test_a_failed_call_of_the_broker_shows_no_secret(method: str) -> None:
+    """The error shows neither the API key nor the text that was passed instead of a `Token`."""
+    async with TokenBroker({"crm": StaticToken("t")}, redis=UNAVAILABLE_REDIS, session_policy="required") as broker:
         with pytest.raises((SessionUnavailable, ConfigurationError)) as caught:
             await CALLS[method](broker)
-    assert SECRET not in shown(caught.value)
+    assert SECRET not in report_of(caught.value)
 
 
 async def refuse_all(_connection: HTTPConnection, _key: str) -> None:
-    """Know nobody."""
+    """Reject every key."""
 
 
 async def unavailable(_connection: HTTPConnection, key: str) -> NoReturn:
-    """Find no answer."""
-    raise SessionUnavailable("The directory is away.") from LookupError(len(key))
+    """Fail to check a key."""
+    raise SessionUnavailable("The directory is unavailable") from LookupError(len(key))
 
 
 async def app_that_fails(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Begin an answer, and fail."""
+    """Start a response, then raise."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    raise TokenUnavailable("late")
+    raise TokenUnavailable("after the start")
 
 
-async def app_with_a_slip(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    """Fail in a way of its own."""
+async def app_with_a_bug(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Raise an exception that the package does not know."""
     raise LookupError
 
 
 async def receive_nothing() -> NoReturn:
-    """Be a client that sends nothing. A plain function, whose `repr` tells nothing."""
-    raise AssertionError("nobody asks")
+    """Receive for a client that sends nothing. It is a function because the `repr` of one shows no state."""
+    raise AssertionError("not called")
 
 
 async def drop(_message: Message) -> None:
-    """Be a client that looks at nothing."""
+    """Ignore a message."""
 
 
-async def fail(_message: Message) -> None:
-    """Be a client that has gone."""
+async def disconnected(_message: Message) -> None:
+    """Raise as for a client that has disconnected."""
     raise OSError
 
 
-def choose_nothing(_connection: HTTPConnection) -> NoReturn:
-    """Have a slip."""
+def broken_callable(_connection: HTTPConnection) -> NoReturn:
+    """Raise instead of returning names or a provider."""
     raise LookupError
 
 
-def answer_nothing(_connection: HTTPConnection, _error: RequestError) -> NoReturn:
-    """Have a slip in what answers errors."""
+def broken_on_error(_connection: HTTPConnection, _error: RequestError) -> NoReturn:
+    """Raise instead of returning a response."""
     raise LookupError
 
 
 REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
-    "refused": ({"authenticate": refuse_all}, {}, app_with_a_slip),
-    "gone": ({"authenticate": refuse_all}, {}, app_with_a_slip),
-    "away": ({"authenticate": unavailable}, {}, app_with_a_slip),
-    "required": ({"redis": AWAY, "session_policy": "required"}, {}, app_with_a_slip),
-    "late": ({}, {}, app_that_fails),
-    "slip": ({}, {}, app_with_a_slip),
-    "choice": ({}, {"inject": choose_nothing}, app_with_a_slip),
-    "answer": ({"authenticate": refuse_all}, {"on_error": answer_nothing}, app_with_a_slip),
+    "refused": ({"authenticate": refuse_all}, {}, app_with_a_bug),
+    "disconnected": ({"authenticate": refuse_all}, {}, app_with_a_bug),
+    "unavailable": ({"authenticate": unavailable}, {}, app_with_a_bug),
+    "session required": ({"redis": UNAVAILABLE_REDIS, "session_policy": "required"}, {}, app_with_a_bug),
+    "after the start": ({}, {}, app_that_fails),
+    "bug": ({}, {}, app_with_a_bug),
+    "inject": ({}, {"inject": broken_callable}, app_with_a_bug),
+    "on_error": ({"authenticate": refuse_all}, {"on_error": broken_on_error}, app_with_a_bug),
 }
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 @pytest.mark.parametrize("case", REQUESTS)
-async def test_request_that_fails_shows_no_api_key(case: str, kind: str) -> None:
-    """Neither to what reports errors around the middleware, nor to what makes the answer."""
-    of_broker, of_middleware, app = REQUESTS[case]
-    seen: list[BaseException] = []
+async def test_a_failed_request_shows_no_api_key(case: str, kind: str) -> None:
+    """Neither an error tracker outside of the middleware nor the `on_error` callback gets the API key."""
+    broker_options, middleware_options, app = REQUESTS[case]
+    raised: list[BaseException] = []
     reports: list[str] = []
 
-    def answer(connection: HTTPConnection, error: RequestError) -> Response:
-        reports.append(shown(error))
+    def on_error(connection: HTTPConnection, error: RequestError) -> Response:
+        reports.append(report_of(error))
         return problem_response(connection, error)
 
-    async with TokenBroker({"crm": StaticToken("t")}, **of_broker) as broker:
-        options: dict[str, Any] = {"on_error": answer, **of_middleware}
+    async with TokenBroker({"crm": StaticToken("t")}, **broker_options) as broker:
+        options: dict[str, Any] = {"on_error": on_error, **middleware_options}
         middleware = TokenMiddleware(app, broker=broker, **options)
         try:
-            send = fail if case == "gone" else drop
+            send = disconnected if case == "disconnected" else drop
             await middleware(scope_of(kind, headers=HEADERS, query_string=b"key=" + KEY), receive_nothing, send)
         except (LookupError, OSError, TokenUnavailable) as error:
-            seen.append(error)
-    assert seen or reports
-    assert SECRET not in "".join([*reports, *map(shown, seen)])
+            raised.append(error)
+    assert raised or reports
+    assert SECRET not in "".join([*reports, *map(report_of, raised)])
 
 
 def wrong(_connection: HTTPConnection) -> Any:
-    """Choose the secret instead of a provider."""
+    """Return the secret instead of a provider."""
     return SECRET
 
 
@@ -144,7 +144,7 @@ DEPENDENCIES: dict[str, Callable[[HTTPConnection], Awaitable[object]]] = {
     "session_id": session_id,
     "token_from": lambda connection: token_from(wrong)(connection=connection, provider=SECRET),
     "resolve": lambda connection: _resolve(connection, "wrong"),
-    "resolve, a slip": lambda connection: _resolve(connection, "slip"),
+    "resolve, a bug": lambda connection: _resolve(connection, "bug"),
 }
 
 
@@ -153,41 +153,41 @@ async def _resolve(connection: HTTPConnection, name: str) -> object:
 
 
 @pytest.mark.parametrize("dependency", DEPENDENCIES)
-async def test_dependency_that_fails_shows_no_secret(dependency: str) -> None:
-    """Without the middleware, too; and a credential in place of a provider is not repeated."""
-    providers: dict[str, Any] = {"wrong": wrong, "slip": choose_nothing}
+async def test_a_failed_dependency_shows_no_secret(dependency: str) -> None:
+    """Without the middleware, an error shows no API key, and no secret that was returned instead of a provider."""
+    providers: dict[str, Any] = {"wrong": wrong, "bug": broken_callable}
     async with TokenBroker(providers, authenticate=refuse_all) as broker:
         connection = HTTPConnection(scope_of("http", headers=HEADERS, state={"tokenmw": broker}))
         with pytest.raises((APIKeyRefused, ConfigurationError, LookupError)) as caught:
             await DEPENDENCIES[dependency](connection)
-    assert SECRET not in shown(caught.value)
+    assert SECRET not in report_of(caught.value)
 
 
 @without_locals
-def of_the_package(call_back: Callable[[], object], secret: str) -> None:
-    """Call the program back."""
-    call_back()
+def function_of_the_package(callback: Callable[[], object], secret: str) -> None:
+    """Call a callback of the program."""
+    callback()
     assert secret
 
 
-def test_variables_of_the_program_stay() -> None:
-    """What it handled already is left alone, also what came from here, and so is what its own callable called."""
+def test_variables_of_the_program_are_kept() -> None:
+    """Frames of callbacks, and of errors that the program had handled before, keep their variables."""
     seen: list[BaseException] = []
     try:
         lifetime("before")
     except TokenUnavailable as before:
         seen.append(before)
-        with pytest.raises(ValueError, match="within") as caught:
-            of_the_package(lambda: ip_address("within"), SECRET)
+        with pytest.raises(ValueError, match="inside") as caught:
+            function_of_the_package(lambda: ip_address("inside"), SECRET)
         seen.append(caught.value)
     assert seen[0] is seen[1].__context__
-    for error, name, value in zip(seen, ("raw", "address"), ("before", "within"), strict=True):
+    for error, name, value in zip(seen, ("raw", "address"), ("before", "inside"), strict=True):
         assert value in [frame.f_locals.get(name) for frame, _ in traceback.walk_tb(error.__traceback__)]
-    assert SECRET not in shown(seen[1])
+    assert SECRET not in report_of(seen[1])
 
 
-def test_variables_of_a_group_go() -> None:
-    """With those of the errors in it, and of what is behind each."""
+def test_variables_of_an_exception_group_are_removed() -> None:
+    """The frames of all errors in a group, and of the errors that they are chained to, lose their variables."""
 
     @without_locals
     def gather() -> NoReturn:
@@ -201,11 +201,11 @@ def test_variables_of_a_group_go() -> None:
 
     with pytest.raises(ExceptionGroup) as caught:
         gather()
-    assert SECRET not in shown(caught.value) + "".join(map(shown, caught.value.exceptions))
+    assert SECRET not in report_of(caught.value) + "".join(map(report_of, caught.value.exceptions))
 
 
-def test_limits_are_no_secret() -> None:
-    """A report that shows nothing would help nobody."""
+def test_limits_are_not_secret() -> None:
+    """The error of an option that is no secret shows its value."""
     with pytest.raises(ConfigurationError) as caught:
         Limits(tokens=-7)
-    assert "-7" in shown(caught.value)
+    assert "-7" in report_of(caught.value)
