@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the event loop, real servers, and a guard against leaked tasks."""
+"""Fixtures for all tests: the event loop, real servers, and a check for leaked tasks."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tests.servers import RedisServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# No deadline, because what is timed is a benchmark. In CI the same examples each time, so that a change is judged by
-# what it changes; at home new ones each time, so that they go on finding faults.
-settings.register_profile("home", deadline=None)
+# No deadlines, because durations are measured by the benchmarks. In CI the examples are the same in each run, so that
+# a failure is caused by the change; elsewhere they are new in each run, so that they continue to find faults.
+settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "home")
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 GRACE = 0.25
-"""Seconds in which a task that is ending anyway may end after its test."""
+"""Seconds in which a task may finish after its test."""
 
 
 def pytest_collection_finish() -> None:
-    """Take all that was loaded out of the garbage collector's sight.
+    """Exclude all objects loaded so far from garbage collection.
 
-    With it a collection takes half a second, in which the event loop of some test stands still: longer than a deadline.
+    A collection of them would block an event loop for half a second, which is longer than a deadline.
     """
     gc.collect()
     gc.freeze()
@@ -36,7 +36,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """Run async tests on asyncio: redis-py has nothing for trio, so neither has this package."""
+    """Run async tests on asyncio: redis-py does not support trio, so neither does this package."""
     return "asyncio"
 
 
@@ -48,19 +48,19 @@ def _shared_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis_server(_shared_redis: RedisServer) -> Iterator[RedisServer]:
-    """A running server without keys, scripts and statistics. It is the same process for all tests."""
+    """A running server without keys, scripts and statistics; all tests share its process."""
     for command in ("FLUSHALL", "SCRIPT FLUSH", "CONFIG RESETSTAT"):
         _shared_redis.command(*command.split())
     pid = _shared_redis.pid
     yield _shared_redis
     if not _shared_redis.answers() or pid != _shared_redis.pid:
         _shared_redis.restart()
-        pytest.fail("The test has broken the server that all tests share. Outages need private_redis.")
+        pytest.fail("The test has stopped the server that all tests share. Use private_redis for outages.")
 
 
 @pytest.fixture
 def private_redis() -> Iterator[RedisServer]:
-    """A server of its own for one test, which may kill, freeze, fill and restart it."""
+    """A server for one test, which may kill, freeze, fill and restart it."""
     with RedisServer() as server:
         yield server
 
@@ -72,11 +72,11 @@ async def _event_loop() -> asyncio.AbstractEventLoop:
 
 @pytest.fixture(autouse=True)
 def _no_leaked_tasks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test whose tasks outlive it and its fixtures: somebody forgot to close something."""
+    """Fail a test whose tasks still run after it and its fixtures: something was not closed."""
     if "anyio_backend" not in request.fixturenames:
         yield
         return
-    # Asked for here and not as a parameter, since every plain test would get an event loop as well.
+    # Requested here and not as a parameter, because sync tests need no event loop.
     loop: asyncio.AbstractEventLoop = request.getfixturevalue("_event_loop")
     before = asyncio.all_tasks(loop)
     yield

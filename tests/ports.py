@@ -1,4 +1,4 @@
-"""Free ports of this machine for servers of the tests."""
+"""Finds free ports for the servers of tests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import socket
 
 __all__ = ["free_port"]
 
-# Below the range from which the operating system takes the ports of outgoing connections. A client that dials
-# a dead server in that range can be given the very port it dials, and then it talks to itself.
+# Below the range of ports that the operating system assigns to outgoing connections. A client that connects to a
+# closed port in that range can be assigned the same port, and is then connected to itself.
 PORTS = range(10_000, 30_000)
 
 
 def free_port() -> int:
-    """Return one that nobody listens on; another process may take it before you do."""
+    """Return a port that no process listens on; another process may take it before the caller does."""
     for port in random.SystemRandom().sample(PORTS, k=100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -22,4 +22,4 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise RuntimeError(f"None of a hundred ports between {PORTS.start} and {PORTS.stop} is free.")
+    raise RuntimeError(f"None of 100 ports between {PORTS.start} and {PORTS.stop} is free")

@@ -1,15 +1,15 @@
-"""Other processes for the tests: several workers of one service, some of which freeze or die.
+"""Child processes for tests: several workers of one service, which a test can freeze and kill.
 
-A target is a function, plain or async, that takes JSON values as keyword arguments and returns one. It runs
-in child processes of its own, with sockets and an event loop of its own:
+A target is a function, sync or async, that takes JSON values as keyword arguments and returns one. It runs
+in child processes, each with its own sockets and event loop:
 
     async def count_fetches(*, url: str) -> int: ...
 
     async with Workers("tests.stampede:count_fetches", processes=8, arguments={"url": server.url}) as workers:
         fetches = await workers.results()
 
-Between start and result both sides can talk, for instance to begin at the same moment: the target calls
-`tell(value)` and `hear()`, the test `await workers.hear()` and `await workers.tell(value)`.
+Before the result, both sides can exchange values, for instance to start work at the same time: the target calls
+`send(value)` and `receive()`, the test `await workers.receive()` and `await workers.send(value)`.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 LONGEST_MESSAGE = 16 * 1024 * 1024
-"""Bytes of one line of JSON."""
+"""The maximum length of a line of JSON, in bytes."""
 PIPE_VARIABLE = "TOKENMW_TEST_PIPE"
 
 
 class WorkerError(Exception):
-    """Raised when a child process ends without a result. Its own traceback is on stderr."""
+    """Raised when a child process exits without a result. Its traceback is on stderr."""
 
 
 class Worker:
-    """One child process that runs a target."""
+    """One child process, which runs a target."""
 
     def __init__(self, process: Process) -> None:
         assert process.stdin is not None
@@ -58,32 +58,32 @@ class Worker:
         """The process id."""
         return self._process.pid
 
-    async def tell(self, value: Any) -> None:
-        """Send a JSON value, which the target gets from `hear()`."""
+    async def send(self, value: Any) -> None:
+        """Send a JSON value, which the target's next `receive()` returns."""
         await self._to_child.send(json.dumps(value).encode() + b"\n")
 
-    async def hear(self) -> Any:
-        """Wait for what the target says next with `tell()`."""
-        return await self._receive("said")
+    async def receive(self) -> Any:
+        """Wait for the next value that the target sends with `send()`."""
+        return await self._receive("sent")
 
     async def result(self) -> Any:
-        """Wait for what the target returns. Raises `WorkerError` if it raised, or was killed."""
+        """Wait for the return value of the target. Raises `WorkerError` if it raised or was killed."""
         return await self._receive("returned")
 
     def kill(self) -> None:
-        """End the process at once, without any clean-up on its side."""
+        """Kill the process; it cannot clean up."""
         self._process.kill()
 
     def freeze(self) -> None:
-        """Stop the process, as a paused container or a suspended machine does."""
+        """Stop the process, like a paused container or a suspended machine."""
         freeze(self.pid)
 
     def thaw(self) -> None:
-        """Let a frozen process go on."""
+        """Continue a frozen process."""
         thaw(self.pid)
 
     async def close(self) -> None:
-        """End the process if it still runs, also a frozen one, and close its pipes."""
+        """Kill the process if it still runs or is frozen, and close its pipes."""
         if self._process.returncode is None:
             self._process.kill()
         await self._process.aclose()
@@ -93,15 +93,18 @@ class Worker:
             line = await self._from_child.receive_until(b"\n", LONGEST_MESSAGE)
         except (anyio.IncompleteRead, anyio.EndOfStream, anyio.BrokenResourceError):
             code = await self._process.wait()
-            raise WorkerError(f"Process {self.pid} ended with exit code {code} and no result.") from None
+            raise WorkerError(f"Process {self.pid} exited with code {code} and without a result") from None
         message: dict[str, Any] = json.loads(line)
         if kind not in message:
-            raise WorkerError(f"Process {self.pid} has not {kind} anything, it sent {message!r}.")
+            raise WorkerError(f"Process {self.pid} has not {kind} a value; it wrote {message!r}")
         return message[kind]
 
 
 class Workers:
-    """Several child processes that run the same target, as an async context manager."""
+    """Several child processes that run the same target; an async context manager.
+
+    `within` is the number of seconds that `receive` and `results` wait.
+    """
 
     def __init__(
         self, target: str, *, processes: int, arguments: dict[str, Any] | None = None, within: float = 60.0
@@ -133,18 +136,18 @@ class Workers:
     def __len__(self) -> int:
         return len(self._workers)
 
-    async def tell(self, value: Any) -> None:
+    async def send(self, value: Any) -> None:
         """Send the same JSON value to every process."""
         for worker in self._workers:
-            await worker.tell(value)
+            await worker.send(value)
 
-    async def hear(self) -> list[Any]:
-        """Wait until every process has said something. Raises `TimeoutError` after `within` seconds."""
+    async def receive(self) -> list[Any]:
+        """Wait for one value of every process. Raises `TimeoutError` after `within` seconds."""
         with anyio.fail_after(self._within):
-            return [await worker.hear() for worker in self._workers]
+            return [await worker.receive() for worker in self._workers]
 
     async def results(self) -> list[Any]:
-        """Wait for the results of all. Raises `WorkerError`, or `TimeoutError` after `within` seconds."""
+        """Wait for the results of all processes. Raises `WorkerError`, or `TimeoutError` after `within` seconds."""
         with anyio.fail_after(self._within):
             return [await worker.result() for worker in self._workers]
 
@@ -155,39 +158,39 @@ class Workers:
 
 
 def freeze(pid: int) -> None:
-    """Stop a child process of ours and wait until it has stopped."""
+    """Stop a child process of this one, and wait until it has stopped."""
     os.kill(pid, signal.SIGSTOP)
-    # The signal is only on its way when kill() returns. WNOWAIT leaves the news for whoever owns the process.
-    # (macOS has waitid() from Python 3.13 on.)
+    # kill() returns before the signal is delivered. WNOWAIT leaves the status for the owner of the process to read.
+    # (On macOS, Python has waitid() since 3.13.)
     if hasattr(os, "waitid"):
         os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 def thaw(pid: int) -> None:
-    """Let a stopped process go on; one that runs is not disturbed."""
+    """Continue a stopped process. Has no effect on a running one."""
     os.kill(pid, signal.SIGCONT)
 
 
-def tell(value: Any) -> None:
+def send(value: Any) -> None:
     """Send a JSON value to the test, from a child process."""
-    _send({"said": value})
+    _write({"sent": value})
 
 
-def hear() -> Any:
-    """Wait for what the test says next, in a child process. This blocks the event loop."""
+def receive() -> Any:
+    """Wait for the next value that the test sends, in a child process. This blocks the event loop."""
     line = sys.stdin.readline()
     if not line:
-        raise EOFError("The test has gone.")
+        raise EOFError("The test has exited")
     return json.loads(line)
 
 
-def _send(message: dict[str, Any]) -> None:
+def _write(message: dict[str, Any]) -> None:
     with open(int(os.environ[PIPE_VARIABLE]), "w", closefd=False) as pipe:
         pipe.write(json.dumps(message) + "\n")
 
 
 def _main(target: str, arguments: str) -> None:
-    # The pipe to the test is ours alone: what the target prints goes to stderr. It is in the environment and
+    # Only `_write` uses the pipe to the test: what the target prints goes to stderr. The pipe is in the environment and
     # not in a global, because this module runs as __main__ and the target imports another copy of it.
     os.environ[PIPE_VARIABLE] = str(os.dup(1))
     os.dup2(2, 1)
@@ -196,7 +199,7 @@ def _main(target: str, arguments: str) -> None:
     result = function(**json.loads(arguments))
     if inspect.iscoroutine(result):
         result = asyncio.run(result)
-    _send({"returned": result})
+    _write({"returned": result})
 
 
 if __name__ == "__main__":

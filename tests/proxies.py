@@ -1,16 +1,16 @@
-"""A TCP proxy for tests of what lies between a client and a server: slow lines, lost ones, refused ones.
+"""A TCP proxy that makes the faults of a network: delays, lost data, reset and refused connections.
 
-It forwards until it is told otherwise:
+It forwards everything until a test changes it:
 
     async with Proxy(redis_server.port) as proxy:
-        proxy.latency = 0.05          # each chunk, in each direction
-        proxy.connect_delay = 0.5     # a new connection forwards nothing for so long: a slow handshake
-        proxy.black_hole = True       # connections are accepted, nothing is forwarded
-        proxy.cut()                   # all connections are reset
-        proxy.cut_replies = True      # half of each reply gets through, then its connection is reset
-        proxy.answer = b"-LOADING …"   # what is said is answered so, and the server hears nothing
-        await proxy.refuse()          # nobody listens any more
-        await proxy.listen()          # somebody does again, on the same port
+        proxy.latency = 0.05          # seconds for each chunk, in each direction
+        proxy.connect_delay = 0.5     # seconds before a new connection forwards: a slow handshake
+        proxy.black_hole = True       # accepts connections, forwards nothing
+        proxy.cut()                   # resets all connections
+        proxy.cut_replies = True      # forwards half of a reply, then resets its connection
+        proxy.answer = b"-LOADING …"   # the reply to each chunk; the server receives nothing
+        await proxy.refuse()          # refuses new connections
+        await proxy.listen()          # accepts them again, on the same port
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Self
 
 
 class Proxy:
-    """Forwards connections to a port of this machine. It lives in the event loop of the test.
+    """Forwards connections to a port of this machine, in the event loop of the test.
 
     Attributes:
-        port: Where it listens.
-        accepted: Connections that were accepted so far.
+        port: The port of the proxy.
+        accepted: The number of connections accepted so far.
         connect_delay: Seconds before a new connection begins to forward.
-        latency: Seconds by which each chunk is late.
-        black_hole: Whether chunks vanish; also those of connections that stand.
-        lose_replies: Whether what the server says vanishes while the server still hears everything.
+        latency: Seconds by which each chunk is delayed.
+        black_hole: Whether all chunks are dropped, also those of open connections.
+        lose_replies: Whether the server's chunks are dropped, while it receives everything.
         cut_replies: Whether a connection is reset in the middle of the server's next chunk.
-        answer: What a client gets for each chunk instead of the server's answer, or None.
+        answer: What a client receives for each chunk instead of the server's reply, or None.
     """
 
     def __init__(self, target: int) -> None:
@@ -50,12 +50,12 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The way to a Redis behind it."""
+        """The URL of a Redis server behind the proxy."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def open_links(self) -> int:
-        """How many connections stand now."""
+        """The number of open connections."""
         return len(self._links)
 
     async def __aenter__(self) -> Self:
@@ -71,18 +71,18 @@ class Proxy:
             await asyncio.wait(self._links)
 
     async def listen(self) -> None:
-        """Accept connections, on the port of the last time."""
+        """Accept connections; after `refuse`, on the same port."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Refuse new connections; those that stand go on."""
+        """Refuse new connections; open ones are not changed."""
         if self._server is not None:
             self._server.close()
             self._server = None
 
     def cut(self) -> None:
-        """Reset all connections that stand."""
+        """Reset all open connections."""
         for writer in list(self._writers):
             writer.transport.abort()
 
@@ -105,35 +105,35 @@ class Proxy:
             raise
         self._writers.add(server_writer)
         try:
-            ways = [
-                asyncio.create_task(self._forward(reader, server_writer, back=writer)),
+            directions = [
+                asyncio.create_task(self._forward(reader, server_writer, client=writer)),
                 asyncio.create_task(self._forward(server_reader, writer)),
             ]
             try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.wait(ways)
+                for direction in directions:
+                    direction.cancel()
+                await asyncio.wait(directions)
         finally:
             self._drop(writer)
             self._drop(server_writer)
 
     async def _forward(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: asyncio.StreamWriter | None = None
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, client: asyncio.StreamWriter | None = None
     ) -> None:
-        """Forward what is read; `back` is the way to who said it, if that is the client."""
-        # A reset is what these tests are about, not a fault of theirs.
+        """Forward all chunks in one direction; `client` is given if they come from the client."""
+        # Resets are expected: they are under test.
         with contextlib.suppress(OSError):
             while chunk := await reader.read(65536):
                 if self.latency:
                     await asyncio.sleep(self.latency)
-                if self.black_hole or (back is None and self.lose_replies):
+                if self.black_hole or (client is None and self.lose_replies):
                     continue
-                if back is not None and self.answer is not None:
-                    back.write(self.answer)
+                if client is not None and self.answer is not None:
+                    client.write(self.answer)
                     continue
-                if back is None and self.cut_replies:
+                if client is None and self.cut_replies:
                     writer.write(chunk[: len(chunk) // 2])
                     await writer.drain()
                     return

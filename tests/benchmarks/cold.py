@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from tests.benchmarks.rows import Figure, Plan, Row
-from tests.faults.crowd import broker_of
-from tests.processes import Workers, hear, tell
+from tests.faults.token_workers import broker_of
+from tests.processes import Workers, receive, send
 from tests.servers import RedisServer
 from tokenmw.testing import ProviderServer
 
@@ -57,8 +57,8 @@ async def crowd(target: str, **arguments: Any) -> dict[str, Any]:
     """Start all processes at the same time; return the longest wait of a caller, and the total processor time."""
     arguments["callers"] = CALLERS
     async with Workers(f"{__name__}:{target}", processes=PROCESSES, arguments=arguments) as workers:
-        await workers.hear()
-        await workers.tell("go")
+        await workers.receive()
+        await workers.send("go")
         results = await workers.results()
     return {
         "seconds": max(result["seconds"] for result in results),
@@ -105,8 +105,8 @@ async def all_of(one: Any, callers: int) -> dict[str, Any]:
         values.add(await one())
         waits.append(time.monotonic() - began)
 
-    tell("ready")
-    hear()
+    send("ready")
+    receive()
     worked = time.process_time()
     await asyncio.gather(*(caller() for _ in range(callers)))
     return {"seconds": max(waits), "processor": time.process_time() - worked, "values": sorted(values)}

@@ -44,7 +44,7 @@ class Served:
             arguments = {"kind": self._kind, "redis": self._redis, "port": self._port}
             workers = Workers("tests.benchmarks.serving:serve", processes=1, arguments=arguments)
             self._workers.append(await self._stack.enter_async_context(workers))
-            (self._port,) = await workers.hear()
+            (self._port,) = await workers.receive()
 
     async def load(self, count: int, *, counted: bool = True) -> None:
         """Send requests, and record throughput and processor time."""
@@ -58,8 +58,8 @@ class Served:
     async def _processor(self) -> float:
         used = 0.0
         for workers in self._workers:
-            await workers.tell("processor")
-            used += sum(await workers.hear())
+            await workers.send("processor")
+            used += sum(await workers.receive())
         return used
 
 

@@ -13,7 +13,7 @@ from starlette.authentication import AuthCredentials, SimpleUser
 from starlette.middleware.authentication import AuthenticationMiddleware
 
 from tests.benchmarks.asgi import SettingTwoAndWatching
-from tests.processes import hear, tell
+from tests.processes import receive, send
 from tokenmw import TokenBroker, TokenMiddleware
 from tokenmw.observe.throttle import LOGGER
 from tokenmw.providers import StaticToken
@@ -68,8 +68,8 @@ async def serve(*, kind: str, redis: str | None = None, port: int = 0) -> None:
     listener.listen(128)
     config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
     serving = asyncio.ensure_future(uvicorn.Server(config).serve(sockets=[listener]))
-    tell(listener.getsockname()[1])
+    send(listener.getsockname()[1])
     loop = asyncio.get_running_loop()
-    while await loop.run_in_executor(None, hear) == "processor":
-        tell(time.process_time())
+    while await loop.run_in_executor(None, receive) == "processor":
+        send(time.process_time())
     serving.cancel()

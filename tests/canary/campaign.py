@@ -1,4 +1,4 @@
-"""The campaign: a program with made-up secrets goes through outages and failures, and all that leaves it is kept."""
+"""The campaign: a program with made-up secrets goes through outages and failures; all of its output is kept."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from urllib.parse import quote
 import anyio
 import anyio.abc
 
-from tests.canary.callers import Authenticator
 from tests.canary.canaries import canary
+from tests.canary.clients import Clients
+from tests.canary.credentials import FAILING, REDIS_PASSWORD
 from tests.canary.endpoints import Endpoints
-from tests.canary.tap import RedisTap
-from tests.canary.world import FAILING, REDIS_PASSWORD
+from tests.canary.redis_monitor import RedisMonitor
 from tests.processes import ROOT
 from tests.servers import RedisServer
 
@@ -29,42 +29,42 @@ __all__ = ["Outputs", "campaign"]
 
 @dataclass
 class Outputs:
-    """Every byte that left, and what shows that the campaign took place.
+    """All output of the program, and what shows that the campaign took place.
 
     Attributes:
         stdout: What the process wrote to its standard output.
-        stderr: What it wrote to its standard error: the log, among other things.
-        heard: What callers were answered.
-        tap: What was seen at Redis.
-        asked: How often each way of answering was asked for a token, or as an API.
-        received: The kinds of the secrets that token endpoints and APIs were sent.
+        stderr: What it wrote to its standard error; this includes the log.
+        responses: What its clients received.
+        redis: What Redis received and stored.
+        requests: The number of requests to the endpoints and APIs, by behaviour.
+        received: The kinds of the secrets that endpoints and APIs received.
         code: The exit code of the process.
     """
 
     stdout: bytes
     stderr: bytes
-    heard: list[bytes]
-    tap: RedisTap
-    asked: dict[str, int]
+    responses: list[bytes]
+    redis: RedisMonitor
+    requests: dict[str, int]
     received: set[str]
     code: int | None
 
 
-async def campaign(*, plants: bool = False) -> Outputs:
-    """Go through it all; with `plants`, let the program leak on purpose, and leave out the outages of Redis."""
+async def campaign(*, leaks: bool = False) -> Outputs:
+    """Run the program through all failures. With `leaks`, it leaks on purpose, and Redis does not fail."""
     async with AsyncExitStack() as stack:
         server = await asyncio.to_thread(stack.enter_context, RedisServer("--requirepass", REDIS_PASSWORD))
-        tap = RedisTap(server)
-        tap.listen()
+        monitor = RedisMonitor(server)
+        monitor.start()
         endpoints = await stack.enter_async_context(Endpoints())
-        nobody = stack.enter_context(socket.socket())
-        nobody.bind(("127.0.0.1", 0))
+        closed_port = stack.enter_context(socket.socket())
+        closed_port.bind(("127.0.0.1", 0))
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         arguments = {
             "redis": server.port,
-            "ports": {"grants": endpoints.port, "nobody": nobody.getsockname()[1]},
+            "ports": {"grants": endpoints.port, "unreachable": closed_port.getsockname()[1]},
             "listener": listener.fileno(),
-            "plants": plants,
+            "leaks": leaks,
         }
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         with (directory / "out").open("wb") as out, (directory / "err").open("wb") as err:
@@ -77,94 +77,95 @@ async def campaign(*, plants: bool = False) -> Outputs:
                 pass_fds=[listener.fileno()],
             )
         stack.push_async_callback(process.aclose)
-        stack.callback(_end, process)
-        callers = Authenticator(listener.getsockname()[1])
+        stack.callback(_kill, process)
+        clients = Clients(listener.getsockname()[1])
         listener.close()
-        if plants:
-            await callers.get(f"/planted/{quote(canary('planted, access log'), safe='')}")
-            await callers.talk("/planted")
-            tap.look()
+        if leaks:
+            await clients.get(f"/leak/{quote(canary('leaked, access log'), safe='')}")
+            await clients.open_websocket("/leak")
+            monitor.record_contents()
         else:
-            await _failures_of_providers(callers)
-            await _outages_of_redis(callers, server, tap)
-        under_way = asyncio.create_task(callers.get("/raise/basic:hangs"))
+            await _failures_of_providers(clients)
+            await _outages_of_redis(clients, server, monitor)
+        hanging = asyncio.create_task(clients.get("/raise/basic:hangs"))
         await endpoints.hanging.wait()
-        await callers.get("/end")
+        await clients.get("/stop")
         with anyio.fail_after(60):
             code = await process.wait()
-        await under_way
-        tap.close()
+        await hanging
+        monitor.close()
         return Outputs(
             (directory / "out").read_bytes(),
             (directory / "err").read_bytes(),
-            callers.heard,
-            tap,
-            dict(endpoints.asked),
+            clients.responses,
+            monitor,
+            dict(endpoints.requests),
             endpoints.received,
             code,
         )
 
 
-def _end(process: anyio.abc.Process) -> None:
+def _kill(process: anyio.abc.Process) -> None:
     if process.returncode is None:
         process.kill()
 
 
-async def _failures_of_providers(callers: Authenticator) -> None:
-    await callers.get("/tokens/grants")
-    await callers.get("/raise/basic:refuses")
-    await callers.get("/calm")
-    await callers.get("/operations/all")
-    # What hangs comes last. A client of the user's writes into its log what a server says beside a status.
-    for way in ("grants", "grants-a-type", *FAILING[:-1]):
-        await callers.get(f"/tokens/{way}")
-    for way in ("grants", "refuses", "fails", "breaks-http"):
-        await callers.get(f"/plain/tokens/{way}")
-    for where in ("", "/plain"):
-        for way in ("basic:refuses", "wecom:fails", "chosen"):
-            await callers.get(f"{where}/raise/{way}")
-            await callers.get(f"{where}/half/{way}")
-        for way in ("api-takes", "api-refuses", "api-redirects"):
+async def _failures_of_providers(clients: Clients) -> None:
+    await clients.get("/tokens/grants")
+    await clients.get("/raise/basic:refuses")
+    await clients.get("/debug-off")
+    await clients.get("/operations/all")
+    # "hangs" is requested at the end of the campaign. "fails-with-a-reason-phrase" is not requested under "/plain": the
+    # HTTP client that the program passes there logs reason phrases itself.
+    for behaviour in ("grants", "grants-a-type", *FAILING[:-1]):
+        await clients.get(f"/tokens/{behaviour}")
+    for behaviour in ("grants", "refuses", "fails", "breaks-http"):
+        await clients.get(f"/plain/tokens/{behaviour}")
+    for prefix in ("", "/plain"):
+        for name in ("basic:refuses", "wecom:fails", "chosen"):
+            await clients.get(f"{prefix}/raise/{name}")
+            await clients.get(f"{prefix}/raise-after-start/{name}")
+        for behaviour in ("api-accepts", "api-refuses", "api-redirects"):
             for kind in ("basic", "wecom", "dingtalk", "feishu_tenant"):
-                await callers.get(f"{where}/api/{kind}/{way}")
+                await clients.get(f"{prefix}/api/{kind}/{behaviour}")
 
 
-async def _outages_of_redis(callers: Authenticator, server: RedisServer, tap: RedisTap) -> None:
-    await _round(callers)
-    tap.look()
+async def _outages_of_redis(clients: Clients, server: RedisServer, monitor: RedisMonitor) -> None:
+    await _use_all_clients(clients)
+    monitor.record_contents()
     server.command("CONFIG", "SET", "maxmemory", "1")
-    await _round(callers)
+    await _use_all_clients(clients)
     server.command("CONFIG", "SET", "maxmemory", "0")
-    await _shared_again(callers)
-    await callers.get("/operations/anew")
+    await _wait_until_redis_is_used(clients)
+    await clients.get("/operations/new-brokers")
     for name in server.command("KEYS", "*"):
         server.command("SET", name, b"\x01 garbage")
-    await callers.get("/operations/anew")
-    await _round(callers)
-    tap.look()
+    await clients.get("/operations/new-brokers")
+    await _use_all_clients(clients)
+    monitor.record_contents()
     server.kill()
-    await _round(callers)
+    await _use_all_clients(clients)
     await asyncio.to_thread(server.restart)
-    tap.listen()
-    await _shared_again(callers)
-    await _round(callers)
-    tap.look()
+    monitor.start()
+    await _wait_until_redis_is_used(clients)
+    await _use_all_clients(clients)
+    monitor.record_contents()
 
 
-async def _shared_again(callers: Authenticator) -> None:
-    """Wait until both brokers use Redis again, which they find out by themselves."""
+async def _wait_until_redis_is_used(clients: Clients) -> None:
+    """Wait until both brokers of the program have recovered from an outage."""
     with anyio.fail_after(60):
-        for where in ("", "/plain"):
-            while b"shared='up'" not in await callers.get(f"{where}/report"):  # noqa: ASYNC110  it is another process
+        for prefix in ("", "/plain"):
+            while b"shared='up'" not in await clients.get(f"{prefix}/report"):  # noqa: ASYNC110  it is another process
                 await asyncio.sleep(0.1)
 
 
-async def _round(callers: Authenticator) -> None:
-    """Be every caller once: known, refused, without a key; over HTTP and WebSockets."""
-    for where in ("", "/plain"):
+async def _use_all_clients(clients: Clients) -> None:
+    """Send requests with every API key, over HTTP and WebSockets: known ones, refused ones and none."""
+    for prefix in ("", "/plain"):
         for key in ("bearer", "x-api-key", "query", "cookie", "refused", "failing", "plain"):
-            await callers.get(f"{where}/injected", key=key)
-        for moment in ("before", "after"):
-            await callers.talk(f"{where}/{moment}")
-        await callers.get(f"{where}/operations")
-        await callers.get(f"{where}/report")
+            await clients.get(f"{prefix}/injected", key=key)
+        for phase in ("before-accept", "after-accept"):
+            await clients.open_websocket(f"{prefix}/{phase}")
+        await clients.get(f"{prefix}/operations")
+        await clients.get(f"{prefix}/report")

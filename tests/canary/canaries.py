@@ -1,4 +1,4 @@
-"""Canaries: made-up secrets that can be told apart, and the search for them in bytes, however they are written."""
+"""Canaries: made-up secrets, each recognisable as its kind, and the search for them in bytes in any encoding."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 __all__ = ["MARK", "Hit", "canary", "hits", "kind_of"]
 
-# At both ends of each canary, so that one is found that was cut in the middle or at an end. Letters and digits stay as
-# they are in URLs, JSON, HTML and `repr`; the characters between the two marks are what has to be escaped.
+# At both ends of each canary, so that a truncated one is found as well. URLs, JSON, HTML and `repr` leave letters and
+# digits unchanged; between the two marks are characters that they escape.
 MARK: Final = "Kq7vXz2Wj9Rt"
-_KIND: Final = 10  # hexadecimal digits that tell the kind, behind the first mark
+_KIND: Final = 10  # hexadecimal digits after the first mark, which identify the kind
 _ESCAPED: Final = "+/%&=~'"
-_REST: Final = 14  # more of them, behind what has to be escaped
-_AROUND: Final = 100  # bytes that are shown on both sides of a hit
+_REST: Final = 14  # hexadecimal digits after the escaped characters
+_AROUND: Final = 100  # bytes shown on both sides of a hit
 
 
 def canary(kind: str) -> str:
-    """Return the secret of a kind, the same one in each process."""
+    """Return the secret of a kind, which is the same in every process."""
     digest = hashlib.sha256(kind.encode()).hexdigest()
     _kinds[digest[:_KIND]] = kind
     return f"{MARK}{digest[:_KIND]}{_ESCAPED}{digest[_KIND : _KIND + _REST]}{MARK}"
@@ -34,9 +34,9 @@ class Hit:
     """A canary that was found.
 
     Attributes:
-        kind: What secret it is; "?" if only a part of it, or a coded form, was there.
-        form: How it was written.
-        around: What stood before and behind.
+        kind: Which secret it is; "?" if it is truncated or encoded.
+        form: How it is encoded.
+        around: The text before and after it.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Hit:
 
 
 def hits(output: bytes) -> list[Hit]:
-    """Find all canaries in an output: in the clear, in base64 at any place of its text, or in hexadecimal digits."""
+    """Find all canaries in an output: in plain text, in base64 at any offset, and in hexadecimal digits."""
     return [
         Hit(
             kind=kind_of(output[found.start() :]),
@@ -53,28 +53,30 @@ def hits(output: bytes) -> list[Hit]:
             around=output[max(0, found.start() - _AROUND) : found.end() + _AROUND].decode(errors="backslashreplace"),
         )
         for found in _ANY.finditer(output)
-        if not _is_end(output, found.start())
+        if not _is_second_mark(output, found.start())
     ]
 
 
-def _is_end(output: bytes, place: int) -> bool:
-    begin = place - len(MARK) - _KIND - len(_ESCAPED) - _REST
-    return begin >= 0 and output[begin : begin + len(MARK)] == _PLAIN and output[place : place + len(MARK)] == _PLAIN
+def _is_second_mark(output: bytes, position: int) -> bool:
+    begin = position - len(MARK) - _KIND - len(_ESCAPED) - _REST
+    return (
+        begin >= 0 and output[begin : begin + len(MARK)] == _PLAIN and output[position : position + len(MARK)] == _PLAIN
+    )
 
 
 def kind_of(text: bytes) -> str:
-    """Return the kind of the canary with which a text begins."""
+    """Return the kind of the canary at the beginning of a text."""
     digits = text[len(MARK) : len(MARK) + _KIND]
     return _kinds.get(digits.decode("latin-1"), "?")
 
 
 def _base64_forms(mark: bytes) -> Iterable[bytes]:
-    # The first and the last character of what encodes it may encode a part of its neighbours.
+    # The first and last characters may encode bits of the bytes before and after the mark.
     for before in range(3):
-        coded = base64.b64encode(bytes(before) + mark)
-        whole = coded[-(-before * 8 // 6) : (before + len(mark)) * 8 // 6]
-        yield whole
-        yield whole.translate(bytes.maketrans(b"+/", b"-_"))
+        encoded = base64.b64encode(bytes(before) + mark)
+        own = encoded[-(-before * 8 // 6) : (before + len(mark)) * 8 // 6]
+        yield own
+        yield own.translate(bytes.maketrans(b"+/", b"-_"))
 
 
 _kinds: Final[dict[str, str]] = {}
@@ -83,9 +85,9 @@ _FORMS: Final[dict[bytes, str]] = {
     _PLAIN: "plain",
     **dict.fromkeys(_base64_forms(_PLAIN), "base64"),
     _PLAIN.hex().encode(): "hex",
-    "".join(f"%{one:02x}" for one in _PLAIN).encode(): "percent",
-    "".join(f"\\x{one:02x}" for one in _PLAIN).encode(): "escaped",
-    "".join(f"\\u{one:04x}" for one in _PLAIN).encode(): "escaped",
+    "".join(f"%{byte:02x}" for byte in _PLAIN).encode(): "percent",
+    "".join(f"\\x{byte:02x}" for byte in _PLAIN).encode(): "escaped",
+    "".join(f"\\u{byte:04x}" for byte in _PLAIN).encode(): "escaped",
 }
 _ANY: Final = re.compile(
     b"|".join(

@@ -1,4 +1,4 @@
-"""Token endpoints and APIs that repeat in their answers whatever they were sent, in each way there is."""
+"""Token endpoints and APIs that repeat in their responses what they received, in many places and formats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.canary.canaries import MARK, canary, hits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["WAYS", "Endpoints"]
+__all__ = ["BEHAVIOURS", "Endpoints"]
 
 _REFUSED: Final = {"errcode": 40001, "code": 10014, "error": "invalid_client", "error_codes": [7000215]}
 _TLS: Final = b"\x16"  # the first byte of a handshake (RFC 8446 §5.1)
@@ -24,21 +24,21 @@ _MEDIA: Final = {"content-type": "application/json"}
 
 
 class Endpoints:
-    """A server whose paths are `/{way}/{kind}/…`: it answers in that way, and grants tokens of that kind.
+    """A server with paths `/{behaviour}/{kind}/…`: it responds with that behaviour and grants tokens of that kind.
 
     Attributes:
-        port: Where it listens.
-        asked: How often it was asked in each way.
-        received: The kinds of the secrets that it was sent.
-        hanging: Set as soon as somebody waits for an answer that never comes.
+        port: The port of the server.
+        requests: The number of requests, by behaviour.
+        received: The kinds of the secrets that it received.
+        hanging: Set as soon as a client waits for a response that never comes.
     """
 
     def __init__(self) -> None:
         self.port = 0
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.received: set[str] = set()
         self.hanging = asyncio.Event()
-        self._links: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -47,36 +47,36 @@ class Endpoints:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for link in list(self._links):
-            link.cancel()
-        if self._links:
-            await asyncio.wait(self._links)
+        for connection in list(self._connections):
+            connection.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = asyncio.create_task(self._serve(reader, writer))
-        self._links.add(link)
-        link.add_done_callback(self._links.discard)
+        connection = asyncio.create_task(self._serve(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 first = await reader.readexactly(1)
                 if first == b"*":
-                    await _be_no_redis(reader, writer)
+                    await _answer_unknown_command(reader, writer)
                 if first in (b"*", _TLS):
                     return
                 head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
                 body = (await reader.readexactly(int(length[1]) if length else 0)).decode("latin-1")
-                way, kind = head.split(" ")[1].partition("?")[0].split("/")[1:3]
-                self.asked[way] += 1
-                if way == "hangs":
+                behaviour, kind = head.split(" ")[1].partition("?")[0].split("/")[1:3]
+                self.requests[behaviour] += 1
+                if behaviour == "hangs":
                     self.hanging.set()
                     await asyncio.get_running_loop().create_future()
-                token = canary(f"token of {kind}") + f".{self.asked.total()}"
-                asked = _Asked(head, body, token)
-                self.received |= {hit.kind for hit in hits(asked.text.encode())}
-                writer.write(WAYS[way](asked))
+                token = canary(f"token of {kind}") + f".{self.requests.total()}"
+                request = _Request(head, body, token)
+                self.received |= {hit.kind for hit in hits(request.text.encode())}
+                writer.write(BEHAVIOURS[behaviour](request))
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
@@ -84,39 +84,39 @@ class Endpoints:
             writer.transport.abort()
 
 
-async def _be_no_redis(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer as a Redis that does not know the command, and repeats it."""
-    while said := await reader.read(65536):
-        words = b" ".join(said.split())
+async def _answer_unknown_command(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Respond like a Redis that does not know a command: its error repeats the arguments."""
+    while received := await reader.read(65536):
+        words = b" ".join(received.split())
         writer.write(b"-ERR unknown command 'HELLO', with args beginning with: %b\r\n" % words)
         await writer.drain()
 
 
-class _Asked:
+class _Request:
     """A request.
 
     Attributes:
-        text: All of it, in the clear, in one line.
-        secret: The secret in it, as it stood there: in base64 if it came so.
+        text: All of it, decoded, in one line.
+        secret: The secret in it; in base64 if it was sent in base64.
         query: Its query.
-        token: A token that may be granted.
+        token: The token to grant.
     """
 
     def __init__(self, head: str, body: str, token: str) -> None:
         basic = re.search(r"authorization: basic (\S+)", head, re.IGNORECASE)
         pair = base64.b64decode(basic[1]).decode() if basic else ""
         self.text = " ".join(unquote_plus(f"{head} {pair} {body}").split())
-        clear = re.search(rf"{MARK}\S*?{MARK}", unquote_plus(body) + self.text)
-        self.secret = basic[1] if basic else clear[0] if clear else ""
+        plain = re.search(rf"{MARK}\S*?{MARK}", unquote_plus(body) + self.text)
+        self.secret = basic[1] if basic else plain[0] if plain else ""
         self.query = head.split(" ")[1].partition("?")[2]
         self.token = token
 
     def granted(self, **fields: Any) -> dict[str, Any]:
-        """Return what all platforms call a token, and its life."""
+        """Return a token and its lifetime under the field names of all platforms."""
         names = ("access_token", "tenant_access_token", "app_access_token", "accessToken")
-        lives = ("expires_in", "expire", "expireIn")
+        lifetimes = ("expires_in", "expire", "expireIn")
         repeated = {"client_secret": self.secret, "request": self.text, self.secret: "a name"}
-        return {**dict.fromkeys(names, self.token), **dict.fromkeys(lives, 7200), **repeated, **fields}
+        return {**dict.fromkeys(names, self.token), **dict.fromkeys(lifetimes, 7200), **repeated, **fields}
 
 
 def _response(status: int, body: Any, *, reason: str = "Some reason", **headers: str) -> bytes:
@@ -127,56 +127,60 @@ def _response(status: int, body: Any, *, reason: str = "Some reason", **headers:
     return f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode("latin-1") + content
 
 
-def _page(asked: _Asked) -> bytes:
-    return f"<html><pre>{asked.text}</pre></html>".encode()
+def _page(request: _Request) -> bytes:
+    return f"<html><pre>{request.text}</pre></html>".encode()
 
 
-def _redirect(asked: _Asked) -> bytes:
+def _redirect(request: _Request) -> bytes:
     return _response(
-        302, {}, location=f"http://elsewhere.example/?{quote(asked.text)}&{asked.query}", x_sent=asked.text
+        302, {}, location=f"http://elsewhere.example/?{quote(request.text)}&{request.query}", x_sent=request.text
     )
 
 
-def _refused(asked: _Asked) -> bytes:
-    texts = {"error_description": asked.text, "errmsg": asked.text, "msg": asked.text, "message": asked.text}
-    return _response(401, _REFUSED | texts, x_sent=asked.text, www_authenticate=f'Basic realm="{asked.text}"')
+def _refused(request: _Request) -> bytes:
+    texts = {"error_description": request.text, "errmsg": request.text, "msg": request.text, "message": request.text}
+    return _response(401, _REFUSED | texts, x_sent=request.text, www_authenticate=f'Basic realm="{request.text}"')
 
 
-def _refused_by_code(asked: _Asked) -> bytes:
-    # The longest piece of it that could be a code.
-    piece = max(re.findall(r"[A-Za-z0-9_.-]{1,64}", asked.secret) or [""], key=len)
-    return _response(400, dict.fromkeys(("error", "errcode", "code"), piece))
+def _refused_by_code(request: _Request) -> bytes:
+    # The longest part of the secret that could be an error code.
+    code = max(re.findall(r"[A-Za-z0-9_.-]{1,64}", request.secret) or [""], key=len)
+    return _response(400, dict.fromkeys(("error", "errcode", "code"), code))
 
 
-def _api_refuses(asked: _Asked) -> bytes:
-    # WeCom's and DingTalk's way to say it, and that of RFC 6750.
-    code = {"errcode": 42001, "code": 99991663, "text": asked.text}
-    return _response(401 if "authorization:" in asked.text.lower() else 200, code)
+def _api_refuses(request: _Request) -> bytes:
+    # WeCom and Feishu say it by a code in the body, RFC 6750 by the status.
+    body = {"errcode": 42001, "code": 99991663, "text": request.text}
+    return _response(401 if "authorization:" in request.text.lower() else 200, body)
 
 
-WAYS: Final[dict[str, Callable[[_Asked], bytes]]] = {
-    "grants": lambda asked: _response(200, asked.granted()),
+BEHAVIOURS: Final[dict[str, Callable[[_Request], bytes]]] = {
+    "grants": lambda request: _response(200, request.granted()),
     "refuses": _refused,
     "refuses-by-code": _refused_by_code,
-    "is-busy": lambda asked: _response(429, {"error": asked.text}, retry_after="1", x_sent=asked.text),
-    "fails": lambda asked: _response(500, _page(asked), content_type="text/html"),
-    "fails-in-words": lambda asked: _response(500, {}, reason=asked.text),
-    "sends-a-page": lambda asked: _response(200, _page(asked), content_type=asked.text),
-    "sends-garbage": lambda asked: (
-        b'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{"access_token": "' + asked.text.encode()
+    "is-busy": lambda request: _response(429, {"error": request.text}, retry_after="1", x_sent=request.text),
+    "fails": lambda request: _response(500, _page(request), content_type="text/html"),
+    "fails-with-a-reason-phrase": lambda request: _response(500, {}, reason=request.text),
+    "sends-a-page": lambda request: _response(200, _page(request), content_type=request.text),
+    "sends-garbage": lambda request: (
+        b'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{"access_token": "' + request.text.encode()
     ),
     "redirects": _redirect,
-    "grants-two-lines": lambda asked: _response(200, asked.granted(access_token=f"{asked.secret}\r\nX: y", expire="x")),
-    "grants-no-life": lambda asked: _response(200, asked.granted(expires_in=asked.secret, expire={"a": asked.secret})),
-    "grants-a-type": lambda asked: _response(200, asked.granted(token_type=asked.secret)),
-    "sets-a-cookie": lambda asked: _response(503, {}, set_cookie=f"sent={asked.text}; path=/"),
-    "breaks-http": lambda asked: f"HTTP/1.1 200 OK\r\n no header {asked.text}\r\n\r\n".encode("latin-1"),
-    "is-no-http": lambda asked: asked.text.encode("latin-1") + b"\r\n\r\n",
-    "is-cut": lambda asked: _response(200, {}, content_length="99", x_sent=asked.text),
-    "closes": lambda _asked: b"",
-    "hangs": lambda _asked: b"",
-    "api-takes": lambda asked: _response(200, {"errcode": 0, "code": 0}),
+    "grants-two-lines": lambda request: _response(
+        200, request.granted(access_token=f"{request.secret}\r\nX: y", expire="x")
+    ),
+    "grants-no-lifetime": lambda request: _response(
+        200, request.granted(expires_in=request.secret, expire={"a": request.secret})
+    ),
+    "grants-a-type": lambda request: _response(200, request.granted(token_type=request.secret)),
+    "sets-a-cookie": lambda request: _response(503, {}, set_cookie=f"sent={request.text}; path=/"),
+    "breaks-http": lambda request: f"HTTP/1.1 200 OK\r\n no header {request.text}\r\n\r\n".encode("latin-1"),
+    "is-not-http": lambda request: request.text.encode("latin-1") + b"\r\n\r\n",
+    "is-truncated": lambda request: _response(200, {}, content_length="99", x_sent=request.text),
+    "closes": lambda _request: b"",
+    "hangs": lambda _request: b"",
+    "api-accepts": lambda request: _response(200, {"errcode": 0, "code": 0}),
     "api-refuses": _api_refuses,
-    "api-redirects": lambda asked: _response(302, {}, location=f"/api-takes/x/there?again={asked.query}"),
+    "api-redirects": lambda request: _response(302, {}, location=f"/api-accepts/x/there?again={request.query}"),
 }
-"""What can stand in a path, and how it answers. Nothing is said in answer to "hangs"."""
+"""The response of each behaviour. "hangs" never responds, so its bytes are never sent."""

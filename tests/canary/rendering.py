@@ -1,4 +1,4 @@
-"""What an error reporter would write down of an error: texts, notes, chains, and the variables of each frame."""
+"""Renders an error like an error tracker: texts, notes, chained errors and the local variables of each frame."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ if TYPE_CHECKING:
 
 __all__ = ["REPORTED", "rendered"]
 
-# Frames of the user's and of his framework hold what he put there, above all the request with its headers.
-_ANSWERED_FOR: Final = ("tokenmw", "httpx", "httpx2", "httpcore", "httpcore2", "redis", "h11")
-
+# Frames of the application and its framework hold the request with its headers; they are not the package's.
+_OUR_LIBRARIES: Final = ("tokenmw", "httpx", "httpx2", "httpcore", "httpcore2", "redis", "h11")
+_TESTS: Final = Path(__file__).parents[1]
 
 REPORTED: Final = "reported: "
-"""What a line begins with that only such reporters show as look into frames, or behind `raise … from None`."""
+"""The beginning of a line that only error trackers show: local variables, and errors behind `raise … from None`."""
 
 
 def rendered(error: BaseException) -> str:
-    """Return all that can be seen of an error, and of the errors behind it."""
+    """Return all that can be seen of an error and of the errors that it is chained to."""
     lines = traceback.format_exception(error)
-    for one, hidden in _family(error):
-        texts = [repr(one), str(one), repr(one.args), repr(vars(one)), repr(getattr(one, "__notes__", ()))]
+    for chained, hidden in _chain(error):
+        texts = [repr(chained), str(chained), repr(chained.args), repr(vars(chained))]
+        texts.append(repr(getattr(chained, "__notes__", ())))
         lines += [_reported(text) for text in texts] if hidden else texts
-        for frame, number in traceback.walk_tb(one.__traceback__):
+        for frame, number in traceback.walk_tb(chained.__traceback__):
             if _is_ours(frame.f_code.co_filename):
                 place = f"{frame.f_code.co_qualname}, line {number}"
-                lines += [_reported(f"{place}: {name} = {_shown(value)}") for name, value in frame.f_locals.items()]
+                lines += [_reported(f"{place}: {name} = {_repr(value)}") for name, value in frame.f_locals.items()]
     return "\n".join(lines)
 
 
@@ -36,29 +37,30 @@ def _reported(text: str) -> str:
     return REPORTED + text.replace("\n", " ")
 
 
-def _family(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
+def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
+    """Yield an error and all that it is chained to or groups, and whether a traceback hides it."""
     waiting, seen = [(error, False)], set[int]()
     while waiting:
-        one, hidden = waiting.pop()
-        if id(one) in seen:
+        current, hidden = waiting.pop()
+        if id(current) in seen:
             continue
-        seen.add(id(one))
-        yield one, hidden
-        if isinstance(one, BaseExceptionGroup):
-            waiting += [(part, hidden) for part in cast("BaseExceptionGroup[BaseException]", one).exceptions]
-        if one.__context__ is not None:
-            waiting.append((one.__context__, hidden or one.__suppress_context__))
-        if one.__cause__ is not None:
-            waiting.append((one.__cause__, hidden))
+        seen.add(id(current))
+        yield current, hidden
+        if isinstance(current, BaseExceptionGroup):
+            waiting += [(part, hidden) for part in cast("BaseExceptionGroup[BaseException]", current).exceptions]
+        if current.__context__ is not None:
+            waiting.append((current.__context__, hidden or current.__suppress_context__))
+        if current.__cause__ is not None:
+            waiting.append((current.__cause__, hidden))
 
 
 def _is_ours(file: str) -> bool:
-    parts = Path(file).parts
-    return "tests" not in parts and not set(_ANSWERED_FOR).isdisjoint(parts)
+    path = Path(file)
+    return not path.is_relative_to(_TESTS) and not set(_OUR_LIBRARIES).isdisjoint(path.parts)
 
 
-def _shown(value: object) -> str:
+def _repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception as error:  # noqa: BLE001  as reporters do, which meet half-made objects
+    except Exception as error:  # noqa: BLE001  half-constructed objects raise anything
         return f"<{type(error).__name__}>"

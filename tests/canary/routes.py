@@ -1,4 +1,4 @@
-"""The routes of the program: each uses a broker in another way, and says what it got."""
+"""The routes of the program: each uses a broker in another way and prints the result."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from tests.canary.credentials import API_KEYS, KINDS, TICKET, providers_of, ticket
 from tests.canary.program import INJECTED, Program
-from tests.canary.world import API_KEYS, KINDS, TICKET, providers_of, ticket
 from tokenmw import TokenBroker, TokenMiddleware, TokenmwError
 from tokenmw.providers import FeishuTicket
 
@@ -28,16 +28,16 @@ __all__ = ["application"]
 
 
 def application(program: Program) -> ASGIApp:
-    """Make the whole application: the sealing broker in front, the one that does not seal under `/plain`."""
+    """Make the application: it uses the broker `sealed`, and `plain` under "/plain"."""
     plain = Starlette(routes=Routes(program, program.plain).all())
-    behind = TokenMiddleware(plain, broker=program.plain, inject=INJECTED)
-    routes = [*Routes(program, program.sealed).all(), Mount("/plain", behind)]
+    mounted = TokenMiddleware(plain, broker=program.plain, inject=INJECTED)
+    routes = [*Routes(program, program.sealed).all(), Mount("/plain", mounted)]
     app = Starlette(routes=routes, lifespan=program.running)
     return TokenMiddleware(app, broker=program.sealed, inject=INJECTED, missing_key="reject")
 
 
 class Routes:
-    """What is done with one broker."""
+    """The routes that use one broker."""
 
     def __init__(self, program: Program, broker: TokenBroker) -> None:
         self._program = program
@@ -46,103 +46,103 @@ class Routes:
     def all(self) -> list[Any]:
         """Return the routes."""
         return [
-            Route("/tokens/{way}", self.tokens),
-            Route("/raise/{way}", self.raise_),
-            Route("/half/{way}", self.half),
+            Route("/tokens/{behaviour}", self.tokens),
+            Route("/raise/{name}", self.raise_),
+            Route("/raise-after-start/{name}", self.raise_after_start),
             Route("/injected", self.injected),
-            Route("/api/{kind}/{way}", self.api),
+            Route("/api/{kind}/{behaviour}", self.api),
             Route("/operations", self.operations),
-            Route("/operations/all", self.all_operations),
-            Route("/operations/anew", self.operations_anew),
+            Route("/operations/all", self.operations_of_all_brokers),
+            Route("/operations/new-brokers", self.operations_of_new_brokers),
             Route("/report", self.report),
-            WebSocketRoute("/{moment}", self.talk),
+            WebSocketRoute("/{phase}", self.websocket),
         ]
 
     async def tokens(self, request: Request) -> Response:
-        """Resolve the tokens of all kinds whose endpoints answer in one way."""
-        resolve, way = request.state.tokens.resolve, request.path_params["way"]
-        found = await asyncio.gather(*(resolve(f"{kind}/{way}") for kind in KINDS), return_exceptions=True)
-        self._program.say(request.state.tokens, *found)
-        return JSONResponse([str(one) for one in found])
+        """Resolve the tokens of all kinds at endpoints with one behaviour."""
+        resolve, behaviour = request.state.tokens.resolve, request.path_params["behaviour"]
+        results = await asyncio.gather(*(resolve(f"{kind}/{behaviour}") for kind in KINDS), return_exceptions=True)
+        self._program.write(request.state.tokens, *results)
+        return JSONResponse([str(result) for result in results])
 
     async def raise_(self, request: Request) -> Response:
-        """Fail as a handler does that needs a token."""
-        await request.state.tokens.resolve(request.path_params["way"].replace(":", "/"))
+        """Raise the error of a token before the response has started."""
+        await request.state.tokens.resolve(request.path_params["name"].replace(":", "/"))
         return Response()
 
-    async def half(self, request: Request) -> Response:
-        """Fail in the middle of an answer."""
+    async def raise_after_start(self, request: Request) -> Response:
+        """Raise the error of a token after the response has started."""
 
         async def body() -> AsyncGenerator[str]:
-            yield "half"
-            await request.state.tokens.resolve(request.path_params["way"].replace(":", "/"))
+            yield "begin"
+            await request.state.tokens.resolve(request.path_params["name"].replace(":", "/"))
 
         return StreamingResponse(body())
 
     async def injected(self, request: Request) -> Response:
-        """Use what is injected, or not there at all."""
+        """Read injected tokens, one that is not injected, and one that does not exist."""
         for name in (*INJECTED, "jwt/grants", "unknown"):
             try:
-                self._program.say(request.state.tokens[name])
+                self._program.write(request.state.tokens[name])
             except (TokenmwError, KeyError) as error:
-                self._program.say(error)
+                self._program.write(error)
         return JSONResponse({"session": request.state.session_id, "state": str(request.state._state)})
 
     async def api(self, request: Request) -> Response:
-        """Send a request with a token on it, by both clients."""
-        kind, way = request.path_params["kind"], request.path_params["way"]
-        url = f"http://127.0.0.1:{self._program.ports['grants']}/{way}/{kind}/send?to=all"
+        """Send a request with a token to an API, with an httpx and an httpx2 client."""
+        kind, behaviour = request.path_params["kind"], request.path_params["behaviour"]
+        url = f"http://127.0.0.1:{self._program.ports['grants']}/{behaviour}/{kind}/send?to=all"
         for http in self._program.clients:
             try:
-                answer = await http.get(url, auth=self._broker.auth(f"{kind}/grants"), follow_redirects=True)
-                self._program.say(f"{answer!r} {answer.request!r}")
+                response = await http.get(url, auth=self._broker.auth(f"{kind}/grants"), follow_redirects=True)
+                self._program.write(f"{response!r} {response.request!r}")
             except TokenmwError as error:
-                self._program.say(error)
+                self._program.write(error)
             except (httpx.HTTPError, httpx2.HTTPError) as error:
-                # The client's own error, with its own frames, in which the request is.
-                self._program.say(*traceback.format_exception(error))
+                # An error of the HTTP client: its frames hold the request and are not the package's.
+                self._program.write(*traceback.format_exception(error))
         return Response()
 
     async def operations(self, _request: Request) -> Response:
-        """Call everything that the broker has."""
+        """Call every method of the broker."""
         await self._operate(self._broker)
         return Response()
 
-    async def all_operations(self, _request: Request) -> Response:
-        """Call everything that all brokers have."""
+    async def operations_of_all_brokers(self, _request: Request) -> Response:
+        """Call every method of all brokers."""
         for broker in self._program.brokers:
             await self._operate(broker)
-        await asyncio.to_thread(asyncio.run, self._start_again())
+        await asyncio.to_thread(asyncio.run, self._start_in_another_loop())
         return Response()
 
-    async def operations_anew(self, _request: Request) -> Response:
-        """Call everything that brokers have which know nothing but what is in Redis."""
-        for broker in self._program.newcomers():
+    async def operations_of_new_brokers(self, _request: Request) -> Response:
+        """Call every method of brokers that know nothing but the contents of Redis."""
+        for broker in self._program.new_brokers():
             async with broker:
                 await self._operate(broker)
         return Response()
 
-    async def _start_again(self) -> None:
-        """Start in another event loop what is running in this one."""
+    async def _start_in_another_loop(self) -> None:
+        """Start the broker, which runs in this event loop, in another one."""
 
         async def receive() -> Message:
             return {"type": "lifespan.startup"}
 
         async def send(message: Message) -> None:
-            self._program.say(message)
+            self._program.write(message)
 
         try:
             app = TokenMiddleware(Starlette(), broker=self._broker)
             await app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
         except TokenmwError as error:
-            self._program.say(error)
+            self._program.write(error)
 
     async def _operate(self, broker: TokenBroker) -> None:
         for call in self._calls(broker):
             try:
-                self._program.say(await call())
-            except Exception as error:  # noqa: BLE001  whatever it is, its rendering is searched
-                self._program.say(error)
+                self._program.write(await call())
+            except Exception as error:  # noqa: BLE001  every kind of exception is rendered and searched
+                self._program.write(error)
 
     def _calls(self, broker: TokenBroker) -> list[Callable[[], Awaitable[object]]]:
         store = ticket(port=self._program.ports["grants"])
@@ -151,15 +151,15 @@ class Routes:
             lambda: broker.hand_in(store, FeishuTicket.grant(TICKET)),
             *(partial(broker.token, f"{kind}/grants") for kind in KINDS),
             *(
-                partial(broker.token, one)
-                for one in providers_of("grants", port=self._program.ports["grants"]).values()
+                partial(broker.token, provider)
+                for provider in providers_of("grants", port=self._program.ports["grants"]).values()
             ),
             lambda: broker.session_id(API_KEYS["broker"]),
             lambda: broker.reset_session(API_KEYS["reset"].encode()),
             self._invalidate_all(broker),
             lambda: broker.invalidate_provider("wecom/grants"),
             lambda: broker.token("basic/refuses"),
-            # And what is not meant: a value in the place of another one.
+            # Arguments of a wrong type or encoding.
             lambda: wrong.session_id([API_KEYS["broker"]]),
             lambda: wrong.session_id(API_KEYS["broker"] + "\udc80"),
             lambda: wrong.invalidate(API_KEYS["broker"]),
@@ -173,12 +173,12 @@ class Routes:
         return invalidate
 
     async def report(self, _request: Request) -> Response:
-        """Say everything that can be said."""
-        self._program.report(self._broker)
+        """Print the state of the broker and return its status."""
+        self._program.write_state(self._broker)
         return JSONResponse({"status": str(self._broker.status())})
 
-    async def talk(self, websocket: WebSocket) -> None:
-        """Fail before or after accepting."""
-        if websocket.path_params["moment"] == "after":
+    async def websocket(self, websocket: WebSocket) -> None:
+        """Raise the error of a token before or after accepting the WebSocket."""
+        if websocket.path_params["phase"] == "after-accept":
             await websocket.accept()
         await websocket.state.tokens.resolve("basic/refuses")

@@ -1,4 +1,4 @@
-"""Secrets stay where they belong: all that leaves a program is searched for them, whatever fails."""
+"""No secret leaves the process: all output of a program that goes through failures is searched for canaries."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ import pytest
 
 from tests.canary.campaign import Outputs, campaign
 from tests.canary.canaries import Hit, hits
-from tests.canary.endpoints import WAYS
-from tests.canary.plants import PLANTS
+from tests.canary.credentials import KINDS, TOKENS
+from tests.canary.endpoints import BEHAVIOURS
+from tests.canary.leaks import LEAKS
 from tests.canary.rendering import REPORTED
-from tests.canary.world import KINDS, TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _UNSEALED = b"plain"
-"""How the namespaces begin whose brokers do not seal."""
+"""The beginning of the namespaces of brokers that do not seal."""
 
 
-def written(outputs: Outputs) -> list[bytes]:
-    """Return each line that the process wrote."""
+def lines_of(outputs: Outputs) -> list[bytes]:
+    """Return the lines that the process wrote."""
     return [*outputs.stdout.splitlines(), *outputs.stderr.splitlines()]
 
 
 @pytest.fixture(scope="module")
 async def outputs() -> Outputs:
-    """Go through the campaign once."""
+    """The outputs of one campaign."""
     return await campaign()
 
 
-def found(texts: Iterable[bytes]) -> list[Hit]:
-    """Return what is found in any of the texts."""
+def hits_in(texts: Iterable[bytes]) -> list[Hit]:
+    """Return the canaries in all texts."""
     return [hit for text in texts for hit in hits(text)]
 
 
 async def test_the_campaign_takes_place(outputs: Outputs) -> None:
-    """All secrets were sent, all endpoints failed in their way, and callers saw successes as well as failures."""
+    """All secrets were sent, every behaviour of an endpoint was used, and responses were successes and errors."""
     assert 0 == outputs.code
-    assert set(WAYS) == set(outputs.asked)
-    # A static token and a function's are sent to APIs only, and a function itself asks nobody.
+    assert set(BEHAVIOURS) == set(outputs.requests)
+    # A static token and the token of a function are sent to APIs only, so no endpoint receives their secrets.
     sent = {f"secret of {kind}" for kind in KINDS if kind not in {"static", "function"}}
     assert set() == sent - outputs.received
     assert {"app_ticket", "token of basic", "token of wecom", "token of dingtalk"} <= outputs.received
-    statuses = {answer.split(b" ")[1] for answer in outputs.heard if answer.startswith(b"HTTP/1.1 ")}
+    statuses = {response.split(b" ")[1] for response in outputs.responses if response.startswith(b"HTTP/1.1 ")}
     assert {b"200", b"401", b"500", b"502", b"503"} <= statuses
-    assert b"application/problem+json" in b"".join(outputs.heard)
+    assert b"application/problem+json" in b"".join(outputs.responses)
     for event in ("error='auth'", "error='connection'", "error='full'", "why='damaged'", "why='unknown-key'"):
         assert event.encode() in outputs.stdout
     log = outputs.stderr.decode(errors="replace")
@@ -55,47 +55,47 @@ async def test_the_campaign_takes_place(outputs: Outputs) -> None:
 
 
 async def test_no_secret_leaves_the_process(outputs: Outputs) -> None:
-    """Neither in the log nor in what it prints of errors, metrics and its own state, nor in any answer."""
-    assert [] == found(line for line in written(outputs) if not line.startswith(REPORTED.encode()))
-    assert [] == found(outputs.heard)
+    """No log line, error, metric, status, `repr` or response contains a secret."""
+    assert [] == hits_in(line for line in lines_of(outputs) if not line.startswith(REPORTED.encode()))
+    assert [] == hits_in(outputs.responses)
 
 
-async def test_no_reporter_of_errors_shows_a_secret(outputs: Outputs) -> None:
-    """No variable of our frames or of the libraries' below holds one, and no error that stands hidden behind ours."""
-    reported = [line for line in written(outputs) if line.startswith(REPORTED.encode())]
+async def test_error_trackers_record_no_secret(outputs: Outputs) -> None:
+    """No local variable of a frame of the package or its libraries holds a secret, and no hidden chained error does."""
+    reported = [line for line in lines_of(outputs) if line.startswith(REPORTED.encode())]
     assert len(reported) > 1000
-    assert [] == found(reported)
+    assert [] == hits_in(reported)
 
 
-async def test_redis_sees_tokens_in_unsealed_values_and_nothing_else(outputs: Outputs) -> None:
-    """No name has a secret in it, no value that is sealed, and no unsealed one has more than a token in it."""
-    tap = outputs.tap
-    assert [] == found([*tap.names, *tap.keys()])
-    unsealed = [(line, hits(line)) for line in [*tap.commands, *tap.dumps()]]
-    unsealed = [(line, there) for line, there in unsealed if there]
+async def test_redis_receives_no_secret_but_tokens_in_unsealed_values(outputs: Outputs) -> None:
+    """No key and no sealed value contains a secret, and an unsealed value contains a token only."""
+    monitor = outputs.redis
+    assert [] == hits_in([*monitor.names, *monitor.keys()])
+    unsealed = [(line, hits(line)) for line in [*monitor.commands, *monitor.dumps()]]
+    unsealed = [(line, found) for line, found in unsealed if found]
     assert [] == [line for line, _ in unsealed if b'"' + _UNSEALED not in line]
-    assert set() == {hit.kind for _, there in unsealed for hit in there} - TOKENS
-    assert set() == {hit.kind for hit in found(tap.notes)} - TOKENS
-    # That they are found where they may be shows that they would be found elsewhere.
-    assert TOKENS - {"token of static"} == {hit.kind for _, there in unsealed for hit in there}
+    assert set() == {hit.kind for _, found in unsealed for hit in found} - TOKENS
+    assert set() == {hit.kind for hit in hits_in(monitor.reports)} - TOKENS
+    # The search works: it finds the tokens where they are expected.
+    assert TOKENS - {"token of static"} == {hit.kind for _, found in unsealed for hit in found}
 
 
-async def test_the_search_finds_what_leaks() -> None:
-    """One canary was let out on purpose by each way out, and is found there."""
-    outputs = await campaign(plants=True)
-    tap = outputs.tap
+async def test_the_search_finds_deliberate_leaks() -> None:
+    """The search finds the canary of every place where one was leaked on purpose."""
+    outputs = await campaign(leaks=True)
+    monitor = outputs.redis
     texts = {
         "stdout": [outputs.stdout],
         "stderr": [outputs.stderr],
-        "responses": outputs.heard,
-        "redis names": tap.names,
-        "redis values": tap.values,
-        "redis commands": tap.commands,
-        "redis keys": tap.keys(),
-        "redis notes": tap.notes,
+        "responses": outputs.responses,
+        "redis names": monitor.names,
+        "redis values": monitor.values,
+        "redis commands": monitor.commands,
+        "redis keys": monitor.keys(),
+        "redis reports": monitor.reports,
     }
-    kinds = {output: {hit.kind for hit in found(parts)} for output, parts in texts.items()}
-    # Of an argument, asyncio shows the beginning and the end only, which do not tell the kind.
-    whole = {place: output for place, output in PLANTS.items() if place != "loop handle"}
-    assert {} == {place: output for place, output in whole.items() if f"planted, {place}" not in kinds[output]}
-    assert "?" in kinds[PLANTS["loop handle"]]
+    kinds = {output: {hit.kind for hit in hits_in(parts)} for output, parts in texts.items()}
+    # asyncio shortens arguments to their beginning and end, which do not identify the kind.
+    whole = {place: output for place, output in LEAKS.items() if place != "loop handle"}
+    assert {} == {place: output for place, output in whole.items() if f"leaked, {place}" not in kinds[output]}
+    assert "?" in kinds[LEAKS["loop handle"]]

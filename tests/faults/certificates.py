@@ -1,4 +1,4 @@
-"""Certificates for a TLS server on this machine, made for one test: a CA, a server's and a client's."""
+"""Certificates for a TLS server on this machine: of a CA, servers and a client."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["Certificates", "certificates"]
 
 @dataclass(frozen=True)
 class Certificates:
-    """The files: a certificate with its key for each name, all signed by the CA."""
+    """The files: a certificate and its key for each name, signed by the CA."""
 
     directory: Path
 
     def certificate(self, name: str) -> str:
-        """Return the path of a certificate: `ca`, `server`, `elsewhere` or `client`."""
+        """Return the path of a certificate: `ca`, `server`, `elsewhere`, `client` or `stranger`."""
         return str(self.directory / f"{name}.crt")
 
     def key(self, name: str) -> str:
-        """Return the path of its key."""
+        """Return the path of the key of a certificate."""
         return str(self.directory / f"{name}.key")
 
 
 def certificates(directory: Path) -> Certificates:
-    """Make them: `server` is for 127.0.0.1, `elsewhere` for another host, and `stranger` is another CA."""
+    """Make the files: `server` is for 127.0.0.1, `elsewhere` for another host, and `stranger` is another CA."""
     made = Certificates(directory)
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca = _signed(made, "ca", ca_key, issuer=None, issuer_key=ca_key)

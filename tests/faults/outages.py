@@ -1,4 +1,4 @@
-"""What befalls a Redis, each made and lifted on a real server or on the line to it."""
+"""The faults of Redis, each applied to a real server or to a proxy in front of it, and removed again."""
 
 from __future__ import annotations
 
@@ -10,183 +10,185 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from tests.faults.line import Line
+from tests.faults.proxy_process import ProxyProcess
 from tests.resp import RedisServerError, RespConnection
 from tests.servers import RedisServer
 
-__all__ = ["OUTAGES", "Outage", "Place"]
+__all__ = ["OUTAGES", "Outage", "Setup"]
 
 
 @dataclass
-class Place:
-    """Where a fault is made.
+class Setup:
+    """The server and proxy of one fault.
 
     Attributes:
         server: The server.
-        line: The way to it.
-        admin: A connection that was made before the fault.
+        proxy: The proxy in front of it.
+        admin: A connection to the server that was opened before the fault.
     """
 
     server: RedisServer
-    line: Line
+    proxy: ProxyProcess
     admin: RespConnection
 
 
-Made: TypeAlias = Callable[[Place], AbstractAsyncContextManager[None]]
+Apply: TypeAlias = Callable[[Setup], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True)
 class Outage:
-    """One fault, which is there between entering and leaving `made`.
+    """One fault.
 
     Attributes:
-        name: Its row in the table of examples/guides/redis_faults.md.
-        made: Makes it and lifts it.
-        state: What `status()` says while it lasts; "either" where that depends on the moment.
-        direct: Whether the workers come without the line.
-        options: More options of the server.
-        stall: Seconds for which the workers' own event loop stands still, at every fifth new key.
-        heals: Whether all is shared again within the promised time; what Redis evicts waits for its next touch.
+        name: The first cell of its row in examples/guides/redis_faults.md.
+        apply: A context manager that applies the fault and removes it.
+        state: `status().shared` during the fault; "either" if it depends on the timing.
+        direct: Whether the workers connect to the server without the proxy.
+        options: Additional command line options of the server.
+        stall: Seconds for which the event loop of the workers is blocked at every fifth new key.
+        recovers: Whether everything is shared again within the promised time. An evicted session waits for its touch.
     """
 
     name: str
-    made: Made
+    apply: Apply
     state: Literal["up", "down", "either"] = "down"
     direct: bool = False
     options: tuple[str, ...] = ()
     stall: float = 0.0
-    heals: bool = True
+    recovers: bool = True
 
 
-def _line(**spoilt: float) -> Made:
-    """Make a fault of the proxy's: attributes that are set and put back."""
+def _proxy(**attributes: float) -> Apply:
+    """Return a fault of the proxy: attributes that are set, and reset afterwards."""
 
     @asynccontextmanager
-    async def made(place: Place) -> AsyncGenerator[None]:
-        before = await place.line.spoil(**spoilt)
-        if "connect_delay" in spoilt:
-            await place.line.cut()
+    async def apply(setup: Setup) -> AsyncGenerator[None]:
+        previous = await setup.proxy.set(**attributes)
+        if "connect_delay" in attributes:
+            await setup.proxy.cut()
         yield
-        await place.line.spoil(**before)
+        await setup.proxy.set(**previous)
 
-    return made
+    return apply
 
 
-def _commands(before: list[str], after: list[str] | None = None) -> Made:
-    """Make a fault of the server's, by commands; an error reply is what some of them are for."""
+def _commands(before: list[str], after: list[str] | None = None) -> Apply:
+    """Return a fault that is caused by commands, and removed by others."""
 
     @asynccontextmanager
-    async def made(place: Place) -> AsyncGenerator[None]:
+    async def apply(setup: Setup) -> AsyncGenerator[None]:
         for command in before:
-            place.admin.call(*command.split())
+            setup.admin.call(*command.split())
         yield
         for command in after or []:
-            place.admin.call(*command.split())
+            setup.admin.call(*command.split())
 
-    return made
+    return apply
 
 
 @asynccontextmanager
-async def _killed(place: Place) -> AsyncGenerator[None]:
-    place.admin.call("SAVE")
-    place.server.kill()
+async def _killed(setup: Setup) -> AsyncGenerator[None]:
+    setup.admin.call("SAVE")
+    setup.server.kill()
     yield
-    await asyncio.to_thread(place.server.restart, empty=False)
+    await asyncio.to_thread(setup.server.restart, empty=False)
 
 
 @asynccontextmanager
-async def _killed_and_emptied(place: Place) -> AsyncGenerator[None]:
-    place.server.kill()
+async def _killed_and_emptied(setup: Setup) -> AsyncGenerator[None]:
+    setup.server.kill()
     yield
-    await asyncio.to_thread(place.server.restart)
+    await asyncio.to_thread(setup.server.restart)
 
 
 @asynccontextmanager
-async def _restarted_empty(place: Place) -> AsyncGenerator[None]:
-    await asyncio.to_thread(place.server.restart)
+async def _restarted_empty(setup: Setup) -> AsyncGenerator[None]:
+    await asyncio.to_thread(setup.server.restart)
     yield
 
 
 def _fill(admin: RespConnection) -> None:
     for number in range(2_000):
-        admin.call("SET", f"filler-{number}", os.urandom(1_100))  # which cannot be compressed
+        admin.call("SET", f"filler-{number}", os.urandom(1_100))  # random, so that the server cannot compress it
 
 
 @asynccontextmanager
-async def _loading(place: Place) -> AsyncGenerator[None]:
-    await asyncio.to_thread(_fill, place.admin)
-    await asyncio.to_thread(place.server.restart, empty=False, seconds_per_key=0.01)
+async def _loading(setup: Setup) -> AsyncGenerator[None]:
+    await asyncio.to_thread(_fill, setup.admin)
+    await asyncio.to_thread(setup.server.restart, empty=False, seconds_per_key=0.01)
     yield
-    await asyncio.to_thread(place.server.command, "CONFIG", "SET", "key-load-delay", 0)
+    await asyncio.to_thread(setup.server.command, "CONFIG", "SET", "key-load-delay", 0)
 
 
 @asynccontextmanager
-async def _frozen(place: Place) -> AsyncGenerator[None]:
-    place.server.freeze()
+async def _frozen(setup: Setup) -> AsyncGenerator[None]:
+    setup.server.freeze()
     yield
-    place.server.thaw()
+    setup.server.thaw()
 
 
 @asynccontextmanager
-async def _refused(place: Place) -> AsyncGenerator[None]:
-    await place.line.refuse()
-    await place.line.cut()
+async def _refused(setup: Setup) -> AsyncGenerator[None]:
+    await setup.proxy.refuse()
+    await setup.proxy.cut()
     yield
-    await place.line.listen()
+    await setup.proxy.listen()
 
 
 @asynccontextmanager
-async def _nothing(_place: Place) -> AsyncGenerator[None]:
+async def _nothing(_setup: Setup) -> AsyncGenerator[None]:
     yield
 
 
 @asynccontextmanager
-async def _evicting(place: Place) -> AsyncGenerator[None]:
-    used = int(place.admin.call("INFO", "memory").split(b"used_memory:")[1].split(b"\r")[0])
-    place.admin.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    place.admin.call("CONFIG", "SET", "maxmemory", used + 500_000)
+async def _evicting(setup: Setup) -> AsyncGenerator[None]:
+    used = int(setup.admin.call("INFO", "memory").split(b"used_memory:")[1].split(b"\r")[0])
+    setup.admin.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    setup.admin.call("CONFIG", "SET", "maxmemory", used + 500_000)
     for number in range(500):
         with contextlib.suppress(RedisServerError):
-            place.admin.call("SET", f"filler-{number}", "x" * 10_000)
+            setup.admin.call("SET", f"filler-{number}", "x" * 10_000)
     yield
-    place.admin.call("CONFIG", "SET", "maxmemory", 0)
+    setup.admin.call("CONFIG", "SET", "maxmemory", 0)
 
 
-def _overwritten(*command: str) -> Made:
+def _overwritten(*command: str) -> Apply:
     @asynccontextmanager
-    async def made(place: Place) -> AsyncGenerator[None]:
-        for key in place.admin.call("KEYS", "tokenmw:*"):
-            place.admin.call("DEL", key)
-            place.admin.call(command[0], key, *command[1:])
+    async def apply(setup: Setup) -> AsyncGenerator[None]:
+        for key in setup.admin.call("KEYS", "tokenmw:*"):
+            setup.admin.call("DEL", key)
+            setup.admin.call(command[0], key, *command[1:])
         yield
 
-    return made
+    return apply
 
 
-_KILL = "CLIENT KILL TYPE normal"
+_KILL_CLIENTS = "CLIENT KILL TYPE normal"
 _REPLICA = ["CONFIG SET replica-read-only yes", "REPLICAOF 127.0.0.1 1"]
 
 OUTAGES = (
-    Outage("killed, and back with its data", _killed, direct=True),
-    Outage("killed, and back empty", _killed_and_emptied, direct=True),
-    Outage("restarted empty within a moment", _restarted_empty, state="either", direct=True),
+    Outage("killed, and restarted with its data", _killed, direct=True),
+    Outage("killed, and restarted empty", _killed_and_emptied, direct=True),
+    Outage("restarted empty immediately", _restarted_empty, state="either", direct=True),
     Outage("frozen", _frozen, direct=True),
     Outage("refuses connections", _refused),
-    Outage("accepts, and never answers", _line(black_hole=True)),
-    Outage("hears all, and its replies are lost", _line(lose_replies=True)),
-    Outage("connections end in the middle of a reply", _line(cut_replies=True)),
-    Outage("slow by 50 ms", _line(latency=0.025), state="up"),
-    Outage("slow by 5 s", _line(latency=2.5)),
-    Outage("connecting takes 500 ms", _line(connect_delay=0.5), state="either"),
-    Outage("our own event loop stands still for 300 ms", _nothing, state="up", stall=0.3),
-    Outage("maxclients is reached", _commands(["CONFIG SET maxclients 1", _KILL], ["CONFIG SET maxclients 1000"])),
+    Outage("accepts connections, never replies", _proxy(black_hole=True)),
+    Outage("executes commands, its replies are lost", _proxy(lose_replies=True)),
+    Outage("connections are reset in the middle of a reply", _proxy(cut_replies=True)),
+    Outage("slow by 50 ms", _proxy(latency=0.025), state="up"),
+    Outage("slow by 5 s", _proxy(latency=2.5)),
+    Outage("connecting takes 500 ms", _proxy(connect_delay=0.5), state="either"),
+    Outage("the event loop of the process is blocked for 300 ms", _nothing, state="up", stall=0.3),
+    Outage(
+        "maxclients is reached", _commands(["CONFIG SET maxclients 1", _KILL_CLIENTS], ["CONFIG SET maxclients 1000"])
+    ),
     Outage("full, noeviction", _commands(["CONFIG SET maxmemory 1"], ["CONFIG SET maxmemory 0"])),
-    Outage("full, allkeys-lru", _evicting, state="up", heals=False),
+    Outage("full, allkeys-lru", _evicting, state="up", recovers=False),
     Outage("a read-only replica", _commands(_REPLICA, ["REPLICAOF NO ONE"])),
     Outage("loading its data", _loading, direct=True),
     Outage(
         "wrong password",
-        _commands(["CONFIG SET requirepass another", _KILL], ["CONFIG SET requirepass sesame"]),
+        _commands(["CONFIG SET requirepass another", _KILL_CLIENTS], ["CONFIG SET requirepass sesame"]),
         direct=True,
         options=("--requirepass", "sesame"),
     ),

@@ -1,4 +1,4 @@
-"""One expiry, one fetch: real processes, a real Redis, a real token server."""
+"""A token is fetched once per expiry, however many processes want it; Redis and the token server are real."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from tests.servers import RedisServer
 
 SHORT = {"fetch_seconds": 1.0, "lease_seconds": 1.5, "wait_seconds": 4.0, "command_seconds": 1.0}
-"""Limits under which a test of lapsing leases does not take half a minute."""
+"""Short limits, so that a test of an expired lease takes seconds."""
 
 
-async def test_a_cold_key_is_fetched_once_for_eight_processes_and_eight_thousand_callers(
+async def test_8_processes_with_8_000_callers_fetch_a_cold_token_once(
     redis_server: RedisServer,
 ) -> None:
-    """The token server counts exactly one, and everybody has that token."""
+    """The token server receives one request, and all callers get its token."""
     server = ProviderServer(delay=0.5)
     with server.running() as base_url:
         arguments = {
@@ -31,52 +31,56 @@ async def test_a_cold_key_is_fetched_once_for_eight_processes_and_eight_thousand
             "base_url": base_url,
             "limits": {"command_seconds": 2.0},
         }
-        async with Workers("tests.faults.crowd:cold_callers", processes=8, arguments=arguments) as workers:
-            await workers.hear()
-            await workers.tell("go")
+        async with Workers("tests.faults.token_workers:cold_callers", processes=8, arguments=arguments) as workers:
+            await workers.receive()
+            await workers.send("go")
             results = await workers.results()
     assert 1 == server.calls["oauth2"]
     values = {value for result in results for value in result["values"]}
     assert 1 == len(values)
 
 
-async def test_each_expiry_is_fetched_once_and_nobody_waits(redis_server: RedisServer) -> None:
-    """Twenty lives under steady load from four processes, with a provider whose tokens overlap."""
-    life, lives = 1.5, 20
-    server = ProviderServer(token_life=life, delay=0.02)
+async def test_each_expiry_causes_one_fetch_and_no_wait(redis_server: RedisServer) -> None:
+    """Four processes under steady load use twenty tokens in turn; the provider's tokens overlap."""
+    lifetime, lifetimes = 1.5, 20
+    server = ProviderServer(token_life=lifetime, delay=0.02)
     with server.running() as base_url:
-        arguments: dict[str, Any] = {"seconds": life * 0.75 * lives, "redis": redis_server.url, "base_url": base_url}
+        arguments: dict[str, Any] = {
+            "seconds": lifetime * 0.75 * lifetimes,
+            "redis": redis_server.url,
+            "base_url": base_url,
+        }
         arguments["limits"] = {"command_seconds": 1.0}
-        async with Workers("tests.faults.crowd:steady_load", processes=4, arguments=arguments) as workers:
-            await workers.hear()
-            await workers.tell("go")
+        async with Workers("tests.faults.token_workers:steady_load", processes=4, arguments=arguments) as workers:
+            await workers.receive()
+            await workers.send("go")
             results = await workers.results()
     issued = {value for result in results for value in result["values"]}
     assert 0 == sum(result["expired"] for result in results)
-    # Each fetch gave a token that was used, and there were no more fetches than refresh windows.
-    assert lives * 0.75 <= server.calls["oauth2"] <= lives + 2
+    # There are no more fetches than refresh windows, and each fetched token was used.
+    assert lifetimes * 0.75 <= server.calls["oauth2"] <= lifetimes + 2
     assert len(issued) >= server.calls["oauth2"] - 2
     requests = 4 * arguments["seconds"] / 0.005
-    assert sum(result["waited"] for result in results) <= 0.01 * requests  # the machine's own hiccups
+    assert sum(result["waited"] for result in results) <= 0.01 * requests  # waits that the machine causes
 
 
 async def test_a_killed_holder_of_the_lease_is_replaced_in_time(redis_server: RedisServer) -> None:
-    """After kill -9 the others have the token within the lease's time and one second more."""
+    """After SIGKILL of the lease holder, the others have a token within the duration of the lease and one second."""
     server = ProviderServer()
     server.oauth2.script.then(Fault(delay=60.0))
     with server.running() as base_url:
         arguments = {"redis": redis_server.url, "base_url": base_url, "limits": {**SHORT, "fetch_seconds": 1.4}}
-        async with Workers("tests.faults.crowd:begin_to_fetch", processes=4, arguments=arguments) as workers:
-            await workers.hear()
-            await workers[0].tell("go")
-            await workers[0].hear()
+        async with Workers("tests.faults.token_workers:fetch_when_asked", processes=4, arguments=arguments) as workers:
+            await workers.receive()
+            await workers[0].send("go")
+            await workers[0].receive()
             await until(lambda: server.calls["oauth2"] == 1)
             workers[0].kill()
             values: set[str] = set()
             async with LoopTime() as waited:
                 for worker in list(workers)[1:]:
-                    await worker.tell("go")
-                    await worker.hear()
+                    await worker.send("go")
+                    await worker.receive()
                 for worker in list(workers)[1:]:
                     values.add(await worker.result())
             assert waited.seconds < SHORT["lease_seconds"] + 1.0
@@ -84,23 +88,23 @@ async def test_a_killed_holder_of_the_lease_is_replaced_in_time(redis_server: Re
     assert 2 == server.calls["oauth2"]
 
 
-async def test_a_stopped_holder_is_refused_when_it_wakes_and_takes_over_the_newer_token(
+async def test_a_stopped_holder_cannot_commit_and_adopts_the_newer_token(
     redis_server: RedisServer,
 ) -> None:
-    """SIGSTOP past the lease, another one fetches, SIGCONT: what the first one got is not stored."""
+    """A holder that is stopped until its lease expires does not store its token; it returns that of the next holder."""
     server = ProviderServer()
     server.oauth2.script.then(Fault(delay=0.5))
     with server.running() as base_url:
         arguments = {"redis": redis_server.url, "base_url": base_url, "limits": SHORT}
-        async with Workers("tests.faults.crowd:begin_to_fetch", processes=2, arguments=arguments) as workers:
-            await workers.hear()
+        async with Workers("tests.faults.token_workers:fetch_when_asked", processes=2, arguments=arguments) as workers:
+            await workers.receive()
             stopped, other = workers
-            await stopped.tell("go")
-            await stopped.hear()
+            await stopped.send("go")
+            await stopped.receive()
             await until(lambda: server.calls["oauth2"] == 1)
             stopped.freeze()
-            await other.tell("go")
-            await other.hear()
+            await other.send("go")
+            await other.receive()
             newer = await other.result()
             stopped.thaw()
             assert newer == await stopped.result()
@@ -108,7 +112,7 @@ async def test_a_stopped_holder_is_refused_when_it_wakes_and_takes_over_the_newe
 
 
 async def until(condition: Any) -> None:
-    """Wait until something holds; what has to happen for it happens in another thread or process."""
+    """Wait until a condition holds that another thread or process makes true."""
     with anyio.fail_after(10):
         while not condition():  # noqa: ASYNC110  another process has no event to wait for
             await anyio.sleep(0.01)
@@ -116,7 +120,7 @@ async def until(condition: Any) -> None:
 
 @pytest.mark.parametrize("processes", [1, 4])
 async def test_clients_that_give_up_cause_one_fetch(redis_server: RedisServer, processes: int) -> None:
-    """On a provider that takes longer than they wait."""
+    """Callers that give up again and again before the provider responds cause one fetch in all."""
     server = ProviderServer(delay=1.0)
     with server.running() as base_url:
         arguments = {"redis": redis_server.url, "base_url": base_url, "patience": 0.3, "rounds": 5}
@@ -127,8 +131,8 @@ async def test_clients_that_give_up_cause_one_fetch(redis_server: RedisServer, p
 
 
 async def impatient(*, patience: float, rounds: int, **options: Any) -> str:
-    """Ask again and again, giving up each time; then wait."""
-    from tests.faults.crowd import broker_of
+    """Ask for a token `rounds` times, each time for `patience` seconds; the last time, wait for it."""
+    from tests.faults.token_workers import broker_of
 
     async with broker_of(**options, limits={"command_seconds": 1.0}) as broker:
         for _ in range(rounds - 1):

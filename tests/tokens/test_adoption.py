@@ -70,7 +70,7 @@ async def test_a_fresh_token_of_another_process_ends_the_failure(
     await store_token(world.redis, keys_of(ScriptedProvider(world.endpoint)), left=7000.0)
     await adopt(world)
     assert world.instances[0].entry(ScriptedProvider(world.endpoint)).failure is None
-    assert "p: there is a token again." in caplog.messages[-1]
+    assert "p: there is a token again" in caplog.messages[-1]
 
 
 async def test_a_recovery_is_logged_when_the_provider_recovers_and_not_when_an_aging_token_is_adopted(
@@ -87,7 +87,7 @@ async def test_a_recovery_is_logged_when_the_provider_recovers_and_not_when_an_a
     await world.get(0)
     await settle()
     assert "token-1" == (await world.get(0)).value
-    assert 1 == len([line for line in caplog.messages if "p: there is a token again." in line])
+    assert 1 == len([line for line in caplog.messages if "p: there is a token again" in line])
 
 
 async def test_an_aging_token_of_another_process_serves_the_providers_that_need_it(clock: ManualClock) -> None:

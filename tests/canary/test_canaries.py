@@ -1,4 +1,4 @@
-"""The search for canaries finds them however they are written, and tells one from the other."""
+"""The search for canaries finds every encoding and recognises the kind."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ SECRET = canary("a secret of this test")
 
 
 @pytest.mark.parametrize(
-    "written",
+    "text",
     [SECRET, json.dumps(json.dumps(SECRET)), repr(SECRET.encode()), quote(SECRET, safe=""), html.escape(SECRET)],
 )
-def test_a_canary_is_found_and_known(written: str) -> None:
-    """In the clear and in all forms that escape special characters only, its kind is told."""
-    assert {"a secret of this test"} <= {hit.kind for hit in hits(b"before " + written.encode() + b" behind")}
+def test_a_canary_is_found_and_its_kind_is_recognised(text: str) -> None:
+    """The kind is recognised in plain text and where only special characters are escaped."""
+    assert {"a secret of this test"} <= {hit.kind for hit in hits(b"before " + text.encode() + b" after")}
 
 
 @pytest.mark.parametrize(
-    "written",
+    "text",
     [
         *(base64.b64encode(b"x" * before + SECRET.encode()).decode() for before in range(6)),
         *(base64.urlsafe_b64encode(f"{'x' * before}:{SECRET}".encode()).decode() for before in range(3)),
         SECRET.encode().hex(),
         SECRET.encode().hex().upper(),
-        "".join(f"%{one:02X}" for one in SECRET.encode()),
-        "".join(f"\\x{one:02x}" for one in SECRET.encode()),
+        "".join(f"%{byte:02X}" for byte in SECRET.encode()),
+        "".join(f"\\x{byte:02x}" for byte in SECRET.encode()),
         SECRET[: len(MARK) + 3],
         SECRET[-len(MARK) - 3 :],
         base64.b64encode(SECRET[:20].encode()).decode(),
     ],
 )
-def test_coded_and_cut_canaries_are_found(written: str) -> None:
-    """Base64 wherever it begins, hexadecimal digits, percent signs, and the beginning or the end alone."""
-    assert hits(b"before " + written.encode() + b" behind")
+def test_encoded_and_truncated_canaries_are_found(text: str) -> None:
+    """A canary is found in base64 at any offset, in hexadecimal, percent-encoded, and by its beginning or end alone."""
+    assert hits(b"before " + text.encode() + b" after")
 
 
 def test_a_canary_counts_once() -> None:
-    """Its end is no second one; and nothing is found where there is none."""
+    """The two marks of a canary are one hit, and parts of a mark are none."""
     assert ["a secret of this test"] == [hit.kind for hit in hits(f"({SECRET})".encode())]
     assert [] == hits(f"{MARK[:-1]} {MARK.lower()} {MARK[::-1]}".encode())

@@ -1,4 +1,4 @@
-"""All that can be seen at a Redis: what it is told, what it holds, and what it writes down."""
+"""Records all that a Redis server receives and stores, and what it reports about its clients."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.canary.world import REDIS_PASSWORD
+from tests.canary.credentials import REDIS_PASSWORD
 from tests.resp import RespConnection
 
 if TYPE_CHECKING:
     from tests.servers import RedisServer
 
-__all__ = ["RedisTap"]
+__all__ = ["RedisMonitor"]
 
 _WORD: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 
 
-class RedisTap:
-    """Listens to a server, and keeps all it sees.
+class RedisMonitor:
+    """Monitors a server and keeps all that it records.
 
     Attributes:
-        commands: What MONITOR showed, line by line.
-        names: The names of the keys, at each look.
-        values: The DUMP of each of them, in the same order.
-        notes: SLOWLOG, CLIENT LIST and what the server says of itself.
+        commands: The lines of MONITOR.
+        names: The names of the keys, at each call of `record_contents`.
+        values: The DUMP of each of these keys, in the same order.
+        reports: SLOWLOG, CLIENT LIST, INFO and the server's log.
     """
 
     def __init__(self, server: RedisServer) -> None:
@@ -33,45 +33,45 @@ class RedisTap:
         self.commands: list[bytes] = []
         self.values: list[bytes] = []
         self.names: list[bytes] = []
-        self.notes: list[bytes] = []
+        self.reports: list[bytes] = []
 
-    def listen(self) -> None:
-        """Begin to hear each command; again after each start of the server."""
+    def start(self) -> None:
+        """Start recording commands. Call it again after each start of the server."""
         with self._server.connect() as admin:
-            # Compressed, a value could not be searched; and each command is to be in the log of slow ones.
+            # A compressed value could not be searched. With 0, SLOWLOG has every command.
             for option in ("rdbcompression no", "slowlog-log-slower-than 0", "slowlog-max-len 100000"):
                 admin.call("CONFIG", "SET", *option.split())
         monitor = RespConnection(("127.0.0.1", self._server.port), within=120.0)
         monitor.call("AUTH", REDIS_PASSWORD)
         monitor.call("MONITOR")
-        thread = threading.Thread(target=self._hear, args=(monitor,), daemon=True)
+        thread = threading.Thread(target=self._record_commands, args=(monitor,), daemon=True)
         thread.start()
         self._monitors.append((monitor, thread))
 
-    def look(self) -> None:
-        """See what the server holds now, and what it has written down."""
+    def record_contents(self) -> None:
+        """Record the keys and values of the server, and its reports."""
         with self._server.connect() as admin:
             for name in admin.call("KEYS", "*"):
                 self.names.append(name)
                 self.values.append(admin.call("DUMP", name) or b"")
             for command in ("SLOWLOG GET 100000", "CLIENT LIST", "INFO everything", "LATENCY DOCTOR", "ACL LOG"):
-                self.notes += _texts(admin.call(*command.split()))
+                self.reports += _texts(admin.call(*command.split()))
 
     def close(self) -> None:
-        """Hear the last commands, and stop listening."""
+        """Record the last commands and stop."""
         with self._server.connect() as admin:
             admin.call("ECHO", _LAST)
         for monitor, thread in self._monitors:
             thread.join(10)
             monitor.close()
-        self.notes.append(self._server.log.encode())
+        self.reports.append(self._server.log.encode())
 
     def dumps(self) -> list[bytes]:
-        """Return each value behind its name, as the name stands in a command."""
+        """Return each value after its name, which is in quotes like the names in `commands`."""
         return [b'"%b" %b' % pair for pair in zip(self.names, self.values, strict=True)]
 
     def keys(self) -> list[bytes]:
-        """Return each key that a command named, whether it was ever written or not."""
+        """Return the keys of all commands, also of keys that were never written."""
         found: list[bytes] = []
         for line in self.commands:
             words = _WORD.findall(line.partition(b"] ")[2])
@@ -80,7 +80,7 @@ class RedisTap:
                 found += words[3 : 3 + int(words[2])] if name in (b"EVAL", b"EVALSHA") else words[1:2]
         return found
 
-    def _hear(self, monitor: RespConnection) -> None:
+    def _record_commands(self, monitor: RespConnection) -> None:
         while True:
             try:
                 line = str(monitor._read()).encode()
@@ -91,7 +91,7 @@ class RedisTap:
             self.commands.append(line)
 
 
-_LAST: Final = b"the last word"
+_LAST: Final = b"the last command"
 
 
 def _texts(reply: Any) -> list[bytes]:

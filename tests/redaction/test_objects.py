@@ -1,4 +1,4 @@
-"""Nothing that a program can get hold of gives its secrets away: not by `repr`, a pickle, a copy or a JSON encoder."""
+"""No object that a program can reach shows its secrets: not by `repr`, a pickle, a copy or a JSON encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, create_model
 
 import tokenmw
 from tests.asgi_client import answering, scope_of, session_of
-from tests.redaction.test_redaction_tracebacks import KINDS, SECRET
+from tests.redaction.test_tracebacks import KINDS, SECRET
 from tokenmw import (
     APIKeyRefused,
     APIKeySource,
@@ -55,7 +55,7 @@ def broker() -> TokenBroker:
     return TokenBroker(providers, **options)
 
 
-def of_request() -> RequestTokens:
+def request_tokens() -> RequestTokens:
     """Make the tokens of a request that has an API key."""
     return RequestTokens(broker(), scope_of("http", headers=[(b"x-api-key", SECRET.encode())]))
 
@@ -65,34 +65,35 @@ def middleware() -> TokenMiddleware:
     return TokenMiddleware(answering(session_of), broker=broker())
 
 
-# Frozen values with a secret.
+# Immutable values with a secret.
 VALUES: dict[str, Callable[[], Any]] = {
     **{f"provider: {name}": make for name, make in KINDS.items()},
     "Grant": lambda: Grant(SECRET, expires_in=60, extra={SECRET: SECRET}),
     "Token": lambda: make_token(SECRET, extra={SECRET: SECRET}),
     "Answer": lambda: Answer(200, headers={"x": SECRET}, body=SECRET.encode()),
 }
-# Parts of a running program, with secrets behind them.
-BOUND: dict[str, Callable[[], Any]] = {
+# Parts of a running program that refer to secrets.
+LIVE: dict[str, Callable[[], Any]] = {
     "TokenBroker": broker,
-    "RequestTokens": of_request,
+    "RequestTokens": request_tokens,
     "TokenAuth": lambda: broker().auth("wecom"),
-    "TokenAuth of a request": lambda: of_request().auth("wecom"),
+    "TokenAuth of a request": lambda: request_tokens().auth("wecom"),
     "TokenHTTP": lambda: TokenHTTP(httpx.AsyncClient(), limits=Limits(), clock=SYSTEM_CLOCK),
     "TokenMiddleware": middleware,
     "OutgoingAnswer": lambda: _Answer(httpx.Response(401, text=SECRET), body=SECRET.encode()),
     "token_from": lambda: token_from(broker().token),
 }
-# Without secrets: they may go wherever they like.
+# Errors have no secrets, so they can be pickled.
 ERRORS: dict[str, TokenmwError] = {
     "TokenmwError": TokenmwError("any"),
-    "ConfigurationError": ConfigurationError("a slip"),
-    "TokenUnavailable": TokenUnavailable("away", provider="crm", retry_after=2.5, said=True).at("app:1"),
+    "ConfigurationError": ConfigurationError("wrong"),
+    "TokenUnavailable": TokenUnavailable("unavailable", provider="crm", retry_after=2.5, said=True).at("app:1"),
     "CredentialRejected": CredentialRejected("no", provider="crm", code="invalid_client", retry_after=3, said=False),
-    "SessionUnavailable": SessionUnavailable("away", retry_after=1.0),
+    "SessionUnavailable": SessionUnavailable("unavailable", retry_after=1.0),
     "APIKeyRefused": APIKeyRefused("no", challenge="Basic"),
 }
-OPEN: dict[str, Callable[[], Any]] = {
+# Objects without secrets.
+PUBLIC: dict[str, Callable[[], Any]] = {
     "Limits": Limits,
     "Status": lambda: broker().status(),
     "ProviderStatus": lambda: ProviderStatus("cold"),
@@ -103,93 +104,93 @@ OPEN: dict[str, Callable[[], Any]] = {
     "ValueUnreadable": lambda: ValueUnreadable("token", "damaged"),
     "provider_token": lambda: tokenmw.provider_token("crm"),
 }
-# What has no objects of its own, or none that lives outside of tests.
-WITHOUT = {
+# Names that are protocols, aliases, functions or only for tests.
+NOT_TESTED = {
     *("Provider", "OutgoingRequest", "Observer", "Event", "SessionID", "Tokens"),
     *("credential_text", "lifetime", "session_id", "request_tokens", "make_token"),
     *("Fault", "ManualClock", "ProviderServer"),
-    "APIKeySource",  # names alone
+    "APIKeySource",  # it has the names of headers, and no key
 }
-CLOSED = VALUES | BOUND
-ALL = CLOSED | OPEN | {name: lambda error=error: error for name, error in ERRORS.items()}
+SECRET_OBJECTS = VALUES | LIVE
+ALL_OBJECTS = SECRET_OBJECTS | PUBLIC | {name: lambda error=error: error for name, error in ERRORS.items()}
 
 
-def test_no_public_name_is_forgotten() -> None:
-    """A new one has a line here that says what may become of it."""
+def test_all_public_names_are_listed() -> None:
+    """Every public name is in one of the lists above."""
     names = {name for module in MODULES for name in importlib.import_module(module).__all__}
     kinds = {type(make()).__name__ for make in KINDS.values()}
-    unknown = names - set(ALL) - WITHOUT - kinds
-    assert unknown - {"FeishuApp"} == set()  # is a FeishuTenant by another name
+    unknown = names - set(ALL_OBJECTS) - NOT_TESTED - kinds
+    assert unknown - {"FeishuApp"} == set()  # a subclass of FeishuTenant
     assert issubclass(FeishuApp, FeishuTenant)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_no_rendering_shows_a_secret(name: str) -> None:
-    """Nor that of what holds it."""
-    one = ALL[name]()
-    held = dataclasses.make_dataclass("Held", ["one"])(one)
-    shown = [repr(one), f"{one}", pprint.pformat([one]), repr(held), repr(dataclasses.asdict(held))]
-    shown += [json.dumps(one, default=str), json.dumps({"one": [one]}, default=repr)]
-    assert SECRET not in "".join(shown)
+@pytest.mark.parametrize("name", ALL_OBJECTS)
+def test_no_repr_shows_a_secret(name: str) -> None:
+    """The text of an object, and of a container with it, has no secret."""
+    value = ALL_OBJECTS[name]()
+    container = dataclasses.make_dataclass("Container", ["value"])(value)
+    texts = [repr(value), f"{value}", pprint.pformat([value]), repr(container), repr(dataclasses.asdict(container))]
+    texts += [json.dumps(value, default=str), json.dumps({"value": [value]}, default=repr)]
+    assert SECRET not in "".join(texts)
 
 
-@pytest.mark.parametrize("name", CLOSED)
-def test_no_encoder_looks_into_it(name: str) -> None:
-    """It refuses, or writes nothing of what is inside."""
-    one: Any = CLOSED[name]()
-    kind: Any = one.__class__
-    holder: Any = create_model("Holder", __config__=ConfigDict(arbitrary_types_allowed=True), one=(kind, ...))
-    held = holder(one=one)
-    written = [repr(held), repr(held.model_dump()), held.model_dump_json(fallback=repr)]
+@pytest.mark.parametrize("name", SECRET_OBJECTS)
+def test_no_encoder_writes_a_secret(name: str) -> None:
+    """An encoder refuses the object, or writes nothing of its contents."""
+    value: Any = SECRET_OBJECTS[name]()
+    kind: Any = value.__class__
+    holder: Any = create_model("Holder", __config__=ConfigDict(arbitrary_types_allowed=True), value=(kind, ...))
+    held = holder(value=value)
+    texts = [repr(held), repr(held.model_dump()), held.model_dump_json(fallback=repr)]
     encoders: tuple[Callable[[], str], ...] = (
-        lambda: json.dumps(one),
-        lambda: json.dumps(one, default=vars),
-        lambda: repr(dataclasses.asdict(one)),
-        lambda: repr(jsonable_encoder(one)),
+        lambda: json.dumps(value),
+        lambda: json.dumps(value, default=vars),
+        lambda: repr(dataclasses.asdict(value)),
+        lambda: repr(jsonable_encoder(value)),
         held.model_dump_json,
         lambda: held.model_dump_json(serialize_as_any=True),
-        lambda: repr(TypeAdapter[Any](Any).dump_json({"one": one})),
+        lambda: repr(TypeAdapter[Any](Any).dump_json({"value": value})),
         lambda: json.dumps(holder.model_json_schema()),
     )
     for encode in encoders:
         try:
-            written.append(encode())
+            texts.append(encode())
         except Exception as error:  # noqa: BLE001  each encoder refuses in its own way
-            written.append(f"{error!r} {error}")
-    assert SECRET not in "".join(written)
+            texts.append(f"{error!r} {error}")
+    assert SECRET not in "".join(texts)
 
 
-@pytest.mark.parametrize("name", [*BOUND, *(name for name in VALUES if name.startswith("provider"))])
+@pytest.mark.parametrize("name", [*LIVE, *(name for name in VALUES if name.startswith("provider"))])
 def test_members_are_redacted(name: str) -> None:
-    """As inspectors list them. A `Token` has a value, which is there to be read; what makes it has none."""
-    one = CLOSED[name]()
-    members = dict(inspect.getmembers(one))
-    # An answer has a body. The request of a request's tokens is bare: each warm request would pay for what hides it.
+    """The attributes of an object, as debuggers list them, have no secret. A `Token` has a public value instead."""
+    value = SECRET_OBJECTS[name]()
+    members = dict(inspect.getmembers(value))
+    # An answer has a public body. The scope of `RequestTokens` is not hidden: every warm request would pay for that.
     members.pop({"OutgoingAnswer": "body", "RequestTokens": "_scope"}.get(name, ""), None)
-    if isinstance(one, TokenBroker):
-        members |= {name: getattr(part, name) for part in (one._settings, one._data) for name in part.__slots__}
+    if isinstance(value, TokenBroker):
+        members |= {name: getattr(part, name) for part in (value._settings, value._data) for name in part.__slots__}
     assert SECRET not in repr(members)
 
 
-@pytest.mark.parametrize("name", CLOSED)
-def test_what_has_a_secret_is_not_pickled(name: str) -> None:
-    """It would be on a disk or in a queue, unsealed. The text says so, and the mend."""
-    one = CLOSED[name]()
+@pytest.mark.parametrize("name", SECRET_OBJECTS)
+def test_an_object_with_a_secret_is_not_pickled(name: str) -> None:
+    """Pickling is refused, because a pickle is not encrypted; the text of the error has the reason and the fix."""
+    value = SECRET_OBJECTS[name]()
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         with pytest.raises(TypeError, match=r"is not pickled: it holds secrets\. \w+ it where it is used\."):
-            pickle.dumps([one], protocol)
+            pickle.dumps([value], protocol)
 
 
-@pytest.mark.parametrize("name", CLOSED)
-def test_copies(name: str) -> None:
-    """It is its own copy: what is frozen as a number is, and a part of the program as a function is."""
-    one = CLOSED[name]()
-    assert one is copy.copy(one) is copy.deepcopy(one) is copy.deepcopy([one])[0]
+@pytest.mark.parametrize("name", SECRET_OBJECTS)
+def test_a_copy_is_the_same_object(name: str) -> None:
+    """Copying returns the same object, as for numbers and functions."""
+    value = SECRET_OBJECTS[name]()
+    assert value is copy.copy(value) is copy.deepcopy(value) is copy.deepcopy([value])[0]
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_errors_go_through_pickles(name: str) -> None:
-    """As those of process pools and task queues do; what is behind an error stays where it was."""
+def test_errors_can_be_pickled(name: str) -> None:
+    """An error can be sent to another process, without its chained errors and its traceback."""
     error = ERRORS[name]
     error.add_note("a note")
     error.__cause__ = LookupError(SECRET)
@@ -202,27 +203,27 @@ def test_errors_go_through_pickles(name: str) -> None:
             assert (None, None) == (other.__cause__, other.__traceback__)
 
 
-@pytest.mark.parametrize("name", OPEN)
-def test_what_has_no_secret_goes_anywhere(name: str) -> None:
-    """It can be pickled, copied and, if it is a record, encoded and returned from a route."""
-    one = OPEN[name]()
-    assert one == pickle.loads(pickle.dumps(one)) == copy.deepcopy(one)
-    if dataclasses.is_dataclass(one):
-        fields = json.loads(TypeAdapter(type(one)).dump_json(one))
-        assert not isinstance(one, type)
-        assert fields == jsonable_encoder(one) == dataclasses.asdict(one)
+@pytest.mark.parametrize("name", PUBLIC)
+def test_an_object_without_secrets_can_be_pickled_and_encoded(name: str) -> None:
+    """It can be pickled and copied; a dataclass can be encoded and returned from a route."""
+    value = PUBLIC[name]()
+    assert value == pickle.loads(pickle.dumps(value)) == copy.deepcopy(value)
+    if dataclasses.is_dataclass(value):
+        fields = json.loads(TypeAdapter(type(value)).dump_json(value))
+        assert not isinstance(value, type)
+        assert fields == jsonable_encoder(value) == dataclasses.asdict(value)
         assert SECRET not in json.dumps(fields)
 
 
-def test_secret_of_a_provider_is_sent_as_it_is() -> None:
-    """It is text as any other, and a token is plain text, whatever it was made from."""
+def test_the_identity_has_the_plain_secret() -> None:
+    """The identity of a provider has the secret as plain text; an `APIKeySource` can be copied and pickled."""
     assert SECRET in {part for part in KINDS["wecom"]().identity() if isinstance(part, str)}
     source = APIKeySource(["x-api-key"])
     assert source.headers == copy.deepcopy(source).headers == pickle.loads(pickle.dumps(source)).headers
 
 
-async def test_token_is_plain_text() -> None:
-    """Not every library takes a `str` of another class."""
+async def test_a_token_value_is_a_plain_str() -> None:
+    """A token's value is an instance of `str` itself, because some libraries refuse subclasses."""
     async with TokenBroker({"static": KINDS["static"]()}, clock=ManualClock()) as broker:
         token: Token = await broker.token("static")
     assert (str, SECRET) == (type(token.value), token.value)

@@ -1,4 +1,4 @@
-"""Options that cannot work and have a secret in them, or in the place of another one."""
+"""Invalid options that contain a secret, or are passed together with one."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.canary.canaries import canary
-from tests.canary.world import REDIS_PASSWORD, SECRETS
+from tests.canary.credentials import REDIS_PASSWORD, SECRETS
 from tokenmw import APIKeySource, TokenBroker, TokenMiddleware
 from tokenmw.providers import BotFramework, ClientCredentials, DingTalk, Entra, FeishuTenant, StaticToken, WeCom
 
-__all__ = ["slips"]
+__all__ = ["errors_of_wrong_options"]
 
 _SECRET = canary("secret of basic")
 _URL = "https://idp.example/token"
 
 
-def slips() -> list[Exception]:
-    """Make each object with such an option, and return what was raised."""
+def errors_of_wrong_options() -> list[Exception]:
+    """Construct an object with each invalid option, and return the exceptions."""
     raised: list[Exception] = []
-    for make in _MAKERS:
+    for construct in _CONSTRUCTORS:
         try:
-            make()
-        except Exception as error:  # noqa: BLE001  whatever it is, its rendering is searched
+            construct()
+        except Exception as error:  # noqa: BLE001  every kind of exception is rendered and searched
             raised.append(error)
     return raised
 
 
 def _broker(**options: Any) -> Callable[[], object]:
-    return _of(TokenBroker, **{"providers": {}, **options})
+    return _call(TokenBroker, **{"providers": {}, **options})
 
 
 def _client(**options: Any) -> Callable[[], object]:
-    return _of(ClientCredentials, **{"token_url": _URL, "client_id": "c", "client_secret": _SECRET, **options})
+    return _call(ClientCredentials, **{"token_url": _URL, "client_id": "c", "client_secret": _SECRET, **options})
 
 
-def _of(made: Any, *values: Any, **options: Any) -> Callable[[], object]:
-    return lambda: made(*values, **options)
+def _call(constructor: Any, *values: Any, **options: Any) -> Callable[[], object]:
+    return lambda: constructor(*values, **options)
 
 
 _REDIS = f"redis://:{REDIS_PASSWORD}@"
-_MAKERS: tuple[Callable[[], object], ...] = (
-    # The password has a "/" and a "%", so that the first of these is a slip by itself.
+_CONSTRUCTORS: tuple[Callable[[], object], ...] = (
+    # The password has a "/" and a "%", so it makes even the first of these URLs invalid.
     *(
         _broker(redis=f"{_REDIS}{rest}")
         for rest in ("host:6379/0", "host:port/0", "host/zero", "[host/0", "host/0?x=y")
@@ -78,18 +78,18 @@ _MAKERS: tuple[Callable[[], object], ...] = (
     _client(hosts=[_SECRET]),
     _client(refresh_before=_SECRET),
     _client(allow_http=_SECRET),
-    _of(WeCom, corp_id="ww1", corp_secret=_SECRET, base_url=f"https://u:{_SECRET}@host"),
-    _of(FeishuTenant, app_id="cli", app_secret=_SECRET, base_url=f"https://host?{_SECRET}"),
-    _of(DingTalk, app_key="ding", app_secret=_SECRET, refresh_before=_SECRET),
-    _of(Entra, tenant="common", client_id="e", client_secret=_SECRET),
-    _of(Entra, tenant="t.example", client_id="e", client_secret=_SECRET, scope=f"a {_SECRET}"),
-    _of(BotFramework, app_id="b", app_secret=_SECRET, cloud="none"),
-    _of(StaticToken, f"{_SECRET} {_SECRET}"),
-    _of(StaticToken, _SECRET, token_type="two words"),
-    _of(StaticToken, _SECRET, credential_id=_SECRET + "\n"),
-    _of(APIKeySource, headers=["a b"], query=[]),
-    lambda: TokenMiddleware(_nothing, broker=TokenBroker({}, name_key=SECRETS["name_key"]), inject=["crm"]),
+    _call(WeCom, corp_id="ww1", corp_secret=_SECRET, base_url=f"https://u:{_SECRET}@host"),
+    _call(FeishuTenant, app_id="cli", app_secret=_SECRET, base_url=f"https://host?{_SECRET}"),
+    _call(DingTalk, app_key="ding", app_secret=_SECRET, refresh_before=_SECRET),
+    _call(Entra, tenant="common", client_id="e", client_secret=_SECRET),
+    _call(Entra, tenant="t.example", client_id="e", client_secret=_SECRET, scope=f"a {_SECRET}"),
+    _call(BotFramework, app_id="b", app_secret=_SECRET, cloud="none"),
+    _call(StaticToken, f"{_SECRET} {_SECRET}"),
+    _call(StaticToken, _SECRET, token_type="two words"),
+    _call(StaticToken, _SECRET, credential_id=_SECRET + "\n"),
+    _call(APIKeySource, headers=["a b"], query=[]),
+    lambda: TokenMiddleware(_app, broker=TokenBroker({}, name_key=SECRETS["name_key"]), inject=["crm"]),
 )
 
 
-async def _nothing(*_: Any) -> None: ...
+async def _app(*_: Any) -> None: ...

@@ -1,4 +1,4 @@
-"""Leaks made on purpose, one for each way out, to see that the search finds what it looks for."""
+"""Deliberate leaks, one for each place where a secret can leave the process, to check that the search finds them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from tests.canary.program import Program
 
-__all__ = ["PLANTS", "plant", "planted"]
+__all__ = ["LEAKS", "leak_everywhere", "leak_in_response"]
 
-PLANTS: Final = {
+LEAKS: Final = {
     "log line": "stderr",
     "log argument": "stderr",
     "log field": "stderr",
@@ -50,43 +50,43 @@ PLANTS: Final = {
     "Redis value": "redis values",
     "Redis command": "redis commands",
     "absent Redis key": "redis keys",
-    "Redis client name": "redis notes",
-    "slow Redis command": "redis notes",
+    "Redis client name": "redis reports",
+    "slow Redis command": "redis reports",
 }
-"""Each way out, and the output in which its canary must be found."""
+"""Each place, and the output in which its canary must be found."""
 
-for _place in PLANTS:
-    canary(f"planted, {_place}")
+for _place in LEAKS:
+    canary(f"leaked, {_place}")
 
 
 def _leak(place: str) -> str:
-    return canary(f"planted, {place}")
+    return canary(f"leaked, {place}")
 
 
-async def plant(program: Program) -> None:
-    """Leak in every way but those of responses."""
+async def leak_everywhere(program: Program) -> None:
+    """Leak a canary in every place but responses."""
     log = logging.getLogger("httpcore.connection")
     log.debug("A line with %s in it.", _leak("log line"))
-    log.debug("An argument that is not shown: %.0s", _Shown(_leak("log argument")))
+    log.debug("An argument that is not shown: %.0s", _WithRepr(_leak("log argument")))
     log.debug("A field.", extra={"field": _leak("log field")})
     try:
         raise ValueError(_leak("logged error"))
     except ValueError:
         log.exception("An error.")
     warnings.warn(_leak("warning"), stacklevel=1)
-    asyncio.get_running_loop().call_soon(_pass, _leak("loop handle"))
-    task = asyncio.create_task(_fail(_leak("lost task")))
+    asyncio.get_running_loop().call_soon(_do_nothing, _leak("loop handle"))
+    task = asyncio.create_task(_raise(_leak("lost task")))
     await asyncio.wait([task])
     del task
     sys.stderr.write(_leak("standard error") + "\n")
-    program.say(*_errors())
-    program.say(TokenAdopted(_leak("event")), _Shown(_leak("attribute")), [_leak("object")])
-    Counter("planted", "Planted.", ("label",), registry=program.registry).labels(_leak("metric label")).inc()
+    program.write(*_errors())
+    program.write(TokenAdopted(_leak("event")), _WithRepr(_leak("attribute")), [_leak("object")])
+    Counter("leaked", "Leaked.", ("label",), registry=program.registry).labels(_leak("metric label")).inc()
     sys.stdout.write(_leak("standard output") + "\n")
-    await _at_redis(program)
+    await _leak_in_redis(program)
 
 
-async def _at_redis(program: Program) -> None:
+async def _leak_in_redis(program: Program) -> None:
     client: Any = redis.Redis.from_url(program.redis, client_name=_leak("Redis client name"))
     await client.set(_leak("Redis key"), "value")
     await client.set("key", _leak("Redis value"))
@@ -97,43 +97,43 @@ async def _at_redis(program: Program) -> None:
 
 
 def _errors() -> list[Exception]:
-    noted, held = TokenUnavailable("noted"), TokenUnavailable("held")
-    noted.add_note(_leak("error note"))
-    held.headers = {"x": _leak("error field")}
-    return [TokenUnavailable(_leak("error text")), noted, held, _caused(), _hidden(), _in_a_frame()]
+    with_note, with_field = TokenUnavailable("with a note"), TokenUnavailable("with a field")
+    with_note.add_note(_leak("error note"))
+    with_field.headers = {"x": _leak("error field")}
+    return [TokenUnavailable(_leak("error text")), with_note, with_field, _with_cause(), _with_context(), _with_local()]
 
 
-def _caused() -> Exception:
+def _with_cause() -> Exception:
     try:
-        raise TokenUnavailable("an effect") from ValueError(_leak("error cause"))
+        raise TokenUnavailable("with a cause") from ValueError(_leak("error cause"))
     except TokenUnavailable as error:
         return error
 
 
-def _hidden() -> Exception:
+def _with_context() -> Exception:
     try:
         try:
             raise ValueError(_leak("error context"))
         except ValueError:
-            raise TokenUnavailable("another one") from None
+            raise TokenUnavailable("with a context") from None
     except TokenUnavailable as error:
         return error
 
 
-def _in_a_frame() -> Exception:
-    # As a module of the package would do it: frames of tests are passed over.
-    source = "def ask(secret):\n    raise TokenUnavailable('asked in vain')\n"
+def _with_local() -> Exception:
+    # Compiled under a file name of the package, because frames of tests are not rendered.
+    source = "def fetch(secret):\n    raise TokenUnavailable('failed')\n"
     module: dict[str, Any] = {"TokenUnavailable": TokenUnavailable}
     exec(compile(source, "/site-packages/tokenmw/providers/leaking.py", "exec"), module)
     try:
-        module["ask"](_leak("frame variable"))
+        module["fetch"](_leak("frame variable"))
     except TokenUnavailable as error:
         return error
     raise AssertionError
 
 
-async def planted(scope: Scope, receive: Receive, send: Send) -> None:
-    """Leak into an answer."""
+async def leak_in_response(scope: Scope, receive: Receive, send: Send) -> None:
+    """Leak a canary in every part of a response."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -144,7 +144,7 @@ async def planted(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": _leak("response body").encode()})
 
 
-class _Shown:
+class _WithRepr:
     def __init__(self, text: str) -> None:
         self.text = text
 
@@ -152,8 +152,8 @@ class _Shown:
         return f"<{self.text}>"
 
 
-def _pass(_given: object) -> None: ...
+def _do_nothing(_argument: object) -> None: ...
 
 
-async def _fail(text: str) -> None:
+async def _raise(text: str) -> None:
     raise ValueError(text)

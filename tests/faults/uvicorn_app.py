@@ -1,4 +1,4 @@
-"""The application that uvicorn serves from several workers in a test; it is imported by each of them."""
+"""The application that uvicorn serves in a test; each of its worker processes imports it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["make"]
 
 
 async def show(request: Request) -> JSONResponse:
-    """Answer with the process and the session id."""
+    """Return the process id and the session id."""
     return JSONResponse([os.getpid(), request.state.session_id])
 
 
 def make() -> Starlette:
-    """Make the application, in a worker."""
+    """Make the application in a worker process."""
     broker = TokenBroker({}, redis=os.environ["TOKENMW_TEST_REDIS"], secret_key="a secret for the tests only")
     return Starlette(routes=[Route("/", show)], middleware=[Middleware(TokenMiddleware, broker=broker)])

@@ -1,4 +1,4 @@
-"""What each of many processes does in the tests: a service under load, as far as tokens go."""
+"""Targets of child processes that ask a broker for tokens, under different loads."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 import time
 from typing import Any
 
-from tests.processes import hear, tell
+from tests.processes import receive, send
 from tokenmw import Limits, TokenBroker
 from tokenmw.providers import ClientCredentials
 
-__all__ = ["begin_to_fetch", "broker_of", "cold_callers", "steady_load"]
+__all__ = ["broker_of", "cold_callers", "fetch_when_asked", "steady_load"]
 
 
 def broker_of(*, redis: str, base_url: str, limits: dict[str, Any] | None = None) -> TokenBroker:
-    """Return the broker that all the processes have."""
+    """Make the broker that all processes have."""
     crm = ClientCredentials(token_url=f"{base_url}/oauth2/token", client_id="crm", client_secret="crm-secret")
     return TokenBroker(
         {"crm": crm}, redis=redis, secret_key="a secret for the tests only", limits=Limits(**(limits or {}))
@@ -22,23 +22,23 @@ def broker_of(*, redis: str, base_url: str, limits: dict[str, Any] | None = None
 
 
 async def cold_callers(*, callers: int, **options: Any) -> dict[str, Any]:
-    """Ask for a cold token from many tasks at once; return the values and how long the last one waited."""
+    """Ask for a cold token from many tasks at once. Return the values, and the seconds that the last task waited."""
     async with broker_of(**options) as broker:
-        tell("ready")
-        hear()
+        send("ready")
+        receive()
         began = time.monotonic()
         tokens = await asyncio.gather(*(broker.token("crm") for _ in range(callers)))
         return {"seconds": time.monotonic() - began, "values": sorted({token.value for token in tokens})}
 
 
 async def steady_load(*, seconds: float, **options: Any) -> dict[str, Any]:
-    """Ask for the token every few milliseconds; count requests that found none to be handed out at once."""
+    """Ask for the token every 5 ms. Return how many calls waited, how many tokens were expired, and all values."""
     waited = expired = 0
     values: set[str] = set()
     async with broker_of(**options) as broker:
         await broker.token("crm")
-        tell("warm")
-        hear()
+        send("warm")
+        receive()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             began = time.monotonic()
@@ -50,10 +50,10 @@ async def steady_load(*, seconds: float, **options: Any) -> dict[str, Any]:
     return {"waited": waited, "expired": expired, "values": sorted(values)}
 
 
-async def begin_to_fetch(**options: Any) -> str:
-    """Ask for a cold token, and say so; return what came of it, however long that took."""
+async def fetch_when_asked(**options: Any) -> str:
+    """Ask for a cold token when the test sends a value, report that, and return the token's value."""
     async with broker_of(**options) as broker:
-        tell("ready")
-        hear()
-        tell("asking")
+        send("ready")
+        receive()
+        send("asking")
         return (await broker.token("crm")).value

@@ -1,4 +1,4 @@
-"""What a client of the user's raises, and is no error of Redis, shows no API key and no token."""
+"""An unexpected exception of a Redis client does not show API keys and tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis.asyncio as redis
 
-from tests.redaction.test_redaction_tracebacks import SECRET, shown
+from tests.redaction.test_tracebacks import SECRET, report_of
 from tokenmw import Grant, SessionUnavailable, TokenBroker
 from tokenmw.providers import StaticToken
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from tests.servers import RedisServer
 
 
-class Odd(redis.Redis):
-    """A client of the user's with a slip of its own, which is no error of Redis."""
+class BrokenClient(redis.Redis):
+    """A client of the program with a bug: it raises an exception that is not an error of Redis."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Fail."""
+        """Raise."""
         try:
             raise KeyError(len(args))
         except KeyError:
-            raise ValueError("a slip") from None
+            raise ValueError("a bug") from None
 
 
-UNEXPECTED: dict[str, Callable[[TokenBroker], Awaitable[object]]] = {
+CALLS: dict[str, Callable[[TokenBroker], Awaitable[object]]] = {
     "session_id": lambda broker: broker.session_id(SECRET),
     "reset_session": lambda broker: broker.reset_session(SECRET),
     "hand_in": lambda broker: broker.hand_in("crm", Grant(SECRET, expires_in=60)),
@@ -38,23 +38,23 @@ UNEXPECTED: dict[str, Callable[[TokenBroker], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("policy", ["available", "required"])
-@pytest.mark.parametrize("method", UNEXPECTED)
-async def test_error_of_redis_that_nobody_expected_shows_no_secret(
+@pytest.mark.parametrize("method", CALLS)
+async def test_an_unexpected_exception_of_the_client_shows_no_secret(
     method: str, policy: Any, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Requests go on as without Redis; the log has its class and its place, and neither its text nor what was sent."""
+    """Calls succeed as without Redis; the log has the class and place of the exception, not its text or arguments."""
     errors: list[str] = []
-    client = Odd.from_url(redis_server.url, password=None)
+    client = BrokenClient.from_url(redis_server.url, password=None)
     provider = StaticToken(lambda: SECRET, credential_id="1")
     async with TokenBroker({"crm": provider}, redis=client, session_policy=policy) as broker:
         try:
-            await UNEXPECTED[method](broker)
+            await CALLS[method](broker)
         except SessionUnavailable as error:
-            errors.append(shown(error))
+            errors.append(report_of(error))
         assert broker.status().shared_error == "client"
-    slip = Odd.execute_command.__code__.co_firstlineno + 5
-    assert f"The Redis client raised ValueError at {__name__}:{slip}" in caplog.messages
-    assert "a slip" not in caplog.text
+    line = BrokenClient.execute_command.__code__.co_firstlineno + 5
+    assert f"The Redis client raised ValueError at {__name__}:{line}" in caplog.messages
+    assert "a bug" not in caplog.text
     assert SECRET not in caplog.text + "".join(errors)
     assert len(errors) == (policy == "required" and "session" in method)
     await client.aclose()

@@ -1,8 +1,9 @@
-"""No frame of this package, and none under it, shows a secret, whoever writes down the variables of tracebacks."""
+"""No local variable in a traceback of the package and its libraries has a secret, as an error tracker records them."""
 
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -35,36 +36,38 @@ from tokenmw.testing import Fault, ProviderServer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+TESTS = Path(__file__).parents[1]
 SECRET = "s3cr3t-of-this-test"
 KEY = SECRET.encode()
 IMDS = "http://127.0.0.1/metadata/identity/oauth2/token"
 LOCAL: dict[str, Any] = {"base_url": "http://127.0.0.1"}
 
 
-def shown(error: BaseException) -> str:
-    """Return all that a report shows of an error, with the variables of the standard library's frames."""
+def report_of(error: BaseException) -> str:
+    """Return what an error tracker shows of an error, with the local variables of the standard library's frames."""
     parts, waiting = [rendered(error)], [error]
     while waiting:
-        one = waiting.pop()
-        waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
-        for frame, _ in traceback.walk_tb(one.__traceback__):
-            if "site-packages" not in frame.f_code.co_filename and "/tests/" not in frame.f_code.co_filename:
+        current = waiting.pop()
+        waiting += [chained for chained in (current.__cause__, current.__context__) if chained is not None]
+        for frame, _ in traceback.walk_tb(current.__traceback__):
+            path = Path(frame.f_code.co_filename)
+            if "site-packages" not in path.parts and not path.is_relative_to(TESTS):
                 parts.append(f"{frame.f_code.co_qualname}: {frame.f_locals!r}")
     return "\n".join(parts)
 
 
 def make(kind: Callable[..., Provider], secret: str, **options: Any) -> Callable[..., Provider]:
-    """Return a maker of a provider whose secret can be chosen."""
+    """Return a function that makes a provider with the secret in this option; it takes more options."""
 
-    def made(**given: Any) -> Provider:
-        return kind(**{secret: SECRET, **options, **given})
+    def construct(**more: Any) -> Provider:
+        return kind(**{secret: SECRET, **options, **more})
 
-    return made
+    return construct
 
 
-def static(**given: Any) -> Provider:
-    """Make a provider that is a token."""
-    return StaticToken(SECRET, **given)
+def static(**options: Any) -> Provider:
+    """Make a provider with a fixed token."""
+    return StaticToken(SECRET, **options)
 
 
 KINDS: dict[str, Callable[..., Provider]] = {
@@ -99,19 +102,19 @@ KINDS: dict[str, Callable[..., Provider]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("slip", [{"hosts": "one"}, {"allow_http": True, "hosts": 1}, {"unknown": 1}, {"secret": 1}])
-def test_slip_in_a_provider_shows_no_secret(kind: str, slip: dict[str, Any]) -> None:
-    """Whichever option cannot work: the secret is an argument of the same call."""
+@pytest.mark.parametrize("options", [{"hosts": "one"}, {"allow_http": True, "hosts": 1}, {"unknown": 1}, {"secret": 1}])
+def test_a_wrong_option_of_a_provider_shows_no_secret(kind: str, options: dict[str, Any]) -> None:
+    """The error of a wrong option does not show the secret, which is an argument of the same call."""
     with pytest.raises((ValueError, TypeError)) as caught:
-        KINDS[kind](**slip)
-    assert SECRET not in shown(caught.value)
+        KINDS[kind](**options)
+    assert SECRET not in report_of(caught.value)
 
 
-class Foreign(Provider):
-    """A provider of the program's own, with an identity that cannot be one."""
+class WrongIdentity(Provider):
+    """A provider of the program with an invalid identity."""
 
     __slots__ = ("secret",)
-    kind = "foreign"
+    kind = "wrong"
 
     def __init__(self) -> None:
         self.secret = SECRET
@@ -121,12 +124,12 @@ class Foreign(Provider):
         return (self.secret, frozenset({1}))
 
     async def fetch(self, http: TokenHTTP) -> Grant:
-        """Refuse."""
+        """Raise; the identity is refused before."""
         raise NotImplementedError
 
 
 URL = f"redis://user:{SECRET}@127.0.0.1"
-SLIPS: dict[str, Callable[[], object]] = {
+MISTAKES: dict[str, Callable[[], object]] = {
     "newline": lambda: credential_text(f"{SECRET}\n", option="x"),
     "newline in a provider": lambda: WeCom(corp_id="c", corp_secret=f"{SECRET}\n"),
     "password in a URL": lambda: WeCom(corp_id="c", corp_secret="s", base_url=f"https://u:{SECRET}@idp.example"),
@@ -141,40 +144,40 @@ SLIPS: dict[str, Callable[[], object]] = {
     "unknown option": lambda: TokenBroker({}, redis=f"{URL}:6379", secret=SECRET),  # type: ignore[call-arg]
     "secret as provider": lambda: TokenBroker({"crm": SECRET}),  # type: ignore[dict-item]
     "override": lambda: TokenBroker({}).override({"crm": SECRET}).__enter__(),  # type: ignore[dict-item]
-    "identity": lambda: TokenBroker({"crm": Foreign()}, redis=f"{URL}:6379"),
+    "identity": lambda: TokenBroker({"crm": WrongIdentity()}, redis=f"{URL}:6379"),
     "grant": lambda: Grant(f"{SECRET} ", expires_in=1),
-    "life of a grant": lambda: Grant(SECRET, expires_in="soon"),  # type: ignore[arg-type]
+    "lifetime of a grant": lambda: Grant(SECRET, expires_in="soon"),  # type: ignore[arg-type]
     "extra of a grant": lambda: Grant("t", expires_in=1, extra={SECRET: {SECRET}}),
     "token": lambda: Token(SECRET, provider="crm", expires_at=1.0, extra=1),  # type: ignore[arg-type]
     "long URL": lambda: with_query_token(httpx.URL(f"https://h/?{'a' * 60_000}"), "t", SECRET * 1000),
 }
 
 
-@pytest.mark.parametrize("slip", SLIPS)
-def test_slip_shows_no_secret(slip: str) -> None:
-    """Where objects are made, and in what is below: no variable has it, and no error behind."""
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_argument_shows_no_secret(mistake: str) -> None:
+    """The error of a constructor or function, and the errors that it is chained to, do not show the secret."""
     with pytest.raises((ValueError, TypeError, TokenUnavailable, httpx.InvalidURL)) as caught:
-        SLIPS[slip]()
-    assert SECRET not in shown(caught.value)
+        MISTAKES[mistake]()
+    assert SECRET not in report_of(caught.value)
 
 
 TOKENS = ("access_token", "accessToken", "tenant_access_token", "app_access_token")
-LIVES = ("expires_in", "expireIn", "expire")
+LIFETIMES = ("expires_in", "expireIn", "expire")
 ANSWERS: dict[str, Fault] = {
     "closed": Fault(close=True),
     "busy": Fault(status=503),
     "refused": Fault(status=400, body={"error": SECRET, "error_codes": [7000215], "code": SECRET, "errcode": SECRET}),
     "no JSON": Fault(status=200, body=f"<html>{SECRET}"),
     "a list": Fault(status=200, body=[SECRET]),
-    "no life": Fault(body=dict.fromkeys(TOKENS, SECRET) | dict.fromkeys(LIVES, "x")),
-    "no token": Fault(body=dict.fromkeys(TOKENS, f"{SECRET}\n") | dict.fromkeys(LIVES, 60)),
+    "no lifetime": Fault(body=dict.fromkeys(TOKENS, SECRET) | dict.fromkeys(LIFETIMES, "x")),
+    "no token": Fault(body=dict.fromkeys(TOKENS, f"{SECRET}\n") | dict.fromkeys(LIFETIMES, 60)),
 }
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "static"])
 @pytest.mark.parametrize("answer", ANSWERS)
-async def test_fetch_that_fails_shows_no_secret(kind: str, answer: str) -> None:
-    """Not the credential, not what the server repeats, and not a token that cannot be used."""
+async def test_a_failed_fetch_shows_no_secret(kind: str, answer: str) -> None:
+    """The error shows neither the credential, nor what the server repeats, nor an unusable token."""
     server = ProviderServer()
     for endpoint in vars(server).values():
         if hasattr(endpoint, "script"):
@@ -183,9 +186,9 @@ async def test_fetch_that_fails_shows_no_secret(kind: str, answer: str) -> None:
         http = TokenHTTP(client, limits=Limits(), clock=SYSTEM_CLOCK)
         with pytest.raises((TokenUnavailable, CredentialRejected)) as caught:
             await KINDS[kind]().fetch(http)
-    # The store apps' tokens need a broker; the others were asked.
+    # A store app needs the tokens of a broker, so it sends no request here; all others do.
     assert server.calls or "store" in kind
-    assert SECRET not in shown(caught.value)
+    assert SECRET not in report_of(caught.value)
 
 
 FUNCTIONS: dict[str, Provider] = {
@@ -202,9 +205,9 @@ FUNCTIONS: dict[str, Provider] = {
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-async def test_credential_of_a_function_is_not_shown(function: str) -> None:
-    """What it returned may be the token, or the key, in the wrong form."""
+async def test_a_value_returned_by_a_function_is_not_report_of(function: str) -> None:
+    """The error shows nothing of what the function returned: it may be the token in a wrong form."""
     async with httpx.AsyncClient() as client:
         with pytest.raises(TokenUnavailable) as caught:
             await FUNCTIONS[function].fetch(TokenHTTP(client, limits=Limits(), clock=SYSTEM_CLOCK))
-    assert SECRET not in shown(caught.value)
+    assert SECRET not in report_of(caught.value)
