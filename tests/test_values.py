@@ -40,7 +40,7 @@ def test_anything_else_is_refused_without_being_shown(value: Any) -> None:
 @pytest.mark.parametrize("life", [0, -1, -0.0, math.nan, -math.inf, None, "60", True])
 def test_life_must_be_more_than_nothing(life: Any) -> None:
     """A token that has expired when it arrives is a failure."""
-    with pytest.raises(TokenUnavailable, match=r"life is not a number|has already expired"):
+    with pytest.raises(TokenUnavailable, match=r"lifetime is not a number|has already expired"):
         Grant("t", expires_in=life)
 
 

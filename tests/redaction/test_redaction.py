@@ -105,7 +105,7 @@ OPEN: dict[str, Callable[[], Any]] = {
 }
 # What has no objects of its own, or none that lives outside of tests.
 WITHOUT = {
-    *("Provider", "OutgoingRequest", "Observer", "Event", "SessionID", "Tokens"),
+    *("Provider", "RequestState", "OutgoingRequest", "Observer", "Event", "SessionID", "Tokens"),
     *("credential_text", "lifetime", "session_id", "request_tokens", "make_token"),
     *("Fault", "ManualClock", "ProviderServer"),
     "APIKeySource",  # names alone
