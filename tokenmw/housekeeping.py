@@ -38,7 +38,7 @@ _SECOND_UPLOAD_AFTER: Final = 6.5  # seconds: the longest backoff between probes
 
 
 class Housekeeping:
-    """Runs jobs once a second: those with Redis, the log's counts of suppressed lines, and every tenth time the purge."""
+    """Runs jobs once a second: those with Redis, the counts of suppressed log lines, and every tenth time the purge."""
 
     def __init__(
         self,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import typing
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -16,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 
 from tests.asgi_client import Source, call, lifespan
-from tokenmw import TokenBroker, TokenMiddleware, session_id
+from tokenmw import RequestState, TokenBroker, TokenMiddleware, session_id
 from tokenmw.providers import StaticToken
 from tokenmw.testing import ManualClock
 
@@ -51,6 +53,31 @@ async def broker(source: Source, clock: ManualClock) -> AsyncGenerator[TokenBrok
     """Open a broker with one provider."""
     async with TokenBroker({"a": StaticToken(source)}, clock=clock) as broker:
         yield broker
+
+
+class State(RequestState):
+    """The state of an application that adds a field of its own in its lifespan."""
+
+    database: str
+
+
+async def test_a_typed_request_reads_the_state_by_key(clock: ManualClock) -> None:
+    """`Request[State]` works at run time, with the lifespan's own field, the caller, the session id and the tokens."""
+
+    async def route(request: Request[State]) -> Response:
+        state = request.state
+        return JSONResponse([state["session_id"], state["tokens"]["a"].value, state["caller"], state["database"]])
+
+    @contextlib.asynccontextmanager
+    async def own(_app: Starlette) -> AsyncGenerator[dict[str, str]]:
+        yield {"database": "postgresql"}
+
+    broker = TokenBroker({"a": StaticToken("t")}, clock=clock, authenticate=lambda _connection, key: f"caller {key}")
+    app = behind(broker, Route("/", route), lifespan=own)
+    async with lifespan(app) as state:
+        answer = await call(app, headers=[KEY], state=dict(state))
+        assert [await broker.session_id("k-1"), "t", "caller k-1", "postgresql"] == answer.json
+    assert {"session_id", "caller", "tokens"} == typing.get_type_hints(RequestState).keys()
 
 
 async def test_a_sync_route_sees_it(broker: TokenBroker, source: Source, clock: ManualClock) -> None:

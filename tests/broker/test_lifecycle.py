@@ -14,9 +14,11 @@ from tests.asgi_client import Source, answering, application, call, is_open, lif
 from tests.looptime import LoopTime
 from tests.proxies import Proxy
 from tests.servers import RedisServer
-from tokenmw import ConfigurationError, Limits, TokenBroker, TokenMiddleware
+from tokenmw import ConfigurationError, Limits, TokenBroker, TokenMiddleware, TokenUnavailable
 from tokenmw.providers import StaticToken
 from tokenmw.sessions.derive import SessionIds
+from tokenmw.testing import ManualClock
+from tokenmw.tokens.entry import TokenEntry
 
 
 async def test_entering_is_counted() -> None:
@@ -41,6 +43,26 @@ async def test_a_bare_transport_is_served_with_a_warning(caplog: pytest.LogCaptu
     async with broker:
         pass
     assert not is_open(broker)
+
+
+async def test_a_closed_broker_returns_cached_tokens_without_opening_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """A request that is served while the program shuts down opens nothing that nobody closes."""
+    clock = ManualClock()
+    broker = TokenBroker({"a": StaticToken(Source())}, clock=clock)
+    app = TokenMiddleware(answering(session_of), broker=broker, inject=["a"])
+    async with broker:
+        tokens = (await call(app)).scope["state"]["tokens"]
+    found = [tokens["a"], await tokens.resolve("a"), await broker.token("a"), await broker.token_of(_entry(broker))]
+    assert ["t-1"] * 4 == [token.value for token in found]
+    clock.advance(7200)
+    with pytest.raises(TokenUnavailable, match="the token has expired since it was injected, and the broker is closed"):
+        tokens["a"]
+    assert not is_open(broker)
+    assert [] == caplog.records
+
+
+def _entry(broker: TokenBroker) -> TokenEntry:
+    return broker._credentials.entry("a")
 
 
 def test_a_test_client_is_served_with_and_without_its_lifespan() -> None:
