@@ -296,15 +296,16 @@ def _checked_providers(providers: object, *, option: str) -> dict[str, Provider 
     given = dict(cast("Mapping[object, object]", providers))
     for name, provider in given.items():
         _check_name(name, option=option)
-        if isinstance(provider, type) and issubclass(provider, Provider):
+        if isinstance(provider, Provider):
+            continue
+        if not callable(provider):
+            raise ConfigurationError(
+                f"{option}[{name!r}] must be a Provider or a callable (connection) -> Provider, "
+                f"not {type(provider).__name__}."
+            )
+        if isinstance(provider, type) and issubclass(cast("type[object]", provider), Provider):
             raise ConfigurationError(f"{option}[{name!r}] is a class, not a provider: make an object of it.")
-        if not isinstance(provider, Provider):
-            if not callable(provider):
-                raise ConfigurationError(
-                    f"{option}[{name!r}] must be a Provider or a callable (connection) -> Provider, "
-                    f"not {type(provider).__name__}."
-                )
-            checked_callback(provider, option=f"{option}[{name!r}]", takes="(connection) -> Provider")
+        checked_callback(provider, option=f"{option}[{name!r}]", takes="(connection) -> Provider")
     return cast("dict[str, Provider | ProviderOfRequest]", given)
 
 

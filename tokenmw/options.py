@@ -10,13 +10,15 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tokenmw.clock import Clock
 
 __all__ = [
@@ -100,9 +102,9 @@ def checked_strings(given: object, *, option: str, of: str = "names") -> tuple[A
     """Return a list as a tuple. A lone string is refused: it would be read letter by letter."""
     if isinstance(given, (str, bytes)):
         raise ConfigurationError(f"{option} takes a list of {of}, not a lone string: [{given!r}].")
-    if not isinstance(given, Iterable):
+    if not hasattr(type(given), "__iter__"):
         raise ConfigurationError(f"{option} takes a list of {of}, not {type(given).__name__}.")
-    return tuple(given)
+    return tuple(cast("Iterable[Any]", given))
 
 
 @without_locals
