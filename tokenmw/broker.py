@@ -141,8 +141,8 @@ class TokenBroker(Unpicklable):
         "_missing_key",
         "_runtime",
         "_settings",
+        "_warned_of_costs",
         "_warned_of_opening",
-        "_warnings",
     )
 
     @without_locals
@@ -202,7 +202,7 @@ class TokenBroker(Unpicklable):
         self._credentials = Credentials(
             providers, cache=self._data.tokens, has_leases=redis is not None, single_process=single_process
         )
-        self._warnings = self._settings.warnings()
+        self._warned_of_costs = False
         self._warned_of_opening = False
         self._entered = 0
         self._closing: set[asyncio.Task[None]] = set()  # an event loop keeps no strong reference to its tasks
@@ -383,8 +383,9 @@ class TokenBroker(Unpicklable):
                     "This TokenBroker is open in another running event loop: make one broker for each loop."
                 )
         # A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets are not this one's.
-        while self._warnings:
-            LOGGER.warning(self._warnings.pop(0))
+        if not self._warned_of_costs:
+            self._warned_of_costs = True
+            self._settings.log_costs()
         self._runtime = runtime = Runtime(self._settings, self._data)
         self._entered = 0  # tasks that entered the abandoned runtime never leave it
         return runtime

@@ -18,6 +18,7 @@ import anyio
 from tokenmw.callers.authenticate import Authenticator, RefusedKeys
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
 from tokenmw.observe.events import ValueUnreadable
+from tokenmw.observe.throttle import LOGGER
 from tokenmw.providers.http import TokenHTTP, default_client
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.epoch import EpochMarkers
@@ -99,14 +100,14 @@ class Settings:
             return None
         return TokenKeys.of(self.names, self.names.digest("token", provider.credential))
 
-    def warnings(self) -> list[str]:
-        """Return what these options cost, for the log at start-up."""
-        shared = self.redis is not None
-        return [
-            *([_NAMES_WILL_CHANGE] if self.names_follow_secrets else []),
-            *([_NOT_SEALED] if shared and not self.sealer.sealing else []),
-            *([_RANDOM_IDS] if shared and not self.session_ids.derivable else []),
-        ]
+    def log_costs(self) -> None:
+        """Warn of what these options cost."""
+        if self.names_follow_secrets:
+            LOGGER.warning(_NAMES_WILL_CHANGE)
+        if self.redis is not None and not self.sealer.sealing:
+            LOGGER.warning(_NOT_SEALED)
+        if self.redis is not None and not self.session_ids.derivable:
+            LOGGER.warning(_RANDOM_IDS)
 
 
 class BrokerData:
