@@ -124,7 +124,7 @@ def test_provider_token_takes_a_name(name: Any) -> None:
 
 
 async def test_a_dependency_raises_in_the_request() -> None:
-    """An unknown name raises a `ConfigurationError` with the known ones, a provider without a token `TokenUnavailable`."""
+    """It raises `ConfigurationError` with the known names for an unknown one; `TokenUnavailable` without a token."""
     source = Source()
     source.error = TokenUnavailable("busy")
     async with TokenBroker({"a": StaticToken(source)}) as broker:
