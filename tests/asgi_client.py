@@ -1,4 +1,4 @@
-"""A server made of nothing: it calls ASGI applications directly, and shows every message they send."""
+"""Calls ASGI applications directly, without a server, and shows every message that they send."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def scope_of(kind: str, *, headers: Headers = (), path: str = "/", **more: Any) 
 
 @dataclass
 class Exchange:
-    """What an application sent in one connection, and the scope it had."""
+    """One connection: its scope, and the messages that the application sent."""
 
     scope: dict[str, Any]
     messages: list[Message] = field(default_factory=list[Message])
@@ -65,7 +65,7 @@ class Exchange:
 
     @property
     def json(self) -> Any:
-        """The body's content."""
+        """The body, decoded from JSON."""
         return json.loads(self.body)
 
     @property
@@ -74,25 +74,25 @@ class Exchange:
         return [message["type"] for message in self.messages]
 
     async def send(self, message: Message) -> None:
-        """Take a message."""
+        """Record a message."""
         self.messages.append(message)
 
     async def receive(self) -> Message:
-        """Give an empty body, or the handshake."""
+        """Return an empty body, or the handshake of a WebSocket."""
         if self.scope["type"] == "websocket":
             return {"type": "websocket.connect"}
         return {"type": "http.request", "body": b"", "more_body": False}
 
 
 async def call(app: ASGIApp, *, kind: str = "http", headers: Headers = (), path: str = "/", **more: Any) -> Exchange:
-    """Let an application serve one connection."""
+    """Call an application for one connection, and return what it sent."""
     exchange = Exchange(scope_of(kind, headers=headers, path=path, **more))
     await app(exchange.scope, exchange.receive, exchange.send)
     return exchange
 
 
 def answering(handler: Handler) -> ASGIApp:
-    """Make a plain application that answers each request with what a handler returns, as JSON."""
+    """Make a plain ASGI application that responds with the result of a handler as JSON."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -105,12 +105,12 @@ def answering(handler: Handler) -> ASGIApp:
 
 
 async def session_of(scope: Scope) -> Any:
-    """Answer with the session id."""
+    """Return the session id of a connection."""
     return scope["state"].get("session_id")
 
 
 class Lifespan:
-    """The lifespan of one application, driven by hand."""
+    """The lifespan of one application, with events sent one by one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.state: dict[str, Any] = {}
@@ -120,7 +120,7 @@ class Lifespan:
         self.task = asyncio.ensure_future(_run(app, scope, self._events.get, self.sent.put))
 
     async def tell(self, event: str) -> Message:
-        """Send `startup` or `shutdown`, and return the answer."""
+        """Send `startup` or `shutdown`, and return the reply."""
         await self._events.put({"type": f"lifespan.{event}"})
         return await asyncio.wait_for(self.sent.get(), 10)
 
@@ -131,7 +131,7 @@ async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None
 
 @contextlib.asynccontextmanager
 async def lifespan(app: ASGIApp) -> AsyncGenerator[dict[str, Any]]:
-    """Start an application, give the state for its connections, and shut it down."""
+    """Start an application, yield the state for its connections, and shut it down."""
     running = Lifespan(app)
     assert {"type": "lifespan.startup.complete"} == await running.tell("startup")
     yield running.state
@@ -140,12 +140,12 @@ async def lifespan(app: ASGIApp) -> AsyncGenerator[dict[str, Any]]:
 
 
 class Source:
-    """The function of a `StaticToken`: it counts its calls, and may hang or fail.
+    """The function of a `StaticToken`: it counts its calls, and can hang or fail.
 
     Attributes:
-        calls: How often it was asked.
-        gate: Unset, it hangs.
-        error: What it raises.
+        calls: How often it was called.
+        gate: While it is not set, calls hang.
+        error: The exception that calls raise.
     """
 
     def __init__(self, *, life: float = 3600.0) -> None:
@@ -165,16 +165,16 @@ class Source:
 
 
 def is_open(broker: TokenBroker) -> bool:
-    """Tell whether the broker lives in an event loop."""
+    """Return whether the broker has a runtime."""
     return broker._runtime is not None
 
 
 async def show(request: Request) -> PlainTextResponse:
-    """Answer with the session id."""
+    """Respond with the session id and the token."""
     return PlainTextResponse(f"{request.state.session_id} {request.state.tokens['a'].value}")
 
 
 def application(broker: TokenBroker, **options: Any) -> Starlette:
-    """Make an application whose only route shows what the middleware has put there."""
+    """Make an application whose only route responds with the session id and the token."""
     middleware = [Middleware(TokenMiddleware, broker=broker, inject=["a"])]
     return Starlette(routes=[Route("/", show)], middleware=middleware, **options)

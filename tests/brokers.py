@@ -1,4 +1,4 @@
-"""The inside of an open broker, for tests of what only the inside shows."""
+"""The parts of an open broker, for tests of what no public attribute shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def runtime_of(broker: TokenBroker) -> Runtime:
 
 
 def session_sync_of(broker: TokenBroker) -> SessionSync:
-    """Return what shares the sessions of an open broker with Redis."""
+    """Return the part of an open broker that shares its sessions through Redis."""
     sync = runtime_of(broker).session_sync
     assert sync is not None
     return sync

@@ -1,4 +1,4 @@
-"""FastAPI applications annotate their parameters, and nothing they return by mistake shows a token."""
+"""Annotations fill the parameters of FastAPI routes, and a route that returns a secret by mistake does not show it."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ CALLS: list[str] = []
 
 
 async def credential_of(tenant: str, x_region: Annotated[str, Header()] = "eu") -> Provider:
-    """Choose a credential by the path and a header, as a dependency."""
+    """Choose a credential by the path and a header."""
     CALLS.append(tenant)
     return StaticToken(f"{tenant}-{x_region}")
 
 
 def plain_credential_of(tenant: str) -> Provider:
-    """Do so in a worker thread."""
+    """Choose a credential by the path, in a worker thread."""
     return StaticToken(f"{tenant}-plain")
 
 
@@ -57,7 +57,7 @@ def broker() -> TokenBroker:
 
 @pytest.fixture(params=["lifespan", "middleware"])
 def app(request: pytest.FixtureRequest, broker: TokenBroker) -> FastAPI:
-    """Make an application that has the broker by its lifespan, or by the middleware."""
+    """Make an application with the broker's lifespan, or with the middleware."""
     if request.param == "lifespan":
         app = FastAPI(lifespan=broker.lifespan)
     else:
@@ -89,7 +89,7 @@ def app(request: pytest.FixtureRequest, broker: TokenBroker) -> FastAPI:
 
 
 def test_parameters_are_filled(app: FastAPI, broker: TokenBroker) -> None:
-    """In async, sync and WebSocket routes, with postponed annotations, by lifespan or middleware."""
+    """In async, sync and WebSocket routes, with postponed annotations, with the lifespan or the middleware."""
     with TestClient(app, headers=KEY) as client:
         session, *rest = client.get("/async").json()
         assert [True, True, "a"] == rest
@@ -99,7 +99,7 @@ def test_parameters_are_filled(app: FastAPI, broker: TokenBroker) -> None:
 
 
 def test_a_dependency_chooses_the_credential(app: FastAPI) -> None:
-    """It is a dependency as any other, asked once in a request, and takes part in the route's own parameters."""
+    """It is called once in a request, and its parameters are documented with those of the route."""
     CALLS.clear()
     with TestClient(app) as client:
         assert ["acme-us", "static", "acme-us"] == client.get("/of/acme", headers={"x-region": "us"}).json()
@@ -110,7 +110,7 @@ def test_a_dependency_chooses_the_credential(app: FastAPI) -> None:
 
 
 def test_dependencies_can_be_overridden(app: FastAPI) -> None:
-    """Written again, or by the public function, they are the key in `dependency_overrides`."""
+    """An equal dependency, or the public function, is the key in `dependency_overrides`."""
     fake = make_token("fake", provider="a")
     app.dependency_overrides = {
         provider_token("a"): lambda: fake,
@@ -126,8 +126,8 @@ def test_dependencies_can_be_overridden(app: FastAPI) -> None:
         assert client.get("/sync").json()[2]
 
 
-def test_the_documentation_shows_the_locks(app: FastAPI) -> None:
-    """Bearer or header, for routes with a session id only; and the locks refuse nobody."""
+def test_openapi_documents_where_the_api_key_goes(app: FastAPI) -> None:
+    """It shows bearer or header for routes with a `SessionID` only, and a request without either is served."""
     with TestClient(app) as client:
         document = client.get("/openapi.json").json()
         assert 200 == client.get("/sync").status_code
@@ -140,7 +140,7 @@ def test_the_documentation_shows_the_locks(app: FastAPI) -> None:
 
 @pytest.mark.parametrize("wrong", [None, "a", 5])
 def test_token_from_takes_a_dependency(wrong: Any, broker: TokenBroker) -> None:
-    """What is none is refused at once; what it returns instead of a provider is not shown."""
+    """Anything else is refused at once, and a result that is no provider is not shown."""
     with pytest.raises(ConfigurationError, match="token_from takes a dependency"):
         token_from(wrong)
     app = FastAPI(lifespan=broker.lifespan)
@@ -153,8 +153,8 @@ def test_token_from_takes_a_dependency(wrong: Any, broker: TokenBroker) -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_token_from_tells_how_to_give_a_fixed_provider() -> None:
-    """A provider is no dependency, but a function that returns it is."""
+def test_token_from_with_a_provider_names_the_fix() -> None:
+    """A provider is not a dependency, but a function that returns it is; two of one function are equal."""
     with pytest.raises(ConfigurationError, match="lambda"):
         token_from(StaticToken("t"))  # type: ignore[arg-type]
     assert token_from(credential_of) == token_from(credential_of)
@@ -163,36 +163,42 @@ def test_token_from_tells_how_to_give_a_fixed_provider() -> None:
     assert "credential_of" in repr(token_from(credential_of))
 
 
-THINGS = ["token", "grant", "provider", "tokens", "broker", "auth"]
+SECRET_OBJECTS = ["token", "grant", "provider", "tokens", "broker", "auth"]
 
 
-def thing(request: Request, broker: TokenBroker, name: str) -> Any:
-    """Return something that holds a secret."""
+def secret_object(request: Request, broker: TokenBroker, name: str) -> Any:
+    """Return an object that holds or reaches a secret."""
     tokens: RequestTokens = request.state.tokens
     grant = Grant(SECRET, expires_in=60)
-    things = {"token": tokens["a"], "grant": grant, "provider": StaticToken(SECRET), "tokens": tokens, "broker": broker}
-    return {**things, "auth": broker.auth("a")}[name]
+    objects = {
+        "token": tokens["a"],
+        "grant": grant,
+        "provider": StaticToken(SECRET),
+        "tokens": tokens,
+        "broker": broker,
+    }
+    return {**objects, "auth": broker.auth("a")}[name]
 
 
-@pytest.mark.parametrize("name", THINGS)
+@pytest.mark.parametrize("name", SECRET_OBJECTS)
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_route_that_returns_a_secret_does_not_show_it(name: str, wrapped: bool, broker: TokenBroker) -> None:  # noqa: FBT001  as pytest gives it
-    """Alone or in a dict, in Starlette and FastAPI, annotated or not, with debug pages on: no value gets out."""
+    """Alone or in a dict, in Starlette and FastAPI, with and without an annotation, with debug pages on."""
     app = FastAPI(debug=True)
 
     def wrap(value: Any) -> Any:
         return {"it": [value]} if wrapped else value
 
     @app.get("/plain")
-    async def plain(request: Request):  # type: ignore[no-untyped-def]  # noqa: ANN202  that is the case
-        return wrap(thing(request, broker, name))
+    async def plain(request: Request):  # type: ignore[no-untyped-def]  # noqa: ANN202  the case under test
+        return wrap(secret_object(request, broker, name))
 
     @app.get("/any")
     async def anything(request: Request) -> Any:
-        return wrap(thing(request, broker, name))
+        return wrap(secret_object(request, broker, name))
 
     async def starlette(request: Request) -> JSONResponse:
-        return JSONResponse(wrap(thing(request, broker, name)))
+        return JSONResponse(wrap(secret_object(request, broker, name)))
 
     app.mount("/starlette", Starlette(routes=[Route("/", starlette)]))
     app.add_middleware(TokenMiddleware, broker=broker, inject=["a"])
@@ -205,7 +211,7 @@ def test_a_route_that_returns_a_secret_does_not_show_it(name: str, wrapped: bool
 
 @pytest.mark.parametrize("kind", [Token, Grant, Provider, RequestTokens, TokenBroker])
 def test_a_return_annotation_of_a_secret_is_refused(kind: Any) -> None:
-    """FastAPI finds no way to write it, and says so when the route is made."""
+    """FastAPI cannot encode it, and raises when the route is made."""
     app = FastAPI()
 
     def route() -> Any: ...
@@ -216,7 +222,7 @@ def test_a_return_annotation_of_a_secret_is_refused(kind: Any) -> None:
 
 
 def test_without_fastapi_the_import_names_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is our error, and an ImportError for programs that probe."""
+    """The error is a `ConfigurationError`, and an `ImportError` for programs that check which extras they have."""
     monkeypatch.delitem(sys.modules, "tokenmw.fastapi")
     monkeypatch.setitem(sys.modules, "fastapi", None)
     with pytest.raises(ConfigurationError, match=r'pip install "tokenmw\[fastapi\]"') as caught:
@@ -224,8 +230,8 @@ def test_without_fastapi_the_import_names_the_install_line(monkeypatch: pytest.M
     assert isinstance(caught.value, ImportError)
 
 
-def test_a_credential_that_a_dependency_chooses_is_for_callers_that_may_come_in() -> None:
-    """With the lifespan alone: the route wants no session id."""
+def test_token_from_refuses_callers_that_authenticate_refuses() -> None:
+    """With the lifespan alone, in a route that needs no session id."""
     broker = TokenBroker({}, authenticate=lambda _connection, key: key == "k-1", missing_key="reject")
     api = FastAPI(lifespan=broker.lifespan)
 

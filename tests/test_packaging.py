@@ -18,6 +18,7 @@ PUBLIC = {
     "Limits",
     "Observer",
     "Provider",
+    "RequestState",
     "RequestTokens",
     "SessionUnavailable",
     "Status",

@@ -1,3 +1,5 @@
+"""Grants and tokens: what a grant accepts, what neither shows, and the windows of a lifetime."""
+
 from __future__ import annotations
 
 import copy
@@ -20,8 +22,8 @@ SECRET = "s3cr3t-token"
 
 
 @pytest.mark.parametrize("value", ["t", "t-1_./~+=!", "x" * MAX_TOKEN_BYTES])
-def test_token_of_visible_ascii_is_granted(value: str) -> None:
-    """Whatever fits into a header line."""
+def test_a_grant_takes_visible_ascii(value: str) -> None:
+    """Up to 16 KiB."""
     grant = Grant(value, expires_in=60)
     assert (value, 60.0, "Bearer", {}) == (grant.value, grant.expires_in, grant.token_type, dict(grant.extra))
 
@@ -30,29 +32,29 @@ def test_token_of_visible_ascii_is_granted(value: str) -> None:
     "value",
     ["", " ", "a b", "a\nb", "a\r\nx-evil: 1", "a\x00", "a\x7f", "密", "é", None, b"t", 5, "x" * (MAX_TOKEN_BYTES + 1)],
 )
-def test_anything_else_is_refused_without_being_shown(value: Any) -> None:
-    """An empty token, or one that would add header lines to our callers' requests, is never handed out."""
+def test_a_grant_refuses_any_other_value_and_does_not_show_it(value: Any) -> None:
+    """An empty token would be useless, and one with a line break would add headers to outgoing requests."""
     with pytest.raises(TokenUnavailable, match=r"^the token (is|has)") as caught:
         Grant(value, expires_in=60)
     assert len(str(caught.value)) < 100
 
 
 @pytest.mark.parametrize("life", [0, -1, -0.0, math.nan, -math.inf, None, "60", True])
-def test_life_must_be_more_than_nothing(life: Any) -> None:
+def test_a_lifetime_must_be_a_positive_number(life: Any) -> None:
     """A token that has expired when it arrives is a failure."""
-    with pytest.raises(TokenUnavailable, match=r"life is not a number|has already expired"):
+    with pytest.raises(TokenUnavailable, match=r"lifetime is not a number|has already expired"):
         Grant("t", expires_in=life)
 
 
 @pytest.mark.parametrize("life", [MAX_LIFETIME, MAX_LIFETIME + 1, 1e300, math.inf, 10**400])
-def test_life_beyond_30_days_is_cut(life: float) -> None:
-    """It is a slip of a unit more often than a fact."""
+def test_a_lifetime_is_cut_to_30_days(life: float) -> None:
+    """A longer one is a mistake in the unit more often than not."""
     assert Grant("t", expires_in=life).expires_in == MAX_LIFETIME
 
 
 @pytest.mark.parametrize("token_type", ["", " ", "two words", "Bearer\n", "a:b", "密", None, 5])
-def test_type_must_be_one_word(token_type: Any) -> None:
-    """It goes in front of the token in a header."""
+def test_a_token_type_must_be_one_word(token_type: Any) -> None:
+    """It stands in front of the token in a header."""
     with pytest.raises(TokenUnavailable, match="type is not one word"):
         Grant("t", expires_in=60, token_type=token_type)
 
@@ -64,8 +66,8 @@ ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text() |
 @given(value=st.text() | ANYTHING, life=ANYTHING, token_type=st.just("Bearer") | ANYTHING)
 @example(value="t", life=10**400, token_type="Bearer")
 @example(value="t", life=-(10**400), token_type="Bearer")
-def test_no_grant_is_too_strange(value: Any, life: Any, token_type: Any) -> None:
-    """Either it can be used as it is, or it is our error."""
+def test_a_grant_is_valid_or_raises_token_unavailable(value: Any, life: Any, token_type: Any) -> None:
+    """For any arguments, there is no third outcome."""
     try:
         grant = Grant(value, expires_in=life, token_type=token_type)
     except TokenUnavailable:
@@ -83,8 +85,8 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_value_cannot_be_changed(value: Any) -> None:
-    """Many requests hold the same object."""
+def test_a_value_cannot_be_changed(value: Any) -> None:
+    """Many requests share the same object."""
     for name in ("value", "unknown"):
         with pytest.raises(AttributeError, match="frozen"):
             setattr(value, name, "other")
@@ -96,8 +98,8 @@ def test_value_cannot_be_changed(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_nothing_looks_into_a_value(value: Any) -> None:
-    """Not the representation, a pickle, a JSON encoder, or the one that a FastAPI route uses."""
+def test_a_value_shows_no_secret(value: Any) -> None:
+    """Neither its `repr` does, nor a pickle, a JSON encoder, or the encoder of FastAPI."""
     assert SECRET not in f"{value!r} {value} {[value]}"
     assert not dataclasses.is_dataclass(value)
     assert not hasattr(value, "__dict__")
@@ -108,7 +110,7 @@ def test_nothing_looks_into_a_value(value: Any) -> None:
 
 
 def test_extra_is_a_copy() -> None:
-    """What the provider's code does with its dictionary afterwards has no effect."""
+    """A later change of the provider's own dictionary has no effect."""
     mine = {"a": 1}
     grant, token = Grant("t", expires_in=1, extra=mine), make_token(extra=mine)
     mine["a"] = 2
@@ -116,19 +118,19 @@ def test_extra_is_a_copy() -> None:
 
 
 def test_authorization_is_the_whole_header() -> None:
-    """The scheme is the provider's."""
+    """With the provider's scheme."""
     assert "Bearer t-1" == make_token("t-1").authorization
     assert "QQBot t-1" == make_token("t-1", scheme="QQBot").authorization
 
 
-def test_authorization_of_a_token_that_goes_elsewhere_names_the_mend() -> None:
-    """A WeCom token in an `Authorization` header would be a leak."""
+def test_authorization_of_a_token_that_goes_elsewhere_names_the_fix() -> None:
+    """WeCom takes its token in the query, and an `Authorization` header with it would be a leak."""
     with pytest.raises(ConfigurationError, match=r"wecom does not .*use auth=broker\.auth\('wecom'\)"):
         _ = make_token("t-1", provider="wecom", scheme=None).authorization
 
 
-def test_token_under_another_name_is_the_same_token() -> None:
-    """Two names may stand for one credential."""
+def test_a_token_with_another_name_is_the_same_token() -> None:
+    """Two names may have one credential."""
     origin = object()
     one = Token("t", provider="a", expires_at=1.0, token_type="X", extra={"e": 1}, scheme="X", origin=origin)
     other = one._under("b")
@@ -159,7 +161,7 @@ def test_token_under_another_name_is_the_same_token() -> None:
     ],
 )
 def test_windows_follow_the_formula(life: float, options: dict[str, Any], refresh: float, stop: float) -> None:
-    """A quarter of the life, at most an hour and 0.9 of the provider's window; the user's wish up to half the life."""
+    """A quarter of the lifetime, an hour, or 0.9 of the renewal window; `refresh_before` up to half the lifetime."""
     found = windows(life, **options)
     assert pytest.approx((refresh, stop)) == (found.refresh, found.stop)
 
@@ -169,16 +171,16 @@ SECONDS = st.floats(min_value=1e-6, max_value=MAX_LIFETIME)
 
 @settings(deadline=None)
 @given(SECONDS, st.none() | SECONDS, st.none() | st.just(0.0) | SECONDS)
-def test_windows_leave_a_time_in_which_the_token_is_fresh(
+def test_windows_leave_time_in_which_the_token_is_fresh(
     life: float, refresh_before: float | None, renewal_window: float | None
 ) -> None:
-    """No token is due for renewal as soon as it is there, and renewal begins before the token is withheld."""
+    """No token is due for a refresh when it arrives, and the refresh starts before the token is no longer returned."""
     found = windows(life, refresh_before=refresh_before, renewal_window=renewal_window)
     assert 0 <= found.stop <= found.refresh <= life / 2
     assert found.refresh == 0 or found.stop < 0.8 * found.refresh
     assert renewal_window is None or found.refresh <= renewal_window
 
 
-def test_windows_show_what_they_are() -> None:
-    """For logs of tests."""
+def test_repr_of_windows_has_both() -> None:
+    """For failing tests."""
     assert "Windows(refresh=54, stop=10)" == repr(Windows(54.0, 10.0))

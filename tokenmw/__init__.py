@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenmw.asgi.dependencies import provider_token, request_tokens, session_id
 from tokenmw.asgi.middleware import TokenMiddleware
-from tokenmw.asgi.request import RequestTokens
+from tokenmw.asgi.request import RequestState, RequestTokens
 from tokenmw.broker import TokenBroker
 from tokenmw.callers.api_key import APIKeySource
 from tokenmw.errors import (
@@ -31,6 +31,7 @@ __all__ = [
     "Limits",
     "Observer",
     "Provider",
+    "RequestState",
     "RequestTokens",
     "SessionUnavailable",
     "Status",

@@ -1,15 +1,15 @@
 """The broker: the one object that a program makes. It owns the data, and opens a runtime for each event loop.
 
-Opened by the first one that enters, closed by the last one that leaves. Closing takes a moment. A broker that is
-entered meanwhile opens a new runtime beside the one that closes; each runtime closes only what it has built.
+The first task that enters opens it, the last one that leaves closes it. If it is entered again while a runtime is
+closing, a second runtime opens beside the first; each closes only what it has built.
 
-Closing is not cut short by what cancels the leaving task, else its connections would stay open. It is a task of its
-own, and the leaving task waits for it, so that nothing is left behind after `async with broker:`.
+Closing runs in a task of its own, so that no cancellation of the leaving task leaves connections open. The leaving task
+waits for it, so that nothing is open after `async with broker:`.
 
-- An anyio cancel scope cancels every await inside it, so the wait is shielded from it. Closing has its own bounds.
-- An asyncio cancellation is delivered once, and leaving begins after that. A further one ends the leaving task; closing
-  goes on without it.
-- An event loop that ends meanwhile cancels closing, too. Then nothing more is sent, but everything is closed.
+- An anyio cancel scope cancels every await inside it, so the wait is shielded. Closing has time limits of its own.
+- An asyncio cancellation is delivered once, before leaving begins. A further one ends the leaving task, and closing
+  continues without it.
+- An event loop that stops meanwhile cancels closing as well. Then nothing more is sent, but everything is closed.
 """
 
 from __future__ import annotations
@@ -71,19 +71,6 @@ __all__ = ["STATE_KEY", "MissingKey", "TokenBroker"]
 MissingKey = Literal["random", "reject"]
 STATE_KEY: Final = "tokenmw"  # where dependencies find the broker in a connection's state
 
-_NOT_SEALED: Final = (
-    "Tokens in Redis are readable by anyone who reads Redis: no secret_key was given. "
-    "TokenBroker(secret_key=…) with the extra tokenmw[crypto] seals them."
-)
-_RANDOM_IDS: Final = (
-    "While Redis is unavailable, new callers get a different session id in each process: no secret_key or name_key was "
-    "given to derive one from. Give either."
-)
-_NAMES_WILL_CHANGE: Final = (
-    "secret_key is a list without a name_key, so names in Redis and derived session ids depend on the last secret. "
-    "When that one is removed, tokens are fetched again and callers get new session ids. Give name_key= the secret "
-    "that was used first."
-)
 _OPENED_ITSELF: Final = (
     "The broker was used before it was opened, so it opened itself, and nothing will close it. Use `async with "
     "broker:`, lifespan=broker.lifespan, or TokenMiddleware under a server that sends lifespan events."
@@ -94,7 +81,7 @@ _ASYNCIO_ONLY: Final = (
 
 
 class TokenBroker(Unpicklable):
-    """Provider tokens and session ids for one program, shared with its other workers through Redis.
+    """Provides provider tokens and session ids to one program, shared with its other workers through Redis.
 
         broker = TokenBroker({"crm": ClientCredentials(...)}, redis="redis://localhost:6379/0", secret_key="...")
 
@@ -103,34 +90,47 @@ class TokenBroker(Unpicklable):
 
     Args:
         providers: Names to providers, or to callables `(connection) -> Provider`, sync or async, for credentials that
-            depend on the request.
-        redis: A URL (redis://, rediss://, unix://, redis+cluster://), or a client of `redis.asyncio`, which is never
-            closed here. None: tokens and session ids are this process's own, and every process fetches for itself.
-        secret_key: Seals what is stored in Redis, and hides names there; at least 16 characters. During a rotation a
-            list: the first one seals, all of them open. None: anyone who reads Redis reads the tokens.
-        name_key: Hides names in Redis and derives session ids; it must stay the same when `secret_key` rotates. None:
-            the last `secret_key`; without that one, ids made while Redis is unavailable differ between processes.
-        seal: False: values stay readable although there is a `secret_key`. None: they are sealed if there is one.
-        namespace: The first part of every Redis key; programs that share credentials share it.
-        session_ttl: Seconds after which an idle API key gets a new session id.
-        session_policy: What happens while Redis is unavailable: `"available"`, an id is derived; `"required"`,
-            `SessionUnavailable` is raised.
-        api_key: Where the API key of a request is found.
-        missing_key: What happens without a key: `"random"`, an id for this request alone; `"reject"`, 401.
-        authenticate: `(connection, key) -> object | None`, sync or async: returns the caller; None or False refuses the
-            key with 401. None: every key is accepted.
+            depend on the request. The names appear in logs, metrics and error texts: at most 100 characters, no control
+            characters. Two names with equal credentials share one token.
+        redis: A URL (`redis://`, `rediss://`, `unix://`, `redis+cluster://`, `rediss+cluster://`; the last two need
+            redis-py 8.0.1) with special characters of the password as `%XX`, or a client of `redis.asyncio`, which is
+            never closed here and keeps its own connection pool and retries. None: nothing is shared, so each process
+            fetches its own tokens and makes its own session ids.
+        secret_key: Encrypts the values in Redis and hides the names there; at least 16 characters. A list during a
+            rotation: the first one encrypts, all of them decrypt. None: anyone who reads Redis can read tokens and
+            guess names, and while Redis is unavailable a new caller gets a different session id in each process. A
+            warning at start-up says so.
+        name_key: Hides names in Redis and derives session ids; at least 16 characters. Changing it renames all keys, so
+            tokens are fetched again and every session id changes: keep it when `secret_key` rotates. None: the last
+            `secret_key` is used.
+        seal: False: `secret_key` only hides names, and values stay readable. None: values are encrypted if there is a
+            `secret_key`.
+        namespace: The first part of every Redis key. Programs with the same namespace, Redis and `name_key` share
+            tokens and session ids.
+        session_ttl: Seconds, from 1 to a year, after which an idle API key gets a new session id; an hour by default.
+        session_policy: While Redis is unavailable, `"available"` serves a new caller with a derived session id, which
+            can differ from the one that Redis has; `"required"` raises `SessionUnavailable` (503).
+        api_key: Where the API key of a request is found. By default three headers are read, no query parameter and no
+            cookie.
+        missing_key: `"random"` serves a request without an API key, with a session id for that request alone;
+            `"reject"` answers 401.
+        authenticate: `(connection, key) -> object | None`, sync or async: returns the caller, which
+            `request.state.caller` then holds; None or False refuses the key with 401. A request without a key is
+            still served, with a caller of None, unless `missing_key="reject"`. None: no key is checked, any text is a
+            caller.
         http: An `httpx.AsyncClient` or `httpx2.AsyncClient` for token requests, which is never closed here. None: a
-            client of our own, without proxies and certificates from environment variables.
-        limits: All bounds.
-        observers: Called with each event.
-        single_process: True: no other process uses these credentials, so `exclusive` providers need no Redis.
-        clock: The source of time, for tests.
+            client of our own, which ignores the environment's variables for proxies and certificates.
+        limits: The bounds of memory, time and concurrency.
+        observers: Callables that get each event, for metrics. Without any, only the log has them.
+        single_process: True promises that no other process uses these credentials. False: a provider whose new token
+            invalidates the one before needs `redis`.
+        clock: The source of time; tests give a `ManualClock`.
 
     Raises:
         ConfigurationError: An option cannot work; the text names the option and the fix.
     """
 
-    # With a __dict__, a JSON encoder that is given a broker would reach its secrets.
+    # Without a __dict__, in which a JSON encoder that is given a broker would find its secrets.
     __slots__ = (
         "__weakref__",
         "_api_key",
@@ -141,8 +141,8 @@ class TokenBroker(Unpicklable):
         "_missing_key",
         "_runtime",
         "_settings",
+        "_warned_of_costs",
         "_warned_of_opening",
-        "_warnings",
     )
 
     @without_locals
@@ -196,12 +196,13 @@ class TokenBroker(Unpicklable):
             clock=clock,
             log=log,
             observe=Observers(observers, log=log),
+            names_follow_secrets=name_key is None and len(secrets) > 1,
         )
         self._data = BrokerData(self._settings)
         self._credentials = Credentials(
             providers, cache=self._data.tokens, has_leases=redis is not None, single_process=single_process
         )
-        self._warnings = self._costs_of_options(names_will_change=name_key is None and len(secrets) > 1)
+        self._warned_of_costs = False
         self._warned_of_opening = False
         self._entered = 0
         self._closing: set[asyncio.Task[None]] = set()  # an event loop keeps no strong reference to its tasks
@@ -216,7 +217,7 @@ class TokenBroker(Unpicklable):
             ConfigurationError: The name is unknown, or its credentials depend on the request.
         """
         entry, runtime = self._credentials.entry(provider), self._runtime
-        token = None if runtime is None else runtime.tokens.fresh(entry)
+        token = self._while_closed(entry) if runtime is None else runtime.tokens.fresh(entry)
         if token is None:
             token = await self._open().tokens.get(entry)
         return token._under(provider if isinstance(provider, str) else provider.kind)
@@ -225,25 +226,26 @@ class TokenBroker(Unpicklable):
     async def invalidate(self, token: Token) -> bool:
         """Drop a token that an API rejected, here and on all instances, if it is still the current one.
 
-        Return whether it was dropped. Reports about older tokens, one younger than 5 s, and repeated reports are
-        ignored, so it may be called for every rejected request. Raises `ConfigurationError` for anything but a `Token`.
+        Return whether it was dropped. Reports about an older token or one younger than 5 s are ignored, and so are
+        repeated reports, so it may be called for every rejected request. Raises `ConfigurationError` for anything but a
+        `Token`.
         """
         checked_instance(token, Token, option="invalidate(token)", example="broker.token(…) returned")
         return await self._open().token_sync.invalidate(token)
 
     @without_locals
     async def hand_in(self, provider: str | Provider, grant: Grant) -> None:
-        """Give all instances a token that came without a request, such as Feishu's `app_ticket`, over an older one."""
+        """Replace a provider's token on all instances with one that the provider has sent, such as an `app_ticket`."""
         checked_instance(grant, Grant, option="hand_in(grant)", example="Grant(token, expires_in=3600)")
         await self._open().token_sync.hand_in(self._credentials.entry(provider), grant)
 
     @without_locals
     async def invalidate_provider(self, provider: str | Provider) -> None:
-        """Drop whatever token a provider has, here and on all instances; the next request fetches a new one."""
+        """Drop the token that a provider has, here and on all instances; the next request fetches a new one."""
         await self._open().token_sync.invalidate_current(self._credentials.entry(provider))
 
     def auth(self, provider: str | Provider) -> TokenAuth:
-        """Return an auth object for an httpx or httpx2 client: it places the token and replaces a rejected one once."""
+        """Return an auth object for httpx and httpx2 clients: it places the token, and replaces a rejected one once."""
         self._credentials.entry(provider)
 
         async def find() -> tuple[Provider, TokenEntry]:
@@ -271,11 +273,11 @@ class TokenBroker(Unpicklable):
 
     @without_locals
     async def __aenter__(self) -> Self:
-        """Open the broker in the running event loop; entering again only counts."""
+        """Open the broker in the running event loop; further entries are only counted."""
         runtime = self._open_runtime()
         self._entered += 1
         if self._entered == 1:
-            # Before the first request, so that it is shared.
+            # Before the first request, so that its token and session id are shared.
             try:
                 await runtime.connect()
             except BaseException:  # a task that is cancelled while entering never leaves
@@ -285,7 +287,7 @@ class TokenBroker(Unpicklable):
 
     @without_locals
     async def __aexit__(self, *_exc: object) -> None:
-        """Close it when the last one leaves."""
+        """Close the broker when every entry has been left."""
         self._entered -= 1
         if self._entered <= 0 and self._runtime is not None:
             runtime, self._runtime = self._runtime, None
@@ -314,7 +316,7 @@ class TokenBroker(Unpicklable):
         return both
 
     def status(self) -> Status:
-        """Return a snapshot of the broker: no secrets, no I/O."""
+        """Return a snapshot of the broker, without secrets and without I/O."""
         data, runtime, now = self._data, self._runtime, Instant(self._settings.clock)
         redis, session_sync = (None, None) if runtime is None else (runtime.redis, runtime.session_sync)
         entries = list(data.tokens)
@@ -335,7 +337,7 @@ class TokenBroker(Unpicklable):
 
     @without_locals
     def override(self, providers: Mapping[str, Provider | ProviderOfRequest]) -> AbstractContextManager[None]:
-        """Use other providers under known names for a while, in all threads and tasks; for tests.
+        """Replace the providers of some names within a `with` block, in all threads and tasks; for tests.
 
         with broker.override({"crm": StaticToken("test")}): ...
         """
@@ -344,8 +346,13 @@ class TokenBroker(Unpicklable):
     async def _token_of(self, entry: TokenEntry) -> Token:
         """Return a valid token of an entry, from the local cache without waiting."""
         runtime = self._runtime
-        token = None if runtime is None else runtime.tokens.fresh(entry)
+        token = self._while_closed(entry) if runtime is None else runtime.tokens.fresh(entry)
         return token if token is not None else await self._open().tokens.get(entry)
+
+    def _while_closed(self, entry: TokenEntry) -> Token | None:
+        """Return a valid token of an entry without opening the broker, so that shutdown does not open it again."""
+        current = entry.current
+        return current.token if current is not None and current.usable(Instant(self._settings.clock)) else None
 
     async def _warm_up(self, names: Iterable[str]) -> None:
         """Get tokens before the first request, for `Limits(inject_seconds=…)` at most; failures are kept."""
@@ -354,7 +361,7 @@ class TokenBroker(Unpicklable):
         await asyncio.gather(*map(get, entries), return_exceptions=True)
 
     def _open(self) -> Runtime:
-        """Return the runtime of the running event loop; a broker that nobody has opened opens itself and warns once."""
+        """Return the runtime of the running event loop; a broker that was not opened opens itself and warns once."""
         before = self._runtime
         runtime = self._open_runtime()
         if runtime is not before and not self._warned_of_opening:
@@ -375,21 +382,13 @@ class TokenBroker(Unpicklable):
                 raise ConfigurationError(
                     "This TokenBroker is open in another running event loop: make one broker for each loop."
                 )
-        # A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets belong to the other one.
-        while self._warnings:
-            LOGGER.warning(self._warnings.pop(0))
+        # A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets are not this one's.
+        if not self._warned_of_costs:
+            self._warned_of_costs = True
+            self._settings.log_costs()
         self._runtime = runtime = Runtime(self._settings, self._data)
         self._entered = 0  # tasks that entered the abandoned runtime never leave it
         return runtime
-
-    def _costs_of_options(self, *, names_will_change: bool) -> list[str]:
-        settings = self._settings
-        shared = settings.redis is not None
-        return [
-            *([_NAMES_WILL_CHANGE] if names_will_change else []),
-            *([_NOT_SEALED] if shared and not settings.sealer.sealing else []),
-            *([_RANDOM_IDS] if shared and not settings.session_ids.derivable else []),
-        ]
 
     def __repr__(self) -> str:
         names = getattr(getattr(self, "_credentials", None), "names", ())

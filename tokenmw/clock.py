@@ -1,4 +1,4 @@
-"""Time as a parameter: both of the operating system's clocks, and waiting."""
+"""Time as a parameter: the monotonic clock, the wall clock, and sleep."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ __all__ = ["SYSTEM_CLOCK", "Clock", "Instant", "SystemClock"]
 
 
 class Clock(Protocol):
-    """What the package asks of time. `tokenmw.testing.ManualClock` is one whose time a test moves."""
+    """The source of time. A test moves the time of a `tokenmw.testing.ManualClock` itself."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back. They may stand still while the machine is suspended."""
+        """Return seconds that never decrease. They may not count the time for which the machine is suspended."""
         ...
 
     def time(self) -> float:
-        """Return seconds since 1970 (UTC). They may be set forward and back."""
+        """Return seconds since 1970 (UTC). The clock may be set forward and back."""
         ...
 
     async def sleep(self, seconds: float, /) -> None:
-        """Wait for so many seconds."""
+        """Wait for `seconds`."""
         ...
 
 
 @final
 class SystemClock:
-    """The machine's clocks."""
+    """The clocks of the operating system."""
 
     __slots__ = ()
 
-    # The C functions themselves: a Python frame around each would double the cost of the warm path.
+    # The C functions themselves: Python functions around them would be too slow for the warm path.
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
     sleep = staticmethod(asyncio.sleep)
@@ -44,7 +44,7 @@ SYSTEM_CLOCK: Clock = SystemClock()
 
 
 class Instant:
-    """Both clocks, read at once. Of two times left, the stricter one counts: clocks step, machines suspend."""
+    """Both clocks, read together. The stricter one decides: the wall clock steps, the monotonic clock may stop."""
 
     __slots__ = ("mono", "wall")
 
@@ -53,5 +53,5 @@ class Instant:
         self.wall = clock.time()
 
     def since(self, earlier: Instant) -> float:
-        """Return the seconds that have passed since another moment, by the clock that says more."""
+        """Return the seconds since an earlier instant, by the clock that shows more."""
         return max(self.mono - earlier.mono, self.wall - earlier.wall)

@@ -1,4 +1,4 @@
-"""What stands behind the names of a broker: credentials, or callables that choose a credential for each request."""
+"""The credentials of a broker by name: providers, or callables that choose a provider for each request."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _MAX_NAME: Final = 100  # characters; names are in log lines, metrics and respon
 
 
 class Credentials:
-    """Names, each with the token entry of its credential or with the program's callable.
+    """The broker's names, each with the token entry of its provider or with the program's callable.
 
     Attributes:
-        depend_on_request: Whether any credential is chosen for each request.
+        depend_on_request: Whether any of them is a callable.
     """
 
     __slots__ = (
@@ -73,17 +73,21 @@ class Credentials:
         return tuple(self._by_name)
 
     def find(self, name: str) -> TokenEntry | ProviderOfRequest:
-        """Return what stands behind a name."""
+        """Return the entry of a name's provider, or its callable.
+
+        Raises:
+            ConfigurationError: There is no such name.
+        """
         try:
             return self._by_name[name]
         except (KeyError, TypeError):
             known = ", ".join(sorted(self._by_name)) or "none"
-            # Only text is shown: anything else might be a credential that was put in the wrong place.
+            # Only text is shown: anything else might be a credential in the wrong place.
             shown = repr(name) if isinstance(name, str) else f"of type {type(name).__name__}"
             raise ConfigurationError(f"There is no provider {shown}. The broker has: {known}.") from None
 
     def static_entries(self, names: tuple[str, ...]) -> Mapping[str, TokenEntry] | None:
-        """Return the entries behind names whose credentials are the same for all requests; None if one is not."""
+        """Return the entries of names; None if any of them is a callable."""
         try:
             return self._static[names]
         except KeyError:
@@ -93,7 +97,11 @@ class Credentials:
             return self._static[names]
 
     def entry(self, provider: str | Provider) -> TokenEntry:
-        """Return the entry of a credential that does not depend on the request."""
+        """Return the entry of a provider.
+
+        Raises:
+            ConfigurationError: There is no such name, or it is a callable, whose result depends on the request.
+        """
         if isinstance(provider, Provider):
             return self._cache.entry(provider, provider.kind)
         found = self.find(provider)
@@ -105,18 +113,22 @@ class Credentials:
         return found
 
     def provider(self, provider: str | Provider, entry: TokenEntry) -> Provider:
-        """Return the provider that was given, by name or by value, for the requests that carry its entry's token.
+        """Return the provider itself, for outgoing requests.
 
-        The entry may hold an equal credential that came first, for other hosts.
+        `entry.provider` can be another one with the same credential, but for other hosts.
         """
         if isinstance(provider, Provider):
             return provider
         given = self._providers.get(provider)
-        # It is another one if an override has begun or ended since the entry was found.
+        # The name has another provider if an override has begun or ended since the entry was found.
         return given if isinstance(given, Provider) and self._by_name.get(provider) is entry else entry.provider
 
     def entry_of_choice(self, name: str, provider: object) -> TokenEntry:
-        """Return the entry of what the program's callable has returned."""
+        """Return the entry of the provider that a callable has returned.
+
+        Raises:
+            ConfigurationError: It is not a provider.
+        """
         if not isinstance(provider, Provider):
             returned = type(provider).__name__
             del provider  # perhaps the secret itself; error reports show the variables of each frame
@@ -131,7 +143,11 @@ class Credentials:
         }
 
     def override(self, providers: Mapping[str, Provider | ProviderOfRequest]) -> AbstractContextManager[None]:
-        """Return a context manager that puts other providers behind known names."""
+        """Return a context manager that replaces the providers of some names.
+
+        Raises:
+            ConfigurationError: A provider is not one, or there is no such name.
+        """
         given = _checked_providers(providers, option="override")
         checked_names(given, option="override", known=self._own.providers)
         return self._overridden(given)
@@ -144,7 +160,7 @@ class Credentials:
         try:
             yield
         finally:
-            # Wherever it is by now: two tasks may leave theirs in the order in which they entered.
+            # Not the last one necessarily: two tasks may leave their overrides in the order in which they entered.
             self._overrides = [override for override in self._overrides if override is not layer]
             self._apply()
 
@@ -179,11 +195,11 @@ class _Layer(NamedTuple):
 
 
 class RequestCredential:
-    """The credential of one request: one call of the program's callable, however many tasks of the request wait for it.
+    """The credential of one request: the result of one call of a callable, for all tasks of the request that need it.
 
     Attributes:
-        callable: What was called.
-        cancelled: Whether all waiters were cancelled, and the call with them.
+        callable: The program's callable.
+        cancelled: Whether the call was cancelled because all tasks that waited for it were.
     """
 
     __slots__ = ("_call", "_result", "_traceback", "_waiters", "callable", "cancelled")
@@ -197,7 +213,7 @@ class RequestCredential:
         self._traceback: TracebackType | None = None
         try:
             result = function(connection)
-            # A task of its own, in the request's context: the first waiter may be cancelled while others still wait.
+            # A task of its own, with the request's context variables: the first waiter may be cancelled before others.
             if inspect.isawaitable(result):
                 self._call = asyncio.ensure_future(result)
             else:
@@ -206,11 +222,11 @@ class RequestCredential:
             self._keep(error)
 
     async def provider(self) -> Any:
-        """Return what the callable returned; the caller checks whether it is a provider.
+        """Return the callable's result; the caller checks that it is a provider.
 
         Raises:
-            TokenUnavailable: The callable's own code was cancelled.
-            Exception: Whatever the callable raised, a fresh copy for each caller.
+            TokenUnavailable: The call was cancelled from within.
+            Exception: A copy of the callable's exception.
         """
         if self._call is not None:
             await self._wait(self._call)
@@ -243,7 +259,7 @@ class RequestCredential:
 
 def _retrieve(call: asyncio.Future[Any]) -> None:
     if not call.cancelled():
-        call.exception()  # so that the event loop never reports it
+        call.exception()  # so that the event loop does not report it as never retrieved
 
 
 def _status_of(entry: TokenEntry, now: Instant) -> ProviderStatus:
@@ -256,10 +272,10 @@ def _status_of(entry: TokenEntry, now: Instant) -> ProviderStatus:
 
 
 def checked_names(names: object, *, option: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return a list of provider names, each of which the broker has.
+    """Return a list of provider names as a tuple without duplicates.
 
     Raises:
-        ConfigurationError: It is no list, or the broker has no provider of such a name.
+        ConfigurationError: It is not a list, or the broker has no provider of one of the names.
     """
     chosen: tuple[str, ...] = checked_strings(names, option=option, of="provider names")
     known = sorted(known)
@@ -280,25 +296,26 @@ def _checked_providers(providers: object, *, option: str) -> dict[str, Provider 
     given = dict(cast("Mapping[object, object]", providers))
     for name, provider in given.items():
         _check_name(name, option=option)
-        if isinstance(provider, type) and issubclass(provider, Provider):
+        if isinstance(provider, Provider):
+            continue
+        if not callable(provider):
+            raise ConfigurationError(
+                f"{option}[{name!r}] must be a Provider or a callable (connection) -> Provider, "
+                f"not {type(provider).__name__}."
+            )
+        if isinstance(provider, type) and issubclass(cast("type[object]", provider), Provider):
             raise ConfigurationError(f"{option}[{name!r}] is a class, not a provider: make an object of it.")
-        if not isinstance(provider, Provider):
-            if not callable(provider):
-                raise ConfigurationError(
-                    f"{option}[{name!r}] must be a Provider or a callable (connection) -> Provider, "
-                    f"not {type(provider).__name__}."
-                )
-            checked_callback(provider, option=f"{option}[{name!r}]", takes="(connection) -> Provider")
+        checked_callback(provider, option=f"{option}[{name!r}]", takes="(connection) -> Provider")
     return cast("dict[str, Provider | ProviderOfRequest]", given)
 
 
 def _check_name(name: object, *, option: str) -> None:
     if isinstance(name, bytes):  # not shown: it may be a credential that was put in the wrong place
-        raise ConfigurationError(f"{option}: a name is text, not bytes.")
+        raise ConfigurationError(f"{option}: a name must be text, not bytes.")
     if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"{option}: {name!r} is no name; names are text.")
+        raise ConfigurationError(f"{option}: {name!r} is not a name: a name is text, and not empty.")
     if not name.isprintable() or len(name) > _MAX_NAME:
         raise ConfigurationError(
-            f"{option}: {name[:_MAX_NAME]!r} is no name: it has a control character, or more than "
+            f"{option}: {name[:_MAX_NAME]!r} is not a name: it has a control character, or more than "
             f"{_MAX_NAME} characters."
         )

@@ -1,14 +1,14 @@
-"""The errors, as a tree. Branches are drawn by what the caller can do.
+"""The errors, as a tree: what each one means, and what to do about it.
 
     TokenmwError
-    ├── ConfigurationError     the program is wrong: raised when an object is made      mend the option it names
+    ├── ConfigurationError     an option cannot work; raised when an object is made     fix the option it names
     └── RequestError           one request cannot be served; also a starlette HTTPException
-        ├── TokenUnavailable   503  no valid token now                                  try again after `retry_after`
-        ├── CredentialRejected 502  the provider refuses the credential                 mend the credential
-        ├── SessionUnavailable 503  no session id that all instances agree on           try again
-        └── APIKeyRefused      401  the caller's API key is missing or wrong            the caller sends another
+        ├── TokenUnavailable   503  there is no valid token now                         retry after `retry_after`
+        ├── CredentialRejected 502  the provider rejects the credential                 fix the credential
+        ├── SessionUnavailable 503  there is no session id that all instances share     retry
+        └── APIKeyRefused      401  the caller's API key is missing or refused          send a valid key
 
-No text here holds a secret, a token or an API key: a text names the option or the provider, never a value.
+No error text holds a secret, a token or an API key: it names the option or the provider, never a value.
 """
 
 from __future__ import annotations
@@ -30,51 +30,50 @@ __all__ = [
     "SessionUnavailable",
     "TokenUnavailable",
     "TokenmwError",
-    "copy_of",
 ]
 
 E = TypeVar("E", bound=Exception)
 
 
 class TokenmwError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """The base class of every error that this package raises on purpose."""
 
 
 class ConfigurationError(TokenmwError, ValueError):
-    """Raised when an object is made with an option that cannot work; the text names the option and the mend."""
+    """Raised when an object is made with an option that cannot work; the text names the option and the fix."""
 
 
 class RequestError(TokenmwError, HTTPException):
-    """Base of what can go wrong for one request; carries the HTTP answer with it.
+    """The base class of the errors of one request, each with its HTTP response.
 
-    A handler that an application has for :class:`TokenmwError` or for starlette's `HTTPException` catches it.
+    An application's exception handler for :class:`TokenmwError` or for starlette's `HTTPException` catches them.
 
     Attributes:
         status_code: The HTTP status.
-        detail: What happened, for people; safe to show to a caller.
-        headers: Response headers that belong to the status, such as `Retry-After`.
-        place: Where your own callable raised what this error stands for, as `module:line`; else "". It is in the log
-            and in a note as well, and not in `detail`.
-        close_code: The WebSocket close code before `accept` (RFC 6455 §7.4).
+        detail: What happened; safe to show to the caller.
+        headers: Response headers that the status needs, such as `Retry-After`.
+        place: Where the program's own callable raised the exception behind this error, as `module:line`; else "". The
+            log and a note of this error have it, `detail` does not.
+        close_code: The WebSocket close code that replaces the response before `accept` (RFC 6455 §7.4).
     """
 
     status: ClassVar[int] = 500
     close_code: ClassVar[int] = 1011
     place: str = ""
-    _cause: Any = None  # of an error that is only passed on: `tokens.failures.Cause`
+    _cause: Any = None  # the `tokens.failures.Cause` of an error that another entry's failure caused
 
     def __init__(self, detail: str, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(self.status, detail, headers)
 
     def at(self, place: str) -> Self:
-        """Return this error with its place, if there is one. For this package's own modules."""
+        """Set the place of this error, unless it is "", and return the error. For this package's own modules."""
         if place:
             self.place = place
             self.add_note(f"Raised at {place}.")
         return self
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Process pools and task queues send errors to each other; what is behind this one does not go with it.
+        # Process pools and task queues pickle errors. The cause stays behind: it refers to a token entry.
         return type(self), (self.detail,), {name: part for name, part in self.__dict__.items() if name != "_cause"}
 
     def __str__(self) -> str:
@@ -82,15 +81,15 @@ class RequestError(TokenmwError, HTTPException):
 
 
 class TokenUnavailable(RequestError):
-    """Raised when a provider has no valid token for us now; a later attempt may succeed.
+    """Raised when there is no valid token of a provider now; a later attempt may succeed.
 
-    A provider's `fetch` raises it too, for anything that is not the credential's fault.
+    A provider's `fetch` raises it for every failure that is not the credential's fault.
 
     Attributes:
         provider: The provider's name.
-        retry_after: Seconds until the next attempt is worth while, or None.
-        said: Whether the provider itself answered so (429, 5xx). Such answers are shared between instances;
-            network faults and garbage may be this machine's own and are not.
+        retry_after: Seconds until the next attempt can succeed, or None.
+        said: Whether the provider itself answered so (429, 5xx). Such failures are shared between instances. Network
+            faults and malformed responses are not: they may concern this machine alone.
     """
 
     status = 503
@@ -106,13 +105,13 @@ class TokenUnavailable(RequestError):
 
 
 class CredentialRejected(RequestError):
-    """Raised when a provider refuses the credential itself: a wrong secret, a disabled app.
+    """Raised when a provider rejects the credential itself: a wrong secret, a disabled app.
 
     Attributes:
         provider: The provider's name.
         code: The provider's own error code, such as `invalid_client`, or "".
-        retry_after: Seconds until this package asks again, or None.
-        said: Whether other instances would get the same answer; False if it is about the caller's address.
+        retry_after: Seconds until this package asks the provider again, or None.
+        said: Whether other instances would get the same answer; False if it concerns this machine's address.
     """
 
     status = 502
@@ -135,7 +134,11 @@ class CredentialRejected(RequestError):
 
 
 class SessionUnavailable(RequestError):
-    """Raised when no session id can be had that all instances agree on, or `authenticate` could not decide."""
+    """Raised when there is no session id that all instances share, or when `authenticate` cannot decide.
+
+    Attributes:
+        retry_after: Seconds until the next attempt can succeed, or None.
+    """
 
     status = 503
     close_code = 1013
@@ -156,21 +159,37 @@ class APIKeyRefused(RequestError):
 
 
 def _retry_after(seconds: float | None) -> dict[str, str] | None:
-    # RFC 9110 §10.2.3 has whole seconds only; rounding down would invite a request that is refused again.
+    # RFC 9110 §10.2.3 has whole seconds only. Rounded down, it would invite a request that fails again.
     return None if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 def copy_of(error: E, traceback: TracebackType | None) -> E:
-    """Return an equal exception for one raise, with this traceback: that of the error before its first raise.
+    """Return an equal exception to raise once, with the traceback that the error had before its first raise.
 
-    One exception object that is raised again and again collects the frames of every raise, and all that they hold. An
-    exception of the program that cannot be copied is returned itself, with the frames of earlier raises dropped.
+    An exception that is raised again and again collects the frames of every raise, and with them all that their
+    variables hold. One that cannot be copied is returned itself: then it holds the frames of its last raise.
     """
-    try:
-        again = copy.copy(error)
-    except Exception:  # noqa: BLE001  whatever the constructor of the program's exception raises
-        again = error
-    if type(again) is not type(error):
-        again = error
-    again.__cause__, again.__suppress_context__ = error.__cause__, error.__suppress_context__
+    again = _copied(error)
+    again.__cause__, again.__context__ = error.__cause__, error.__context__
+    again.__suppress_context__ = error.__suppress_context__
+    if again is not error and hasattr(error, "__notes__"):
+        again.__notes__ = list(error.__notes__)  # else a note that is added to the copy stays with the error
     return again.with_traceback(traceback)
+
+
+def _copied(error: E) -> E:
+    # The program's class may compose its text in its constructor, or need other arguments than `args`.
+    for attempt in (copy.copy, _copied_without_constructor):
+        try:
+            again = attempt(error)
+            if type(again) is type(error) and str(again) == str(error):
+                return again
+        except Exception:  # noqa: BLE001, S112  whatever the program's class raises
+            continue
+    return error
+
+
+def _copied_without_constructor(error: E) -> E:
+    again: E = BaseException.__new__(type(error), *error.args)
+    again.__dict__.update(error.__dict__)
+    return again

@@ -1,7 +1,8 @@
-"""What FastAPI applications annotate their parameters with. The only module that imports fastapi.
+"""Annotations for the parameters of FastAPI routes and dependencies. The only module that imports fastapi.
 
-The aliases work in HTTP and WebSocket routes, sync and async, behind :class:`tokenmw.TokenMiddleware` or in an
-application whose lifespan is the broker's.
+They work in HTTP and WebSocket routes, sync and async, behind :class:`tokenmw.TokenMiddleware` or in an application
+that has the broker's lifespan. FastAPI does not take starlette's typed `Request[RequestState]` as an annotation: use a
+plain `Request`, and these for what its state holds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tokenmw.values import Token
 
 
 class _FastAPIMissing(ConfigurationError, ImportError):
-    """Raised at import; an ImportError, too, for programs that probe which extras they have."""
+    """Raised by the import without FastAPI; also an ImportError, for programs that check which extras they have."""
 
 
 try:
@@ -34,10 +35,10 @@ except ImportError:
 __all__ = ["SessionID", "Tokens", "token_from"]
 
 
-class _Lock(SecurityScheme):
-    """Shows in the OpenAPI document where the API key goes, and decides nothing.
+class _DocumentedScheme(SecurityScheme):
+    """Documents in OpenAPI where the API key goes, and checks nothing.
 
-    FastAPI's own schemes answer 401 or 403 by themselves; here `missing_key` and `authenticate` of the broker do.
+    FastAPI's own schemes respond with 401 or 403 themselves. Here the broker's `missing_key` and `authenticate` decide.
     """
 
     def __init__(self, model: SecurityBase, *, name: str) -> None:
@@ -45,28 +46,28 @@ class _Lock(SecurityScheme):
         self.scheme_name = name
 
     async def __call__(self) -> None:
-        # Without parameters, so that it serves WebSockets as well; async, so that it costs no worker thread.
+        # Without parameters, so that it works for WebSockets as well; async, so that it takes no worker thread.
         return
 
 
-_BEARER: Final = _Lock(HTTPBearer(description="The API key as a bearer token."), name="BearerAPIKey")
-_HEADER: Final = _Lock(
-    # By alias, as FastAPI's own schemes do it: `in` is a keyword, and `in_` is not what a type checker sees.
+_BEARER: Final = _DocumentedScheme(HTTPBearer(description="The API key as a bearer token."), name="BearerAPIKey")
+_HEADER: Final = _DocumentedScheme(
+    # By alias, as in FastAPI's own schemes: `in` is a keyword, and type checkers do not accept `in_`.
     APIKey.model_validate({"in": APIKeyIn.header, "name": "x-api-key", "description": "The API key in a header."}),
     name="HeaderAPIKey",
 )
 
 
-async def _locked_session_id(
-    known: Annotated[str, Depends(session_id)],
+async def _documented_session_id(
+    session: Annotated[str, Depends(session_id)],
     _bearer: Annotated[None, Depends(_BEARER)],
     _header: Annotated[None, Depends(_HEADER)],
 ) -> str:
-    return known
+    return session
 
 
-SessionID = Annotated[str, Depends(_locked_session_id)]
-"""The session id of the caller's API key, with the locks of the default `APIKeySource` in `/docs`.
+SessionID = Annotated[str, Depends(_documented_session_id)]
+"""The session id of the caller's API key. `/docs` shows the headers of the default `APIKeySource`.
 
     @app.get("/chat")
     async def chat(session: SessionID) -> str:
@@ -85,7 +86,7 @@ Tokens = Annotated[RequestTokens, Depends(request_tokens)]
 
 
 def token_from(provider: Callable[..., Any]) -> Callable[..., Awaitable[Token]]:
-    """Return a dependency that gives the token of a credential which another dependency chooses.
+    """Return a dependency that returns the token of a credential that another dependency chooses.
 
         async def crm_of_tenant(tenant: str, database: Database) -> Provider:
             return ClientCredentials(...)
@@ -95,12 +96,12 @@ def token_from(provider: Callable[..., Any]) -> Callable[..., Awaitable[Token]]:
         @app.get("/{tenant}/contacts")
         async def contacts(crm: CRM) -> None: ...
 
-    Two calls with one dependency give equal ones. When it is used it may raise `TokenUnavailable` (503),
-    `CredentialRejected` (502), `APIKeyRefused` (401) where the broker checks callers, or a `ConfigurationError` if
-    what was chosen is no provider.
+    Two calls with one dependency return equal dependencies. In a request it raises `TokenUnavailable` (503),
+    `CredentialRejected` (502), `APIKeyRefused` (401) if the broker checks callers, or a `ConfigurationError` if the
+    dependency does not return a `Provider`.
 
     Raises:
-        ConfigurationError: It was not given a dependency.
+        ConfigurationError: `provider` is not a dependency.
     """
     if isinstance(provider, Provider):
         raise ConfigurationError("token_from takes a dependency that returns a Provider: lambda: provider.")
@@ -110,18 +111,18 @@ def token_from(provider: Callable[..., Any]) -> Callable[..., Awaitable[Token]]:
 
 
 class _TokenFrom(Unpicklable):
-    """A dependency; equal to every other one over the same dependency."""
+    """A dependency; two that wrap the same dependency are equal."""
 
     __slots__ = ("__signature__", "_dependency")
 
     def __init__(self, dependency: Callable[..., Any]) -> None:
         self._dependency = dependency
-        # FastAPI reads what to inject from the signature.
-        named = inspect.Parameter.KEYWORD_ONLY
+        # FastAPI reads from the signature what to pass.
+        keyword = inspect.Parameter.KEYWORD_ONLY
         self.__signature__ = inspect.Signature(
             [
-                inspect.Parameter("connection", named, annotation=HTTPConnection),
-                inspect.Parameter("provider", named, default=Depends(dependency), annotation=Any),
+                inspect.Parameter("connection", keyword, annotation=HTTPConnection),
+                inspect.Parameter("provider", keyword, default=Depends(dependency), annotation=Any),
             ],
             return_annotation=Token,
         )
@@ -129,7 +130,7 @@ class _TokenFrom(Unpicklable):
     async def __call__(self, *, connection: HTTPConnection, provider: Any) -> Token:
         if not isinstance(provider, Provider):
             given = type(provider).__name__
-            del provider  # perhaps the secret itself; reports of errors show the variables of each frame
+            del provider  # perhaps the secret itself; error reports show the variables of each frame
             raise ConfigurationError(f"The dependency given to token_from must return a Provider, not {given}.")
         tokens = await request_tokens(connection)
         return await tokens._broker.token(provider)
@@ -141,5 +142,5 @@ class _TokenFrom(Unpicklable):
         return hash((_TokenFrom, self._dependency))
 
     def __repr__(self) -> str:
-        # Its name alone: a functools.partial would tell its arguments, too.
+        # Only the name: the `repr` of a functools.partial shows its arguments.
         return f"token_from({getattr(self._dependency, '__qualname__', type(self._dependency).__name__)})"

@@ -1,9 +1,9 @@
-"""What is done in the background once a second, so that no request has to do it; and recovery after an outage.
+"""Background jobs, once a second, so that no request has to do them; and recovery after an outage.
 
-Recovery: when Redis is available again, or has lost data, everything in use is uploaded once more. Of tokens the newer
-one wins, of session ids the one that Redis has. Instances notice a recovery some seconds apart, each with its next
-probe, and the first one has seen nothing of what the others invalidated meanwhile. So tokens are compared a second
-time, when the last instance has uploaded.
+Recovery: when Redis is available again, or has lost data, everything in use is uploaded again. The newer token wins,
+and of session ids the one that Redis has. Instances notice a recovery some seconds apart, each with its next probe, and
+the first one cannot see what others invalidated during the outage. So tokens are uploaded and compared a second time,
+when the last instance has uploaded its own.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _PURGE_EVERY: Final = 10  # rounds
 _COMPARE_AT_ONCE: Final = 16  # entries compared with Redis at the same time
 _CHECK_EPOCHS_EVERY: Final = 5.0  # seconds
 _JITTER: Final = 2.0  # seconds over which instances spread, so that they do not upload at the same moment
-_SECOND_UPLOAD_AFTER: Final = 6.5  # seconds: the longest backoff between probes, and a round of housekeeping
+_SECOND_UPLOAD_AFTER: Final = 6.5  # seconds: the longest backoff between probes, plus a round of housekeeping
 
 
 class Housekeeping:
-    """Runs jobs once a second: those with Redis, the summary lines of the log, and every ten rounds the purge."""
+    """Runs jobs once a second: those with Redis, the counts of suppressed log lines, and every tenth time the purge."""
 
     def __init__(
         self,
@@ -55,12 +55,12 @@ class Housekeeping:
         self._rounds = 0
 
     async def run(self) -> None:
-        """Run until cancelled. No fault in a round stops it."""
+        """Run until cancelled. No exception of a job stops it."""
         task = asyncio.current_task()
-        # A cancellation can be lost in a job: a user's client may wait with asyncio.wait_for, which on Python 3.11 can
-        # swallow one. Closing the broker waits for this task.
+        # A job can lose a cancellation: the program's Redis client may use asyncio.wait_for, which can swallow one on
+        # Python 3.11. Closing the broker waits for this task.
         while task is None or not task.cancelling():
-            # With jitter, so that many instances started together do not use Redis at the same moment.
+            # With jitter, so that instances that started together do not use Redis at the same time.
             await self._clock.sleep(_ROUND_SECONDS * random.uniform(0.8, 1.2))
             for job in self._jobs:
                 try:
@@ -78,7 +78,7 @@ class Housekeeping:
 
 
 class Recovery:
-    """When everything must be uploaded again: twice after each recovery, with jitter between instances."""
+    """Schedules two uploads after each recovery, with jitter between instances."""
 
     __slots__ = ("_clock", "_first_at", "_second_at")
 
@@ -89,18 +89,19 @@ class Recovery:
     def schedule(self) -> None:
         """Schedule both uploads. Called when a server is available again, or has lost data."""
         now = self._clock.monotonic()
-        self._first_at = min(self._first_at, now + random.uniform(0.0, _JITTER))
+        if self._first_at == float("inf"):  # else the earliest of several draws would win, on all instances alike
+            self._first_at = now + random.uniform(0.0, _JITTER)
         self._second_at = now + _SECOND_UPLOAD_AFTER + random.uniform(0.0, _JITTER / 2)
 
     def first_due(self) -> bool:
-        """Return whether the first upload is due, and take it off the schedule."""
+        """Return whether the first upload is due, and if so, remove it from the schedule."""
         if self._clock.monotonic() < self._first_at:
             return False
         self._first_at = float("inf")
         return True
 
     def second_due(self) -> bool:
-        """Return whether the second upload, of tokens only, is due, and take it off the schedule."""
+        """Return whether the second upload, of tokens only, is due, and if so, remove it from the schedule."""
         if self._clock.monotonic() < self._second_at:
             return False
         self._second_at = float("inf")
@@ -108,7 +109,7 @@ class Recovery:
 
 
 class RedisJobs:
-    """The jobs with Redis: they share what Redis lacks, and compare the tokens in use."""
+    """The jobs that need Redis: recovery, comparing tokens in use, and sending touches and sessions."""
 
     def __init__(
         self,
@@ -134,11 +135,11 @@ class RedisJobs:
 
     @property
     def jobs(self) -> tuple[Callable[[], Awaitable[None]], ...]:
-        """The jobs of one round, in their order."""
+        """The jobs of one round, in order."""
         return self.recover, self.compare_tokens, self.send_touches, self.reupload_sessions
 
     async def recover(self) -> None:
-        """Check every 5 s whether Redis has lost data, and mark what must be uploaded again."""
+        """Check every 5 s whether Redis has lost data, and mark what has to be uploaded again."""
         now = self._clock.monotonic()
         if now >= self._check_epochs_at and self._connection.usable:
             self._check_epochs_at = now + _CHECK_EPOCHS_EVERY
@@ -158,13 +159,14 @@ class RedisJobs:
         due = [entry for entry in self._cache if self._token_sync.is_due(entry, now)]
         for start in range(0, len(due), _COMPARE_AT_ONCE):
             batch = due[start : start + _COMPARE_AT_ONCE]
-            # All are waited for, so that none is left running when housekeeping is cancelled.
+            # With return_exceptions, none is left running when one raises.
             results = await asyncio.gather(*map(self._token_sync.compare, batch), return_exceptions=True)
             for entry, result in zip(batch, results, strict=True):
                 if result is True:
                     self._tokens.refresh_soon(entry)
-                # One server of a cluster that is unavailable does not keep the others' entries from being compared.
-                elif isinstance(result, BaseException) and not (
+            for result in results:
+                # An unavailable server of a cluster does not prevent the entries of the others from being compared.
+                if isinstance(result, BaseException) and not (
                     isinstance(result, RedisUnavailable) and self._connection.usable
                 ):
                     raise result

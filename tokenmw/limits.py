@@ -1,4 +1,4 @@
-"""Every bound of the package in one place."""
+"""`Limits`: every bound of the package."""
 
 from __future__ import annotations
 
@@ -12,29 +12,46 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of one broker. Durations are seconds, sizes bytes, the rest counts.
+    """The bounds of one broker, each for one process.
 
     Attributes:
-        tokens: Token keys (provider and credential) held in this process. Beyond it the one used longest ago goes.
-        sessions: Session ids held in this process.
-        flights: Token fetches under way at once; a further one is refused with :class:`TokenUnavailable`. What a fetch
-            itself needs, such as its app's token, is not counted.
-        rejected: Token values remembered as rejected, so that they are never adopted again.
-        refused_keys: API keys remembered as refused by `authenticate`.
-        authentications: Calls of `authenticate` under way at once.
-        touches: Session touches waiting to be sent.
-        fetch_seconds: Bound of one request to a token endpoint. Must be less than `lease_seconds`.
-        lease_seconds: How long one process may hold the right to fetch a token. Must be less than `wait_seconds`.
-        wait_seconds: How long a request waits for a token at most.
-        inject_seconds: How long a request or the start-up waits for tokens that the middleware injects, counted
-            from when the fetch began. After that the handler runs, and the token's use raises.
-        command_seconds: Bound of one Redis command, from pool to reply, in which the event loop runs.
-        connect_seconds: Bound of making one Redis connection; it is never cut short by `command_seconds`.
-        connections: Redis connections of this process.
-        commands: Redis commands under way or waiting at once; a further one counts as "Redis is busy".
-        check_seconds: How often a local token in use is compared with Redis.
-        answer_bytes: Size of a token endpoint's answer.
-        new_sessions: New shared sessions in a second, in the long run and per process; beyond it ids stay local.
+        tokens: Token entries in memory, one for each credential, not counting those of named providers. With more than
+            10 000 credentials in use, the least recently used token is evicted, and fetched or read from Redis again.
+        sessions: Session ids in memory. With more than 100 000 API keys in use, one that was evicted costs one round
+            trip to Redis at its next request. An id takes about 500 bytes, so a full cache takes about 50 MB.
+        flights: Token fetches in progress at the same time, not counting the fetches that those need themselves, such
+            as that of an app's token. A request that needs a further fetch gets `TokenUnavailable` (503).
+        rejected: Token values remembered because an API rejected them, so that they are never read from Redis again.
+            Beyond 1 000 the oldest one is forgotten, and could be used again until it expires.
+        refused_keys: API keys remembered for 5 s because `authenticate` refused them. If more than 10 000 keys are
+            refused in 5 s, `authenticate` is called again for some of them.
+        authentications: Calls of `authenticate` in progress at the same time. A request that needs a further one gets
+            `SessionUnavailable` (503).
+        touches: Sessions that wait to be touched in Redis. A further touch is dropped, and that session is touched a
+            twentieth of `session_ttl` later.
+        fetch_seconds: Seconds for one request to a token endpoint; less than `lease_seconds`. A provider that takes
+            longer than 5 s counts as failed.
+        lease_seconds: Seconds for which one process has the exclusive right to fetch a token; less than
+            `wait_seconds`. If that process dies meanwhile, the others wait for up to 6 s before one of them fetches.
+        wait_seconds: Seconds for which a request waits for a token or for `authenticate`. After 12 s it gets
+            `TokenUnavailable` or `SessionUnavailable` (503).
+        inject_seconds: Seconds for which a request, or the start of the application, waits for the tokens that the
+            middleware injects, counted from when their fetch began. After 3 s the handler runs without the token, and
+            gets `TokenUnavailable` if it uses it.
+        command_seconds: Seconds for one Redis command, from waiting for a connection to the reply. A Redis that takes
+            longer than 150 ms counts as unavailable. Time for which this process's event loop was blocked does not
+            count, up to the same time again.
+        connect_seconds: Seconds for making one connection to Redis, which no `command_seconds` cuts short. No request
+            waits for these 3 s, only for its command.
+        connections: Connections to Redis. All processes together need 32 times their number at most; a command for
+            which none is free waits within `command_seconds`.
+        commands: Redis commands in progress or waiting for a connection at the same time. A further one is not sent,
+            and its request is served as while Redis is unavailable.
+        check_seconds: Seconds between two comparisons of a token in use with Redis. An instance may use a token for up
+            to 30 s after another one has invalidated it, and each token in use costs one command in that time.
+        answer_bytes: Bytes of a token endpoint's response. A longer one than 1 MiB counts as a failure of the provider.
+        new_sessions: New sessions a second that are written to Redis, after a burst of ten times as many. A further new
+            API key gets the id that it would get while Redis is unavailable, and its session stays in this process.
     """
 
     tokens: int = 10_000
@@ -64,6 +81,6 @@ class Limits:
                 raise ConfigurationError(f"Limits({field.name}=…) must be a whole number.")
         if not self.fetch_seconds < self.lease_seconds < self.wait_seconds:
             raise ConfigurationError(
-                "Limits: fetch_seconds < lease_seconds < wait_seconds must hold, else a second process fetches "
-                "while the first one still may, or requests give up before the token is there."
+                "Limits: fetch_seconds < lease_seconds < wait_seconds must hold, else a second process fetches while "
+                "the first one is still allowed to, or requests stop waiting before the token arrives."
             )

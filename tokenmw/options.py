@@ -1,8 +1,8 @@
-"""The checks of options, each in one place: what cannot work is reported at construction, never on the first request.
+"""The checks of options, each in one place: a wrong option is reported at construction, not by the first request.
 
-Each function returns the value in the form in which it is used, or raises a `ConfigurationError` that names the option,
-what is wrong, and the fix. No text shows a value that may be a secret. Checks that need to know providers are in
-`credentials` and `providers`.
+Each function returns the value in the form in which it is used, or raises a `ConfigurationError` with the option, what
+is wrong with it, and the fix. No text shows a value that may be a secret. The checks that need the class of providers
+are in `credentials` and `providers`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tokenmw.clock import Clock
 
 __all__ = [
@@ -66,7 +68,7 @@ def optional_seconds(value: object, *, option: str) -> float | None:
 
 
 def checked_session_ttl(session_ttl: object) -> float:
-    """Return the idle time of sessions in seconds: 1 s to a year."""
+    """Return the idle time of sessions in seconds, from 1 to a year."""
     if hasattr(session_ttl, "total_seconds"):
         raise ConfigurationError("session_ttl is a number of seconds: pass its .total_seconds().")
     if isinstance(session_ttl, (int, float)) and session_ttl is not True and 1 <= session_ttl <= _MAX_SESSION_TTL:
@@ -75,7 +77,7 @@ def checked_session_ttl(session_ttl: object) -> float:
 
 
 def checked_flag(value: object, *, option: str, optional: bool = False) -> None:
-    """Raise unless an option is True or False, or None where that means "decide": "no" would be taken for yes."""
+    """Raise unless an option is True or False, or None if that is allowed: a text such as "no" would count as True."""
     if not (isinstance(value, bool) or (optional and value is None)):
         raise ConfigurationError(f"{option} must be True or False, not {type(value).__name__}.")
 
@@ -100,9 +102,9 @@ def checked_strings(given: object, *, option: str, of: str = "names") -> tuple[A
     """Return a list as a tuple. A lone string is refused: it would be read letter by letter."""
     if isinstance(given, (str, bytes)):
         raise ConfigurationError(f"{option} takes a list of {of}, not a lone string: [{given!r}].")
-    if not isinstance(given, Iterable):
+    if not hasattr(type(given), "__iter__"):
         raise ConfigurationError(f"{option} takes a list of {of}, not {type(given).__name__}.")
-    return tuple(given)
+    return tuple(cast("Iterable[Any]", given))
 
 
 @without_locals
@@ -110,8 +112,8 @@ def credential_text(value: object, *, option: str, empty: bool = False) -> str:
     """Return a credential that is text, or raise a `ConfigurationError` that names the option, never the value.
 
     Args:
-        value: What the user gave.
-        option: How the user knows it, such as `"ClientCredentials(client_secret=…)"`.
+        value: The option's value.
+        option: The option's name for the error, such as `"ClientCredentials(client_secret=…)"`.
         empty: Whether "" is allowed.
     """
     if hasattr(value, "get_secret_value"):
@@ -124,7 +126,7 @@ def credential_text(value: object, *, option: str, empty: bool = False) -> str:
     if not value and not empty:
         raise ConfigurationError(f"{option} is empty.")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise ConfigurationError(f"{option} holds bytes that are no UTF-8, perhaps of an environment variable.")
+        raise ConfigurationError(f"{option} holds bytes that are not UTF-8, perhaps from an environment variable.")
     if any(character < " " or character == "\x7f" for character in value):
         raise ConfigurationError(
             f"{option} holds a control character, perhaps a newline from the file it was read from: strip() it."
@@ -132,22 +134,20 @@ def credential_text(value: object, *, option: str, empty: bool = False) -> str:
     return value
 
 
-@without_locals
 def checked_secrets(secret_key: object) -> tuple[str, ...]:
-    """Return `secret_key` as a tuple of secrets, of which the first seals and all open."""
+    """Return `secret_key` as a tuple of secrets: the first one encrypts, all of them decrypt."""
     if secret_key is None:
         return ()
-    ring: object = secret_key
-    if not isinstance(ring, Sequence) or isinstance(ring, (str, bytes, bytearray)):
-        ring = (ring,)
-    if not ring:
+    secrets: object = secret_key
+    if not isinstance(secrets, Sequence) or isinstance(secrets, (str, bytes, bytearray)):
+        secrets = (secrets,)
+    if not secrets:
         raise ConfigurationError("secret_key is an empty list: leave it out, or give a secret.")
-    return tuple(_strong(secret, option="secret_key") for secret in cast("Sequence[object]", ring))
+    return tuple(_strong(secret, option="secret_key") for secret in cast("Sequence[object]", secrets))
 
 
-@without_locals
 def checked_name_key(name_key: object, *, secrets: Sequence[str]) -> str | None:
-    """Return the key that hides names; by default the last secret, because that one changes last in a rotation."""
+    """Return the key that hides names: by default the last secret, which a rotation removes last."""
     if name_key is None:
         return secrets[-1] if secrets else None
     return _strong(name_key, option="name_key")
@@ -164,13 +164,12 @@ def _strong(secret: object, *, option: str) -> str:
 
 
 def checked_namespace(namespace: object) -> str:
-    """Return the namespace if it can stand in front of Redis keys and in ACL patterns."""
+    """Return the namespace if it can be a prefix of Redis keys and part of ACL patterns."""
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ConfigurationError("namespace must be 1 to 64 letters, digits, and any of _ . : -")
     return namespace
 
 
-@without_locals
 def checked_api_key(api_key: object) -> bytes:
     """Return an API key as the bytes that a request carries; text is encoded as UTF-8."""
     key = api_key
@@ -185,7 +184,7 @@ def checked_api_key(api_key: object) -> bytes:
 
 
 def checked_clock(clock: object) -> Clock:
-    """Return the clock if it has the methods of one."""
+    """Return the clock if it has the methods of a `Clock`."""
     if isinstance(clock, type) or not all(
         callable(getattr(clock, name, None)) for name in ("monotonic", "time", "sleep")
     ):
@@ -199,28 +198,29 @@ def checked_callback(function: object, *, option: str, takes: str) -> None:
     """Raise unless a callable takes the arguments that it will be given.
 
     Args:
-        function: What the user gave.
-        option: How the user knows it.
-        takes: Its signature for the text, `(connection, key) -> object | None`; its commas count the arguments.
+        function: The option's value.
+        option: The option's name for the error.
+        takes: The signature for the error, such as `(connection, key) -> object | None`; its commas give the number of
+            arguments.
     """
     if not callable(function):
         raise ConfigurationError(f"{option} must be a callable {takes}.")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # some callables that are written in C have no signature
+        return  # some callables written in C have no signature
     count = takes.partition(")")[0].count(",") + 1
     try:
         signature.bind(*range(count))
     except TypeError:
-        # Not the text of this error, which would name parameters and no option.
+        # The text of that error would name parameters, but no option.
         raise ConfigurationError(
             f"{option} must be a callable {takes}: this one takes ({', '.join(signature.parameters)})."
         ) from None
 
 
 def checked_lifespan(lifespan: object) -> None:
-    """Raise unless the value can be an application's `lifespan`."""
+    """Raise unless the value is a callable of the application that is not a plain async generator function."""
     checked_callback(lifespan, option="lifespan_with", takes="(app) -> async context manager")
     if inspect.isasyncgenfunction(lifespan):
         name = cast("object", getattr(lifespan, "__name__", "it"))

@@ -1,4 +1,4 @@
-"""Errors as responses, under their public name; the code is in `tokenmw.asgi.problems`."""
+"""Errors as responses: the public import path of `tokenmw.asgi.problems`."""
 
 from __future__ import annotations
 

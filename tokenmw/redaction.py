@@ -1,8 +1,8 @@
-"""Tracebacks without the variables of frames that have seen a secret.
+"""Keeps secrets out of tracebacks, `repr`, pickles and encoders.
 
-Reports of errors write down the variables of each frame: Sentry and rich do, and so does `traceback` with
-`capture_locals`. In this package and in the libraries under it those are secrets, tokens, API keys, and whole requests.
-So where an error leaves the package, what the frames behind it held is dropped; their files and lines stay.
+Error reports show the variables of each frame: those of Sentry and rich do, and `traceback` with `capture_locals`. In
+this package and in the libraries that it calls, variables hold secrets, tokens, API keys and whole requests. So where
+an error leaves the package, the variables of the frames behind it are cleared. Their files and lines stay.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _OURS: Final = __name__.partition(".")[0]
-# What works for this package. The program's own callables keep their variables, and so does all that they call.
+# Libraries whose frames are cleared when this package called them. Frames of the program's callables keep their
+# variables, and so do the frames of everything that those call.
 _UNDER_US: Final = sys.stdlib_module_names | {
     "anyio",
     "cachetools",
@@ -38,9 +39,9 @@ _UNDER_US: Final = sys.stdlib_module_names | {
 
 
 def without_locals(function: Callable[P, T]) -> Callable[P, T]:
-    """Return a function, sync or async, whose errors show neither its variables nor those of what it calls.
+    """Wrap a function, sync or async: its errors show neither its variables nor those of the functions it calls.
 
-    It costs a call more: not for what a warm request does.
+    The wrapper is one more call, so nothing on the warm path of a request has one.
     """
     if inspect.iscoroutinefunction(function):
 
@@ -70,12 +71,12 @@ def without_locals(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def forget_locals(error: BaseException, *, handled: BaseException | None) -> None:
-    """Drop the variables of the frames that an error and those behind it came through; frames that run keep theirs.
+    """Clear the variables of the frames in the tracebacks of an error, its causes and contexts; running frames stay.
 
     Args:
-        error: The error, in the `except` that caught it.
-        handled: What the caller was handling already. It is behind this error, too, and is left alone: a frame of it
-            may belong to a task that has yet to go on, and would end with its variables.
+        error: The error, inside the `except` that caught it.
+        handled: The exception that the caller was already handling. It is a context of this error too, but it is
+            skipped: one of its frames may belong to a suspended task, which clearing would terminate.
     """
     waiting: list[BaseException | None] = [error]
     seen = {id(handled)}
@@ -95,7 +96,7 @@ def _clear(step: TracebackType | None) -> None:
     while step is not None:
         package = str(step.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
         if package == _OURS or (called_by_us and package in _UNDER_US):
-            with suppress(RuntimeError):  # it runs: it is the one that called this, or one further out
+            with suppress(RuntimeError):  # it is running: it is the caller of this function, or one of its callers
                 step.tb_frame.clear()
         else:
             called_by_us = False
@@ -103,15 +104,15 @@ def _clear(step: TracebackType | None) -> None:
 
 
 class Unpicklable:
-    """What has secrets in it or behind it: no pickle looks into it, and it is its own copy, as a function is.
+    """The base class of objects that hold or reach secrets: they cannot be pickled, and a copy is the object itself.
 
-    It has no `__dict__` and is no dataclass on purpose: FastAPI's encoder would walk into one and put a token into a
-    response.
+    Subclasses have no `__dict__` and are not dataclasses: FastAPI's encoder would read the fields, and put a token into
+    a response.
     """
 
     __slots__ = ()
 
-    _mend: ClassVar[str] = "Make it where it is used."
+    _fix: ClassVar[str] = "Make it where it is used."
 
     def __copy__(self) -> Self:
         return self
@@ -120,11 +121,11 @@ class Unpicklable:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"A {type(self).__name__} is not pickled: it holds secrets. {self._mend}")
+        raise TypeError(f"A {type(self).__name__} is not pickled: it holds secrets. {self._fix}")
 
 
 class FrozenValue(Unpicklable):
-    """A slotted value that cannot be changed, and that no encoder, pickle or traceback can look into."""
+    """The base class of slotted values that cannot be changed, pickled or encoded."""
 
     __slots__ = ()
 
@@ -136,7 +137,7 @@ class FrozenValue(Unpicklable):
 
 
 class HiddenStr(str):
-    """A secret inside of an object: text as any other, but for `repr`, which does not tell it."""
+    """A secret as text, with a `repr` that does not show it."""
 
     __slots__ = ()
 

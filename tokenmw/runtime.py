@@ -1,8 +1,8 @@
-"""Everything of one event loop, built whole over data that outlives it.
+"""All parts of a broker in one event loop, built whole over data that outlives the loop.
 
 `Settings` are the broker's checked options. `BrokerData` is what must survive from one event loop to the next. A
-`Runtime` is built from both: two may overlap for a moment, one closing and one open, and need no special rule, because
-a runtime closes only what it has built.
+`Runtime` is built from both. Two may overlap, one closing and one open, and need no special rule: a runtime closes only
+what it has built.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import anyio
 from tokenmw.callers.authenticate import Authenticator, RefusedKeys
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
 from tokenmw.observe.events import ValueUnreadable
+from tokenmw.observe.throttle import LOGGER
 from tokenmw.providers.http import TokenHTTP, default_client
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.epoch import EpochMarkers
@@ -51,12 +52,32 @@ if TYPE_CHECKING:
 __all__ = ["BrokerData", "Runtime", "Settings"]
 
 _REDIS_TTL: Final = 1.1  # of `session_ttl`: an instance whose touch is late still finds the session
-_CLOSE_DEADLINES: Final = 3  # command deadlines that closing takes at most to send the queued touches
+_CLOSE_DEADLINES: Final = 3  # closing sends the queued touches for at most this many command deadlines
+
+_NOT_SEALED: Final = (
+    "Tokens in Redis are readable by anyone who reads Redis: no secret_key was given. "
+    "TokenBroker(secret_key=…) with the extra tokenmw[crypto] seals them."
+)
+_RANDOM_IDS: Final = (
+    "While Redis is unavailable, a new caller gets a different session id in each process: neither secret_key nor "
+    "name_key was given to derive the id from. Give one of them."
+)
+_NAMES_WILL_CHANGE: Final = (
+    "secret_key is a list without a name_key, so names in Redis and derived session ids depend on the last secret. "
+    "When that one is removed, tokens are fetched again and callers get new session ids. Give name_key= the secret "
+    "that was used first."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Settings:
-    """The options of a broker, checked. `redis` and `http` are None where the option was not given."""
+    """The checked options of a broker.
+
+    Attributes:
+        redis: A URL or a client; None without Redis.
+        http: The program's own client for token requests; None: each runtime makes one.
+        names_follow_secrets: Whether the names in Redis depend on a list of secrets, so that a rotation changes them.
+    """
 
     redis: str | AnyClient | None
     names: KeyNames
@@ -71,6 +92,7 @@ class Settings:
     clock: Clock
     log: ThrottledLog
     observe: Observers
+    names_follow_secrets: bool
 
     def token_keys(self, provider: Provider) -> TokenKeys | None:
         """Return the Redis keys of a provider's token; None if it is not shared."""
@@ -78,9 +100,18 @@ class Settings:
             return None
         return TokenKeys.of(self.names, self.names.digest("token", provider.credential))
 
+    def log_costs(self) -> None:
+        """Warn of what these options cost."""
+        if self.names_follow_secrets:
+            LOGGER.warning(_NAMES_WILL_CHANGE)
+        if self.redis is not None and not self.sealer.sealing:
+            LOGGER.warning(_NOT_SEALED)
+        if self.redis is not None and not self.session_ids.derivable:
+            LOGGER.warning(_RANDOM_IDS)
+
 
 class BrokerData:
-    """What a broker knows: plain data, bounded, the same from one event loop to the next."""
+    """The data of a broker: bounded, and the same from one event loop to the next."""
 
     __slots__ = ("_settings", "epochs", "new_sessions", "refused_keys", "rejected", "sessions", "tokens", "unreadable")
 
@@ -96,7 +127,7 @@ class BrokerData:
         self.unreadable = 0
 
     def purge(self) -> None:
-        """Drop what has expired."""
+        """Drop everything that has expired."""
         self.tokens.purge()
         self.rejected.purge()
         self.sessions.expire()
@@ -110,14 +141,14 @@ class BrokerData:
 
 
 class Runtime:
-    """The parts of a broker that live and die with one event loop, in one process.
+    """The parts of a broker that belong to one event loop in one process.
 
     Attributes:
         tokens: Returns tokens to requests.
-        token_sync: Invalidates tokens.
+        token_sync: Invalidates tokens, and compares them with Redis.
         sessions: Returns session ids to requests.
         session_sync: Sends touches and uploads of sessions; None without Redis.
-        authenticator: Checks callers; None if the broker does not.
+        authenticator: Calls `authenticate`; None if there is none.
         redis: The connection to Redis; None without Redis.
     """
 
@@ -137,8 +168,7 @@ class Runtime:
     )
 
     def __init__(self, settings: Settings, data: BrokerData) -> None:
-        # httpx has anyio load its asyncio backend at the first request: 20 ms in which the event loop would stand
-        # still.
+        # Makes anyio load its asyncio backend now: httpx does so at its first request, which blocks the loop for 20 ms.
         anyio.get_cancelled_exc_class()
         limits, clock, log, observe = settings.limits, settings.clock, settings.log, settings.observe
         self._loop = asyncio.get_running_loop()
@@ -220,7 +250,7 @@ class Runtime:
         self._housekeeping = self._loop.create_task(housekeeping.run(), name="tokenmw housekeeping")
 
     async def connect(self) -> None:
-        """Make the first connection to Redis and read its epoch markers, so that a later loss of data is noticed.
+        """Connect to Redis and read its epoch markers, so that a later loss of data is noticed.
 
         An unavailable Redis is logged, and does not prevent the program from starting.
         """
@@ -239,8 +269,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Close everything in dependency order; a slow Redis does not delay shutdown."""
-        # One part that raises does not prevent the others from closing; nor does a cancellation, as of a loop that
-        # ends.
+        # A part that raises does not prevent the others from closing, nor does a cancellation when the loop stops.
         async with AsyncExitStack() as stack:
             if self._http is not None:
                 stack.push_async_callback(self._http.aclose)

@@ -1,4 +1,4 @@
-"""What a broker says of itself: frozen facts without secrets."""
+"""The snapshot that `broker.status()` returns: frozen, without secrets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ class ProviderStatus:
     """One named provider.
 
     Attributes:
-        state: `fresh`, `aging` (a new token is due), `failing` (there is none, and the last attempt failed),
-            `cold` (nobody has asked), or `per request` (credentials are chosen by the request).
-        expires_in: Seconds that its token has left; None if there is none.
-        failure: What went wrong last, without secrets; "" after a success.
-        retry_in: Seconds until the next attempt after a failure.
+        state: `fresh`, `aging` (a refresh of the token is due), `failing` (there is no valid token, and the last
+            attempt failed), `cold` (there is no valid token, and no request has needed one), or `per request` (each
+            request has its own credentials).
+        expires_in: Seconds until its token expires; None if there is none.
+        failure: Why the last attempt failed, without secrets; "" after a success.
+        retry_in: Seconds until the next attempt after a failure; None without one.
     """
 
     state: Literal["fresh", "aging", "failing", "cold", "per request"]
@@ -29,21 +30,21 @@ class ProviderStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A broker at one moment.
+    """The state of a broker in this process.
 
     Attributes:
-        shared: `up`, `down`, or `off` (no Redis is configured, or the broker is not open).
-        shared_since: When that state began, in seconds since 1970; None if off.
-        shared_error: What went wrong with Redis last, a short word such as `timeout`; "" if nothing.
+        shared: `up`, `down` (Redis is unavailable), or `off` (no Redis is configured, or the broker is not open).
+        shared_since: When that state began, in seconds since 1970 (UTC); None if `off`.
+        shared_error: The reason of the last Redis failure, such as `timeout`; "" if there was none.
         providers: The named providers.
-        tokens: Token keys held in this process.
-        sessions: Session ids held in this process.
-        unshared_tokens: Tokens that wait to be told to Redis.
-        unshared_invalidations: Invalidations of tokens that wait to be told to Redis.
-        unshared_sessions: Session ids that wait to be told to Redis.
-        touches: Session touches that wait to be sent.
-        unreadable: Values in Redis that could not be used, since start.
-        sealed: Whether values are sealed before they go to Redis.
+        tokens: Tokens in the local cache.
+        sessions: Session ids in the local cache.
+        unshared_tokens: Tokens that have yet to be uploaded to Redis.
+        unshared_invalidations: Invalidations that have yet to be written to Redis.
+        unshared_sessions: Session ids that have yet to be uploaded to Redis.
+        touches: Session touches that have yet to be sent to Redis.
+        unreadable: How many values in Redis could not be used, since the broker was made.
+        sealed: Whether values are sealed before they are stored in Redis.
     """
 
     shared: Literal["up", "down", "off"]
@@ -61,5 +62,5 @@ class Status:
 
     @property
     def unshared(self) -> int:
-        """All that waits to be told to Redis."""
+        """How many tokens, invalidations and session ids have yet to reach Redis."""
         return self.unshared_tokens + self.unshared_invalidations + self.unshared_sessions

@@ -1,4 +1,4 @@
-"""What a provider grants, what a handler gets, and the windows of a token's life as pure functions."""
+"""The grant that a provider returns, the token that a handler gets, and the windows of a token's lifetime."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_LIFETIME", "MAX_TOKEN_BYTES", "Grant", "Token", "Windows", "windows"]
 
-MAX_LIFETIME: Final = 30 * 86_400.0  # seconds; a longer life is a slip of the provider's or of a unit
+MAX_LIFETIME: Final = 30 * 86_400.0  # seconds; a longer lifetime is a mistake, most often in the unit
 MAX_TOKEN_BYTES: Final = 16 << 10
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Grant(FrozenValue):
-    """What one token request gave. Made by providers, for example `Grant("t-1", expires_in=7200)`.
+    """The result of one token request. A provider's `fetch` returns it: `Grant("t-1", expires_in=7200)`.
 
     Args:
-        value: The token. Visible ASCII without spaces, as it goes into a header; at most 16 KiB.
-        expires_in: Seconds of life, counted from when the request was sent. More than 30 days is cut to that.
+        value: The token: visible ASCII without spaces, as it goes into a header; at most 16 KiB.
+        expires_in: The lifetime in seconds, counted from when the request was sent; cut to 30 days.
         token_type: The scheme in front of the token in an `Authorization` header (RFC 6749 §7.1).
-        extra: More of the answer that handlers need, such as `instance_url`; JSON values only.
+        extra: Other fields of the response that handlers need, such as `instance_url`; JSON values only.
 
     Raises:
-        TokenUnavailable: The value is empty, malformed or too long, or the life is not a positive number. The text
-            says which, and never holds the value.
+        TokenUnavailable: The value is empty, malformed or too long, the lifetime is not a positive number, `token_type`
+            is not one word, or `extra` is not JSON. The text says which, and never holds the value.
     """
 
     __slots__ = ("expires_in", "extra", "token_type", "value")
@@ -54,11 +54,11 @@ class Grant(FrozenValue):
             raise TokenUnavailable("the token is empty or not text")
         if len(value) > MAX_TOKEN_BYTES:
             raise TokenUnavailable(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
-        # Anything else would let the provider write further header lines into our callers' requests.
+        # A line break would let the provider add headers to the outgoing requests that carry the token.
         if not all("!" <= character <= "~" for character in value):
             raise TokenUnavailable("the token has spaces, control characters or characters outside ASCII")
         if isinstance(expires_in, bool) or not isinstance(expires_in, (int, float)):
-            raise TokenUnavailable("the token's life is not a number")
+            raise TokenUnavailable("the token's lifetime is not a number")
         if not expires_in > 0:  # NaN as well
             raise TokenUnavailable("the token has already expired")
         if not isinstance(token_type, str) or not _is_word(token_type):
@@ -71,16 +71,16 @@ class Grant(FrozenValue):
         put(self, "extra", MappingProxyType(dict(extra)) if extra else _NOTHING)
 
     def __repr__(self) -> str:
-        # An error reporter may meet one whose __init__ has refused its arguments.
+        # An error report may show one whose __init__ has raised.
         return f"<Grant {getattr(self, 'token_type', '?')} of {getattr(self, 'expires_in', 0):.0f} s>"
 
 
 def _check_json(extra: Mapping[str, Any] | None) -> None:
-    # Here, so that a slip is told without Redis, too.
+    # Checked here, so that a wrong value is reported without Redis, too.
     try:
         json.dumps(None if extra is None else dict(extra), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        raise TokenUnavailable("the grant's extra holds something that is no JSON value") from None
+        raise TokenUnavailable("the grant's extra holds a value that is not JSON") from None
 
 
 def _is_word(text: str) -> bool:
@@ -88,17 +88,17 @@ def _is_word(text: str) -> bool:
 
 
 class Token(FrozenValue):
-    """A provider's access token, as a handler gets it.
+    """A provider's access token, as handlers get it.
 
     Attributes:
         value: The token itself.
-        provider: The name under which it was asked for.
-        expires_at: Seconds since 1970 (UTC) at which the provider stops taking it.
-        token_type: `Bearer` for most.
-        extra: More of the provider's answer, such as `instance_url`. Read-only.
+        provider: The provider's name by which it was requested.
+        expires_at: When it expires, in seconds since 1970 (UTC).
+        token_type: The scheme in front of it in an `Authorization` header; `Bearer` for most providers.
+        extra: Other fields of the provider's response, such as `instance_url`. Read-only.
     """
 
-    _mend = "Resolve it where it is used."
+    _fix = "Resolve it where it is used."
     __slots__ = ("_origin", "_scheme", "expires_at", "extra", "provider", "token_type", "value")
 
     value: str
@@ -122,7 +122,7 @@ class Token(FrozenValue):
     ) -> None:
         put = object.__setattr__
         put(self, "value", value)
-        del value  # what comes may be no mapping, and reports of errors show the variables of each frame
+        del value  # `extra` may be no mapping, and error reports show the variables of each frame
         put(self, "provider", provider)
         put(self, "expires_at", expires_at)
         put(self, "token_type", token_type)
@@ -132,25 +132,25 @@ class Token(FrozenValue):
             extra if isinstance(extra, MappingProxyType) else MappingProxyType(dict(extra or {})),
         )
         put(self, "_scheme", scheme)
-        # Which generation of which key it is, so that invalidate() can compare; opaque outside the token manager.
+        # The entry that it belongs to, for invalidate(); opaque outside of `tokens`.
         put(self, "_origin", origin)
 
     @property
     def authorization(self) -> str:
-        """The whole `Authorization` header, `Bearer …`.
+        """The value of an `Authorization` header, `Bearer …`.
 
         Raises:
-            ConfigurationError: The provider takes its token elsewhere (a query parameter, a header of its own).
+            ConfigurationError: The provider's API takes the token elsewhere: in a query parameter or another header.
         """
         if self._scheme is None:
             raise ConfigurationError(
                 f"{self.provider} does not take its token in the Authorization header: "
-                f"use auth=broker.auth({self.provider!r}), which puts it where it belongs."
+                f"use auth=broker.auth({self.provider!r}), which places it correctly."
             )
         return f"{self._scheme} {self.value}"
 
     def _under(self, provider: str) -> Token:
-        """Return the same token under a provider's name: two names may stand for one credential."""
+        """Return the same token with a provider's name: two names may have one credential."""
         if provider == self.provider:
             return self
         return Token(
@@ -168,11 +168,11 @@ class Token(FrozenValue):
 
 
 class Windows:
-    """The two margins before a token's expiry, in seconds.
+    """Two margins before a token's expiry, in seconds.
 
     Attributes:
-        refresh: From so long before expiry on, a new one is fetched in the background.
-        stop: From so long before expiry on, the token is not handed out any more.
+        refresh: How long before its expiry a new token is fetched in the background.
+        stop: How long before its expiry the token is no longer returned.
     """
 
     __slots__ = ("refresh", "stop")
@@ -185,16 +185,17 @@ class Windows:
         return f"Windows(refresh={self.refresh:g}, stop={self.stop:g})"
 
 
-def windows(life: float, *, refresh_before: float | None = None, renewal_window: float | None = None) -> Windows:
-    """Return the windows of a token that lives `life` seconds.
+def windows(lifetime: float, *, refresh_before: float | None = None, renewal_window: float | None = None) -> Windows:
+    """Return the windows of a token with a lifetime of `lifetime` seconds.
 
-    The refresh window is a quarter of the life, at most an hour, and nine tenths of the provider's renewal window
-    (asked earlier, it would only repeat the old token). `refresh_before` replaces the first two, up to half the life.
+    The refresh window is a quarter of the lifetime, but at most an hour, and at most nine tenths of the provider's
+    renewal window, before which the provider would only repeat the old token. `refresh_before` replaces the first two
+    bounds, up to half the lifetime.
 
     >>> windows(7200, renewal_window=60)
     Windows(refresh=54, stop=10)
     """
-    refresh = min(life / 4, 3600.0) if refresh_before is None else min(refresh_before, life / 2)
+    refresh = min(lifetime / 4, 3600.0) if refresh_before is None else min(refresh_before, lifetime / 2)
     if renewal_window is not None:
         refresh = min(refresh, 0.9 * renewal_window)
-    return Windows(refresh, min(10.0, life / 50, refresh / 4))
+    return Windows(refresh, min(10.0, lifetime / 50, refresh / 4))

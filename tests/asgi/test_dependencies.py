@@ -1,4 +1,4 @@
-"""The dependencies find the broker through the middleware or the lifespan, and give what the middleware would."""
+"""The dependencies find the broker through the middleware or the lifespan, and return what the middleware would."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def connection_to(broker: TokenBroker, *headers: tuple[bytes, bytes], **state: A
 
 
 async def test_the_lifespan_alone_is_enough() -> None:
-    """Without the middleware, all dependencies work, and agree with each other."""
+    """Without the middleware, all dependencies work, and return the same objects."""
     async with TokenBroker({"a": StaticToken("t")}) as broker:
         connection = connection_to(broker, KEY)
         assert await broker.session_id("k-1") == await session_id(connection)
@@ -42,8 +42,8 @@ async def test_the_lifespan_alone_is_enough() -> None:
         assert "t" == (await tokens.resolve("a")).value
 
 
-async def test_an_id_is_made_once_for_a_connection() -> None:
-    """Also a random one, and also if it is asked through another object for the same connection."""
+async def test_a_connection_gets_one_session_id() -> None:
+    """It stays the same if it is random, and if another object of the same connection asks for it."""
     async with TokenBroker({}) as broker:
         connection = connection_to(broker)
         first = await session_id(connection)
@@ -51,8 +51,8 @@ async def test_an_id_is_made_once_for_a_connection() -> None:
         assert first != await session_id(connection_to(broker))
 
 
-async def test_the_middlewares_id_is_taken() -> None:
-    """Its options may differ from the broker's; what it has found counts."""
+async def test_the_session_id_of_the_middleware_is_used() -> None:
+    """The middleware's options decide, even where the broker's differ."""
     seen: list[str] = []
 
     async def ask(scope: Any) -> None:
@@ -65,13 +65,13 @@ async def test_the_middlewares_id_is_taken() -> None:
         assert [await broker.session_id("k-1")] == seen
         await call(app)
         without = TokenMiddleware(answering(ask), broker=broker, sessions=False)
-        assert 401 == (await call(without)).status, "asked by the dependency, the broker's own options count"
+        assert 401 == (await call(without)).status, "without a session id, the broker's options decide"
         assert 200 == (await call(without, headers=[KEY])).status
         assert seen[0] == seen[2]
 
 
 async def test_a_missing_key_is_refused_without_the_middleware() -> None:
-    """The broker's `missing_key` and `authenticate` count."""
+    """The broker's `missing_key` and `authenticate` decide."""
 
     async def authenticate(_connection: object, key: str) -> object | None:
         return None if key == "bad" else key.upper()
@@ -86,8 +86,8 @@ async def test_a_missing_key_is_refused_without_the_middleware() -> None:
         assert "K-1" == connection.state.caller
 
 
-async def test_a_server_that_shares_one_state_mixes_up_nobody() -> None:
-    """Without the middleware, too, one connection's id is not another's."""
+async def test_connections_with_one_shared_state_keep_their_session_ids() -> None:
+    """Without the middleware, too, a connection does not get the session id of another one."""
     async with TokenBroker({}) as broker:
         state = {STATE_KEY: broker}
         ids = [
@@ -98,8 +98,8 @@ async def test_a_server_that_shares_one_state_mixes_up_nobody() -> None:
 
 
 @pytest.mark.parametrize("state", [{}, {"state": {}}, {"state": {STATE_KEY: "mine"}}, {"state": {"tokens": "mine"}}])
-async def test_an_application_without_a_broker_is_told_the_mend(state: dict[str, Any]) -> None:
-    """Both ways to give it one are named."""
+async def test_the_error_without_a_broker_names_the_fix(state: dict[str, Any]) -> None:
+    """It names both ways to give the application a broker."""
     connection = HTTPConnection(scope_of("http", **state))
     for dependency in (session_id, request_tokens, provider_token("a")):
         with pytest.raises(ConfigurationError, match=r"Middleware\(TokenMiddleware.*lifespan=broker\.lifespan"):
@@ -107,7 +107,7 @@ async def test_an_application_without_a_broker_is_told_the_mend(state: dict[str,
 
 
 async def test_dependencies_of_one_name_are_equal() -> None:
-    """So a framework resolves them once, and tests can override them by writing them again."""
+    """A framework resolves them once, and a test can write an equal one to override them."""
     assert provider_token("a") == provider_token("a")
     assert hash(provider_token("a")) == hash(provider_token("a"))
     assert provider_token("a") != provider_token("b")
@@ -118,13 +118,13 @@ async def test_dependencies_of_one_name_are_equal() -> None:
 
 @pytest.mark.parametrize("name", ["", None, 5, ["a"], StaticToken("t")])
 def test_provider_token_takes_a_name(name: Any) -> None:
-    """Anything else is refused where it is written, with an example."""
+    """Anything else is refused when the dependency is made, with an example."""
     with pytest.raises(ConfigurationError, match=r'provider_token\("feishu"\)'):
         provider_token(name)
 
 
-async def test_errors_come_when_it_is_used() -> None:
-    """An unknown name is listed against the known ones; a provider without a token is `TokenUnavailable`."""
+async def test_a_dependency_raises_in_the_request() -> None:
+    """It raises `ConfigurationError` with the known names for an unknown one; `TokenUnavailable` without a token."""
     source = Source()
     source.error = TokenUnavailable("busy")
     async with TokenBroker({"a": StaticToken(source)}) as broker:
@@ -134,8 +134,8 @@ async def test_errors_come_when_it_is_used() -> None:
             await provider_token("a")(connection_to(broker))
 
 
-async def test_the_session_id_does_not_need_the_tokens(caplog: pytest.LogCaptureFixture) -> None:
-    """Served by the middleware, both come from one place."""
+async def test_the_dependencies_return_what_the_middleware_has_set(caplog: pytest.LogCaptureFixture) -> None:
+    """The session id and the tokens are those in the state."""
     async with TokenBroker({"a": StaticToken("t")}) as broker:
         answer = await call(TokenMiddleware(answering(session_of), broker=broker, inject=["a"]), headers=[KEY])
         connection = HTTPConnection(answer.scope)
@@ -145,15 +145,15 @@ async def test_the_session_id_does_not_need_the_tokens(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize("dependency", [provider_token("a"), request_tokens, session_id])
-async def test_without_the_middleware_no_dependency_is_a_way_past_authenticate(dependency: Any) -> None:
-    """Else a route that wants no session id would use the program's tokens for anybody."""
-    asked: list[str] = []
+async def test_without_the_middleware_each_dependency_calls_authenticate(dependency: Any) -> None:
+    """A route that needs no session id does not use the program's tokens for an unknown caller."""
+    checked: list[str] = []
 
-    async def knows(_connection: HTTPConnection, key: str) -> str | None:
-        asked.append(key)
+    async def authenticate(_connection: HTTPConnection, key: str) -> str | None:
+        checked.append(key)
         return key if key == "k-1" else None
 
-    async with TokenBroker({"a": StaticToken("t")}, authenticate=knows, missing_key="reject") as broker:
+    async with TokenBroker({"a": StaticToken("t")}, authenticate=authenticate, missing_key="reject") as broker:
         for headers in ([], [(b"x-api-key", b"wrong")], [(b"authorization", b"Basic YTpi")]):
             with pytest.raises(APIKeyRefused):
                 await dependency(connection_to(broker, *headers))
@@ -162,12 +162,12 @@ async def test_without_the_middleware_no_dependency_is_a_way_past_authenticate(d
             await dependency(connection)
             await session_id(connection)
         assert "k-1" == connection.state.caller
-    assert ["wrong", "k-1"] == asked
+    assert ["wrong", "k-1"] == checked
 
 
 @pytest.mark.parametrize("dependency", [provider_token("a"), request_tokens])
-async def test_a_key_that_is_wanted_is_wanted_by_each_dependency(dependency: Any) -> None:
-    """Without `authenticate`, any key will do; what the middleware lets in has come in."""
+async def test_each_dependency_requires_a_key_with_reject(dependency: Any) -> None:
+    """Without `authenticate` any key is accepted, and the options of the middleware win over the broker's."""
     async with TokenBroker({"a": StaticToken("t")}, missing_key="reject") as broker:
         with pytest.raises(APIKeyRefused):
             await dependency(connection_to(broker))

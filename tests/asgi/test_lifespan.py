@@ -1,4 +1,4 @@
-"""The broker opens before the application starts, and closes after it has ended, whatever the application does."""
+"""The broker opens before the application starts, and closes after it has stopped, whatever the application does."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tokenmw.providers import StaticToken
 from tokenmw.testing import ManualClock
 
 
-async def test_the_broker_is_around_the_applications_own_lifespan() -> None:
-    """It is open, and injected tokens are there, before the application starts; it closes after the application."""
+async def test_the_broker_is_open_during_the_applications_own_lifespan() -> None:
+    """It opens and fetches the injected tokens before the application starts, and closes after it has stopped."""
     source = Source()
     broker = TokenBroker({"a": StaticToken(source)})
     seen: list[tuple[str, bool, int]] = []
@@ -39,10 +39,10 @@ async def test_the_broker_is_around_the_applications_own_lifespan() -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_the_broker_is_closed_before_the_server_hears_of_it(fails: bool) -> None:  # noqa: FBT001  as pytest gives it
-    """Who waits for the end of the lifespan finds nothing open, after a good end and after a failed one."""
+async def test_the_broker_is_closed_before_the_server_gets_the_reply(fails: bool) -> None:  # noqa: FBT001  as pytest gives it
+    """When the server knows that the shutdown is complete, or has failed, nothing is open."""
     broker = TokenBroker({"a": StaticToken("t")})
-    heard: list[tuple[str, bool]] = []
+    replies: list[tuple[str, bool]] = []
     events = iter(["startup", "shutdown"])
 
     @contextlib.asynccontextmanager
@@ -55,16 +55,16 @@ async def test_the_broker_is_closed_before_the_server_hears_of_it(fails: bool) -
         return {"type": f"lifespan.{next(events)}"}
 
     async def send(message: Message) -> None:
-        heard.append((message["type"], is_open(broker)))
+        replies.append((message["type"], is_open(broker)))
 
     with contextlib.suppress(LookupError):
         await application(broker, lifespan=mine)({"type": "lifespan"}, receive, send)
     end = "lifespan.shutdown.failed" if fails else "lifespan.shutdown.complete"
-    assert [("lifespan.startup.complete", True), (end, False)] == heard
+    assert [("lifespan.startup.complete", True), (end, False)] == replies
 
 
 async def test_a_failed_start_is_reported_and_closes_the_broker() -> None:
-    """The server hears `startup.failed` once, and nothing stays open."""
+    """The server gets `startup.failed` once, and nothing stays open."""
     broker = TokenBroker({"a": StaticToken("t")})
 
     @contextlib.asynccontextmanager
@@ -84,7 +84,7 @@ async def test_a_failed_start_is_reported_and_closes_the_broker() -> None:
 
 
 async def test_a_failed_shutdown_closes_the_broker() -> None:
-    """The application's own failure at its end is passed on."""
+    """The exception of the application reaches the server."""
     broker = TokenBroker({"a": StaticToken("t")})
 
     @contextlib.asynccontextmanager
@@ -101,7 +101,7 @@ async def test_a_failed_shutdown_closes_the_broker() -> None:
 
 
 async def test_a_broker_that_cannot_open_fails_the_start() -> None:
-    """The server is told, with the reason; it would otherwise take us for an application without a lifespan."""
+    """The server gets `startup.failed` with the reason; without it, a server starts to serve without a lifespan."""
     broker = TokenBroker({"a": StaticToken("t")})
     entered, done = threading.Event(), threading.Event()
 
@@ -126,26 +126,26 @@ async def test_a_broker_that_cannot_open_fails_the_start() -> None:
 
 
 async def page(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answer every scope with a page."""
+    """Respond with a page in every scope."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"hello"})
 
 
 async def page_after_the_body(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer every scope with a page, once it has been read."""
+    """Respond with a page in every scope, after the first event or body."""
     await receive()
     await page(scope, receive, send)
 
 
 async def silence(scope: Scope, receive: Receive, send: Send) -> None:
-    """Leave other scopes alone."""
+    """Return at once in every scope but HTTP."""
     if scope["type"] == "http":
         await page(scope, receive, send)
 
 
 @pytest.mark.parametrize("app", [answering(session_of), page, page_after_the_body, silence])
 async def test_an_application_without_lifespan_is_served(app: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Whether it raises, says nothing or answers with a page: the broker opens and closes in time."""
+    """Whether it raises, returns or responds with a page: the broker opens at start-up and closes at shutdown."""
     broker = TokenBroker({"a": StaticToken("t")})
     wrapped = TokenMiddleware(app, broker=broker, inject=["a"])
     async with lifespan(wrapped):
@@ -155,8 +155,8 @@ async def test_an_application_without_lifespan_is_served(app: Any, caplog: pytes
     assert [] == caplog.records
 
 
-async def test_a_server_that_ends_without_a_word_leaves_nothing_open() -> None:
-    """A lifespan that is cancelled closes the broker."""
+async def test_a_cancelled_lifespan_closes_the_broker() -> None:
+    """A server may stop without a shutdown event."""
     broker = TokenBroker({"a": StaticToken("t")})
     running = Lifespan(application(broker))
     await running.tell("startup")
@@ -165,8 +165,8 @@ async def test_a_server_that_ends_without_a_word_leaves_nothing_open() -> None:
     assert not is_open(broker)
 
 
-async def test_an_application_that_fails_on_the_way_leaves_nothing_open() -> None:
-    """Not every application says that its end has come."""
+async def test_an_application_that_raises_while_it_runs_leaves_nothing_open() -> None:
+    """The broker closes without a reply to a shutdown event."""
 
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -181,8 +181,8 @@ async def test_an_application_that_fails_on_the_way_leaves_nothing_open() -> Non
     assert not is_open(broker)
 
 
-async def test_start_up_waits_for_tokens_only_so_long() -> None:
-    """A provider that hangs delays the start by `inject_seconds`, once; a request does not wait again."""
+async def test_a_provider_that_hangs_delays_the_start_by_inject_seconds() -> None:
+    """The following requests do not wait for the same fetch again."""
     source, clock = Source(), ManualClock()
     source.gate.clear()
     broker = TokenBroker({"a": StaticToken(source)}, clock=clock)
@@ -201,8 +201,8 @@ async def test_start_up_waits_for_tokens_only_so_long() -> None:
     await running.task
 
 
-async def test_the_broker_is_a_lifespan_itself() -> None:
-    """`lifespan=broker.lifespan`, and `lifespan_with` keeps what another lifespan yields."""
+async def test_the_broker_can_be_the_lifespan() -> None:
+    """`broker.lifespan` is one, and `broker.lifespan_with(mine)` keeps the state of another lifespan."""
     broker = TokenBroker({})
 
     @contextlib.asynccontextmanager
@@ -218,14 +218,14 @@ async def test_the_broker_is_a_lifespan_itself() -> None:
     assert not is_open(broker)
 
 
-@pytest.mark.parametrize("slip", [None, lambda: None, "generator"])
-def test_what_is_no_lifespan_is_told_when_it_is_handed_in(slip: Any) -> None:
-    """Not when the server starts; the text says what is missing."""
+@pytest.mark.parametrize("wrong", [None, lambda: None, "generator"])
+def test_lifespan_with_refuses_what_is_not_a_lifespan(wrong: Any) -> None:
+    """It does so at once, not when the server starts, and the text has the fix."""
 
     async def generator(_app: object) -> AsyncGenerator[None]:
         yield
 
-    text = "write @asynccontextmanager above it" if slip == "generator" else r"a callable \(app\) -> async context"
-    given: Any = generator if slip == "generator" else slip
+    text = "write @asynccontextmanager above it" if wrong == "generator" else r"a callable \(app\) -> async context"
+    given: Any = generator if wrong == "generator" else wrong
     with pytest.raises(ConfigurationError, match=f"lifespan_with.*{text}"):
         TokenBroker({}).lifespan_with(given)

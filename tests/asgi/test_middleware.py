@@ -1,4 +1,4 @@
-"""The middleware identifies callers, and keeps one connection's state out of another's."""
+"""The middleware gives each caller its session id, and each connection its own state."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ KEY = (b"x-api-key", b"k-1")
 
 
 async def caller_of(scope: Scope) -> Any:
-    """Answer with who calls, and whether there is a session id."""
-    return [scope["state"].get("caller", "nobody asked"), "session_id" in scope["state"]]
+    """Return the caller, and whether there is a session id."""
+    return [scope["state"].get("caller", "not checked"), "session_id" in scope["state"]]
 
 
 async def session(app: Any, *headers: tuple[bytes, bytes], **more: Any) -> str:
@@ -32,8 +32,8 @@ async def session(app: Any, *headers: tuple[bytes, bytes], **more: Any) -> str:
     return str(UUID(answer.json))
 
 
-async def test_one_key_has_one_id_wherever_it_is_sent() -> None:
-    """`Authorization: Bearer k` and `X-API-Key: k` are the same key; another key is another id."""
+async def test_one_key_has_one_session_id_in_every_header() -> None:
+    """`Authorization: Bearer k` and `X-API-Key: k` carry the same key; another key has another session id."""
     async with TokenBroker({}) as broker:
         app = TokenMiddleware(answering(session_of), broker=broker)
         first = await session(app, KEY)
@@ -60,7 +60,7 @@ async def test_one_key_has_one_id_wherever_it_is_sent() -> None:
     ],
 )
 async def test_an_unusable_key_is_no_key(headers: list[tuple[bytes, bytes]]) -> None:
-    """Each such request gets an id of its own with `random`, and 401 with `reject`; never a 500."""
+    """Each such request gets its own session id with `random`, and 401 with `reject`."""
     async with TokenBroker({}) as broker:
         app = TokenMiddleware(answering(session_of), broker=broker)
         assert await session(app, *headers) != await session(app, *headers)
@@ -71,7 +71,7 @@ async def test_an_unusable_key_is_no_key(headers: list[tuple[bytes, bytes]]) -> 
 
 @pytest.mark.parametrize("key", ["schlüssel".encode(), "schlüssel".encode("latin-1"), "鍵".encode(), b"\xff\x00\x80"])
 async def test_a_key_may_be_any_bytes(key: bytes) -> None:
-    """UTF-8, latin-1 or nothing known: a key is its bytes, and keeps its id; `authenticate` gets it as text."""
+    """In UTF-8, latin-1 or no encoding, a key keeps its session id, and `authenticate` gets it as text."""
     seen: list[str] = []
 
     async def authenticate(_connection: object, text: str) -> object:
@@ -85,15 +85,15 @@ async def test_a_key_may_be_any_bytes(key: bytes) -> None:
         assert all(isinstance(text, str) for text in seen)
 
 
-async def test_the_same_key_twice_is_one_key() -> None:
-    """Proxies repeat headers; only different values contradict each other."""
+async def test_a_repeated_key_is_one_key() -> None:
+    """Proxies repeat headers; only different values make a key unusable."""
     async with TokenBroker({}) as broker:
         app = TokenMiddleware(answering(session_of), broker=broker)
         assert await session(app, KEY) == await session(app, KEY, KEY)
 
 
-async def test_a_middleware_may_look_elsewhere_for_the_key() -> None:
-    """`api_key` of one middleware wins over the broker's, and so does `missing_key`."""
+async def test_options_of_the_middleware_win_over_the_brokers() -> None:
+    """`api_key` and `missing_key` do."""
     async with TokenBroker({}, missing_key="reject") as broker:
         elsewhere = APIKeySource(headers=(), query=["key"])
         app = TokenMiddleware(answering(session_of), broker=broker, api_key=elsewhere)
@@ -104,7 +104,7 @@ async def test_a_middleware_may_look_elsewhere_for_the_key() -> None:
 
 
 async def test_sessions_can_be_left_out() -> None:
-    """With `sessions=False` no key is looked for, nobody is refused, and the tokens are there."""
+    """With `sessions=False` a request has its tokens and no session id."""
     async with TokenBroker({"a": StaticToken("t")}, missing_key="reject") as broker:
         app = TokenMiddleware(answering(session_of), broker=broker, sessions=False, inject=["a"])
         answer = await call(app, headers=[KEY])
@@ -112,13 +112,13 @@ async def test_sessions_can_be_left_out() -> None:
         assert "t" == answer.scope["state"]["tokens"]["a"].value
 
 
-async def test_a_second_middleware_does_not_ask_again() -> None:
-    """An inner middleware of the same broker finds the id there, also a random one, and injects its own names."""
-    asked = 0
+async def test_a_second_middleware_does_not_authenticate_again() -> None:
+    """An inner middleware of the same broker uses the outer one's session id, even a random one, and adds its names."""
+    calls = 0
 
     async def authenticate(_connection: object, key: str) -> object:
-        nonlocal asked
-        asked += 1
+        nonlocal calls
+        calls += 1
         return key
 
     async def both(scope: Scope) -> Any:
@@ -134,15 +134,15 @@ async def test_a_second_middleware_does_not_ask_again() -> None:
 
         outer = TokenMiddleware(between, broker=broker, inject=["a"])
         assert [await broker.session_id("k-1"), ["a", "b"]] == (await call(outer, headers=[KEY])).json
-        assert 1 == asked
+        assert 1 == calls
         assert (await call(outer)).json[0] == seen[-1]
         strict = TokenMiddleware(answering(session_of), broker=broker, missing_key="reject")
         refused = await call(TokenMiddleware(strict, broker=broker))
-        assert 401 == refused.status, "what the outer one lets pass, the inner one may refuse"
+        assert 401 == refused.status, "the inner middleware may refuse what the outer one accepts"
 
 
-async def test_an_inner_middleware_of_another_broker_has_its_own() -> None:
-    """Two brokers in one application do not take each other's tokens for theirs."""
+async def test_an_inner_middleware_of_another_broker_has_its_own_tokens() -> None:
+    """Two brokers in one application do not use each other's session ids and tokens."""
     async with TokenBroker({"a": StaticToken("t")}) as one, TokenBroker({"a": StaticToken("u")}) as other:
         inner = TokenMiddleware(answering(session_of), broker=other, inject=["a"])
         answer = await call(TokenMiddleware(inner, broker=one, inject=["a"]), headers=[KEY])
@@ -150,8 +150,8 @@ async def test_an_inner_middleware_of_another_broker_has_its_own() -> None:
         assert "u" == answer.scope["state"]["tokens"]["a"].value
 
 
-async def test_a_server_that_shares_one_state_mixes_up_nobody() -> None:
-    """One dict given to all connections, one after the other or at the same time: no caller gets another's id."""
+async def test_connections_with_one_shared_state_keep_their_callers() -> None:
+    """If a server gives all connections the same dict, no caller gets the session id or the token of another one."""
     gate = asyncio.Event()
 
     async def slow(scope: Scope) -> Any:
@@ -172,8 +172,8 @@ async def test_a_server_that_shares_one_state_mixes_up_nobody() -> None:
         assert (await call(bare, state=state)).json is None
 
 
-async def test_other_scopes_pass_untouched() -> None:
-    """A kind of connection that is neither HTTP nor WebSocket is not ours."""
+async def test_other_scopes_are_passed_on_unchanged() -> None:
+    """A connection that is neither HTTP nor a WebSocket gets neither session id nor tokens."""
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -187,26 +187,26 @@ async def test_other_scopes_pass_untouched() -> None:
 
 
 async def test_names_may_depend_on_the_connection() -> None:
-    """`inject` takes a callable, sync or async; a name that the broker does not have is named with those it has."""
+    """`inject` takes a callable, sync or async; an unknown name is a `ConfigurationError` with the known ones."""
 
-    def now(connection: HTTPConnection) -> list[str]:
+    def sync_names(connection: HTTPConnection) -> list[str]:
         return [connection.headers["x-wants"]]
 
-    async def later(connection: HTTPConnection) -> list[str]:
-        return now(connection)
+    async def async_names(connection: HTTPConnection) -> list[str]:
+        return sync_names(connection)
 
-    choices: list[Any] = [now, later]
+    callables: list[Any] = [sync_names, async_names]
     async with TokenBroker({"a": StaticToken("t"), "b": StaticToken("u")}) as broker:
-        for choose in choices:
-            app = TokenMiddleware(answering(session_of), broker=broker, inject=choose)
+        for names in callables:
+            app = TokenMiddleware(answering(session_of), broker=broker, inject=names)
             answer = await call(app, headers=[(b"x-wants", b"b")])
             assert ["b"] == list(answer.scope["state"]["tokens"])
             with pytest.raises(ConfigurationError, match=r"inject=….*'c'.*a, b"):
                 await call(app, headers=[(b"x-wants", b"c")])
 
 
-async def test_a_warm_request_waits_for_nothing() -> None:
-    """With a known key and a fresh token, a request is answered without giving up the loop once."""
+async def test_a_warm_request_does_not_suspend() -> None:
+    """With a cached session id and a fresh token, a request is served in one step of the event loop."""
     source = Source()
     app_of = answering(session_of)
     async with TokenBroker({"a": StaticToken(source)}, clock=ManualClock()) as broker:
@@ -216,7 +216,7 @@ async def test_a_warm_request_waits_for_nothing() -> None:
             sent: list[Message] = []
 
             async def receive() -> Message:
-                raise AssertionError("The handler does not ask for a body.")
+                raise AssertionError("The handler does not receive a body.")
 
             async def send(message: Message) -> None:
                 sent.append(message)
@@ -228,19 +228,19 @@ async def test_a_warm_request_waits_for_nothing() -> None:
         assert 1 == source.calls
 
 
-async def test_a_request_is_gone_when_it_has_ended() -> None:
-    """Nothing of it waits for the garbage collector."""
+async def test_a_finished_request_is_freed_at_once() -> None:
+    """No part of it waits for the garbage collector."""
     async with TokenBroker({"a": StaticToken("t")}) as broker:
         app = TokenMiddleware(answering(session_of), broker=broker, inject=["a"])
         gc.disable()
         try:
             exchange = await call(app, headers=[KEY])
-            tied = weakref.ref(exchange.scope.setdefault("extensions", _Tied()))
+            part = weakref.ref(exchange.scope.setdefault("extensions", _Referable()))
             del exchange
-            assert tied() is None
+            assert part() is None
         finally:
             gc.enable()
 
 
-class _Tied(dict[str, object]):
-    """Something in a scope that can be looked after; a plain dict cannot."""
+class _Referable(dict[str, object]):
+    """A part of a scope with weak references, which a plain dict does not have."""

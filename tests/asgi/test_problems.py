@@ -1,4 +1,4 @@
-"""Errors are answered by whoever stands nearest: the user's handler, the framework, then the middleware."""
+"""An error becomes a response in the program's handler, else in the framework, else in the middleware."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ ERRORS: dict[str, tuple[RequestError, int, dict[str, str]]] = {
     "unavailable": (TokenUnavailable("no token", retry_after=6.2), 503, {"retry-after": "7"}),
     "rejected": (CredentialRejected("wrong secret"), 502, {}),
     "session": (SessionUnavailable("no id", retry_after=0.1), 503, {"retry-after": "1"}),
-    "refused": (APIKeyRefused("who are you"), 401, {"www-authenticate": "Bearer"}),
+    "refused": (APIKeyRefused("no key"), 401, {"www-authenticate": "Bearer"}),
 }
 HEADERS = {"retry-after", "www-authenticate"}
 
 
 async def failing() -> str:
-    """Be the function of a provider that has no token."""
+    """Raise as a provider that has no token."""
     raise TokenUnavailable("busy", retry_after=7)
 
 
@@ -52,7 +52,7 @@ def broker_of() -> TokenBroker:
 
 @pytest.mark.parametrize("name", ERRORS)
 async def test_an_error_that_reaches_the_middleware_is_a_problem(name: str) -> None:
-    """From a plain application, each error is RFC 9457 problem details with its status and headers."""
+    """From a plain ASGI application, each error is RFC 9457 problem details with its status and headers."""
     error, status, headers = ERRORS[name]
 
     async def fail(_scope: Scope) -> Any:
@@ -68,7 +68,7 @@ async def test_an_error_that_reaches_the_middleware_is_a_problem(name: str) -> N
 
 
 async def use_token(request: Request) -> PlainTextResponse:
-    """Use an injected token that is not there."""
+    """Use an injected token."""
     return PlainTextResponse(request.state.tokens["a"].value)
 
 
@@ -90,8 +90,8 @@ def fastapi(**options: Any) -> FastAPI:
 
 
 @pytest.mark.parametrize("make", [starlette, fastapi])
-def test_the_framework_answers_what_its_routes_raise(make: Any) -> None:
-    """With the error's status and headers, as for any `HTTPException`."""
+def test_the_framework_responds_to_what_its_routes_raise(make: Any) -> None:
+    """The response has the error's status and headers, as for any `HTTPException`."""
     with TestClient(make()) as client:
         answer = client.get("/")
     assert 503 == answer.status_code
@@ -101,8 +101,8 @@ def test_the_framework_answers_what_its_routes_raise(make: Any) -> None:
 
 @pytest.mark.parametrize("make", [starlette, fastapi])
 @pytest.mark.parametrize("caught", [TokenmwError, HTTPException, RequestError, TokenUnavailable, 503])
-def test_a_handler_of_the_users_catches_them(make: Any, caught: Any) -> None:
-    """Registered for our base class, for starlette's, or for the status."""
+def test_an_exception_handler_of_the_program_gets_the_error(make: Any, caught: Any) -> None:
+    """It may be registered for our base class, for starlette's, for the class itself, or for the status."""
 
     async def handler(_request: Request, error: Any) -> JSONResponse:
         return JSONResponse({"mine": error.provider}, status_code=418)
@@ -112,24 +112,24 @@ def test_a_handler_of_the_users_catches_them(make: Any, caught: Any) -> None:
     assert (418, {"mine": "a"}) == (answer.status_code, answer.json())
 
 
-async def test_the_programs_own_answer() -> None:
-    """`on_error`, sync or async, makes the answer of what reaches the middleware."""
+async def test_on_error_makes_the_response() -> None:
+    """It may be sync or async."""
 
-    def answer_of(connection: Any, error: RequestError) -> Response:
+    def sync_response(connection: Any, error: RequestError) -> Response:
         return PlainTextResponse(f"{connection.url.path} {type(error).__name__}", status_code=error.status_code)
 
-    async def later(connection: Any, error: RequestError) -> Response:
-        return answer_of(connection, error)
+    async def async_response(connection: Any, error: RequestError) -> Response:
+        return sync_response(connection, error)
 
     async with TokenBroker({}, missing_key="reject") as broker:
-        for on_error in (answer_of, later):
+        for on_error in (sync_response, async_response):
             app = TokenMiddleware(starlette(), broker=broker, on_error=on_error)
             answer = await call(app, path="/here")
             assert (401, b"/here APIKeyRefused") == (answer.status, answer.body)
 
 
-async def test_after_the_response_has_started_the_error_is_raised_on() -> None:
-    """There is nothing left to answer with; the server cuts the connection."""
+async def test_after_the_response_has_started_the_error_is_raised() -> None:
+    """Then no other response can be sent, and the server closes the connection."""
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -144,8 +144,8 @@ async def test_after_the_response_has_started_the_error_is_raised_on() -> None:
 
 
 @pytest.mark.parametrize("error", [LookupError("x"), HTTPException(418)])
-async def test_what_is_not_ours_passes(error: Exception) -> None:
-    """The middleware answers its own errors, and no others."""
+async def test_other_exceptions_are_raised_on(error: Exception) -> None:
+    """The middleware makes responses of its own errors only."""
 
     async def fail(_scope: Scope) -> Any:
         raise error
@@ -156,7 +156,7 @@ async def test_what_is_not_ours_passes(error: Exception) -> None:
 
 
 async def test_a_refused_key_does_not_reach_the_application() -> None:
-    """The answer is the middleware's: the application is never called."""
+    """The middleware sends the response; the application is not called."""
     called: list[ASGIApp] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -171,12 +171,12 @@ async def test_a_refused_key_does_not_reach_the_application() -> None:
     ("status", "code"), [(401, 1008), (403, 1008), (404, 1008), (500, 1011), (502, 1013), (503, 1013)]
 )
 def test_a_status_has_its_close_code(status: int, code: int) -> None:
-    """Refused, broken or busy (RFC 6455 §7.4 and the IANA registry)."""
+    """1008 for a refusal, 1011 for an internal error, 1013 for "try again later" (RFC 6455 §7.4, IANA registry)."""
     assert code == close_code(status)
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_an_errors_own_close_code_agrees(name: str) -> None:
-    """The attribute says what is sent."""
+def test_the_close_code_of_an_error_is_that_of_its_status(name: str) -> None:
+    """The attribute `close_code` is what the middleware sends."""
     error, status, _ = ERRORS[name]
     assert error.close_code == close_code(status)

@@ -1,4 +1,4 @@
-"""`request.state.tokens`: what is injected is there, what goes wrong shows on use only, callables run once."""
+"""`request.state.tokens`: injected tokens, errors that are raised on use only, and tokens resolved on demand."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ async def tokens_in(app: TokenMiddleware) -> RequestTokens:
 
 @pytest.fixture
 def source() -> Source:
-    """What the provider `a` does."""
+    """Return the function of the provider `a`."""
     return Source()
 
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """Return the broker's time."""
+    """Return the broker's clock."""
     return ManualClock()
 
 
 @pytest.fixture
 async def app(source: Source, clock: ManualClock) -> AsyncGenerator[TokenMiddleware]:
-    """Serve an application that needs no token; `a` is injected, `b` is not."""
+    """Yield an application that uses no token; `a` is injected, `b` is not."""
     broker = TokenBroker({"a": StaticToken(source), "b": StaticToken("t-b")}, clock=clock)
     async with broker:
         yield TokenMiddleware(answering(session_of), broker=broker, inject=["a"])
 
 
-async def test_an_injected_token_is_there(app: TokenMiddleware) -> None:
-    """It looks like a read-only dict of what was injected."""
+async def test_injected_tokens_are_found_by_name(app: TokenMiddleware) -> None:
+    """The tokens behave as a read-only dict of the injected names."""
     tokens = await tokens_in(app)
     assert tokens["a"].value == "t-1"
     assert ("a" in tokens, "b" in tokens, len(tokens), list(tokens)) == (True, False, 1, ["a"])
 
 
-async def test_a_name_that_is_not_injected_is_a_key_error_with_the_mend(app: TokenMiddleware) -> None:
-    """The text tells how to get it; for a name that the broker has not, it tells which it has."""
+async def test_a_name_that_is_not_injected_is_a_key_error_with_the_fix(app: TokenMiddleware) -> None:
+    """The text says how to get the token; for an unknown name it lists the known ones."""
     tokens = await tokens_in(app)
     with pytest.raises(KeyError, match=r"inject=\[…\].*resolve\('b'\)"):
         tokens["b"]
@@ -86,7 +86,7 @@ async def test_a_name_that_is_not_injected_is_a_key_error_with_the_mend(app: Tok
 async def test_an_error_is_raised_on_use_only(
     app: TokenMiddleware, source: Source, error: Exception, raised: type[Exception]
 ) -> None:
-    """The request is served; `in` and `len` tell what was asked for, and never raise."""
+    """The request is served; `in`, `len` and iteration never raise, and include the failed name."""
     source.error = error
     for _ in range(2):
         tokens = await tokens_in(app)
@@ -99,7 +99,7 @@ async def test_an_error_is_raised_on_use_only(
 
 
 async def test_after_a_failure_no_request_waits(app: TokenMiddleware, source: Source, clock: ManualClock) -> None:
-    """New attempts are made in the background, even if they hang; when one succeeds, the token is there."""
+    """New attempts run in the background, even if they hang; after one succeeds, the token is found."""
     source.error = TokenUnavailable("busy")
     await tokens_in(app)
     source.gate.clear()
@@ -110,7 +110,7 @@ async def test_after_a_failure_no_request_waits(app: TokenMiddleware, source: So
         tokens = await asyncio.wait_for(tokens_in(app), 5)
         with pytest.raises(TokenUnavailable):
             tokens["a"]
-    for _ in range(5):  # the background's turn: a request that did not wait has not given way either
+    for _ in range(5):  # lets the background task run: a request that does not wait does not suspend
         await asyncio.sleep(0)
     assert source.calls == 2
     source.gate.set()
@@ -118,8 +118,8 @@ async def test_after_a_failure_no_request_waits(app: TokenMiddleware, source: So
     assert tokens["a"].value == "t-2"
 
 
-async def test_a_first_fetch_is_waited_for_only_so_long(source: Source, clock: ManualClock) -> None:
-    """All injected names together delay a request by `inject_seconds`, counted from when the fetch began."""
+async def test_a_request_waits_for_a_first_fetch_for_inject_seconds(source: Source, clock: ManualClock) -> None:
+    """The limit counts from when the fetch began, and holds for all injected names together."""
     other = Source()
     source.gate.clear()
     other.gate.clear()
@@ -141,10 +141,8 @@ async def test_a_first_fetch_is_waited_for_only_so_long(source: Source, clock: M
         assert ((await tokens.resolve("a")).value, tokens["a"].value) == ("t-1", "t-1")
 
 
-async def test_a_token_that_has_ended_is_not_handed_out(
-    app: TokenMiddleware, source: Source, clock: ManualClock
-) -> None:
-    """A request that outlives its token is told to resolve it, and gets the new one."""
+async def test_an_expired_token_is_not_returned(app: TokenMiddleware, source: Source, clock: ManualClock) -> None:
+    """A request that outlives its token gets an error that names `resolve`, which returns the new one."""
     tokens = await tokens_in(app)
     clock.advance(7200)
     with pytest.raises(TokenUnavailable, match="expired"):
@@ -153,10 +151,8 @@ async def test_a_token_that_has_ended_is_not_handed_out(
     assert tokens["a"].value == "t-2"
 
 
-async def test_a_worker_thread_may_look_at_an_aging_token(
-    app: TokenMiddleware, source: Source, clock: ManualClock
-) -> None:
-    """The look in the thread begins the refresh in the loop, and gets the token that is still good."""
+async def test_a_worker_thread_gets_an_aging_token(app: TokenMiddleware, source: Source, clock: ManualClock) -> None:
+    """The lookup in the thread returns the valid token, and starts the refresh in the event loop."""
     tokens = await tokens_in(app)
     clock.advance(3000)
     assert await anyio.to_thread.run_sync(lambda: tokens["a"].value) == "t-1"
@@ -165,16 +161,16 @@ async def test_a_worker_thread_may_look_at_an_aging_token(
     assert source.calls == 2
 
 
-async def test_nothing_of_it_shows_a_token(app: TokenMiddleware) -> None:
-    """Its text names the providers."""
+async def test_repr_names_the_providers_and_shows_no_token(app: TokenMiddleware) -> None:
+    """Nor do the variables of the middleware."""
     assert repr(await tokens_in(app)) == "<RequestTokens of a>"
     async with lifespan(app):
         assert "t-1" not in repr(vars(app))
 
 
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])
-async def test_outgoing_requests_carry_this_requests_credentials(library: str) -> None:
-    """`auth` puts the token of the chosen credential on the request, and replaces it once when it is refused."""
+async def test_auth_uses_the_credentials_of_the_request(library: str) -> None:
+    """It places the token of the chosen credential, and replaces it once after a rejection."""
     server, clock = ProviderServer(), ManualClock()
     clients: Any = importlib.import_module(library)
 
@@ -187,7 +183,7 @@ async def test_outgoing_requests_carry_this_requests_credentials(library: str) -
         async with clients.AsyncClient(transport=server.transport(library), base_url="http://localhost") as http:
             first = await http.get("/api/contacts", auth=tokens.auth("crm"))
             server.revoke(await tokens.resolve("crm"))
-            clock.advance(10)  # younger tokens are not given up
+            clock.advance(10)  # a report about a token younger than 5 s is ignored
             again = await http.get("/api/contacts", auth=tokens.auth("crm"))
         return [first.status_code, again.status_code]
 
@@ -200,8 +196,8 @@ async def test_outgoing_requests_carry_this_requests_credentials(library: str) -
     assert 2 == server.calls["oauth2", "acme"]
 
 
-async def test_a_connection_that_was_silent_for_longer_than_a_token_lives_has_the_next_one() -> None:
-    """On a WebSocket nobody else may ask: a look-up that finds none causes a fetch, and the next one finds it."""
+async def test_a_connection_that_was_idle_for_longer_than_the_lifetime_gets_a_new_token() -> None:
+    """A lookup that finds an expired token starts a fetch, and a later lookup finds the new token."""
     server, clock = ProviderServer(token_life=60), ManualClock()
     with server.running() as base_url:
         crm = ClientCredentials(token_url=f"{base_url}/oauth2/token", client_id="app", client_secret="s3cr3t")
@@ -218,10 +214,10 @@ async def test_a_connection_that_was_silent_for_longer_than_a_token_lives_has_th
             assert first != tokens["crm"].value
 
 
-async def test_a_look_up_after_the_pause_of_a_failure_causes_the_next_attempt(
+async def test_a_lookup_after_the_backoff_starts_the_next_attempt(
     app: TokenMiddleware, source: Source, clock: ManualClock
 ) -> None:
-    """And none before; it raises what is known, and the one after it has the token."""
+    """A lookup before does not. Each raises the last failure until an attempt succeeds."""
     source.error = TokenUnavailable("busy")
     tokens = await tokens_in(app)
     for calls, seconds in ((1, 0.5), (1, 2.0), (2, 0.0)):
@@ -229,7 +225,7 @@ async def test_a_look_up_after_the_pause_of_a_failure_causes_the_next_attempt(
             tokens["a"]
         source.error = None
         clock.advance(seconds)
-        for _ in range(10):  # the background's turn
+        for _ in range(10):  # lets the background task run
             await asyncio.sleep(0)
         assert calls == source.calls
     assert "t-2" == tokens["a"].value

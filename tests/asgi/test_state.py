@@ -1,8 +1,10 @@
-"""The session id and the tokens are seen wherever the code of one request runs."""
+"""The state of a request is available wherever its code runs: threads, streams, background tasks, handlers."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import typing
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -16,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 
 from tests.asgi_client import Source, call, lifespan
-from tokenmw import TokenBroker, TokenMiddleware, session_id
+from tokenmw import RequestState, TokenBroker, TokenMiddleware, session_id
 from tokenmw.providers import StaticToken
 from tokenmw.testing import ManualClock
 
@@ -24,7 +26,7 @@ KEY = (b"x-api-key", b"k-1")
 
 
 def seen(request: Request) -> list[str]:
-    """Return what the request carries."""
+    """Return the session id and the token of a request."""
     return [request.state.session_id, request.state.tokens["a"].value]
 
 
@@ -36,13 +38,13 @@ def behind(broker: TokenBroker, *routes: Any, outside: tuple[Middleware, ...] = 
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """Return the broker's time."""
+    """Return the broker's clock."""
     return ManualClock()
 
 
 @pytest.fixture
 def source() -> Source:
-    """What the provider does."""
+    """Return the provider's function."""
     return Source()
 
 
@@ -53,8 +55,33 @@ async def broker(source: Source, clock: ManualClock) -> AsyncGenerator[TokenBrok
         yield broker
 
 
-async def test_a_sync_route_sees_it(broker: TokenBroker, source: Source, clock: ManualClock) -> None:
-    """In its worker thread, also while the token is aging: then the look begins the refresh."""
+class State(RequestState):
+    """The state of an application that adds a field of its own in its lifespan."""
+
+    database: str
+
+
+async def test_a_typed_request_reads_the_state_by_key(clock: ManualClock) -> None:
+    """`Request[State]` works at run time, with the lifespan's own field, the caller, the session id and the tokens."""
+
+    async def route(request: Request[State]) -> Response:
+        state = request.state
+        return JSONResponse([state["session_id"], state["tokens"]["a"].value, state["caller"], state["database"]])
+
+    @contextlib.asynccontextmanager
+    async def own(_app: Starlette) -> AsyncGenerator[dict[str, str]]:
+        yield {"database": "postgresql"}
+
+    broker = TokenBroker({"a": StaticToken("t")}, clock=clock, authenticate=lambda _connection, key: f"caller {key}")
+    app = behind(broker, Route("/", route), lifespan=own)
+    async with lifespan(app) as state:
+        answer = await call(app, headers=[KEY], state=dict(state))
+        assert [await broker.session_id("k-1"), "t", "caller k-1", "postgresql"] == answer.json
+    assert {"session_id", "caller", "tokens"} == typing.get_type_hints(RequestState).keys()
+
+
+async def test_a_sync_route_reads_it(broker: TokenBroker, source: Source, clock: ManualClock) -> None:
+    """In a worker thread an aging token is returned, too, and the lookup starts the refresh."""
 
     def route(request: Request) -> Response:
         before = seen(request)
@@ -69,15 +96,15 @@ async def test_a_sync_route_sees_it(broker: TokenBroker, source: Source, clock: 
     assert [mine, "t-2"] == (await call(app, headers=[KEY])).json[0]
 
 
-async def test_a_streaming_body_sees_it(broker: TokenBroker, clock: ManualClock) -> None:
-    """A body that takes long gets the new token in its middle."""
+async def test_a_streaming_body_reads_it(broker: TokenBroker, clock: ManualClock) -> None:
+    """A long body gets the new token as soon as there is one."""
 
     async def route(request: Request) -> Response:
         async def body() -> AsyncGenerator[str]:
             for _ in range(3):
                 yield " ".join(seen(request)) + "\n"
                 clock.advance(3000)
-                seen(request)  # begins the refresh
+                seen(request)  # starts the refresh
                 await clock.elapse(0)
 
         return StreamingResponse(body())
@@ -87,8 +114,8 @@ async def test_a_streaming_body_sees_it(broker: TokenBroker, clock: ManualClock)
     assert [f"{mine} t-{number}" for number in (1, 2, 3)] == answer.body.decode().splitlines()
 
 
-async def test_background_tasks_see_it(broker: TokenBroker) -> None:
-    """Async and sync ones, after the answer has gone."""
+async def test_background_tasks_read_it(broker: TokenBroker) -> None:
+    """Async and sync ones do, after the response has been sent."""
     found: list[list[str]] = []
 
     async def later(request: Request) -> None:
@@ -104,8 +131,8 @@ async def test_background_tasks_see_it(broker: TokenBroker) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-async def test_a_mounted_application_sees_it(broker: TokenBroker, again: bool) -> None:  # noqa: FBT001  as pytest gives it
-    """With and without a middleware of its own, which finds the caller identified."""
+async def test_a_mounted_application_reads_it(broker: TokenBroker, again: bool) -> None:  # noqa: FBT001  as pytest gives it
+    """It does with and without a middleware of its own, which uses the same session id."""
 
     async def route(request: Request) -> Response:
         assert request.state.session_id == await session_id(request)
@@ -120,8 +147,8 @@ async def test_a_mounted_application_sees_it(broker: TokenBroker, again: bool) -
 
 
 @pytest.mark.parametrize("error", [LookupError, ValueError, Exception])
-async def test_exception_handlers_see_it(broker: TokenBroker, error: type[Exception]) -> None:
-    """Also the one for everything, which runs outside of all middlewares."""
+async def test_exception_handlers_read_it(broker: TokenBroker, error: type[Exception]) -> None:
+    """The handler of `Exception` does, too, which runs outside of all middlewares."""
 
     async def route(_request: Request) -> Response:
         raise error
@@ -146,8 +173,8 @@ async def test_exception_handlers_see_it(broker: TokenBroker, error: type[Except
     assert (418, [mine, "t-1"]) == (scope.status, scope.json)
 
 
-async def test_middlewares_around_it_see_it(broker: TokenBroker) -> None:
-    """One that has looked at the state before finds it there when the answer comes back, for its log line."""
+async def test_an_outer_middleware_reads_it(broker: TokenBroker) -> None:
+    """One that has used the state before finds the session id there after the response, for its log line."""
     logged: list[str] = []
 
     async def log(request: Request, call_next: Callable[[Request], Any]) -> Response:
@@ -166,8 +193,8 @@ async def test_middlewares_around_it_see_it(broker: TokenBroker) -> None:
     assert [f"1 {mine}"] == logged
 
 
-async def test_requests_at_the_same_time_see_their_own(broker: TokenBroker) -> None:
-    """A hundred callers at once, each with the lifespan's state and its own id."""
+async def test_concurrent_requests_read_their_own(broker: TokenBroker) -> None:
+    """Each of a hundred callers has its own session id, and the state of the lifespan."""
 
     async def route(request: Request) -> Response:
         await asyncio.sleep(0)
@@ -179,4 +206,4 @@ async def test_requests_at_the_same_time_see_their_own(broker: TokenBroker) -> N
         calls = [call(app, headers=[(b"x-api-key", key.encode())], state=dict(state)) for key in keys]
         answers = [answer.json for answer in await asyncio.gather(*calls)]
         assert [[await broker.session_id(key), key, True] for key in keys] == answers
-        assert {"tokenmw"} == set(state), "nothing of a request is left in the application's state"
+        assert {"tokenmw"} == set(state), "a request leaves nothing in the application's state"

@@ -1,4 +1,4 @@
-"""Handlers that run in a worker thread, and a middleware inside of a mounted application."""
+"""Sync handlers in worker threads, and a middleware inside a mounted application."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def tenant(_: object) -> Provider:
 
 
 def handler(request: Request) -> JSONResponse:
-    """Use what is injected, and resolve another one, in a worker thread."""
+    """Use an injected token and resolve another one, in a worker thread."""
     tokens: RequestTokens = request.state.tokens
     other = anyio.from_thread.run(tokens.resolve, "tenant")
     return JSONResponse([request.state.session_id, tokens["a"].value, other.value])
 
 
-def inside(broker: TokenBroker) -> Starlette:
+def with_middleware(broker: TokenBroker) -> Starlette:
     """Make an application with the middleware."""
     return Starlette(
         routes=[Route("/", handler)], middleware=[Middleware(TokenMiddleware, broker=broker, inject=["a"])]
     )
 
 
-def test_a_sync_handler_has_what_an_async_one_has() -> None:
-    """Injected tokens and the id as they are, others by way of the event loop."""
+def test_a_sync_handler_uses_session_id_and_tokens() -> None:
+    """It reads the session id and injected tokens directly, and resolves others in the event loop."""
     broker = TokenBroker({"a": StaticToken("t"), "tenant": tenant}, secret_key="k" * 32)
-    with TestClient(inside(broker), headers={"x-api-key": "alice"}) as client:
+    with TestClient(with_middleware(broker), headers={"x-api-key": "alice"}) as client:
         answers = [client.get("/").json() for _ in range(2)]
     assert answers[0] == answers[1]
     assert ["t", "of-tenant"] == answers[0][1:]
@@ -50,10 +50,10 @@ def test_a_sync_handler_has_what_an_async_one_has() -> None:
 def test_a_mounted_middleware_is_opened_by_the_outermost_lifespan(
     caplog: pytest.LogCaptureFixture, *, lifespan: bool
 ) -> None:
-    """A mounted application gets no lifespan events; without them the broker opens itself, and says so."""
+    """A mounted application gets no lifespan events; without any, the broker opens itself, and logs it."""
     broker = TokenBroker({"a": StaticToken("t"), "tenant": tenant}, secret_key="k" * 32)
     outermost = Starlette(
-        routes=[Mount("/one", inside(broker)), Mount("/two", inside(broker))],
+        routes=[Mount("/one", with_middleware(broker)), Mount("/two", with_middleware(broker))],
         lifespan=broker.lifespan if lifespan else None,
     )
     with caplog.at_level(logging.WARNING), TestClient(outermost, headers={"x-api-key": "alice"}) as client:

@@ -1,4 +1,4 @@
-"""Who shares a token with whom: real Redis, real token server, two brokers as two processes."""
+"""Which credentials share a token: with a real Redis, a token server, and two brokers in place of two processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server_and_url() -> Iterator[tuple[ProviderServer, str]]:
-    """One token server for all tests."""
+    """Run one token server for all tests."""
     server = ProviderServer()
     with server.running() as base_url:
         yield server, base_url
@@ -27,14 +27,14 @@ def server_and_url() -> Iterator[tuple[ProviderServer, str]]:
 
 @pytest.fixture
 async def brokers(redis_server: RedisServer) -> AsyncIterator[tuple[TokenBroker, TokenBroker]]:
-    """Two processes, as far as Redis can see."""
+    """Open two brokers, which are two processes for Redis."""
     options: dict[str, Any] = {"redis": redis_server.url, "secret_key": "a secret for the tests only"}
     async with TokenBroker({}, **options) as one, TokenBroker({}, **options) as other:
         yield one, other
 
 
 def credential(base_url: str, **changes: Any) -> ClientCredentials:
-    """Return a credential that is like all others but for the changes."""
+    """Return the credential of all tests, with changes."""
     options: dict[str, Any] = {
         "token_url": f"{base_url}/oauth2/token",
         "client_id": "app",
@@ -45,10 +45,10 @@ def credential(base_url: str, **changes: Any) -> ClientCredentials:
     return ClientCredentials(**options)
 
 
-async def test_the_same_credential_written_twice_has_one_token(
+async def test_equal_credentials_have_one_token(
     server_and_url: tuple[ProviderServer, str], brokers: tuple[TokenBroker, TokenBroker]
 ) -> None:
-    """Also with the scopes in another order, and in another process."""
+    """Also in another process, and with the scopes in another order."""
     server, base_url = server_and_url
     before = server.calls["oauth2"]
     one, other = brokers
@@ -78,7 +78,7 @@ async def test_the_same_credential_written_twice_has_one_token(
 async def test_another_credential_has_another_token(
     server_and_url: tuple[ProviderServer, str], brokers: tuple[TokenBroker, TokenBroker], changes: dict[str, str]
 ) -> None:
-    """One differing part is enough: two tenants never share."""
+    """One different part is enough, so two tenants never share a token."""
     _server, base_url = server_and_url
     if "token_url" in changes:
         changes = {"token_url": f"{base_url.replace('127.0.0.1', 'localhost')}/oauth2/token"}
@@ -90,10 +90,10 @@ async def test_another_credential_has_another_token(
     assert second.value == third.value
 
 
-async def test_a_new_secret_is_not_held_up_by_the_old_ones_failure(
+async def test_a_new_secret_is_not_in_the_backoff_of_the_old_one(
     server_and_url: tuple[ProviderServer, str], brokers: tuple[TokenBroker, TokenBroker]
 ) -> None:
-    """The rejection is told to the other process, and the mended credential works at once in both."""
+    """Both processes share the rejection of the old secret, and the new one works at once in both."""
     server, base_url = server_and_url
     one, other = brokers
     wrong = credential(base_url, client_id="rotating", client_secret="old")
@@ -111,7 +111,7 @@ async def test_a_new_secret_is_not_held_up_by_the_old_ones_failure(
 async def test_a_callable_without_an_id_shares_nothing(
     brokers: tuple[TokenBroker, TokenBroker], redis_server: RedisServer
 ) -> None:
-    """Nobody can tell two functions apart; with `credential_id` they are one credential."""
+    """Two functions cannot be compared; with the same `credential_id` they are one credential."""
     calls: list[str] = []
 
     async def value() -> str:
@@ -131,7 +131,7 @@ async def test_a_callable_without_an_id_shares_nothing(
 
 
 async def test_one_credential_under_two_names_is_one_token_with_two_names() -> None:
-    """`Token.provider` is the name under which it was asked for."""
+    """`Token.provider` is the name by which it was requested."""
     server = ProviderServer()
     with server.running() as base_url:
         async with TokenBroker({"crm": credential(base_url), "erp": credential(base_url)}) as broker:
@@ -144,7 +144,7 @@ async def test_one_credential_under_two_names_is_one_token_with_two_names() -> N
 async def test_invalidating_reaches_the_other_process(
     server_and_url: tuple[ProviderServer, str], brokers: tuple[TokenBroker, TokenBroker]
 ) -> None:
-    """Whatever it has: it finds the tombstone when it next looks, and asks for what is newer."""
+    """It finds the tombstone at its next comparison, and gets a newer token."""
     _server, base_url = server_and_url
     one, other = brokers
     mine = credential(base_url, client_id="to be invalidated")

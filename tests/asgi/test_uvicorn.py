@@ -1,4 +1,4 @@
-"""Two workers under uvicorn with one Redis, asked over real sockets by the clients that people use."""
+"""Two workers under uvicorn with one Redis, and requests of httpx2, curl and websockets over real sockets."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ KEY = {"x-api-key": "k-1"}
 
 
 async def busy() -> str:
-    """Be the function of a provider that has no token."""
+    """Raise as a provider that has no token."""
     raise TokenUnavailable("busy", retry_after=7)
 
 
 async def show(request: Request) -> Response:
-    """Answer with what the request carries."""
+    """Respond with the session id and the token."""
     return JSONResponse([request.state.session_id, request.state.tokens["crm"].value])
 
 
 async def half(request: Request) -> Response:
-    """Fail in the middle of an answer."""
+    """Fail in the middle of a response."""
 
     async def body() -> AsyncGenerator[str]:
         yield "half"
@@ -53,7 +53,7 @@ async def half(request: Request) -> Response:
 
 
 async def talk(websocket: WebSocket) -> None:
-    """Send what the WebSocket carries."""
+    """Send the session id and the token."""
     await websocket.accept()
     await websocket.send_json([websocket.state.session_id, websocket.state.tokens["crm"].value])
 
@@ -92,7 +92,7 @@ def application(redis: str, token_url: str) -> TokenMiddleware:
 
 
 async def serve(*, redis: str, token_url: str) -> bool:
-    """Be one worker: serve on a port of its own until told to end."""
+    """Serve on a free port, as one worker, until the test says stop."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application(redis, token_url), log_level="critical", lifespan="on"))
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
@@ -108,17 +108,17 @@ async def serve(*, redis: str, token_url: str) -> bool:
 
 @contextlib.asynccontextmanager
 async def workers(redis_server: RedisServer, provider: ProviderServer, *, count: int) -> AsyncGenerator[list[int]]:
-    """Run workers, and give their ports."""
+    """Run workers, and yield their ports."""
     with provider.running() as base:
         arguments = {"redis": redis_server.url, "token_url": f"{base}/oauth2/token"}
         async with Workers("tests.asgi.test_uvicorn:serve", processes=count, arguments=arguments) as running:
             yield await running.receive()
-            await running.send("end")
+            await running.send("stop")
             assert [True] * count == await running.results()
 
 
 async def by_curl(url: str, *headers: str) -> Any:
-    """Ask with curl, if there is one."""
+    """Return the response to a request of curl, or None if curl is not installed."""
     if shutil.which("curl") is None:
         return None
     lines = [part for header in headers for part in ("-H", header)]
@@ -127,13 +127,13 @@ async def by_curl(url: str, *headers: str) -> Any:
 
 
 async def by_websocket(port: int, path: str = "/") -> Any:
-    """Open a WebSocket and take its first message."""
+    """Open a WebSocket, and return its first message."""
     async with websockets.connect(f"ws://127.0.0.1:{port}{path}", additional_headers=KEY, proxy=None) as socket_:
         return json.loads(await socket_.recv())
 
 
-async def test_all_clients_of_one_key_have_one_id_in_all_workers(redis_server: RedisServer) -> None:
-    """Through httpx2, curl and websockets, in Starlette and FastAPI, in both workers; and one fetch in all."""
+async def test_one_key_has_one_session_id_in_all_workers(redis_server: RedisServer) -> None:
+    """With all three clients, in Starlette and FastAPI, in both workers; and there is one fetch in all."""
     provider = ProviderServer()
     async with workers(redis_server, provider, count=2) as ports, httpx2.AsyncClient(trust_env=False) as client:
         urls = [f"http://127.0.0.1:{port}" for port in ports]
@@ -150,8 +150,8 @@ async def test_all_clients_of_one_key_have_one_id_in_all_workers(redis_server: R
     assert 1 == provider.calls["oauth2"]
 
 
-async def test_a_websocket_gets_its_error_in_the_form_of_its_state(redis_server: RedisServer) -> None:
-    """Under a real server: a denial response before the handshake, 1011 after it; a refused key is a 401."""
+async def test_a_websocket_gets_an_error_that_its_state_allows(redis_server: RedisServer) -> None:
+    """It is a denial response before the handshake, and 1011 after it; a refused key is a 401."""
     async with workers(redis_server, ProviderServer(), count=1) as [port]:
         for framework in ("starlette", "fastapi"):
             with pytest.raises(websockets.InvalidStatus) as denied:
@@ -168,8 +168,8 @@ async def test_a_websocket_gets_its_error_in_the_form_of_its_state(redis_server:
         assert 401 == refused.value.response.status_code
 
 
-async def test_an_answer_that_breaks_off_is_cut(redis_server: RedisServer) -> None:
-    """The error after the first byte reaches the server, which closes the connection; the worker goes on."""
+async def test_an_error_in_the_body_closes_the_connection(redis_server: RedisServer) -> None:
+    """The exception reaches the server, and the worker continues to serve."""
     async with (
         workers(redis_server, ProviderServer(), count=1) as [port],
         httpx2.AsyncClient(trust_env=False) as client,

@@ -1,4 +1,4 @@
-"""WebSockets get ids and tokens as requests do, and an error in the form that their state allows."""
+"""A WebSocket has a session id and tokens as a request does, and gets an error in the form that its state allows."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ ACCEPT = {"type": "websocket.accept"}
 
 
 def closed(code: int) -> list[dict[str, Any]]:
-    """Return the one message that refuses or ends a WebSocket."""
+    """Return the message that refuses or closes a WebSocket."""
     return [{"type": "websocket.close", "code": code, "reason": ""}]
 
 
 async def failing() -> str:
-    """Be the function of a provider that has no token."""
+    """Raise as a provider that has no token."""
     raise TokenUnavailable("busy", retry_after=7)
 
 
 async def rejected() -> str:
-    """Be the function of a provider that refuses the credential."""
+    """Raise as a provider that rejects the credential."""
     raise CredentialRejected("wrong secret")
 
 
@@ -50,7 +50,7 @@ async def serving(app: ASGIApp, **options: Any) -> AsyncGenerator[TokenMiddlewar
 
 
 def plain(*, name: str, accept: bool = False, close: bool = False) -> ASGIApp:
-    """Make a plain application that uses a token at some moment."""
+    """Make a plain ASGI application that uses a token before or after `accept`, or after its own close."""
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
         assert scope["type"] == "websocket"
@@ -64,7 +64,7 @@ def plain(*, name: str, accept: bool = False, close: bool = False) -> ASGIApp:
 
 
 def starlette(*, name: str, accept: bool = False, close: bool = False) -> ASGIApp:
-    """Make a Starlette application that uses a token at some moment."""
+    """Make the same application with Starlette."""
 
     async def endpoint(websocket: WebSocket) -> None:
         if accept:
@@ -77,7 +77,7 @@ def starlette(*, name: str, accept: bool = False, close: bool = False) -> ASGIAp
 
 
 def fastapi(*, name: str, accept: bool = False, close: bool = False) -> ASGIApp:
-    """Make a FastAPI application that uses a token at some moment, before `accept` in a dependency."""
+    """Make the same application with FastAPI, where a dependency uses the token before `accept`."""
     app = FastAPI()
 
     async def late(websocket: WebSocket, tokens: Tokens) -> None:
@@ -90,14 +90,14 @@ def fastapi(*, name: str, accept: bool = False, close: bool = False) -> ASGIApp:
     needed = Depends(provider_token(name))
 
     async def early(websocket: WebSocket, token: Token = needed) -> None:
-        raise AssertionError("A dependency that fails keeps its route from being called.")
+        raise AssertionError("A route is not called if its dependency raises.")
 
     app.websocket("/")(late if accept or close else early)
     return app
 
 
 async def served(app: ASGIApp, **more: Any) -> Exchange:
-    """Serve one WebSocket whose application may fail, and return what was sent."""
+    """Serve one WebSocket whose application may raise, and return what was sent."""
     exchange: list[Exchange] = []
     with contextlib.suppress(TokenUnavailable, CredentialRejected):
 
@@ -112,7 +112,7 @@ async def served(app: ASGIApp, **more: Any) -> Exchange:
 @pytest.mark.parametrize("make", [plain, starlette, fastapi])
 @pytest.mark.parametrize(("name", "status"), [("busy", 503), ("wrong", 502)])
 async def test_before_accept_the_error_is_a_denial_response(make: Any, name: str, status: int) -> None:
-    """A server with the extension sends the HTTP answer, with its `Retry-After`, and nothing after it."""
+    """A server with the extension gets the HTTP response, with its `Retry-After`, and nothing more."""
     async with serving(make(name=name)) as app:
         answer = await served(app, extensions=DENIES)
     assert ["websocket.http.response.start", "websocket.http.response.body"] == answer.kinds
@@ -122,7 +122,7 @@ async def test_before_accept_the_error_is_a_denial_response(make: Any, name: str
 
 @pytest.mark.parametrize("make", [plain, starlette, fastapi])
 async def test_without_the_extension_the_error_is_a_close_code(make: Any) -> None:
-    """Close code 1013, "try again later", is all that can be said."""
+    """The code is 1013, "try again later"."""
     async with serving(make(name="busy")) as app:
         assert closed(1013) == (await served(app)).messages
 
@@ -130,7 +130,7 @@ async def test_without_the_extension_the_error_is_a_close_code(make: Any) -> Non
 @pytest.mark.parametrize("make", [plain, starlette, fastapi])
 @pytest.mark.parametrize("extensions", [{}, DENIES])
 async def test_after_accept_the_error_closes_with_1011(make: Any, extensions: Any) -> None:
-    """An open WebSocket cannot be answered with a response, whatever the framework tries."""
+    """The HTTP response that a framework sends then is replaced."""
     async with serving(make(name="busy", accept=True)) as app:
         answer = await served(app, extensions=extensions)
     assert ACCEPT["type"] == answer.kinds[0]
@@ -139,7 +139,7 @@ async def test_after_accept_the_error_closes_with_1011(make: Any, extensions: An
 
 @pytest.mark.parametrize("make", [plain, starlette, fastapi])
 async def test_after_the_applications_own_close_nothing_is_sent(make: Any) -> None:
-    """The code that the application chose stands."""
+    """The close code of the application remains the only one."""
     async with serving(make(name="busy", accept=True, close=True)) as app:
         answer = await served(app)
     assert ["websocket.accept", "websocket.close"] == answer.kinds
@@ -148,7 +148,7 @@ async def test_after_the_applications_own_close_nothing_is_sent(make: Any) -> No
 
 @pytest.mark.parametrize(("extensions", "kinds"), [({}, ["websocket.close"]), (DENIES, None)])
 async def test_a_caller_without_a_key_is_refused(extensions: Any, kinds: list[str] | None) -> None:
-    """1008, "policy violation", or a 401; the application is not called."""
+    """The refusal is 1008, "policy violation", or a 401; the application is not called."""
     async with serving(plain(name="busy"), missing_key="reject") as app:
         answer = await served(app, extensions=extensions)
     if kinds:
@@ -158,8 +158,8 @@ async def test_a_caller_without_a_key_is_refused(extensions: Any, kinds: list[st
         assert "application/problem+json" == answer.headers["content-type"]
 
 
-async def test_an_error_after_a_denial_has_begun_is_raised_on() -> None:
-    """A denial response is an answer: there is no second one."""
+async def test_an_error_after_the_start_of_a_denial_response_is_raised() -> None:
+    """No second response is sent."""
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
@@ -171,21 +171,21 @@ async def test_an_error_after_a_denial_has_begun_is_raised_on() -> None:
             await call(wrapped, kind="websocket", extensions=DENIES)
 
 
-async def test_a_peer_that_has_gone_does_not_hide_the_error() -> None:
-    """If even the close cannot be sent, what is raised is still what went wrong."""
+async def test_a_disconnected_peer_does_not_hide_the_error() -> None:
+    """If the close code cannot be sent, the original error is still raised."""
 
-    async def gone(message: Any) -> None:
+    async def disconnected(message: Any) -> None:
         if message["type"] == "websocket.close":
-            raise OSError("gone")
+            raise OSError("disconnected")
 
     async with serving(plain(name="busy", accept=True)) as app:
         exchange = Exchange({"type": "websocket", "headers": []})
         with pytest.raises(TokenUnavailable):
-            await app(exchange.scope, exchange.receive, gone)
+            await app(exchange.scope, exchange.receive, disconnected)
 
 
-async def test_a_long_websocket_has_no_old_token() -> None:
-    """The tokens of a WebSocket that lives for hours are looked up anew each time."""
+async def test_a_long_websocket_has_no_expired_token() -> None:
+    """Each lookup reads the local cache again."""
     source, clock = Source(life=3600), ManualClock()
     values: list[str] = []
 
@@ -193,10 +193,10 @@ async def test_a_long_websocket_has_no_old_token() -> None:
         await websocket.accept()
         for _ in range(3):
             values.append(websocket.state.tokens["a"].value)
-            await clock.elapse(3000)  # aging: the next look begins a refresh, and gets the old one
+            await clock.elapse(3000)  # aging: the next lookup returns the old token, and starts a refresh
             values.append(websocket.state.tokens["a"].value)
             async with asyncio.timeout(10):
-                while websocket.state.tokens["a"].value == values[-1]:  # noqa: ASYNC110  the refresh is nobody's to await
+                while websocket.state.tokens["a"].value == values[-1]:  # noqa: ASYNC110  the refresh runs in the background
                     await asyncio.sleep(0.001)
 
     broker = TokenBroker({"a": StaticToken(source)}, clock=clock)
@@ -208,7 +208,7 @@ async def test_a_long_websocket_has_no_old_token() -> None:
 
 
 async def test_a_websocket_is_identified() -> None:
-    """`SessionID` works in a WebSocket route; the lock it shows in `/docs` refuses nobody."""
+    """`SessionID` works in a WebSocket route, and what it documents in `/docs` refuses no caller."""
     app = FastAPI()
 
     @app.websocket("/")

@@ -1,4 +1,4 @@
-"""A broker that cannot work is not made: each wrong option is named, with the mend, and never with its value."""
+"""A wrong option raises when the broker is made: the text has the option and the fix, and never a secret."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ STATIC = StaticToken(SECRET)
 
 
 class Exclusive(Provider):
-    """A provider each of whose tokens kills the one before."""
+    """A provider whose new token invalidates the one before."""
 
     __slots__ = ()
     kind = "exclusive"
     exclusive = True
 
     def identity(self) -> tuple[object, ...]:
-        """Be the only one."""
+        """Return no parts: all such providers are equal."""
         return ()
 
     async def fetch(self, http: object) -> Grant:
-        """Give what nobody asks for here."""
+        """Return a token; no test here fetches one."""
         return Grant("t", expires_in=60)
 
 
@@ -45,17 +45,17 @@ def _of_one(_given: object) -> None:
     pass
 
 
-# Option, wrong value, what the text says.
+# Option, wrong value, part of the error text.
 WRONG: list[tuple[str, Any, str]] = [
     ("providers", None, "providers must be a dict"),
     ("providers", "crm", "providers must be a dict"),
     ("providers", [("crm", STATIC)], "providers must be a dict"),
     ("providers", STATIC, "providers must be a dict"),
-    ("providers", {5: STATIC}, "providers: 5 is no name"),
-    ("providers", {"": STATIC}, "providers: '' is no name"),
-    ("providers", {"crm\nforged: line": STATIC}, r"providers: 'crm\nforged: line' is no name: it has a control"),
-    ("providers", {"crm\u2028": STATIC}, "is no name: it has a control character"),
-    ("providers", {"x" * 101: STATIC}, "is no name: it has a control character, or more than 100 characters"),
+    ("providers", {5: STATIC}, "providers: 5 is not a name"),
+    ("providers", {"": STATIC}, "providers: '' is not a name"),
+    ("providers", {"crm\nforged: line": STATIC}, r"providers: 'crm\nforged: line' is not a name: it has a control"),
+    ("providers", {"crm\u2028": STATIC}, "is not a name: it has a control character"),
+    ("providers", {"x" * 101: STATIC}, "is not a name: it has a control character, or more than 100 characters"),
     ("providers", {"crm": StaticToken}, "providers['crm'] is a class, not a provider: make an object"),
     ("providers", {"crm": SECRET}, "providers['crm'] must be a Provider or a callable"),
     ("providers", {"crm": SecretStr(SECRET)}, "providers['crm'] must be a Provider or a callable"),
@@ -70,7 +70,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("redis", f"redis+cluster://:{SECRET}@host:0", "redis: the URL has a colon without a port"),
     ("redis", redis.Redis(), "create it with redis.asyncio"),
     ("redis", redis.asyncio.Redis(decode_responses=True), "decode_responses=True, but values are bytes"),
-    ("secret_key", f"{SECRET}\udcff", "secret_key holds bytes that are no UTF-8"),
+    ("secret_key", f"{SECRET}\udcff", "secret_key holds bytes that are not UTF-8"),
     ("secret_key", "short", "secret_key must be a str of at least 16 characters"),
     ("secret_key", SECRET.encode(), "secret_key must be a str"),
     ("secret_key", [], "secret_key is an empty list"),
@@ -82,7 +82,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("name_key", 5, "name_key must be a str"),
     ("name_key", "", "name_key is empty"),
     ("name_key", "123456789012345", "name_key must be a str of at least 16 characters"),
-    ("name_key", f"{SECRET}\udcff", "name_key holds bytes that are no UTF-8"),
+    ("name_key", f"{SECRET}\udcff", "name_key holds bytes that are not UTF-8"),
     ("name_key", SecretStr(SECRET), "name_key was given a SecretStr"),
     ("seal", True, "seal=True needs a secret_key"),
     ("seal", "yes", "seal must be True or False"),
@@ -116,8 +116,8 @@ WRONG: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("option", "value", "text"), WRONG)
-def test_a_wrong_option_of_the_broker_is_named_with_its_mend(option: str, value: Any, text: str) -> None:
-    """At construction, as a ConfigurationError that is a ValueError too; no secret is in its text."""
+def test_a_wrong_option_of_the_broker_is_named_with_the_fix(option: str, value: Any, text: str) -> None:
+    """The error is raised at construction, is a `ConfigurationError` and a `ValueError`, and its text has no secret."""
     options: dict[str, Any] = {"providers": {}, option: value}
     with pytest.raises(ConfigurationError, match=re.escape(text)) as caught:
         TokenBroker(**options)
@@ -125,8 +125,8 @@ def test_a_wrong_option_of_the_broker_is_named_with_its_mend(option: str, value:
     assert SECRET not in str(caught.value)
 
 
-def test_an_exclusive_provider_that_shares_nothing_needs_to_be_alone() -> None:
-    """Redis lends it no lease, so having one is not enough."""
+def test_an_exclusive_provider_that_is_not_shared_needs_single_process() -> None:
+    """It gets no lease in Redis, so `redis` alone is not enough."""
 
     class Private(Exclusive):
         __slots__ = ()
@@ -154,16 +154,16 @@ MIDDLEWARE: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("option", "value", "text"), MIDDLEWARE)
-def test_a_wrong_option_of_the_middleware_is_named_with_its_mend(option: str, value: Any, text: str) -> None:
-    """Names are checked against the broker's when the application is built, not in the first request."""
+def test_a_wrong_option_of_the_middleware_is_named_with_the_fix(option: str, value: Any, text: str) -> None:
+    """Names are compared with the broker's when the application is built, not in the first request."""
     broker = TokenBroker({"wecom": STATIC, "crm": STATIC})
     options: dict[str, Any] = {"broker": broker, option: value}
     with pytest.raises(ConfigurationError, match=re.escape(text)):
         TokenMiddleware(answering(session_of), **options)
 
 
-async def test_an_open_broker_is_asked_by_name_or_by_value() -> None:
-    """One credential is one token, under whatever name it is asked for."""
+async def test_a_token_is_requested_by_name_or_by_value() -> None:
+    """Equal credentials have one token, by each of their names."""
     async with TokenBroker({"a": STATIC, "b": StaticToken(SECRET), "x": lambda _: STATIC}) as broker:
         assert SECRET == (await broker.token("a")).value == (await broker.token(STATIC)).value
         assert 1 == broker.status().tokens
@@ -181,7 +181,7 @@ async def test_an_open_broker_is_asked_by_name_or_by_value() -> None:
 
 @pytest.mark.parametrize("key", ["", b"", None, 5])
 async def test_an_api_key_is_text_or_bytes(key: Any) -> None:
-    """An empty one would make all callers without a key one caller."""
+    """An empty one is refused: all callers without a key would share a session id."""
     async with TokenBroker({}) as broker:
         for ask in (broker.session_id, broker.reset_session):
             with pytest.raises(ConfigurationError, match="api_key must be text or bytes, and not empty"):
@@ -190,15 +190,15 @@ async def test_an_api_key_is_text_or_bytes(key: Any) -> None:
 
 @pytest.mark.parametrize("value", [SECRET, None, STATIC])
 async def test_only_a_token_is_invalidated(value: Any) -> None:
-    """Its value or its provider would be taken for "not the current one", and nothing would happen, for ever."""
+    """Anything else is refused: it would be ignored as "not the current token", each time."""
     async with TokenBroker({"a": STATIC}) as broker:
         with pytest.raises(ConfigurationError, match=r"invalidate\(token\) must be a Token, such as") as caught:
             await broker.invalidate(value)
         assert SECRET not in str(caught.value)
 
 
-async def test_nothing_can_look_into_a_broker() -> None:
-    """No encoder finds attributes in it, its text names the providers, and its status has no secrets."""
+async def test_a_broker_shows_no_secrets() -> None:
+    """It has no `__dict__`, its `repr` names the providers, and its status has no secrets."""
     async with TokenBroker({"crm": STATIC}, secret_key=SECRET, limits=Limits(), api_key=APIKeySource()) as broker:
         await broker.token("crm")
         with pytest.raises(TypeError):
@@ -208,7 +208,7 @@ async def test_nothing_can_look_into_a_broker() -> None:
 
 
 def test_making_a_broker_opens_nothing() -> None:
-    """It is made at import, in programs that have no event loop yet: no socket, no thread, no task."""
+    """It is made at import, before there is an event loop: it opens no socket and starts no thread."""
     threads = threading.enumerate()
     files = open_files()
     broker = TokenBroker({"crm": STATIC}, redis="redis://127.0.0.1:1/0", secret_key=SECRET)
@@ -218,5 +218,5 @@ def test_making_a_broker_opens_nothing() -> None:
 
 
 def open_files() -> list[str]:
-    """List what this process has open, where the system tells."""
+    """Return the open file descriptors of this process, where the system lists them."""
     return sorted(path.name for path in Path("/proc/self/fd").glob("*"))

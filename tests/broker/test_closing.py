@@ -1,4 +1,4 @@
-"""Whatever cancels the one that leaves, a broker that closes leaves nothing open."""
+"""A broker that closes leaves nothing open, whatever cancels the task that leaves it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENT = Limits(command_seconds=2.0)
 
 
 async def busy(broker: TokenBroker) -> tuple[Runtime, SessionSync]:
-    """Give a broker two connections to Redis, and a touch that it has to send when it closes."""
+    """Give a broker two connections to Redis, and a touch to send when it closes."""
     await asyncio.gather(broker.session_id("k"), broker.session_id("l"))
     runtime, session = broker._runtime, broker._data.sessions.get(b"k")
     assert runtime is not None
@@ -34,7 +34,7 @@ async def busy(broker: TokenBroker) -> tuple[Runtime, SessionSync]:
 
 
 def connections(runtime: Runtime) -> int:
-    """Count the connections to Redis that stand."""
+    """Return the number of open connections to Redis."""
     assert runtime.redis is not None
     client = runtime.redis._client
     assert isinstance(client, redis.Redis)
@@ -43,7 +43,7 @@ def connections(runtime: Runtime) -> int:
 
 
 async def leave_and_be_cancelled(broker: TokenBroker) -> None:
-    """Leave, and be cancelled while Redis is being told what waits."""
+    """Leave, and be cancelled while the touch is being sent."""
     leaving = asyncio.ensure_future(broker.__aexit__())
     for _ in range(10):
         await asyncio.sleep(0)
@@ -52,8 +52,8 @@ async def leave_and_be_cancelled(broker: TokenBroker) -> None:
         await leaving
 
 
-async def test_a_cancel_scope_does_not_keep_it_from_closing(redis_server: RedisServer) -> None:
-    """Within one, each await of the task that leaves is cancelled anew. What waits is sent, nothing is left open."""
+async def test_a_cancel_scope_does_not_prevent_closing(redis_server: RedisServer) -> None:
+    """It cancels each await of the leaving task, but the touch is sent, and nothing is left open."""
     broker = TokenBroker({}, redis=redis_server.url, limits=PATIENT)
     await broker.__aenter__()
     runtime, touches = await busy(broker)
@@ -65,7 +65,7 @@ async def test_a_cancel_scope_does_not_keep_it_from_closing(redis_server: RedisS
 
 
 async def test_a_cancel_scope_around_opening_leaves_nothing_open() -> None:
-    """Who is cancelled while entering never comes to leaving; the connection that is being made is given up."""
+    """A task that is cancelled while it enters never leaves; the connection that is being made is closed."""
     before = asyncio.all_tasks()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         broker = TokenBroker({}, redis=f"redis://127.0.0.1:{silent.getsockname()[1]}/0", limits=PATIENT)
@@ -79,8 +79,8 @@ async def test_a_cancel_scope_around_opening_leaves_nothing_open() -> None:
         assert before == asyncio.all_tasks()
 
 
-async def test_who_is_cancelled_while_closing_leaves_and_it_is_closed(private_redis: RedisServer) -> None:
-    """A second cancellation wants the task itself to end; what the broker has in the loop ends by itself then."""
+async def test_a_task_cancelled_while_closing_ends_and_closing_continues(private_redis: RedisServer) -> None:
+    """A second cancellation ends the leaving task, and the broker closes without it."""
     before, source = asyncio.all_tasks(), Source()
     source.gate.clear()
     broker = TokenBroker({"a": StaticToken(source)}, redis=private_redis.url, limits=Limits(command_seconds=0.4))
@@ -91,16 +91,16 @@ async def test_who_is_cancelled_while_closing_leaves_and_it_is_closed(private_re
     await leave_and_be_cancelled(broker)
     with pytest.raises(TokenUnavailable, match="the broker was closed"):
         await asyncio.wait_for(waiting, 10)
-    if going_on := asyncio.all_tasks() - before:
-        await asyncio.wait(going_on)
+    if remaining := asyncio.all_tasks() - before:
+        await asyncio.wait(remaining)
     assert 0 == connections(runtime)
 
 
-def test_a_loop_that_ends_while_it_closes(private_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    """What waits is lost, but nothing stays open, nothing is complained of, and the next loop finds all well."""
+def test_a_loop_that_stops_during_closing(private_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """The touch is lost, but nothing stays open, asyncio logs no error, and the broker works in the next loop."""
     broker = TokenBroker({}, redis=private_redis.url, limits=PATIENT)
 
-    async def end_early() -> Runtime:
+    async def stop_early() -> Runtime:
         await broker.__aenter__()
         runtime, _ = await busy(broker)
         private_redis.freeze()
@@ -112,7 +112,7 @@ def test_a_loop_that_ends_while_it_closes(private_redis: RedisServer, caplog: py
             await broker.session_id("k")
             return broker.status().shared
 
-    runtime = asyncio.run(end_early())
+    runtime = asyncio.run(stop_early())
     assert 0 == connections(runtime)
     gc.collect()
     private_redis.thaw()

@@ -1,4 +1,4 @@
-"""A close that has begun is carried out, also when the task that waits for it is cancelled."""
+"""Closing that has begun completes, also when the task that waits for it is cancelled."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tokenmw.testing import ManualClock
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-async def test_a_waiting_touch_is_sent_although_the_leaving_task_is_cancelled(
+async def test_a_queued_touch_is_sent_although_the_leaving_task_is_cancelled(
     redis_server: RedisServer, turns: int
 ) -> None:
-    """In whichever turn of the event loop the cancellation comes; afterwards no task is left."""
+    """In each turn of the event loop in which the cancellation can come; afterwards no task is left."""
     before, clock = asyncio.all_tasks(), ManualClock()
     limits = Limits(command_seconds=5.0)
     broker = TokenBroker({}, redis=redis_server.url, session_ttl=10.0, clock=clock, limits=limits)

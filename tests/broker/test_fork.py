@@ -1,4 +1,4 @@
-"""A broker made, and even used, before a fork is used after it: gunicorn's --preload."""
+"""A broker that was made or used before a fork works in parent and child, as with gunicorn's --preload."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENT = Limits(command_seconds=2.0)
 
 
 async def use(broker: TokenBroker) -> str:
-    """Open the broker, and ask for a session that all share."""
+    """Open the broker, and return a shared session id."""
     async with broker:
         session = await broker.session_id("alice")
         assert "up" == broker.status().shared
@@ -25,12 +25,12 @@ async def use(broker: TokenBroker) -> str:
 
 
 def forked(*, url: str, used_before: bool) -> list[str]:
-    """Fork, and use one broker on both sides. Return the ids before, of the child, and of the parent."""
+    """Fork, and use one broker in both processes. Return the session ids: before, parent, child, parent again."""
     broker = TokenBroker({}, redis=url, limits=PATIENT)
     ids = [asyncio.run(use(broker))] if used_before else []
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads; there are none of ours
+        warnings.simplefilter("ignore", DeprecationWarning)  # about forking with threads; the broker has none
         pid = os.fork()
     if pid == 0:
         try:
@@ -49,8 +49,8 @@ def forked(*, url: str, used_before: bool) -> list[str]:
 
 @pytest.mark.parametrize("used_before", [False, True])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-async def test_both_sides_of_a_fork_share(redis_server: RedisServer, used_before: bool) -> None:  # noqa: FBT001
-    """The same session in parent and child, and in the parent's next event loop."""
+async def test_both_processes_of_a_fork_share(redis_server: RedisServer, used_before: bool) -> None:  # noqa: FBT001
+    """Parent and child get the same session id, and so does the parent's next event loop."""
     arguments = {"url": redis_server.url, "used_before": used_before}
     async with Workers("tests.broker.test_fork:forked", processes=1, arguments=arguments) as workers:
         (ids,) = await workers.results()

@@ -1,4 +1,4 @@
-"""Everything is shared again by itself: no request comes, and within 15 s Redis has it all."""
+"""Housekeeping shares everything again within 15 s, without any request."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SECRET = "a-secret-of-some-length"
 KEYS = [f"sk-live-{number}" for number in range(50)]
 
 
-def made() -> StaticToken:
+def shared_provider() -> StaticToken:
     """Return a provider whose tokens are shared."""
     return StaticToken(lambda: "t", credential_id="c")
 
 
 def broker(server: RedisServer, clock: ManualClock, **limits: float) -> TokenBroker:
-    """Make a broker that shares."""
+    """Make a broker with Redis."""
     return TokenBroker(
-        {"crm": made()},
+        {"crm": shared_provider()},
         redis=server.url,
         secret_key=SECRET,
         clock=clock,
@@ -36,13 +36,13 @@ def broker(server: RedisServer, clock: ManualClock, **limits: float) -> TokenBro
 
 
 def named(server: RedisServer, kind: bytes) -> int:
-    """Count keys of one kind."""
+    """Return the number of keys of one kind in Redis."""
     return sum(key.endswith(kind) for key in server.command("KEYS", "*"))
 
 
 @pytest.mark.parametrize("fault", ["emptied", "restarted"])
-async def test_all_is_shared_again_within_15_s(private_redis: RedisServer, fault: str) -> None:
-    """Emptied under our eyes, or killed and back without what it held; tokens, and sessions with the same ids."""
+async def test_everything_is_uploaded_again_within_15_s(private_redis: RedisServer, fault: str) -> None:
+    """After FLUSHALL, or a restart without data: tokens, and sessions with the same ids."""
     clock = ManualClock()
     async with broker(private_redis, clock, command_seconds=1.0) as one:
         ids = [await one.session_id(key) for key in KEYS]
@@ -57,8 +57,8 @@ async def test_all_is_shared_again_within_15_s(private_redis: RedisServer, fault
             assert ids == [await two.session_id(key) for key in KEYS]
 
 
-async def test_what_was_made_while_away_is_shared_and_counted(private_redis: RedisServer) -> None:
-    """The status says since when Redis is away, why, and what waits; then that nothing waits."""
+async def test_what_was_made_during_an_outage_is_counted_and_uploaded(private_redis: RedisServer) -> None:
+    """The status has the start of the outage, its reason, and what is unshared; after it, nothing is unshared."""
     clock = ManualClock()
     async with broker(private_redis, clock, command_seconds=0.5) as one:
         assert ("up", 0) == (one.status().shared, one.status().unshared)
@@ -75,16 +75,16 @@ async def test_what_was_made_while_away_is_shared_and_counted(private_redis: Red
         assert (5, 1) == (named(private_redis, b":session"), named(private_redis, b":token"))
 
 
-async def test_a_token_sealed_by_a_leaving_secret_is_sealed_anew(redis_server: RedisServer) -> None:
-    """By the look at tokens in use; its time to live stays what it was."""
+async def test_a_token_sealed_by_an_old_secret_is_sealed_again(redis_server: RedisServer) -> None:
+    """The comparison of tokens in use does it, and keeps the time to live."""
     clock = ManualClock()
     new = "another-secret-of-length"
     options = {"redis": redis_server.url, "name_key": SECRET, "clock": clock, "limits": Limits(command_seconds=2.0)}
-    async with TokenBroker({"crm": made()}, secret_key=SECRET, **options) as one:  # type: ignore[arg-type]
+    async with TokenBroker({"crm": shared_provider()}, secret_key=SECRET, **options) as one:  # type: ignore[arg-type]
         await one.token("crm")
     (key,) = redis_server.command("KEYS", "*:token")
     before, left = redis_server.command("GET", key), redis_server.command("PTTL", key)
-    async with TokenBroker({"crm": made()}, secret_key=[new, SECRET], **options) as two:  # type: ignore[arg-type]
+    async with TokenBroker({"crm": shared_provider()}, secret_key=[new, SECRET], **options) as two:  # type: ignore[arg-type]
         await two.token("crm")
         for _ in range(2):
             await two.token("crm")
@@ -95,20 +95,20 @@ async def test_a_token_sealed_by_a_leaving_secret_is_sealed_anew(redis_server: R
     assert 0 < redis_server.command("PTTL", key) <= left
 
 
-async def test_a_broker_is_closed_in_whichever_turn_of_the_loop_it_comes(redis_server: RedisServer) -> None:
-    """Also with a client that keeps the cancellation of its command to itself, as redis-py can on Python 3.11."""
+async def test_a_broker_closes_in_each_turn_of_the_loop(redis_server: RedisServer) -> None:
+    """Also with a client that swallows the cancellation of its command, as redis-py can on Python 3.11."""
     clock = ManualClock()
     async with redis.asyncio.Redis(port=redis_server.port, socket_timeout=5.0) as client:
         for turns in range(25):
             async with asyncio.timeout(20):
                 async with TokenBroker({}, redis=client, secret_key=SECRET, clock=clock):
-                    clock.advance(6)  # the marker is looked at
+                    clock.advance(6)  # the epoch marker is due to be read
                     for _ in range(turns):
                         await asyncio.sleep(0)
 
 
-async def test_warnings_come_once_in_a_brokers_life(caplog: pytest.LogCaptureFixture) -> None:
-    """Each loop opens it anew. A list of secrets without a name_key is one of them: taking one out renames all."""
+async def test_warnings_about_options_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A list of secrets without a `name_key` is logged when the broker opens first, and not when it opens again."""
     caplog.set_level(logging.WARNING, "tokenmw")
     for ring, key, lines in (([SECRET, SECRET * 2], None, 1), ([SECRET, SECRET * 2], SECRET, 0), ([SECRET], None, 0)):
         one = TokenBroker({}, secret_key=ring, name_key=key)

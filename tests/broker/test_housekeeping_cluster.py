@@ -1,4 +1,4 @@
-"""One primary of a cluster that is down keeps housekeeping from nothing that the others can store."""
+"""An unavailable primary of a cluster does not prevent housekeeping from using the others."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 pytestmark = needs_cluster_urls
 OPTIONS = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "60000")
 TOKENS = 120
-"""More than housekeeping compares at the same time, on either server."""
+"""On each server more than housekeeping compares at the same time."""
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[RedisServer, RedisServer]]:
-    """Two primaries with half of the slots each."""
+    """Run two primaries with half of the slots each."""
     with RedisServer(*OPTIONS) as low, RedisServer(*OPTIONS) as high:
         low.command("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
         high.command("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
@@ -42,8 +42,8 @@ def _ready(server: RedisServer) -> bool:
     return b"cluster_state:ok" in info and b"cluster_slots_ok:16384" in info
 
 
-async def test_tokens_of_the_other_primary_are_uploaded(pair: tuple[RedisServer, RedisServer]) -> None:
-    """One is down, the other was emptied: within 15 s it has all of its tokens again."""
+async def test_tokens_of_the_available_primary_are_uploaded(pair: tuple[RedisServer, RedisServer]) -> None:
+    """With one primary killed and the other one emptied, the other one has all of its tokens again within 15 s."""
     low, high = pair
     clock = ManualClock()
     providers = {f"p{n}": StaticToken(f"t{n}".__str__, credential_id=f"c{n}") for n in range(TOKENS)}

@@ -1,4 +1,4 @@
-"""A broker opens and closes with those who hold it, in one event loop after the other."""
+"""A broker opens with the first entry, closes with the last, and works in one event loop after another."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from tests.asgi_client import Source, answering, application, call, is_open, lif
 from tests.looptime import LoopTime
 from tests.proxies import Proxy
 from tests.servers import RedisServer
-from tokenmw import ConfigurationError, Limits, TokenBroker, TokenMiddleware
+from tokenmw import ConfigurationError, Limits, TokenBroker, TokenMiddleware, TokenUnavailable
 from tokenmw.providers import StaticToken
 from tokenmw.sessions.derive import SessionIds
+from tokenmw.testing import ManualClock
+from tokenmw.tokens.entry import TokenEntry
 
 
 async def test_entering_is_counted() -> None:
-    """The middleware, the lifespan and a `with` of the program's own may all hold the broker open."""
+    """The middleware, the lifespan and an `async with` of the program may all keep the broker open."""
     broker = TokenBroker({"a": StaticToken("t")})
     async with broker:
         async with lifespan(application(broker, lifespan=broker.lifespan)):
@@ -30,7 +32,7 @@ async def test_entering_is_counted() -> None:
 
 
 async def test_a_bare_transport_is_served_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Without lifespan events and without a state in the scope, the broker opens itself, and says so once."""
+    """Without lifespan events and without a state in the scope, the broker opens itself, and logs it once."""
     broker = TokenBroker({"a": StaticToken("t")})
     transport = httpx2.ASGITransport(app=application(broker))
     async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -41,6 +43,26 @@ async def test_a_bare_transport_is_served_with_a_warning(caplog: pytest.LogCaptu
     async with broker:
         pass
     assert not is_open(broker)
+
+
+async def test_a_closed_broker_returns_cached_tokens_without_opening_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """A request that is served while the program shuts down opens nothing that nobody closes."""
+    clock = ManualClock()
+    broker = TokenBroker({"a": StaticToken(Source())}, clock=clock)
+    app = TokenMiddleware(answering(session_of), broker=broker, inject=["a"])
+    async with broker:
+        tokens = (await call(app)).scope["state"]["tokens"]
+    found = [tokens["a"], await tokens.resolve("a"), await broker.token("a"), await broker._token_of(_entry(broker))]
+    assert ["t-1"] * 4 == [token.value for token in found]
+    clock.advance(7200)
+    with pytest.raises(TokenUnavailable, match="the token has expired since it was injected, and the broker is closed"):
+        tokens["a"]
+    assert not is_open(broker)
+    assert [] == caplog.records
+
+
+def _entry(broker: TokenBroker) -> TokenEntry:
+    return broker._credentials.entry("a")
 
 
 def test_a_test_client_is_served_with_and_without_its_lifespan() -> None:
@@ -56,8 +78,8 @@ def test_a_test_client_is_served_with_and_without_its_lifespan() -> None:
         assert first == client.get("/", headers={"x-api-key": "k"}).text
 
 
-async def test_who_is_cancelled_while_opening_holds_nothing_open() -> None:
-    """A program stopped during its start leaves no housekeeping behind."""
+async def test_a_task_cancelled_while_entering_leaves_nothing_open() -> None:
+    """A program that is stopped during its start leaves no housekeeping behind."""
     broker = TokenBroker({}, redis="redis://127.0.0.1:1/0")
     entering = asyncio.ensure_future(broker.__aenter__())
     await asyncio.sleep(0)
@@ -68,8 +90,8 @@ async def test_who_is_cancelled_while_opening_holds_nothing_open() -> None:
 
 
 @pytest.mark.parametrize("opened_by", ["entering", "a request"])
-async def test_what_is_opened_while_it_closes_works(redis_server: RedisServer, opened_by: str) -> None:
-    """Jobs come and go in one loop: the close of one that leaves ends nothing of one that has come meanwhile."""
+async def test_a_broker_that_is_opened_during_closing_works(redis_server: RedisServer, opened_by: str) -> None:
+    """Closing the first runtime closes nothing of the second one in the same loop."""
     limits = Limits(command_seconds=2.0)
     broker = TokenBroker(
         {"a": StaticToken(Source())}, redis=redis_server.url, authenticate=lambda _connection, key: key, limits=limits
@@ -94,7 +116,7 @@ async def test_what_is_opened_while_it_closes_works(redis_server: RedisServer, o
 
 @pytest.mark.parametrize("fault", ["freeze", "kill"])
 async def test_closing_during_an_outage_is_quick(private_redis: RedisServer, fault: str) -> None:
-    """A few deadlines at most, with touches and offers waiting; nothing is left behind."""
+    """With touches queued it takes a few command deadlines at most."""
     broker = TokenBroker({}, redis=private_redis.url, limits=Limits(command_seconds=0.2))
     async with LoopTime() as waited, broker:
         for number in range(500):
@@ -114,7 +136,7 @@ async def test_closing_during_an_outage_is_quick(private_redis: RedisServer, fau
 
 
 async def test_closing_does_not_wait_for_a_slow_redis(redis_server: RedisServer) -> None:
-    """Each batch in time, and thousands of them: closing sends for three deadlines, no longer."""
+    """With each batch within its deadline, but hundreds of them, closing sends for three command deadlines."""
     async with Proxy(redis_server.port) as proxy, LoopTime() as waited:
         broker = TokenBroker({}, redis=proxy.url, limits=Limits(command_seconds=0.6))
         async with broker:
@@ -131,8 +153,8 @@ async def test_closing_does_not_wait_for_a_slow_redis(redis_server: RedisServer)
     assert not is_open(broker)
 
 
-def test_two_loops_in_turn_share(redis_server: RedisServer) -> None:
-    """What the first one left is found by the second."""
+def test_consecutive_loops_share(redis_server: RedisServer) -> None:
+    """The second loop gets the session id of the first."""
     broker = TokenBroker({}, redis=redis_server.url, limits=Limits(command_seconds=2.0))
 
     async def use() -> tuple[str, str]:
@@ -142,8 +164,8 @@ def test_two_loops_in_turn_share(redis_server: RedisServer) -> None:
     assert asyncio.run(use()) == asyncio.run(use())
 
 
-def test_who_never_left_an_ended_loop_is_not_counted_in_the_next() -> None:
-    """A request opens the broker there before anybody enters, and the last one who leaves closes it all the same."""
+def test_entries_of_a_stopped_loop_are_not_counted_in_the_next() -> None:
+    """Where a request has opened the broker before the first entry, the last one that leaves closes it all the same."""
     broker = TokenBroker({"a": StaticToken(Source())})
 
     async def use() -> bool:
@@ -156,8 +178,8 @@ def test_who_never_left_an_ended_loop_is_not_counted_in_the_next() -> None:
     assert not asyncio.run(use())
 
 
-async def test_two_loops_at_the_same_time_are_refused() -> None:
-    """Each has connections and tasks that the other cannot use; the first one's go on."""
+async def test_a_second_running_loop_is_refused() -> None:
+    """It could not use the connections and tasks of the first one, which continues to work."""
     broker = TokenBroker({"a": StaticToken("t")})
 
     async def use() -> None:
@@ -172,8 +194,8 @@ async def test_two_loops_at_the_same_time_are_refused() -> None:
         assert "t" == (await broker.token("a")).value
 
 
-def test_without_asyncio_the_mend_is_told() -> None:
-    """Another library drives the same coroutines, with an event loop that is none of asyncio's."""
+def test_without_asyncio_the_error_has_the_fix() -> None:
+    """The coroutines of a broker raise when another library than asyncio runs them."""
     broker = TokenBroker({"a": StaticToken("t")})
     for use in (broker.__aenter__(), broker.token("a"), broker.session_id("k")):
         with pytest.raises(ConfigurationError, match="start this program with asyncio, not with trio"):

@@ -1,4 +1,4 @@
-"""Tests of a program put other providers behind its names, and get the real ones back."""
+"""Tests of a program replace the providers of its names, and get the real ones back."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ async def broker() -> Any:
 
 
 async def value(broker: TokenBroker, name: str = "a") -> str:
-    """Return the token behind a name."""
+    """Return the token of a name."""
     return (await broker.token(name)).value
 
 
 async def test_an_override_holds_for_its_block(broker: TokenBroker) -> None:
-    """Other names keep theirs, and the real one is back afterwards without a fetch."""
+    """Other names keep their providers, and afterwards the name has its own again."""
     assert "real-a" == await value(broker)
     with broker.override({"a": StaticToken("test")}):
         assert "test" == await value(broker)
@@ -37,7 +37,7 @@ async def test_an_override_holds_for_its_block(broker: TokenBroker) -> None:
 
 
 async def test_overrides_nest(broker: TokenBroker) -> None:
-    """The inner one wins, and each end brings back what was there."""
+    """The inner one wins, and the end of each restores the provider before it."""
     with broker.override({"a": StaticToken("outer"), "b": StaticToken("outer-b")}):
         with broker.override({"a": StaticToken("inner")}):
             assert ["inner", "outer-b"] == [await value(broker), await value(broker, "b")]
@@ -46,7 +46,7 @@ async def test_overrides_nest(broker: TokenBroker) -> None:
 
 
 async def test_overrides_may_end_in_any_order(broker: TokenBroker) -> None:
-    """Two tests that run at the same time do not leave an override behind."""
+    """Two concurrent tests do not leave an override behind."""
     first, second = broker.override({"a": StaticToken("one")}), broker.override({"b": StaticToken("two")})
     first.__enter__()
     second.__enter__()
@@ -57,18 +57,18 @@ async def test_overrides_may_end_in_any_order(broker: TokenBroker) -> None:
 
 
 async def test_an_override_ends_with_an_exception(broker: TokenBroker) -> None:
-    """A failing test does not leave its token to the next one."""
+    """A test that fails does not leave its token to the next one."""
     with pytest.raises(LookupError), broker.override({"a": StaticToken("test")}):
         raise LookupError
     assert "real-a" == await value(broker)
 
 
-async def test_requests_see_it_injected_resolved_and_in_auth(broker: TokenBroker) -> None:
-    """Wherever a handler gets its token, also in a request that has begun before."""
+async def test_requests_use_the_override(broker: TokenBroker) -> None:
+    """Injected tokens, `resolve` and `auth` do, also in a request that began before."""
 
     async def use(scope: Scope) -> Any:
         tokens = scope["state"]["tokens"]
-        provider, _ = await tokens.auth("a")._find_credential()
+        provider, _ = await tokens.auth("a")._calls.find_credential()
         return [tokens["a"].value, (await tokens.resolve("a")).value, provider is test]
 
     test = StaticToken("test")
@@ -82,7 +82,7 @@ async def test_requests_see_it_injected_resolved_and_in_auth(broker: TokenBroker
 
 
 async def test_an_override_may_depend_on_the_request(broker: TokenBroker) -> None:
-    """A callable behind a name that had none, and the other way round."""
+    """A callable may replace a provider, and a provider a callable."""
 
     async def use(scope: Scope) -> Any:
         return Request(scope).state.tokens["a"].value
@@ -95,8 +95,8 @@ async def test_an_override_may_depend_on_the_request(broker: TokenBroker) -> Non
     assert "real-a" == (await call(app)).json
 
 
-async def test_a_choice_made_before_is_not_the_overrides(broker: TokenBroker) -> None:
-    """A request that has asked one callable asks the other one while that stands in its place."""
+async def test_a_request_calls_the_callable_of_an_override(broker: TokenBroker) -> None:
+    """The credential that it has from the callable before is not used meanwhile."""
     with broker.override({"a": lambda _: StaticToken("outer")}):
         tokens = tokens_of(broker, scope_of("http"))
         assert "outer" == (await tokens.resolve("a")).value
@@ -106,7 +106,7 @@ async def test_a_choice_made_before_is_not_the_overrides(broker: TokenBroker) ->
 
 
 async def test_an_override_holds_in_other_threads(broker: TokenBroker) -> None:
-    """A server that a test has started in a thread sees it, too."""
+    """A server that a test runs in a thread uses it, too."""
     seen: list[Any] = []
     test = StaticToken("test")
     with broker.override({"a": test}):
@@ -118,14 +118,14 @@ async def test_an_override_holds_in_other_threads(broker: TokenBroker) -> None:
 
 @pytest.mark.parametrize("wrong", [{"c": StaticToken("t")}, "a", None, {"a": "t"}])
 async def test_only_known_names_can_be_overridden(broker: TokenBroker, wrong: Any) -> None:
-    """A name that is misspelt would leave the real provider in the test."""
+    """With a misspelt name the test would use the real provider."""
     with pytest.raises(ConfigurationError, match="override"), broker.override(wrong):
         pass
     assert "real-a" == await value(broker)
 
 
-async def test_the_real_provider_is_not_asked(broker: TokenBroker) -> None:
-    """Neither during the block nor by it."""
+async def test_an_override_does_not_fetch_the_real_token() -> None:
+    """Neither in the block nor at its end."""
     source = Source()
     async with TokenBroker({"a": StaticToken(source)}) as real:
         with real.override({"a": StaticToken("test")}):

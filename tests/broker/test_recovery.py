@@ -1,4 +1,4 @@
-"""Instances find Redis back one after the other: who was first learns what the last one has to tell."""
+"""Instances notice a recovery one after the other: the first one learns what the last one has invalidated."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tokenmw.testing import ManualClock
 
 
 def broker(server: RedisServer, clock: ManualClock) -> TokenBroker:
-    """Make one of two instances; each has its own time."""
+    """Make one of two instances, each with its own clock."""
     crm = StaticToken(lambda: "t", credential_id="c")
     secret = "a-secret-of-some-length"
     limits = Limits(command_seconds=5.0, check_seconds=300.0)
     return TokenBroker({"crm": crm}, redis=server.url, secret_key=secret, limits=limits, clock=clock)
 
 
-async def test_an_invalidation_told_after_my_first_look_is_found_by_the_second(redis_server: RedisServer) -> None:
-    """In seconds, and not when the token in use is looked at again."""
+async def test_an_invalidation_after_the_first_upload_is_found_by_the_second(redis_server: RedisServer) -> None:
+    """It is found within seconds, and not at the next comparison of a token in use."""
     clock = ManualClock()
     async with broker(redis_server, clock) as one, broker(redis_server, ManualClock()) as two:
         await two.token("crm")
@@ -27,11 +27,11 @@ async def test_an_invalidation_told_after_my_first_look_is_found_by_the_second(r
         runtime, (entry,) = runtime_of(one), one._data.tokens
         assert runtime._redis_jobs is not None
         assert entry.current is not None
-        before, looked = entry.current.version, entry.current.checked
+        before, checked = entry.current.version, entry.current.checked
         runtime._redis_jobs._recovery.schedule()
         await passes(
             clock,
-            lambda: entry.current is not None and entry.current.shared and entry.current.checked > looked,
+            lambda: entry.current is not None and entry.current.shared and entry.current.checked > checked,
             within=4,
         )
         assert before == entry.current.version

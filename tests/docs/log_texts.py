@@ -49,10 +49,23 @@ def log_texts(package: Path = _PACKAGE) -> set[str]:
 
 
 def repeated_endings() -> set[str]:
-    """Return what the throttled log adds to a text: counts and lengths."""
-    trees = [tree for _, tree in _modules() if _defines_logger(tree)]
-    found = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    return {text for text in found if isinstance(text, str) and "\n" not in text and _PLACEHOLDER.search(text)}
+    """Return what the throttled log adds to a text: durations, counts, and a duration with a count."""
+    nodes = [node for _, tree in _modules() if _defines_logger(tree) for node in ast.walk(tree)]
+    inner = {part for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    texts = {_strings_of_f(node) for node in nodes if isinstance(node, ast.JoinedStr)}
+    texts |= {node.value for node in nodes if node not in inner and _is_text(node)}  # type: ignore[attr-defined]
+    durations = {text for text in texts if text.startswith(" after ")}
+    counts = {text.removeprefix("%s") for text in texts if " suppressed" in text and _PLACEHOLDER.search(text)}
+    return durations | counts | {duration + count for duration in durations for count in counts}
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _strings_of_f(node: ast.JoinedStr) -> str:
+    """Return the text of an f-string, with `%s` for each value that it has put in."""
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "%s" for part in node.values)
 
 
 def redis_reasons() -> set[str]:
@@ -64,7 +77,7 @@ def redis_reasons() -> set[str]:
             for node in nodes:
                 found |= {word for word in _words(node) if _REASON.fullmatch(word)}
         for node in nodes:
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("SharedUnavailable"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("RedisUnavailable"):
                 found |= {word for argument in node.args for word in _strings(argument)}
     return found
 

@@ -101,7 +101,7 @@ class _Whole(httpx.AsyncByteStream):
 
 
 def _rejected(kind: Any, statuses: tuple[int, ...], data: bytes) -> None:
-    """Judge an API's answer; whoever made the request can read all of it afterwards."""
+    """Judge an API's answer; the sender of the request can read all of it afterwards."""
     status, headers, body = read_message(data)
     response = httpx.Response(
         status, headers=headers, stream=_Whole(body), request=httpx.Request("GET", "https://api.example/")

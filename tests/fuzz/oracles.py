@@ -52,7 +52,7 @@ class Target:
     Attributes:
         name: How it is asked for.
         run: Feeds it one input, and raises if anything does not hold.
-        seeds: Inputs to begin with; a finding that was mended becomes one.
+        seeds: Inputs to begin with; a finding that was fixed becomes one.
         words: What is worth putting into an input.
         most: Bytes of the longest input that can come this way.
         openings: What stands in front where one piece comes over and over; the first seed if there are none.

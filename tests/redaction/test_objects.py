@@ -106,7 +106,7 @@ PUBLIC: dict[str, Callable[[], Any]] = {
 }
 # Names that are protocols, aliases, functions or only for tests.
 NOT_TESTED = {
-    *("Provider", "OutgoingRequest", "Observer", "Event", "SessionID", "Tokens"),
+    *("Provider", "RequestState", "OutgoingRequest", "Observer", "Event", "SessionID", "Tokens"),
     *("credential_text", "lifetime", "session_id", "request_tokens", "make_token"),
     *("Fault", "ManualClock", "ProviderServer"),
     "APIKeySource",  # it has the names of headers, and no key

@@ -17,6 +17,8 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from tokenmw import (
     APIKeySource,
@@ -24,6 +26,7 @@ from tokenmw import (
     Limits,
     Observer,
     Provider,
+    RequestState,
     RequestTokens,
     Status,
     Token,
@@ -123,6 +126,29 @@ Middleware(TokenMiddleware, brocker=broker)  # type: ignore[call-arg]
 Middleware(TokenMiddleware, broker=broker, inject=5)  # type: ignore[arg-type]
 Middleware(TokenMiddleware)  # type: ignore[call-arg]
 Starlette().add_middleware(TokenMiddleware, broker=broker)
+
+
+class State(RequestState):
+    """The program's own state."""
+
+    database: str
+
+
+async def typed_handler(request: Request[State]) -> None:
+    """Read the state by its keys."""
+    assert_type(request.state["session_id"], str)
+    assert_type(request.state["tokens"], RequestTokens)
+    assert_type(request.state["tokens"]["crm"], Token)
+    assert_type(request.state["database"], str)
+    request.state["session"]  # type: ignore[typeddict-item]
+
+
+async def typed_websocket(websocket: WebSocket[RequestState]) -> None:
+    """Do so in a WebSocket."""
+    assert_type(websocket.state["session_id"], str)
+
+
+Starlette(routes=[Route("/", typed_handler), WebSocketRoute("/ws", typed_websocket)])
 
 
 async def program() -> None:

@@ -1,6 +1,6 @@
-"""Dependencies for FastAPI's `Depends` and for any code that has a connection; starlette is all they need.
+"""Dependencies for FastAPI's `Depends`, and for any other code that has a starlette connection.
 
-They work behind :class:`TokenMiddleware`, and without it in an application whose lifespan is the broker's.
+They work behind :class:`TokenMiddleware`, and without it in an application that has the broker's lifespan.
 """
 
 from __future__ import annotations
@@ -13,25 +13,29 @@ from tokenmw.asgi.identity import authenticate_connection, identify, requires_au
 from tokenmw.asgi.request import RequestTokens, tokens_of
 from tokenmw.broker import STATE_KEY, TokenBroker
 from tokenmw.errors import ConfigurationError
+from tokenmw.redaction import without_locals
 from tokenmw.values import Token
 
 __all__ = ["provider_token", "request_tokens", "session_id"]
 
 _NO_BROKER = (
-    "No TokenBroker serves this application: add Middleware(TokenMiddleware, broker=broker), or "
-    "lifespan=broker.lifespan. If that is there, this server or test client has sent no lifespan events: write "
-    "`with TestClient(app)`, or add the middleware, which needs none."
+    "This application has no TokenBroker: add Middleware(TokenMiddleware, broker=broker), or "
+    "lifespan=broker.lifespan. If it has that lifespan, this server or test client has sent no lifespan events: write "
+    "`with TestClient(app)`, or add the middleware, which works without them."
 )
 
 
 def provider_token(name: str) -> Callable[[HTTPConnection], Awaitable[Token]]:
-    """Return a dependency that gives a provider's token.
+    """Return a dependency that returns a provider's token.
 
         async def send(feishu: Annotated[Token, Depends(provider_token("feishu"))]): ...
 
-    Two calls with one name give equal dependencies, so it is resolved once in a request and can be named in
-    `app.dependency_overrides`. When it is used it may raise `TokenUnavailable` (503), `CredentialRejected` (502),
-    `APIKeyRefused` (401) where the broker checks callers, or a `ConfigurationError` that lists the known names.
+    Two calls with one name return equal dependencies, so a request resolves it once, and `app.dependency_overrides` can
+    name it. In a request it raises `TokenUnavailable` (503), `CredentialRejected` (502), `APIKeyRefused` (401) if the
+    broker checks callers, or a `ConfigurationError` with the broker's names if it has no such provider.
+
+    Raises:
+        ConfigurationError: `name` is not text, or empty.
     """
     if not isinstance(name, str) or not name:
         raise ConfigurationError('provider_token takes the name of a provider, such as provider_token("feishu").')
@@ -39,7 +43,7 @@ def provider_token(name: str) -> Callable[[HTTPConnection], Awaitable[Token]]:
 
 
 class _ProviderToken:
-    """A dependency; equal to every other one of the same name."""
+    """A dependency; two of the same name are equal."""
 
     __slots__ = ("_name",)
 
@@ -49,7 +53,7 @@ class _ProviderToken:
     async def __call__(self, connection: HTTPConnection) -> Token:
         tokens = _tokens_here(connection)
         if tokens._identified_by is None:
-            await _checked(tokens, connection)
+            await _check_caller(tokens, connection)
         return await tokens.resolve(self._name)
 
     def __eq__(self, other: object) -> bool:
@@ -66,37 +70,37 @@ async def session_id(connection: HTTPConnection) -> str:
     """Return the session id of the connection's API key.
 
     Raises:
-        APIKeyRefused: The key is missing and the broker wants one, or it is refused.
-        SessionUnavailable: There is no id to be had now.
+        APIKeyRefused: The key is missing and the broker requires one, or `authenticate` refuses it.
+        SessionUnavailable: The key cannot be checked now, or `session_policy="required"` and Redis is unavailable.
+        ConfigurationError: The application has neither the middleware nor the broker's lifespan.
     """
     tokens = _tokens_here(connection)
     if tokens._identified_by is not None:
         # By the middleware, whose options may differ from the broker's.
-        known: str = connection.scope["state"]["session_id"]
-        return known
-    broker = tokens._broker
-    return await identify(tokens, connection.scope, source=broker._api_key, missing_key=broker._missing_key)
+        identified: str = connection.scope["state"]["session_id"]
+        return identified
+    return await _identify(tokens, connection)
 
 
 async def request_tokens(connection: HTTPConnection) -> RequestTokens:
-    """Return the tokens of a connection, with or without the middleware, if its caller may come in.
-
-    A coroutine function, because FastAPI runs every other dependency in a worker thread.
+    """Return the tokens of a connection, unless its caller is refused.
 
         tokens: Annotated[RequestTokens, Depends(request_tokens)]
 
     Raises:
-        APIKeyRefused: The key is missing and the broker wants one, or it is refused.
-        ConfigurationError: Neither the middleware nor the lifespan has told the application's broker.
+        APIKeyRefused: The key is missing and the broker requires one, or `authenticate` refuses it.
+        SessionUnavailable: The key cannot be checked now.
+        ConfigurationError: The application has neither the middleware nor the broker's lifespan.
     """
+    # A coroutine function, because FastAPI runs every other dependency in a worker thread.
     tokens = _tokens_here(connection)
     if tokens._identified_by is None:
-        await _checked(tokens, connection)
+        await _check_caller(tokens, connection)
     return tokens
 
 
 def _tokens_here(connection: HTTPConnection) -> RequestTokens:
-    """Return the tokens of a connection, whoever calls."""
+    """Return the tokens of a connection without a check of its caller."""
     tokens = connection.scope.get(STATE_KEY)
     if isinstance(tokens, RequestTokens):
         return tokens
@@ -106,8 +110,16 @@ def _tokens_here(connection: HTTPConnection) -> RequestTokens:
     return tokens_of(broker, connection.scope)
 
 
-async def _checked(tokens: RequestTokens, connection: HTTPConnection) -> None:
-    # The middleware has done it by its own options; without it, a route without a session id must not be open.
+@without_locals
+async def _identify(tokens: RequestTokens, connection: HTTPConnection) -> str:
+    broker = tokens._broker
+    return await identify(tokens, connection.scope, source=broker._api_key, missing_key=broker._missing_key)
+
+
+@without_locals
+async def _check_caller(tokens: RequestTokens, connection: HTTPConnection) -> None:
+    # The middleware has checked it by its own options. Without the middleware, a route that needs no session id must
+    # not be open to every caller.
     broker = tokens._broker
     if tokens._authenticated_by is None and requires_authentication(broker):
         await authenticate_connection(tokens, connection.scope, source=broker._api_key, missing_key=broker._missing_key)

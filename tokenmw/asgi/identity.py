@@ -1,4 +1,4 @@
-"""Who calls: the session id of a connection, and the caller behind its API key."""
+"""The session id of a connection, and the caller that its API key belongs to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from tokenmw.errors import APIKeyRefused
-from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -19,14 +18,14 @@ __all__ = ["authenticate_connection", "identify", "identify_from_cache", "requir
 
 
 def requires_authentication(broker: TokenBroker) -> bool:
-    """Return whether a broker refuses some callers: then no caller gets a token through it unchecked."""
+    """Return whether a broker refuses some callers, so that no dependency may skip the check."""
     return broker._settings.authenticate is not None or broker._missing_key == "reject"
 
 
 def identify_from_cache(tokens: RequestTokens, scope: Scope, *, source: APIKeySource) -> bool:
-    """Give a new connection the session id of a cached key. Return whether it could.
+    """Put the session id of a connection into its state if it is cached. Return whether it is.
 
-    This is the warm path of a broker without `authenticate`; every other case is left to `identify`.
+    This is the warm path, for brokers without `authenticate`. `identify` handles every other case.
     """
     runtime = tokens._broker._runtime
     if runtime is None or tokens._identified_by is not None:
@@ -40,7 +39,6 @@ def identify_from_cache(tokens: RequestTokens, scope: Scope, *, source: APIKeySo
     return True
 
 
-@without_locals
 async def authenticate_connection(
     tokens: RequestTokens, scope: Scope, *, source: APIKeySource, missing_key: Literal["random", "reject"]
 ) -> bytes | None:
@@ -59,29 +57,27 @@ async def authenticate_connection(
     if broker._settings.authenticate is not None and tokens._authenticated_by is not source:
         state: dict[str, Any] = scope["state"]
         state["caller"] = None
-        authenticator = broker._open().authenticator
-        if api_key is not None and authenticator is not None:
+        if api_key is not None and (authenticator := broker._open().authenticator) is not None:
             state["caller"] = await authenticator.caller(scope, api_key)
     tokens._authenticated_by = source
     return api_key
 
 
-@without_locals
 async def identify(
     tokens: RequestTokens, scope: Scope, *, source: APIKeySource, missing_key: Literal["random", "reject"]
 ) -> str:
     """Return the session id of a connection, and put it into its state, with the caller if there is `authenticate`.
 
-    A connection is identified once by each source: a second middleware of the same broker finds the id there.
+    This is done once for a connection and source: a second middleware of the same broker uses the first one's id.
 
     Raises:
         APIKeyRefused: There is no usable key and `missing_key="reject"`, or `authenticate` refuses the key.
-        SessionUnavailable: The key cannot be checked now, or `session_policy` needs an id that Redis knows.
+        SessionUnavailable: The key cannot be checked now, or `session_policy="required"` and Redis is unavailable.
     """
     state: dict[str, Any] = scope["state"]
     if tokens._identified_by is source and (missing_key != "reject" or source.find(scope) is not None):
-        known: str = state["session_id"]
-        return known
+        identified: str = state["session_id"]
+        return identified
     api_key = await authenticate_connection(tokens, scope, source=source, missing_key=missing_key)
     session_id = str(uuid4()) if api_key is None else await tokens._broker._open().sessions.get(api_key)
     state["session_id"] = session_id

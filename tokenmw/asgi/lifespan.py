@@ -1,4 +1,4 @@
-"""The application's lifespan, run inside the broker's."""
+"""The application's lifespan, with the broker opened before it and closed after it."""
 
 from __future__ import annotations
 
@@ -20,29 +20,43 @@ __all__ = ["run_lifespan"]
 async def run_lifespan(
     app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, broker: TokenBroker, warm: Sequence[str]
 ) -> None:
-    """Run an application's lifespan inside the broker's: open before the application starts, closed after it ends.
+    """Open the broker, run the application's lifespan, close the broker.
 
-    An application that knows no lifespan is served, too: then the events are answered here. If the broker cannot be
-    opened, the server is told `lifespan.startup.failed`.
+    For an application without a lifespan, the server's events are answered here. If the broker cannot be opened, the
+    server gets `lifespan.startup.failed`.
+
+    Args:
+        app: The application.
+        scope: The lifespan's scope.
+        receive: The server's channel of events.
+        send: The server's channel of replies.
+        broker: The broker.
+        warm: Names of providers whose tokens are resolved before the application starts.
     """
-    inside = _Inside(receive, send, broker=broker, warm=warm)
+    channels = _Channels(receive, send, broker=broker, warm=warm)
     if isinstance(scope.get("state"), dict):
         scope["state"][STATE_KEY] = broker
     try:
         try:
-            await app(scope, inside.receive, inside.send)
+            await app(scope, channels.receive, channels.send)
         except Exception:
-            # One that fails before it asks for an event means that it knows none (ASGI, "Lifespan Protocol").
-            if inside.answered or (inside.asked and not inside.foreign):
+            # An application that raises before it receives an event has no lifespan (ASGI, "Lifespan Protocol").
+            if channels.replied or (channels.received and not channels.sent_http):
                 raise
-        if not inside.answered:
-            await inside.run_alone()
+        if not channels.replied:
+            await channels.reply_for_application()
     finally:
-        await inside.leave()
+        await channels.close_broker()
 
 
-class _Inside:
-    """A lifespan's two channels, with the broker's opening and closing put in between."""
+class _Channels:
+    """A lifespan's two channels; the broker is opened and closed when the events pass through them.
+
+    Attributes:
+        received: Whether the application has received an event.
+        replied: Whether the server has a reply.
+        sent_http: Whether the application has tried to send an HTTP response.
+    """
 
     def __init__(self, receive: Receive, send: Send, *, broker: TokenBroker, warm: Sequence[str]) -> None:
         self._receive = receive
@@ -50,46 +64,46 @@ class _Inside:
         self._broker = broker
         self._warm = warm
         self._entered = False
-        self.asked = False
-        self.answered = False
-        self.foreign = False
+        self.received = False
+        self.replied = False
+        self.sent_http = False
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self.asked = True
+        self.received = True
         if message["type"] == "lifespan.startup":
-            await self._open()
+            await self._open_broker()
         return message
 
-    async def _open(self) -> None:
+    async def _open_broker(self) -> None:
         try:
             await self._broker.__aenter__()
             self._entered = True
             await self._broker._warm_up(self._warm)
         except Exception as error:
-            # Raised alone, it would look to the server as if the application knew no lifespan, and it would go on.
-            self.answered = True
+            # Without this reply, the server would assume an application without a lifespan, and start to serve.
+            self.replied = True
             reason = str(error) if isinstance(error, TokenmwError) else type(error).__name__
-            await self._send({"type": "lifespan.startup.failed", "message": f"The token broker cannot open: {reason}"})
+            await self._send({"type": "lifespan.startup.failed", "message": f"The TokenBroker cannot open: {reason}"})
             raise
 
     async def send(self, message: Message) -> None:
         if not message["type"].startswith("lifespan."):
-            # A small application answers every scope with a page.
-            self.foreign = True
-            raise RuntimeError("This scope is a lifespan, and cannot be answered with an HTTP response.")
-        self.answered = True
+            # A small application sends a page in every scope.
+            self.sent_http = True
+            raise RuntimeError("An HTTP response was sent in a lifespan scope, which takes lifespan events only.")
+        self.replied = True
         if message["type"] != "lifespan.startup.complete":
-            await self.leave()
+            await self.close_broker()
         await self._send(message)
 
-    async def leave(self) -> None:
+    async def close_broker(self) -> None:
         if self._entered:
             self._entered = False
             await self._broker.__aexit__(None, None, None)
 
-    async def run_alone(self) -> None:
-        if not self.asked:
+    async def reply_for_application(self) -> None:
+        if not self.received:
             await self.receive()
         await self.send({"type": "lifespan.startup.complete"})
         await self.receive()

@@ -1,4 +1,4 @@
-"""The middleware: a session id and tokens in every request. Pure ASGI."""
+"""The middleware: a session id and tokens for each request. Pure ASGI."""
 
 from __future__ import annotations
 
@@ -33,22 +33,27 @@ OnError = Callable[[HTTPConnection, RequestError], "Response | Awaitable[Respons
 
 
 class TokenMiddleware(Unpicklable):
-    """Puts `session_id` and `tokens` into the state of each HTTP request and WebSocket, and opens the broker.
+    """Adds `session_id` and `tokens` to the state of each HTTP request and WebSocket.
+
+    It opens the broker before the application starts, and closes it after the application has stopped.
 
         app = Starlette(routes=..., middleware=[Middleware(TokenMiddleware, broker=broker, inject=["feishu"])])
 
     Args:
-        app: The application.
+        app: The application; frameworks give it themselves.
         broker: The program's broker.
-        inject: KeyNames of providers whose tokens are resolved before the handler runs, or a callable, sync or async,
-            that gives them for a connection. What goes wrong is raised when the token is used.
-        sessions: Whether session ids are made. Where callers are checked, they are all the same.
-        on_error: Makes the answer of an error that reaches the middleware, sync or async.
-        api_key: Where the API key is found, if not where the broker says.
-        missing_key: `"random"` or `"reject"`, if not as the broker says.
+        inject: Names of providers whose tokens are resolved before the handler runs, or a callable `(connection) ->
+            names`, sync or async. A failure is raised when the handler uses the token. Without names, nothing is
+            fetched before a handler resolves a token, and the first request that does waits for the provider.
+        sessions: Whether each request gets a `request.state.session_id`. False leaves it out; callers are still
+            checked if the broker checks them.
+        on_error: `(connection, error) -> Response`, sync or async: makes the response of an error that reaches the
+            middleware. By default `application/problem+json` (RFC 9457).
+        api_key: Where the API key of a request is found. None: the broker's `api_key`.
+        missing_key: `"random"` or `"reject"`. None: the broker's `missing_key`.
 
     Raises:
-        ConfigurationError: An option cannot work, or a name is not one of the broker's.
+        ConfigurationError: An option cannot work, or the broker has no provider of a name in `inject`.
     """
 
     def __init__(
@@ -79,44 +84,42 @@ class TokenMiddleware(Unpicklable):
             checked_choice(missing_key, option="TokenMiddleware(missing_key=…)", choices=("random", "reject"))
         self.app = app
         self._broker = broker
-        self._choose = inject if callable(inject) else None
-        self._names = (
-            ()
-            if callable(inject)
-            else checked_names(inject, option="TokenMiddleware(inject=…)", known=broker._credentials.names)
-        )
+        self._names_of = inject if callable(inject) else None
+        self._names = () if callable(inject) else self._checked_names(inject)
         self._sessions = sessions
         self._on_error = on_error
         self._source = api_key or broker._api_key
         self._missing_key: MissingKey = missing_key or broker._missing_key
-        self._checks = sessions or requires_authentication(broker) or missing_key == "reject"
-        self._cacheable = sessions and broker._settings.authenticate is None
+        self._needs_api_key = sessions or requires_authentication(broker) or missing_key == "reject"
+        self._session_may_be_cached = sessions and broker._settings.authenticate is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             serving = self._serve_other(scope, receive, send)
-            del scope  # reports of errors show the variables of each frame, and the caller's API key is in this one
+            del scope  # error reports show the variables of each frame, and the scope holds the API key
             await serving
             return
         started = False
 
-        # Not a coroutine of its own: it is called for every piece of every body.
-        def answer(message: Message) -> Awaitable[None]:
+        # A plain function: a coroutine of its own for each part of each body would be slower.
+        def send_on(message: Message) -> Awaitable[None]:
             nonlocal started
             started = True
             return send(message)
 
         tokens = tokens_of(self._broker, scope)
         try:
-            # When all is known, this is all there is to do: nothing is awaited, so there is no coroutine to make.
-            known = not self._checks or (self._cacheable and identify_from_cache(tokens, scope, source=self._source))
-            if not known or self._choose is not None or not tokens._inject_from_cache(self._names):
+            # The warm path: with session id and tokens cached, nothing is awaited before the application runs.
+            identified = not self._needs_api_key or (
+                self._session_may_be_cached and identify_from_cache(tokens, scope, source=self._source)
+            )
+            if not identified or self._names_of is not None or not tokens._inject_from_cache(self._names):
                 await self._prepare(tokens, scope)
-            await self.app(scope, receive, answer)
+            await self.app(scope, receive, send_on)
         except BaseException as error:
             connection, scope = HTTPConnection(scope), {}
-            # Once an answer has begun, nothing else can be answered; the server cuts the connection.
+            # Once the response has started, there can be no other; the server closes the connection.
             if started or not isinstance(error, RequestError):
                 raise
             await self._refuse(connection, error, receive, send)
@@ -134,17 +137,17 @@ class TokenMiddleware(Unpicklable):
             await self.app(scope, receive, send)
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = WebSocketSend(send, scope)
+        websocket_send = WebSocketSend(send, scope)
         tokens = tokens_of(self._broker, scope)
         try:
             await self._prepare(tokens, scope)
-            await self.app(scope, receive, answer)
+            await self.app(scope, receive, websocket_send)
         except BaseException as error:
             connection, scope = HTTPConnection(scope), {}
             if not isinstance(error, RequestError):
                 raise
-            if answer.started:
-                await answer.abort()
+            if websocket_send.started:
+                await websocket_send.abort()
                 raise
             await self._refuse(connection, error, receive, send)
         finally:
@@ -152,17 +155,18 @@ class TokenMiddleware(Unpicklable):
 
     @without_locals
     async def _prepare(self, tokens: RequestTokens, scope: Scope) -> None:
-        if self._checks:
+        if self._needs_api_key:
             check = identify if self._sessions else authenticate_connection
             await check(tokens, scope, source=self._source, missing_key=self._missing_key)
-        cold = tokens._inject_fresh(self._names if self._choose is None else await self._chosen(self._choose, scope))
-        if cold:
-            await tokens._inject(cold)
+        names = self._names
+        if self._names_of is not None:
+            chosen = self._names_of(HTTPConnection(scope))
+            names = self._checked_names(await chosen if inspect.isawaitable(chosen) else chosen)
+        missing = tokens._inject_fresh(names)
+        if missing:
+            await tokens._inject(missing)
 
-    async def _chosen(self, choose: InjectedNames, scope: Scope) -> tuple[str, ...]:
-        names = choose(HTTPConnection(scope))
-        if inspect.isawaitable(names):
-            names = await names
+    def _checked_names(self, names: object) -> tuple[str, ...]:
         return checked_names(names, option="TokenMiddleware(inject=…)", known=self._broker._credentials.names)
 
     async def _refuse(self, connection: HTTPConnection, error: RequestError, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Errors as answers: RFC 9457 problem details over HTTP, denial or a close code over WebSocket."""
+"""Errors as responses: RFC 9457 problem details for HTTP, a denial response or a close code for a WebSocket."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
     from tokenmw.errors import RequestError
 
-__all__ = ["AFTER_ACCEPT", "close_code", "problem_response", "refuse"]
+__all__ = ["AFTER_ACCEPT", "DENIAL", "close_code", "problem_response", "refuse"]
 
-AFTER_ACCEPT: Final = 1011  # internal error: the peer did nothing wrong (RFC 6455 §7.4.1)
+AFTER_ACCEPT: Final = 1011  # internal error (RFC 6455 §7.4.1)
+DENIAL: Final = "websocket.http.response"  # the ASGI extension for HTTP responses before `accept`
 _REFUSED: Final = 1008  # policy violation
 _TRY_LATER: Final = 1013
-_DENIAL: Final = "websocket.http.response"
 
 
 def problem_response(_connection: HTTPConnection, error: RequestError) -> Response:
-    """Return `application/problem+json` (RFC 9457) with the error's status and headers.
+    """Return an error as `application/problem+json` (RFC 9457), with its status and headers.
 
-    `type` is "about:blank", so `title` is the status's own phrase; `detail` says what happened, without secrets.
+    `type` is "about:blank" and `title` the standard phrase of the status. `detail` says what happened, without secrets.
     """
     problem = {
         "type": "about:blank",
@@ -44,7 +44,7 @@ def problem_response(_connection: HTTPConnection, error: RequestError) -> Respon
 
 
 def close_code(status: int) -> int:
-    """Return the WebSocket close code that says before `accept` what an HTTP status says."""
+    """Return the WebSocket close code that corresponds to an HTTP status before `accept`."""
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return AFTER_ACCEPT
     return _REFUSED if 400 <= status < 500 else _TRY_LATER
@@ -52,11 +52,11 @@ def close_code(status: int) -> int:
 
 @without_locals
 async def refuse(response: Any, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send a response in place of a connection's handler.
+    """Send a response instead of calling the application.
 
-    A WebSocket gets it as a denial response where the server has the extension, else a close code.
+    A WebSocket sends it as a denial response if the server has the extension, else as a close code.
     """
-    if scope["type"] == "websocket" and _DENIAL not in scope.get("extensions", {}):
+    if scope["type"] == "websocket" and DENIAL not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": close_code(response.status_code), "reason": ""})
         return
     await response(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What one request carries: `request.state.session_id`, `request.state.caller` and `request.state.tokens`."""
+"""The state of one request: `request.state.session_id`, `request.state.caller` and `request.state.tokens`."""
 
 from __future__ import annotations
 
@@ -33,12 +33,19 @@ _OF_ONE_CONNECTION: Final = frozenset({"caller", "session_id", "tokens"})
 _NOTHING: Final[Mapping[str, TokenEntry | None]] = MappingProxyType({})
 
 
-class RequestState(TypedDict, total=False):
-    """What the middleware puts into a request's state, for starlette's typed `Request[RequestState]`.
+class RequestState(TypedDict):
+    """The keys that the middleware adds to a request's state, for starlette's typed requests.
+
+        async def handler(request: Request[RequestState]) -> Response:
+            session_id = request.state["session_id"]    # str
+            token = request.state["tokens"]["feishu"]   # Token
+
+    A program's own state derives from it: `class State(RequestState): database: Database`. FastAPI takes only a plain
+    `Request` as a parameter's annotation.
 
     Attributes:
-        session_id: The session id of the API key; absent with `sessions=False`.
-        caller: What `authenticate` returned; None without a key. Absent without `authenticate`.
+        session_id: The session id of the API key. Missing with `TokenMiddleware(sessions=False)`.
+        caller: What `authenticate` returned; None for a request without a key. Missing without `authenticate`.
         tokens: The tokens of the request.
     """
 
@@ -48,10 +55,10 @@ class RequestState(TypedDict, total=False):
 
 
 def tokens_of(broker: TokenBroker, scope: Scope) -> RequestTokens:
-    """Return the tokens of a connection, the same object however often and wherever in the application it is called.
+    """Return the tokens of a connection: one object for all middlewares and dependencies of a broker.
 
-    They are in the scope as well as in the state: a server that gives all connections one state (ASGI requires a copy
-    for each) would otherwise give one caller's session id to the next.
+    They are in the scope as well as in the state. ASGI requires a copy of the state for each connection; with a server
+    that gives all connections the same one, a caller would otherwise get another caller's session id.
     """
     tokens: RequestTokens | None = None
     if STATE_KEY in scope:
@@ -75,7 +82,7 @@ class RequestTokens(Unpicklable):
         await request.state.tokens.resolve("crm")          # on demand
         await http.post(url, auth=request.state.tokens.auth("wecom"))
 
-    Each lookup reads the local cache again, so that a WebSocket that lives for hours never has an old token.
+    Each lookup reads the local cache again, so that a WebSocket never has an expired token, however long it is open.
     """
 
     # _authenticated_by: the source whose API key was checked; _identified_by: the source that gave the session id.
@@ -92,7 +99,7 @@ class RequestTokens(Unpicklable):
     def __init__(self, broker: TokenBroker, scope: Scope) -> None:
         self._broker = broker
         self._scope: Scope | None = scope
-        # Never changed, only replaced: all requests whose tokens are cached share one.
+        # Never changed, only replaced: requests whose tokens are cached share one mapping.
         self._injected: Mapping[str, TokenEntry | None] = _NOTHING
         # Most requests need neither of the two.
         self._errors: dict[str, tuple[Exception, TracebackType | None]] | None = None
@@ -104,31 +111,20 @@ class RequestTokens(Unpicklable):
         """Return an injected token.
 
         Raises:
-            KeyError: The name is not injected; the text tells the fix.
-            TokenUnavailable: There is no valid token now, or
-            CredentialRejected: the provider rejects the credential.
+            KeyError: The name is not injected; the text has the fix.
+            TokenUnavailable: There is no valid token now.
+            CredentialRejected: The provider rejects the credential.
         """
         try:
             entry = self._injected[name]
         except KeyError:
             raise KeyError(self._hint(name)) from None
-        runtime = self._broker._runtime
-        token = None if entry is None or runtime is None else runtime.tokens.fresh(entry)
-        if token is not None:
-            return token if token.provider == name else token._under(name)
-        if entry is not None and runtime is not None:
-            # Else a connection that was idle for longer than a token lives would never get one again.
-            runtime.tokens.refresh_soon(entry)
-        if entry is not None and entry.failure is not None:
-            raise entry.failure.to_error(name, now=self._broker._settings.clock.monotonic())
-        if self._errors is not None and name in self._errors:
-            raise copy_of(*self._errors[name])
-        raise TokenUnavailable(
-            f"{name}: the token has expired since it was injected, and a new one is being fetched; "
-            f"`await request.state.tokens.resolve({name!r})` waits for it.",
-            provider=name,
-            retry_after=1.0,
-        )
+        if entry is not None:
+            runtime = self._broker._runtime
+            token = self._broker._while_closed(entry) if runtime is None else runtime.tokens.fresh(entry)
+            if token is not None:
+                return token if token.provider == name else token._under(name)
+        raise self._error(name, entry)
 
     def __contains__(self, name: object) -> bool:
         return name in self._injected
@@ -151,7 +147,7 @@ class RequestTokens(Unpicklable):
         if not isinstance(entry, TokenEntry):
             entry = await self._entry(name)
         runtime = self._broker._runtime
-        token = None if runtime is None else runtime.tokens.fresh(entry)
+        token = self._broker._while_closed(entry) if runtime is None else runtime.tokens.fresh(entry)
         if token is None:
             token = await self._broker._open().tokens.get(entry)
         return token if token.provider == name else token._under(name)
@@ -163,7 +159,7 @@ class RequestTokens(Unpicklable):
         return token_auth(partial(self._find, name), get_token=broker._token_of, invalidate=broker.invalidate)
 
     async def _inject(self, names: Sequence[str]) -> None:
-        """Resolve tokens before the handler runs, concurrently. Whatever goes wrong is kept, and raised on use."""
+        """Resolve tokens before the handler runs, concurrently. An exception is kept, and raised when it is used."""
         if len(names) == 1:
             await self._inject_one(names[0])
         else:
@@ -180,7 +176,7 @@ class RequestTokens(Unpicklable):
             self._errors = {**(self._errors or {}), name: (error, error.__traceback__)}
 
     def _inject_from_cache(self, names: tuple[str, ...]) -> bool:
-        """Inject tokens if all of them are cached. Return whether they are; this is the warm path."""
+        """Inject tokens if all of them are cached, and return whether they are. This is the warm path."""
         broker = self._broker
         runtime, entries = broker._runtime, broker._credentials.static_entries(names)
         if runtime is None or entries is None or self._injected:
@@ -193,7 +189,7 @@ class RequestTokens(Unpicklable):
         return True
 
     def _inject_fresh(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Inject those tokens that are cached. Return the other names."""
+        """Inject the tokens that are cached, and return the other names."""
         runtime = self._broker._runtime
         found = {name: self._broker._credentials.find(name) for name in names}
         if runtime is None:
@@ -207,7 +203,7 @@ class RequestTokens(Unpicklable):
         return tuple(name for name in names if name not in cached)
 
     def _release(self) -> None:
-        """Let go of a finished connection, which refers to these tokens: only the garbage collector frees a cycle."""
+        """Drop the scope of a finished connection: it refers to these tokens, and only the collector frees cycles."""
         if not self._broker._credentials.depend_on_request:
             self._scope = None
 
@@ -215,12 +211,12 @@ class RequestTokens(Unpicklable):
         found = self._broker._credentials.find(name)
         if isinstance(found, TokenEntry):
             return found
-        # The program's callable runs once in a request, however many tasks need the credential.
+        # The program's callable runs once in a request, however many tasks of it need the credential.
         self._credentials = self._credentials or {}
         credential = self._credentials.get(name)
         if credential is None or credential.callable is not found or credential.cancelled:
             if self._scope is None:
-                raise ConfigurationError(f"{name!r} was overridden with a callable after the request had ended.")
+                raise ConfigurationError(f"{name!r} was overridden with a callable after the request had finished.")
             credential = self._credentials[name] = RequestCredential(found, HTTPConnection(self._scope))
         return self._broker._credentials.entry_of_choice(name, await credential.provider())
 
@@ -231,6 +227,24 @@ class RequestTokens(Unpicklable):
         if credential is not None and credential.callable is self._broker._credentials.find(name):
             return await credential.provider(), entry
         return self._broker._credentials.provider(name, entry), entry
+
+    def _error(self, name: str, entry: TokenEntry | None) -> Exception:
+        """Return why an injected token is not valid, and start a refresh in the background."""
+        runtime = self._broker._runtime
+        if entry is not None and runtime is not None:
+            # Else a connection that was idle for longer than a token's lifetime would never get one again.
+            runtime.tokens.refresh_soon(entry)
+        if entry is not None and entry.failure is not None:
+            return entry.failure.to_error(name, now=self._broker._settings.clock.monotonic())
+        if self._errors is not None and name in self._errors:
+            return copy_of(*self._errors[name])
+        state = "the broker is closed" if runtime is None else "a new one is being fetched"
+        return TokenUnavailable(
+            f"{name}: the token has expired since it was injected, and {state}; "
+            f"`await request.state.tokens.resolve({name!r})` waits for it.",
+            provider=name,
+            retry_after=1.0,
+        )
 
     def _hint(self, name: str) -> str:
         names = self._broker._credentials.names

@@ -34,6 +34,17 @@ if TYPE_CHECKING:
 __all__ = ["TokenAuth", "token_auth"]
 
 
+class _Calls(Unpicklable):
+    """What an auth object calls, outside of its `__dict__`, in which a JSON encoder would find it."""
+
+    __slots__ = ("find_credential", "get_token", "invalidate")
+
+    def __init__(self, find_credential: FindCredential, get_token: GetToken, invalidate: Invalidate) -> None:
+        self.find_credential = find_credential
+        self.get_token = get_token
+        self.invalidate = invalidate
+
+
 class TokenAuth(Unpicklable, httpx.Auth):
     """Puts a provider's token on each request where the provider wants it.
 
@@ -58,13 +69,11 @@ class TokenAuth(Unpicklable, httpx.Auth):
     """
 
     def __init__(self, find_credential: FindCredential, *, get_token: GetToken, invalidate: Invalidate) -> None:
-        self._find_credential = find_credential
-        self._get_token = get_token
-        self._invalidate = invalidate
+        self._calls = _Calls(find_credential, get_token, invalidate)
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Send the request with the token, and once more if the token was rejected. Called by the client."""
-        provider, entry = await self._find_credential()
+        provider, entry = await self._calls.find_credential()
         if provider is not entry.provider:
             # An equal credential, so it shares the entry. But its `hosts` are its own, and were not checked yet.
             check_provider(provider)
@@ -72,7 +81,7 @@ class TokenAuth(Unpicklable, httpx.Auth):
         if not may_receive_token(request.url, provider=provider):
             yield request
             return
-        original, token = OriginalRequest(request), await self._get_token(entry)
+        original, token = OriginalRequest(request), await self._calls.get_token(entry)
         start = request.url
         response = yield original.with_token(token, provider=provider)
         if response.history and not contains_token(response.request, token):
@@ -91,7 +100,7 @@ class TokenAuth(Unpicklable, httpx.Auth):
         if response.history and not contains_token(response.request, token):
             return  # another redirect: this answer says nothing about the token
         if await is_rejected(response, provider=provider, library=library):
-            await self._invalidate(token)
+            await self._calls.invalidate(token)
             newer = await self._newer_token(entry, token) if is_replayable(original.request) else None
             if newer is not None:
                 await discard(response, library=library)
@@ -99,7 +108,7 @@ class TokenAuth(Unpicklable, httpx.Auth):
 
     async def _newer_token(self, entry: TokenEntry, rejected: Token) -> Token | None:
         try:
-            token = await self._get_token(entry)
+            token = await self._calls.get_token(entry)
         except RequestError:
             return None  # the API's own answer tells the caller more than this error
         return token if token.value != rejected.value else None

@@ -1,4 +1,4 @@
-"""The names and signatures that other people's code is written against: what may be added to, and not changed."""
+"""The public names and signatures: parameters may be added to them, but none may change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CREDENTIALS = """* token_url client_id client_secret=None scope='' audience=None
     hosts=None"""
 HEADERS = "('authorization','x-api-key','x-goog-api-key')"
 
-# A default that is an object of ours is looked at below, and not by its text.
+# Defaults that are objects of this package are compared below.
 SIGNATURES: Final[list[tuple[Callable[..., Any], str]]] = [
     (TokenBroker, BROKER),
     (TokenMiddleware, "app * broker inject=() sessions=True on_error api_key=None missing_key=None"),
@@ -62,8 +62,8 @@ MODULES = [
 ]
 
 
-def written(function: Callable[..., Any]) -> list[str]:
-    """Return the parameters of a function as they are written above."""
+def parameters_of(function: Callable[..., Any]) -> list[str]:
+    """Return the parameters of a function in the form that is used above."""
     words: list[str] = []
     for one in inspect.signature(function).parameters.values():
         if one.kind is one.KEYWORD_ONLY and "*" not in words:
@@ -73,17 +73,17 @@ def written(function: Callable[..., Any]) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize(("function", "promised"), SIGNATURES, ids=lambda one: getattr(one, "__qualname__", ""))
-def test_a_call_that_was_promised_can_be_made(function: Callable[..., Any], promised: str) -> None:
-    """The parameters with their defaults, in order; what is added comes behind them, by keyword, and with a default."""
-    expected, actual = promised.split(), written(function)
+@pytest.mark.parametrize(("function", "signature"), SIGNATURES, ids=lambda one: getattr(one, "__qualname__", ""))
+def test_a_signature_is_kept(function: Callable[..., Any], signature: str) -> None:
+    """The parameters have this order and these defaults; added ones follow, by keyword and with a default."""
+    expected, actual = signature.split(), parameters_of(function)
     assert expected == actual[: len(expected)]
     added = [inspect.signature(function).parameters[word.partition("=")[0]] for word in actual[len(expected) :]]
     assert all(one.kind is one.KEYWORD_ONLY and one.default is not one.empty for one in added)
 
 
-def test_what_stands_behind_defaults_without_a_text() -> None:
-    """Objects of ours, so that each can be written down by whoever wants it."""
+def test_defaults_that_are_objects_are_public_ones() -> None:
+    """A program can write each default itself."""
     defaults = {name: one.default for name, one in inspect.signature(TokenBroker).parameters.items()}
     assert (repr(APIKeySource()), Limits(), SYSTEM_CLOCK) == (
         repr(defaults["api_key"]),
@@ -95,13 +95,13 @@ def test_what_stands_behind_defaults_without_a_text() -> None:
 
 @pytest.mark.parametrize(("module", "names"), MODULES, ids=lambda one: getattr(one, "__name__", ""))
 def test_each_module_has_its_names(module: Any, names: str) -> None:
-    """Also in `__all__`, for whoever imports all."""
+    """`__all__` has them, too."""
     assert set() == set(names.split()) - set(module.__all__)
     assert [] == [name for name in names.split() if not hasattr(module, name)]
 
 
 def test_values_have_their_attributes() -> None:
-    """Those of a token, of an answer and of a provider."""
+    """A token, a grant, an answer, a provider and a status do."""
     token = tokenmw.testing.make_token("t")
     assert "Bearer t" == token.authorization
     for one, names in (
