@@ -1,4 +1,4 @@
-"""The version before, installed in an environment of its own, and worlds for both versions."""
+"""Fixtures: the version before, installed in its own environment, and worlds for both versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.compat.sides import Version, World, world_of
 from tests.servers import RedisServer
 
 COMMIT = "61f244d3652de605e95d94c3081e0b628684cf40"
-"""The last one before the package was restructured."""
+"""The last commit before the package was restructured."""
 HISTORY = "TOKENMW_HISTORY"
 """The environment variable that names the repository, where the tests run in a copy of the tree without it."""
 
@@ -45,7 +45,7 @@ def archive() -> bytes:
 
 @pytest.fixture(scope="session")
 def old_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The interpreter of an environment in which the version before is installed, with what seals values."""
+    """The interpreter of an environment in which the version before is installed, with the extra `crypto`."""
     directory = tmp_path_factory.mktemp("before")
     source, environment = directory / "source", directory / "environment"
     with tarfile.open(fileobj=BytesIO(archive())) as files:
@@ -75,12 +75,12 @@ async def private_world(
 
 @pytest.fixture(params=["old", "new"])
 def first(request: pytest.FixtureRequest) -> Version:
-    """The version that does something."""
+    """The version that changes something."""
     version: Version = request.param
     return version
 
 
 @pytest.fixture
 def second(first: Version) -> Version:
-    """The other version, which must see it."""
+    """The other version, which must notice the change."""
     return "new" if first == "old" else "old"

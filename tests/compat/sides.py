@@ -49,7 +49,7 @@ class Side:
         return started
 
     def start(self, command: str, **arguments: Any) -> Awaitable[Any]:
-        """Send a command now. Return what waits for its reply, and raises `CommandFailedError`."""
+        """Send a command now. Return an awaitable of its reply, which raises `CommandFailedError`."""
         number = next(self._numbers)
         self._replies[number] = asyncio.get_running_loop().create_future()
         assert self._process.stdin is not None
@@ -67,14 +67,14 @@ class Side:
         return str(value)
 
     async def token_or_error(self) -> str:
-        """Return the token, or the name of the exception's class where there is none."""
+        """Return the token, or the class name of the exception that was raised instead."""
         try:
             return await self.token()
         except CommandFailedError as error:
             return error.kind
 
     async def close(self) -> None:
-        """Let the process end by itself; kill it if it does not."""
+        """Close its stdin, so that the process exits; kill it if it does not."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -104,7 +104,7 @@ class Side:
                 reply.set_result(message["result"])
         for reply in self._replies.values():
             if not reply.done():
-                reply.set_exception(CommandFailedError("EOFError", f"A worker of the {self.version} version ended."))
+                reply.set_exception(CommandFailedError("EOFError", f"A worker of the {self.version} version exited"))
 
 
 class World:
@@ -130,11 +130,11 @@ class World:
 
     @property
     def fetches(self) -> int:
-        """How many requests the token endpoint has got."""
+        """The number of requests that the token endpoint has received."""
         return self.provider.calls["oauth2"]
 
     async def fetched(self, count: int) -> None:
-        """Wait until the token endpoint has got so many requests."""
+        """Wait until the token endpoint has received `count` requests."""
 
         async def fetches() -> int:
             return self.fetches
@@ -142,7 +142,7 @@ class World:
         await eventually(fetches, lambda found: found == count)
 
     async def stored(self, *, tokens: int, sessions: int) -> None:
-        """Wait until Redis has so many tokens and session ids."""
+        """Wait until Redis has these numbers of tokens and session ids."""
 
         async def kinds() -> list[bytes]:
             return [key.rpartition(b":")[2] for key in self.redis.command("KEYS", "*")]
@@ -155,7 +155,7 @@ class World:
             "redis": self.redis.url,
             "base_url": self._base_url,
             "options": self.options,
-            # Two cores, many processes: a command may take its time. Comparing often makes the tests short.
+            # Long deadlines, because many processes share the machine. Frequent comparisons make the tests short.
             "limits": {"command_seconds": 2.0, "check_seconds": 0.2},
             "client_secret": client_secret,
         }
@@ -177,13 +177,13 @@ class World:
         return list(await asyncio.gather(*map(self.side, versions)))
 
     async def close(self) -> None:
-        """End all workers."""
+        """Stop all workers."""
         await self._stack.aclose()
 
 
 @asynccontextmanager
 async def world_of(redis: RedisServer, *, python: str, options: dict[str, Any]) -> AsyncGenerator[World]:
-    """Give a world whose workers end with it."""
+    """Return a world, and stop its workers afterwards."""
     provider = ProviderServer(clients={"crm": "crm-secret"})
     with provider.running() as base_url:
         world = World(redis, provider, base_url, python=python, options=options)

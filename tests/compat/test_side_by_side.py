@@ -1,4 +1,4 @@
-"""A service is deployed worker by worker: for a while both versions use one Redis, and must agree on all of it."""
+"""A service is deployed worker by worker, so both versions use one Redis for a while and must agree."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def test_a_cold_token_is_fetched_once(world: World) -> None:
 
 
 async def test_a_new_key_has_one_session_id(world: World) -> None:
-    """Forty keys seen first by both versions at the same time."""
+    """Forty keys that both versions see first at the same time have one session id each."""
     sides = await world.sides("old", "new")
     keys = [f"key-{number}" for number in range(40)]
     old, new = await asyncio.gather(*(side.start("session", keys=keys, callers=3) for side in sides))
@@ -32,7 +32,7 @@ async def test_a_new_key_has_one_session_id(world: World) -> None:
 
 
 async def test_a_token_is_read_by_the_other_version(world: World, first: Version, second: Version) -> None:
-    """What one stored, the other opens: no second fetch, nothing that cannot be read."""
+    """A version can read the tokens and sessions that the other one stored, without a second fetch."""
     one, other = await world.sides(first, second)
     assert await one.token() == await other.token()
     assert await one.session("key") == await other.session("key")
@@ -55,7 +55,7 @@ async def test_a_reset_session_is_taken_over(world: World, first: Version, secon
 
 
 async def test_a_touch_keeps_the_session_for_the_other_version(world: World, first: Version, second: Version) -> None:
-    """Used by one version only, an id outlives the time for which the other one has not seen it."""
+    """An id that only one version uses is not lost for the other one, which has not used it for longer than the TTL."""
     world.options["session_ttl"] = 4.0
     one, other = await world.sides(first, second)
     session = await one.session("key")
@@ -67,11 +67,11 @@ async def test_a_touch_keeps_the_session_for_the_other_version(world: World, fir
 
 
 async def test_a_rejected_token_is_dropped_by_the_other_version(world: World, first: Version, second: Version) -> None:
-    """`invalidate(token)` leads to one new fetch, and both have what came of it."""
+    """`invalidate(token)` causes one fetch, and both versions return its token."""
     one, other = await world.sides(first, second)
     rejected = await one.token()
     assert rejected == await other.token()
-    await one.start("advance", seconds=10.0)  # a younger token is not given up
+    await one.start("advance", seconds=10.0)  # a token younger than 5 s is not invalidated
     assert await one.start("invalidate", value=rejected)
     await eventually(other.token, lambda found: found != rejected)
     assert await one.token() == await other.token() != rejected
@@ -81,7 +81,7 @@ async def test_a_rejected_token_is_dropped_by_the_other_version(world: World, fi
 async def test_an_invalidated_provider_is_dropped_by_the_other_version(
     world: World, first: Version, second: Version
 ) -> None:
-    """`invalidate_provider` leads to one new fetch, and both have what came of it."""
+    """`invalidate_provider` causes one fetch, and both versions return its token."""
     one, other = await world.sides(first, second)
     dropped = await one.token()
     assert dropped == await other.token()
@@ -92,15 +92,15 @@ async def test_an_invalidated_provider_is_dropped_by_the_other_version(
 
 
 async def test_a_tombstone_stops_a_commit_of_the_other_version(world: World, first: Version, second: Version) -> None:
-    """What was declared invalid while the other version fetched it is not stored; it is fetched again."""
+    """A token that is invalidated while the other version fetches it is not stored, but fetched again."""
     one, other = await world.sides(first, second)
     hang = world.provider.oauth2.script.hang()
-    asking = asyncio.ensure_future(other.token())
+    fetching = asyncio.ensure_future(other.token())
     await world.fetched(1)
     await one.start("invalidate_provider")
     world.provider.oauth2.script.clear()
     hang.release()
-    value = await asking
+    value = await fetching
     assert 2 == world.fetches
     newest = world.provider.issued.current("oauth2", "crm", scope="")
     assert newest is not None
@@ -126,7 +126,7 @@ async def test_a_lease_makes_the_other_version_wait(world: World, first: Version
 async def test_a_rejected_credential_is_not_tried_by_the_other_version(
     world: World, first: Version, second: Version
 ) -> None:
-    """The failure note keeps it from asking a provider that has refused the secret."""
+    """Because of the failure note, it does not ask a provider that has refused the secret."""
     one, other = await asyncio.gather(*(world.side(one, client_secret="wrong") for one in (first, second)))
     assert "CredentialRejected" == await one.token_or_error()
     assert "CredentialRejected" == await other.token_or_error()
@@ -134,7 +134,7 @@ async def test_a_rejected_credential_is_not_tried_by_the_other_version(
 
 
 async def test_a_busy_provider_is_not_asked_by_the_other_version(world: World, first: Version, second: Version) -> None:
-    """The failure note keeps it from asking a provider that has answered 429."""
+    """Because of the failure note, it does not ask a provider that has responded with 429."""
     world.provider.oauth2.script.then(Fault(status=429, headers={"Retry-After": "30"}))
     one, other = await world.sides(first, second)
     assert "TokenUnavailable" == await one.token_or_error()
@@ -157,13 +157,13 @@ async def test_an_invalidated_provider_may_be_asked_again_by_the_other_version(
 
 @pytest.mark.parametrize("survivor", ["old", "new"])
 async def test_after_a_flush_both_upload_again(world: World, survivor: Version) -> None:
-    """Each notices that its marker is missing, and a newcomer of the other version finds what it uploaded."""
-    newcomer: Version = "new" if survivor == "old" else "old"
+    """The worker notices that the marker is missing, and a new worker of the other version finds what it uploaded."""
+    other_version: Version = "new" if survivor == "old" else "old"
     side = await world.side(survivor)
     token, session = await side.token(), await side.session("key")
     world.redis.command("FLUSHALL")
     await world.stored(tokens=1, sessions=1)
-    other = await world.side(newcomer)
+    other = await world.side(other_version)
     assert (token, session) == (await other.token(), await other.session("key"))
     assert 1 == world.fetches
 
@@ -193,8 +193,8 @@ async def test_after_an_outage_both_agree(private_world: World) -> None:
     assert await old.token() != await new.token()
     world.redis.restart()
     await world.stored(tokens=1, sessions=1)
-    newcomer = await world.side("old")
-    token, session = await newcomer.token(), await newcomer.session("key")
+    third = await world.side("old")
+    token, session = await third.token(), await third.session("key")
     assert session in sessions
     for side in (old, new):
         await eventually(side.token, lambda found: found == token)

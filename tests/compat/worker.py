@@ -79,7 +79,7 @@ class Worker:
         return await self.broker.invalidate(self._tokens[value])
 
     async def invalidate_provider(self) -> None:
-        """Drop whatever token there is."""
+        """Invalidate the current token."""
         await self.broker.invalidate_provider("crm")
 
     async def advance(self, *, seconds: float) -> None:
@@ -95,7 +95,7 @@ class Worker:
 async def _reply(worker: Worker, number: int, command: str, arguments: dict[str, Any]) -> None:
     try:
         _send({"id": number, "result": await getattr(worker, command)(**arguments)})
-    except Exception as error:  # noqa: BLE001  whatever it is, the test gets to see it
+    except Exception as error:  # noqa: BLE001  every exception is sent to the test
         _send({"id": number, "error": type(error).__name__, "text": str(error)})
 
 

@@ -1,6 +1,6 @@
 """A cluster loses a primary and moves a slot, and Sentinel fails over, under the load of two processes.
 
-No request fails, session ids are kept, and what was created meanwhile is shared afterwards without a request.
+No request fails, session ids are kept, and new ids are shared afterwards without a request.
 """
 
 from __future__ import annotations

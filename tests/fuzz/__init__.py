@@ -1,1 +1,1 @@
-"""Fuzzing of everything that reads what comes from outside: `python -m tests.fuzz`."""
+"""Fuzzing of all code that reads data from outside: `python -m tests.fuzz`."""

@@ -1,4 +1,4 @@
-"""Feed what reads the outside world with inputs that nobody would send: see `--help`."""
+"""Run all code that reads data from outside with unexpected inputs; see `--help`."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.engines import Finding, atheris_is_here, guided, instrumented, mutated, stretched
+from tests.fuzz.engines import Finding, has_atheris, instrumented, run_guided, run_long_inputs, run_mutations
 
-_PLAIN = (
-    "atheris is not installed, so inputs are random mutations of the seeds, and nothing guides them to new branches."
-)
+_PLAIN = "atheris is not installed: inputs are random mutations of the seeds, and are not guided to new branches."
 
 
 def main() -> int:
-    """Run the targets that were asked for, and return 1 if anything was found."""
+    """Run the selected targets. Return 1 if there are findings."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="TARGET", help="which (all); a beginning stands for all of it")
+    parser.add_argument(
+        "names", nargs="*", metavar="TARGET", help="a target, or the beginning of the names of several (all)"
+    )
     parser.add_argument("--runs", type=int, default=10_000, metavar="N", help="inputs for each target (10000)")
-    parser.add_argument("--seconds", type=float, default=0.0, metavar="S", help="at most so long for each (no limit)")
+    parser.add_argument("--seconds", type=float, default=0.0, metavar="S", help="time limit for each target (none)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="the same seed makes the same inputs (1)")
-    parser.add_argument("--corpus", type=Path, metavar="DIR", help="keep inputs that reach something new there")
-    parser.add_argument("--plain", action="store_true", help="random mutations, also where atheris is installed")
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="store inputs that reach new branches there")
+    parser.add_argument("--plain", action="store_true", help="use random mutations although atheris is installed")
     options = parser.parse_args()
-    plain = options.plain or not atheris_is_here()
+    plain = options.plain or not has_atheris()
     if plain:
         targets: dict[str, Any] = importlib.import_module("tests.fuzz.targets").TARGETS
     else:
@@ -34,7 +34,7 @@ def main() -> int:
             targets = importlib.import_module("tests.fuzz.targets").TARGETS
     chosen = [name for name in targets if not options.names or name.startswith(tuple(options.names))]
     if not chosen:
-        parser.error(f"no target begins so; there are {', '.join(targets)}")
+        parser.error(f"no such target; there are {', '.join(targets)}")
     print(_PLAIN if plain and not options.plain else f"{len(chosen)} targets, {options.runs} inputs each", flush=True)
     failed = 0
     for name in chosen:
@@ -42,13 +42,13 @@ def main() -> int:
         limits: dict[str, Any] = {"runs": options.runs, "seconds": options.seconds, "seed": options.seed}
         try:
             if plain:
-                inputs = mutated(targets[name], **limits)
+                inputs = run_mutations(targets[name], **limits)
             else:
                 corpus = None if options.corpus is None else options.corpus / name
                 if corpus is not None:
                     corpus.mkdir(parents=True, exist_ok=True)
-                inputs = guided(targets[name], **limits, corpus=corpus)
-            slowest = stretched(targets[name])
+                inputs = run_guided(targets[name], **limits, corpus=corpus)
+            slowest = run_long_inputs(targets[name])
         except Finding as finding:
             failed += 1
             print(f"{name}: FOUND\n{finding}\n", flush=True)

@@ -1,4 +1,4 @@
-"""Pieces of answers: lives, dates, JSON, bodies; and what an API says of a token."""
+"""Parts of responses: lifetimes, dates, JSON and bodies; and an API's rejection of a token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 
 from tests.fuzz.grants import KINDS
 from tests.fuzz.messages import LIMITS, NOW, read_message, run, token_http
-from tests.fuzz.oracles import Broken, Target, check_life, check_request_error, life_of, require
+from tests.fuzz.oracles import Target, Violation, check_lifetime, check_request_error, expected_lifetime, require
 from tokenmw.errors import TokenUnavailable
 from tokenmw.outgoing.response import is_rejected
 from tokenmw.providers.answer import Answer, lifetime, retry_after
@@ -23,8 +23,8 @@ from tokenmw.providers.answer import Answer, lifetime, retry_after
 __all__ = ["TARGETS"]
 
 
-def _life(data: bytes) -> None:
-    """Read `expires_in` as JSON has it, or as text."""
+def _lifetime(data: bytes) -> None:
+    """Read `expires_in` as a JSON value, or as text."""
     try:
         raw: Any = json.loads(data)
     except (ValueError, RecursionError):
@@ -34,28 +34,28 @@ def _life(data: bytes) -> None:
             seconds = lifetime(raw, default=default)
         except TokenUnavailable as error:
             check_request_error(error)
-            require(life_of(raw, default=default) is None, "a life that was refused")
+            require(expected_lifetime(raw, default=default) is None, "a valid lifetime that was refused")
         else:
-            check_life(seconds)
-            require(seconds == life_of(raw, default=default), "another life than the one that was given")
+            check_lifetime(seconds)
+            require(seconds == expected_lifetime(raw, default=default), "another lifetime than the given one")
 
 
 def _retry_after(data: bytes) -> None:
-    """Read a pause of seconds or until a date, with the answer's own date in the second line."""
+    """Read `Retry-After` in seconds or as a date; the second line of the input is the `Date` header."""
     value, _, date = data.decode("latin-1").partition("\n")
     wait = retry_after({"retry-after": value, "date": date}, now=NOW)
-    require(wait is None or (type(wait) is float and 0 <= wait <= 3600), "a pause that is none")
+    require(wait is None or (type(wait) is float and 0 <= wait <= 3600), "an invalid retry_after")
     text = value.strip()
     if text.isascii() and text.isdigit() and len(text) <= 9:
-        require(wait == min(int(text), 3600), "another pause than the one that was given")
+        require(wait == min(int(text), 3600), "another retry_after than the given one")
     until, now = _imf(text), _imf(date)
     if until is not None and now is not None:
-        wanted = (until - now).total_seconds()
-        require(wait == (min(wanted, 3600.0) if wanted >= 0 else None), "another date than the one that was given")
+        seconds = (until - now).total_seconds()
+        require(wait == (min(seconds, 3600.0) if seconds >= 0 else None), "another date than the given one")
 
 
 def _imf(text: str) -> datetime | None:
-    """Read a date in the one form that servers must send (RFC 9110 §5.6.7), and no other."""
+    """Parse a date in the only format that servers may send (RFC 9110 §5.6.7)."""
     try:
         instant = datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
         return instant if format_datetime(instant, usegmt=True) == text and parsedate_tz(text) else None
@@ -74,25 +74,25 @@ def _json(data: bytes) -> None:
 
 
 def _body(data: bytes) -> None:
-    """Read a body that is compressed, cut, or longer than it may be."""
+    """Read a body that is compressed, truncated or too long."""
     message = read_message(data)
     try:
         answer = run(token_http(message).request("POST", "https://idp.example/token"))
     except TokenUnavailable as error:
         check_request_error(error)
         return
-    require(len(answer.body) <= LIMITS.answer_bytes, "a body beyond the limit")
+    require(len(answer.body) <= LIMITS.answer_bytes, "a body above the limit")
     coding = answer.headers.get("content-encoding", "").lower()
     if coding in ("gzip", "x-gzip", "deflate") and message.body:
         reader = zlib.decompressobj(47)
-        require(answer.body == reader.decompress(message.body), "another body than the one that was compressed")
+        require(answer.body == reader.decompress(message.body), "another body than the compressed one")
     elif coding in ("", "identity") or not message.body:
-        require(answer.body == message.body, "another body than the one that was sent")
+        require(answer.body == message.body, "another body than the given one")
     else:
-        raise Broken("a body of an unknown coding")
+        raise Violation("a body with an unknown content coding")
 
 
-class _Whole(httpx.AsyncByteStream):
+class _Body(httpx.AsyncByteStream):
     def __init__(self, body: bytes) -> None:
         self._body = body
 
@@ -101,23 +101,23 @@ class _Whole(httpx.AsyncByteStream):
 
 
 def _rejected(kind: Any, statuses: tuple[int, ...], data: bytes) -> None:
-    """Judge an API's answer; the sender of the request can read all of it afterwards."""
+    """Read whether an API rejects a token; the caller can read the whole response afterwards."""
     status, headers, body = read_message(data)
     response = httpx.Response(
-        status, headers=headers, stream=_Whole(body), request=httpx.Request("GET", "https://api.example/")
+        status, headers=headers, stream=_Body(body), request=httpx.Request("GET", "https://api.example/")
     )
-    verdict = run(is_rejected(response, provider=kind.provider, library=httpx))
-    require(type(verdict) is bool, "a verdict that is none")
-    require(not verdict or status in statuses, "a token thrown away for an answer that is not about it")
+    rejected = run(is_rejected(response, provider=kind.provider, library=httpx))
+    require(type(rejected) is bool, "a result that is no bool")
+    require(not rejected or status in statuses, "a token rejected by a response with another status")
     read = run(_raw(response))
-    require(read == body, "an answer that has lost some of its body")
+    require(read == body, "a response that has lost a part of its body")
     for given in (None, body):
-        told = kind.provider.is_rejected(Told(status, response.headers, given))
-        require(told in (True, False) or (told is None and given is None), "a verdict that never comes")
+        result = kind.provider.is_rejected(ProviderAnswer(status, response.headers, given))
+        require(result in (True, False) or (result is None and given is None), "no result although the body is known")
 
 
-class Told:
-    """An answer as providers are shown it."""
+class ProviderAnswer:
+    """A response as providers receive it."""
 
     def __init__(self, status: int, headers: Any, body: bytes | None) -> None:
         self.status = status
@@ -130,7 +130,7 @@ async def _raw(response: httpx.Response) -> bytes:
 
 
 _DATE = b"Fri, 20 Nov 2026 08:50:07 GMT"
-_LIVES = (
+_LIFETIMES = (
     "7200",
     '"7200"',
     '" 7200 "',
@@ -152,9 +152,9 @@ _STATUSES = {
     "dingtalk": (400, 401),
     "dingtalk_legacy": (200,),
 }
-"""With which an API says that a token is not valid."""
+"""The statuses with which an API rejects a token."""
 
-_JUDGED = (
+_REJECTIONS = (
     b'200\ncontent-type: application/json\n\n{"errcode": 40014}',
     b'200\ncontent-type: application/json\ncontent-length: 18\n\n{"errcode": 40014}',
     b'401\ncontent-type: application/json; charset=utf-8\n\n{"code": "InvalidAuthentication"}',
@@ -166,7 +166,15 @@ _JUDGED = (
     b"200\ncontent-type: application/json\ncontent-encoding: gzip\n\n" + gzip.compress(b'{"errcode": 42001}', mtime=0),
     b"200\ncontent-type: application/octet-stream\n\n\xff",
 )
-_JUDGED_WORDS = (b"content-length: ", b"content-type: ", b'"errcode":', b'"code":', b'"sub_code":', b"error=", b"\n\n")
+_REJECTIONS_WORDS = (
+    b"content-length: ",
+    b"content-type: ",
+    b'"errcode":',
+    b'"code":',
+    b'"sub_code":',
+    b"error=",
+    b"\n\n",
+)
 _COMPRESSED = gzip.compress(b'{"access_token": "t-1"}', mtime=0)
 _BODIES = (
     b"200\n\n{}",
@@ -188,7 +196,13 @@ _OBJECTS = (
 )
 
 TARGETS = (
-    Target("life", _life, tuple(life.encode() for life in _LIVES), (b"_", b"e", b"-", b".", b'"', b" "), 1 << 20),
+    Target(
+        "lifetime",
+        _lifetime,
+        tuple(value.encode() for value in _LIFETIMES),
+        (b"_", b"e", b"-", b".", b'"', b" "),
+        1 << 20,
+    ),
     Target(
         "retry_after",
         _retry_after,
@@ -199,7 +213,7 @@ TARGETS = (
     Target("json", _json, _OBJECTS, (b'{"a":', b"[", b"\\u", b"NaN", b"1e999", b'"', b"}")),
     Target("body", _body, _BODIES, (b"content-encoding: ", b"gzip", b"deflate", b"\x1f\x8b\x08\0")),
     *(
-        Target(f"rejected.{name}", partial(_rejected, KINDS[name], statuses), _JUDGED, _JUDGED_WORDS, 1 << 18)
+        Target(f"rejected.{name}", partial(_rejected, KINDS[name], statuses), _REJECTIONS, _REJECTIONS_WORDS, 1 << 18)
         for name, statuses in _STATUSES.items()
     ),
 )

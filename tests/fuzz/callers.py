@@ -1,4 +1,4 @@
-"""Callers: the API key in whatever headers, query and cookies a connection has."""
+"""Requests of callers: the API key in any headers, query and cookies; and requests to the test server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from tests.fuzz.messages import run
-from tests.fuzz.oracles import Broken, Target, require
+from tests.fuzz.oracles import Target, Violation, require
 from tokenmw import APIKeySource
 from tokenmw.testing import ProviderServer
 
@@ -16,7 +16,7 @@ __all__ = ["TARGETS"]
 
 Headers = list[tuple[bytes, bytes]]
 
-MAX = 4096
+MAX_BYTES = 4096
 _NAMES = ("key", "api_key")
 _DEFAULT = APIKeySource()
 _EVERYWHERE = APIKeySource(["authorization", "x-api-key"], query=_NAMES, cookies=_NAMES)
@@ -25,7 +25,7 @@ _IN_COOKIES = APIKeySource([], cookies=["key"])
 
 
 def _scope(data: bytes) -> dict[str, Any]:
-    """Make a connection of an input: its query in the first line, then header lines, whatever bytes they have."""
+    """Make an ASGI scope of an input: the query in the first line, then header lines of any bytes."""
     query, *lines = data.split(b"\n")
     pairs = (line.partition(b":") for line in lines)
     headers: Headers = [(name.strip().lower(), value) for name, _, value in pairs]
@@ -37,9 +37,11 @@ def _key(data: bytes) -> None:
     headers: Headers = scope["headers"]
     for source in (_DEFAULT, _EVERYWHERE, _IN_QUERY, _IN_COOKIES):
         found = source.find(scope)
-        require(found is None or (type(found) is bytes and 0 < len(found) <= MAX), "a key that is empty or too long")
-        require(found == source.find(scope), "another key at the second look")
-        # A header that nobody looks at changes nothing, wherever it stands.
+        require(
+            found is None or (type(found) is bytes and 0 < len(found) <= MAX_BYTES), "a key that is empty or too long"
+        )
+        require(found == source.find(scope), "another key when read again")
+        # Other headers have no influence, before or after those of the key.
         more = {**scope, "headers": [(b"x-other", b"k"), *headers, (b"accept", b"*/*")]}
         require(found == source.find(more), "a key that depends on other headers")
     _check_headers(headers, _DEFAULT.find(scope))
@@ -48,35 +50,35 @@ def _key(data: bytes) -> None:
 
 
 def _check_headers(headers: Headers, found: bytes | None) -> None:
-    """Require that a key stands in a header as it was found, and is the only one there."""
+    """Require that a key is the only value of its header."""
     if found is None:
         return
-    for wanted in (b"authorization", b"x-api-key", b"x-goog-api-key"):
-        values = {value for name, value in headers if name == wanted}
+    for header in (b"authorization", b"x-api-key", b"x-goog-api-key"):
+        values = {value for name, value in headers if name == header}
         if any(value.strip().endswith(found) for value in values):
-            require(len(values) == 1, "one key of two")
+            require(len(values) == 1, "one of two keys")
             return
-    raise Broken("a key that stands nowhere")
+    raise Violation("a key that is in no header")
 
 
 def _check_query(query: bytes, found: bytes | None) -> None:
-    """Require what the standard library finds in a query."""
+    """Require the key that the standard library finds in a query."""
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1", max_num_fields=None)
     values = {value for name, value in pairs if name == "key"}
     key = values.pop().encode("latin-1", "replace") if len(values) == 1 else b""
-    require(found == (key if 0 < len(key) <= MAX else None), "another key than the one in the query")
+    require(found == (key if 0 < len(key) <= MAX_BYTES else None), "another key than that in the query")
 
 
 def _check_cookies(scope: dict[str, Any], found: bytes | None) -> None:
-    """Require what starlette finds, unless the cookie is there twice, or has bytes that text calls spaces."""
+    """Require the key that starlette finds, unless there are two cookie headers, or bytes that `str` strips."""
     sent = [value for name, value in scope["headers"] if name == b"cookie"]
     if found is not None and len(sent) == 1 and not set(sent[0]) & set(b"\x1c\x1d\x1e\x1f\x85\xa0"):
         jar = Request(scope).cookies
-        require(jar.get("key", "").encode("latin-1", "replace") == found, "another key than the one in the cookie")
+        require(jar.get("key", "").encode("latin-1", "replace") == found, "another key than that in the cookie")
 
 
-async def _served(scope: dict[str, Any], body: bytes) -> int:
-    """Return the status with which the test server answers."""
+async def _status(scope: dict[str, Any], body: bytes) -> int:
+    """Return the status of the test server's response."""
     status = 0
 
     async def receive() -> dict[str, Any]:
@@ -91,7 +93,7 @@ async def _served(scope: dict[str, Any], body: bytes) -> int:
 
 
 def _provider_server(data: bytes) -> None:
-    """Send the test server a request: a path, a query, header lines, an empty line, a body."""
+    """Send a request to the test server: a path, a query, header lines, an empty line and a body."""
     path, _, rest = data.partition(b"\n")
     head, _, body = rest.partition(b"\n\n")
     scope: dict[str, Any] = {
@@ -102,11 +104,11 @@ def _provider_server(data: bytes) -> None:
         "root_path": "",
     }
     text = "/" + path.decode("latin-1").lstrip("/")
-    # A server lets no other bytes through in a target (RFC 9112 §3.2), and starlette reads none.
+    # Servers accept no other bytes in a request target (RFC 9112 §3.2).
     query: bytes = scope["query_string"]
     scope["query_string"] = bytes(byte for byte in query if 0x20 < byte < 0x7F)
     scope |= {"path": text, "raw_path": path, "method": "POST" if body else "GET", "state": {}}
-    require(200 <= run(_served(scope, body)) < 500, "a test server that fails by itself")
+    require(200 <= run(_status(scope, body)) < 500, "an internal error of the test server")
 
 
 _KEYS = (

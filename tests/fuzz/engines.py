@@ -1,4 +1,4 @@
-"""What makes the inputs: atheris, which sees what each one reaches; or a plain mutator, which does not."""
+"""Makes the inputs: with atheris, which is guided by coverage, or with random mutations."""
 
 from __future__ import annotations
 
@@ -20,27 +20,35 @@ if TYPE_CHECKING:
 
     from tests.fuzz.oracles import Target
 
-__all__ = ["Finding", "atheris_is_here", "guided", "instrumented", "mutated", "stretched"]
+__all__ = [
+    "Finding",
+    "has_atheris",
+    "instrumented",
+    "run_guided",
+    "run_long_inputs",
+    "run_mutations",
+    "run_one",
+]
 
 SLOW: Final = 5.0
-"""Processor seconds for one input of the longest size; what is linear takes a hundredth of it."""
+"""The most processor seconds for an input of the longest size; a linear reader needs a hundredth of it."""
 
-_HUNG: Final = 60  # seconds of an input that is not slow, but never ends
+_HUNG: Final = 60  # seconds; an input that takes longer hangs
 
 
 class Finding(Exception):
-    """Raised for an input that broke something; the text has the input and what it broke."""
+    """Raised for an input that violates an oracle; the text has the input and the violation."""
 
 
-def atheris_is_here() -> bool:
-    """Return whether inputs can be guided by what they reach."""
+def has_atheris() -> bool:
+    """Return whether atheris is installed."""
     return importlib.util.find_spec("atheris") is not None
 
 
 @contextlib.contextmanager
 def instrumented() -> Generator[None]:
-    """Instrument what is imported here, of this package only: the branches of others are not what is looked for."""
-    if not atheris_is_here():
+    """Instrument the modules of this package that are imported in the block; branches of libraries do not count."""
+    if not has_atheris():
         yield
         return
     atheris: Any = importlib.import_module("atheris")
@@ -49,11 +57,11 @@ def instrumented() -> Generator[None]:
         yield
 
 
-def tried(target: Target, data: bytes) -> None:
-    """Feed a target one input.
+def run_one(target: Target, data: bytes) -> None:
+    """Run a target with one input.
 
     Raises:
-        Finding: Something does not hold.
+        Finding: The input violates an oracle.
     """
     try:
         target.run(data)
@@ -63,13 +71,13 @@ def tried(target: Target, data: bytes) -> None:
         raise Finding(f"{target.name}: {shown}\n{text}") from error
 
 
-def guided(target: Target, *, runs: int, seconds: float, seed: int, corpus: Path | None) -> int:
-    """Run a target under atheris, in a process of its own, because atheris ends the one in which it runs.
+def run_guided(target: Target, *, runs: int, seconds: float, seed: int, corpus: Path | None) -> int:
+    """Run a target under atheris, in a child process, because atheris exits the process in which it runs.
 
-    Return how many inputs there were.
+    Return the number of inputs.
 
     Raises:
-        Finding: Something does not hold.
+        Finding: An input violates an oracle.
     """
     with tempfile.TemporaryDirectory() as directory:
         own = Path(directory)
@@ -79,20 +87,22 @@ def guided(target: Target, *, runs: int, seconds: float, seed: int, corpus: Path
             (seeds / f"{number:03}").write_bytes(data)
         words = own / "words"
         words.write_text("".join(_dictionary_line(word) for word in target.words))
-        kept = [] if corpus is None else [str(corpus)]
+        corpora = [] if corpus is None else [str(corpus)]
         flags = [f"-seed={seed}", f"-runs={runs}", f"-max_total_time={int(seconds)}", f"-timeout={_HUNG}"]
         flags += [f"-dict={words}", "-max_len=4096", f"-artifact_prefix={own}/", "-verbosity=0"]
-        flags += ["-reload=0"]  # each second it would read its own corpus again, and make other inputs on a slow day
-        count = memoryview(mmap.mmap(-1, 8)).cast("Q")  # which both processes see
+        flags += ["-reload=0"]  # rereading its corpus each second would make the inputs depend on the speed
+        count = memoryview(mmap.mmap(-1, 8)).cast("Q")  # shared by both processes
         child = os.fork()
         if child == 0:
-            _fuzz(target, ["fuzz", *flags, *kept, str(seeds)], log=log, found=found, count=count)
+            _fuzz(target, ["fuzz", *flags, *corpora, str(seeds)], log=log, found=found, count=count)
         _, status = os.waitpid(child, 0)
         if found.exists():
             raise Finding(found.read_text())
         if status != 0:
             inputs = [f"{file.name}: {file.read_bytes()[:2_000]!r}" for file in own.glob("*-*")]
-            raise Finding("\n".join([f"{target.name}: atheris ended with {status}", *inputs, log.read_text()[-4_000:]]))
+            raise Finding(
+                "\n".join([f"{target.name}: atheris exited with {status}", *inputs, log.read_text()[-4_000:]])
+            )
         return count[0]
 
 
@@ -109,41 +119,41 @@ def _fuzz(target: Target, arguments: list[str], *, log: Path, found: Path, count
     def run(data: bytes) -> None:
         count[0] += 1
         try:
-            tried(target, data)
+            run_one(target, data)
         except Finding as finding:
             found.write_text(str(finding))
             raise
 
     try:
         atheris.Setup(arguments, run, enable_python_coverage=True)
-        atheris.Fuzz()  # ends the process
+        atheris.Fuzz()  # exits the process
     except BaseException:
         traceback.print_exc()
         raise
     finally:
-        os._exit(1)  # whatever it was, what the parent has opened is the parent's to clean up
+        os._exit(1)  # without clean-up, because the parent owns what it has opened
 
 
-def mutated(target: Target, *, runs: int, seconds: float, seed: int) -> int:
-    """Run a target on its seeds and on random mutations of them. Return how many inputs there were.
+def run_mutations(target: Target, *, runs: int, seconds: float, seed: int) -> int:
+    """Run a target with its seeds and random mutations of them. Return the number of inputs.
 
     Raises:
-        Finding: Something does not hold.
+        Finding: An input violates an oracle.
     """
     source = random.Random(f"{seed} {target.name}")
     until = time.monotonic() + seconds if seconds else float("inf")
     done = 0
     for data in target.seeds:
-        tried(target, data)
+        run_one(target, data)
         done += 1
     while done < runs and time.monotonic() < until:
-        tried(target, mutation(source, target))
+        run_one(target, mutation(source, target))
         done += 1
     return done
 
 
 def mutation(source: random.Random, target: Target) -> bytes:
-    """Return a seed with some pieces cut out, doubled, replaced, or taken from another seed."""
+    """Return a seed in which some pieces are removed, repeated, replaced, or taken from another seed."""
     data = source.choice(target.seeds)
     for _ in range(source.randint(1, 4)):
         begin = source.randint(0, len(data))
@@ -158,21 +168,21 @@ def mutation(source: random.Random, target: Target) -> bytes:
             source.choice(target.words or (b"\0",)),
         ]
         data = data[:begin] + source.choice(pieces) + data[end:]
-    return data[: target.most]
+    return data[: target.max_bytes]
 
 
-def stretched(target: Target) -> float:
-    """Feed a target inputs of the longest size, made of each seed with one piece of it over and over.
+def run_long_inputs(target: Target) -> float:
+    """Run a target with inputs of the longest size, each made of one piece that is repeated.
 
-    Return the processor seconds of the slowest.
+    Return the processor seconds of the slowest input.
 
     Raises:
-        Finding: Something does not hold, or takes more than what is linear can take.
+        Finding: An input violates an oracle, or takes longer than linear time.
     """
     slowest = 0.0
     for data in long_inputs(target):
         begin = time.process_time()
-        tried(target, data)
+        run_one(target, data)
         took = time.process_time() - begin
         slowest = max(slowest, took)
         if took > SLOW:
@@ -181,9 +191,9 @@ def stretched(target: Target) -> float:
 
 
 def long_inputs(target: Target) -> Iterator[bytes]:
-    """Yield inputs of about `most` bytes."""
+    """Yield inputs of about `max_bytes` bytes."""
     pieces = dict.fromkeys((*target.words, b"\\", b" ", b"[", b'{"a":', b"1", b"a"))
     for opening in (b"", *(target.openings or target.seeds[:1])):
         closing = b'"' if opening.endswith(b'"') else b""
         for piece in pieces:
-            yield opening + piece * ((target.most - len(opening)) // len(piece)) + closing
+            yield opening + piece * ((target.max_bytes - len(opening)) // len(piece)) + closing

@@ -1,4 +1,4 @@
-"""Token endpoints: every kind of provider is given whatever a server might send, through the real client."""
+"""Token endpoints: every kind of provider reads any response, through the real client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from tests.fuzz.messages import LIMITS, Message, read_message, run, token_http
-from tests.fuzz.oracles import SECRET, Target, check_grant, check_request_error, life_of, require
+from tests.fuzz.oracles import SECRET, Target, check_grant, check_request_error, expected_lifetime, require
 from tokenmw import Grant, Provider, Token
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.providers import (
@@ -34,34 +34,34 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of provider, and what its answers look like.
+    """A kind of provider, and the format of its responses.
 
     Attributes:
-        provider: One with the secret that no error may show.
-        tokens: The fields in which a token may stand.
-        life: The field of its life.
-        default: Seconds that it lives where the answer does not say.
-        code: The field that says what went wrong: then there is no token.
-        refusals: Bodies of refusals that the provider knows.
+        provider: A provider with the secret that no error may show.
+        tokens: The fields that may have the token.
+        lifetime: The field of the lifetime.
+        default: The lifetime in seconds if the response has none.
+        code: The field of an error code; with a code, a response has no token.
+        refusals: Bodies of refusals that the provider recognises.
     """
 
     provider: Provider
     tokens: tuple[str, ...] = ("access_token",)
-    life: str = "expires_in"
+    lifetime: str = "expires_in"
     default: float | None = None
     code: str = "error"
     refusals: tuple[Fields, ...] = ()
 
 
-class _Others:
-    """Where a store app gets its ticket and its app's token from."""
+class _Nested:
+    """Returns tokens of other credentials, which a store app needs: its ticket and its app token."""
 
     async def token(self, provider: Provider) -> Token:
-        """Return some token."""
+        """Return a token."""
         return make_token("ticket-1", provider=provider.kind)
 
     async def invalidate(self, token: Token) -> None:
-        """Take note of a refusal."""
+        """Ignore a rejected token."""
 
 
 _FEISHU: Fields = {"app_id": "cli_a1", "app_secret": SECRET}
@@ -114,7 +114,7 @@ KINDS = {
 
 def _fetch(kind: Kind, data: bytes) -> None:
     message = read_message(data)
-    http = token_http(message, nested=_Others())
+    http = token_http(message, nested=_Nested())
 
     try:
         grant = run(kind.provider.fetch(http))
@@ -122,29 +122,31 @@ def _fetch(kind: Kind, data: bytes) -> None:
         check_request_error(error)
     else:
         check_grant(grant)
-        require(len(json.dumps(dict(grant.extra))) <= LIMITS.answer_bytes, "an extra longer than the answer")
+        require(len(json.dumps(dict(grant.extra))) <= LIMITS.answer_bytes, "an extra longer than the response")
         if not any(name.lower() == b"content-encoding" for name, _ in message.headers):
             _check_origin(grant, kind, message)
 
 
 def _check_origin(grant: Grant, kind: Kind, message: Message) -> None:
-    """Require that what was granted is what the server said, and that it said so."""
+    """Require that the grant has the token and lifetime of the response."""
     fields = json.loads(message.body)
-    require(200 <= message.status < 300, "a grant in an answer that is none")
-    require(not fields.get(kind.code) or fields[kind.code] == "0", "a grant in an answer that is an error")
+    require(200 <= message.status < 300, "a grant for a failed response")
+    require(not fields.get(kind.code) or fields[kind.code] == "0", "a grant for a response with an error code")
     named = [fields[name] for name in kind.tokens if fields.get(name)]
-    require(named and grant.value == named[0], "a token that the server has not sent")
-    given = fields.get(kind.life)
+    require(named and grant.value == named[0], "a token that is not in the response")
+    given = fields.get(kind.lifetime)
     if isinstance(kind.provider, ManagedIdentity) and given in (None, ""):
-        require(life_of(fields["expires_on"]) is not None, "an end that is no instant")
+        require(expected_lifetime(fields["expires_on"]) is not None, "an invalid expiry")
         return
-    require(grant.expires_in == life_of(given, default=kind.default), "another life than the one that was given")
+    require(
+        grant.expires_in == expected_lifetime(given, default=kind.default), "another lifetime than that in the response"
+    )
 
 
 def _seeds(kind: Kind) -> tuple[bytes, ...]:
-    good: Fields = {**dict.fromkeys(kind.tokens, "t-1"), kind.life: 7200, "token_type": "bearer", "scope": "a b"}
+    good: Fields = {**dict.fromkeys(kind.tokens, "t-1"), kind.lifetime: 7200, "token_type": "bearer", "scope": "a b"}
     odd = ["7200", " 7200 ", "1_000", "\uff11\uff12", 1e400, -1, True, None, 7199.5, 10**400, "1e3", float("nan"), "0"]
-    bodies: list[object] = [good, *({**good, kind.life: life} for life in odd), *kind.refusals]
+    bodies: list[object] = [good, *({**good, kind.lifetime: value} for value in odd), *kind.refusals]
     bodies += [{**good, name: bad} for name in kind.tokens for bad in ("a\r\nx: y", "", 7, "t" * 20_000, ["t"], SECRET)]
     bodies += [[], "t", {**good, kind.code or "error": {"a": [1]}}, {**good, "token_type": [["x"]]}]
     whole = [b"200\ncontent-type: application/json\n\n" + json.dumps(body).encode() for body in bodies]
@@ -162,7 +164,7 @@ def _seeds(kind: Kind) -> tuple[bytes, ...]:
 
 
 def _words(kind: Kind) -> tuple[bytes, ...]:
-    names = (*kind.tokens, kind.life, kind.code, "token_type", "error_codes", "expires_on", "sub_code")
+    names = (*kind.tokens, kind.lifetime, kind.code, "token_type", "error_codes", "expires_on", "sub_code")
     return (
         *(f'"{name}":'.encode() for name in names if name),
         *(b"200\n", b"400\n", b"401\n", b"503\n", b"\n\n", b"retry-after: ", b"content-encoding: gzip\n"),
@@ -173,10 +175,10 @@ def _words(kind: Kind) -> tuple[bytes, ...]:
 def _target(name: str, kind: Kind) -> Target:
     fetch: Callable[[bytes], None] = partial(_fetch, kind)
     field = kind.tokens[0] if kind.tokens else "code"
-    openings = (b'200\n\n{"%s": "' % field.encode(), b'200\n\n{"%s": ' % kind.life.encode(), b"429\nretry-after: ")
-    # Most of what is long is read by the same code, so two of them are enough for the longest.
-    most = 1 << (20 if name in ("oauth2", "wecom") else 16)
-    return Target(f"grant.{name}", fetch, _seeds(kind), _words(kind), most, openings)
+    openings = (b'200\n\n{"%s": "' % field.encode(), b'200\n\n{"%s": ' % kind.lifetime.encode(), b"429\nretry-after: ")
+    # Two kinds are enough for the longest inputs, because all of them share the code that reads long values.
+    max_bytes = 1 << (20 if name in ("oauth2", "wecom") else 16)
+    return Target(f"grant.{name}", fetch, _seeds(kind), _words(kind), max_bytes, openings)
 
 
 TARGETS = tuple(_target(name, kind) for name, kind in KINDS.items())

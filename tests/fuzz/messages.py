@@ -1,4 +1,4 @@
-"""Inputs that are HTTP messages: a status, header lines, an empty line, a body. And a client that gets them."""
+"""Inputs that are HTTP responses: a status, header lines, an empty line and a body; and a client that receives them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ NOW = 1_795_164_577.0
 """Friday, 20 November 2026, 08:49:37 GMT."""
 
 LIMITS = Limits()
-_LONGEST_HEAD = 1 << 16  # no HTTP client reads more of it
+_LONGEST_HEAD = 1 << 16  # bytes; HTTP clients read no more
 
 
 class Message(NamedTuple):
-    """What a server sends."""
+    """The response of a server."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -37,20 +37,20 @@ class Message(NamedTuple):
 
 
 def read_message(data: bytes) -> Message:
-    """Read an input; every input is a message."""
+    """Parse an input; every input is a valid message."""
     head, _, body = data.partition(b"\n\n")
     head = head[:_LONGEST_HEAD]
     first, *lines = head.split(b"\n")
     digits = first[:3]
     status = int(digits) if len(digits) == 3 and digits.isdigit() and digits >= b"100" else 200
     pairs = (line.partition(b":") for line in lines)
-    # What h11 lets through: a name is a token, and a line ends nowhere but at its end.
+    # What h11 accepts: a name is a token, and a value has no line break.
     headers = [(name, value.strip()) for name, _, value in pairs if name.replace(b"-", b"").isalnum()]
     return Message(status, [line for line in headers if not set(line[1]) & set(b"\r\0")], body)
 
 
 class _Body(httpx.AsyncByteStream):
-    """A body in two chunks, as it might come."""
+    """A body that is received in two chunks."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -93,5 +93,5 @@ def _runner(_process: int) -> asyncio.Runner:
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine in a loop that lasts as long as the process: one for each input would take all the time."""
+    """Run a coroutine in an event loop that all inputs share, because creating one for each input is slow."""
     return _runner(os.getpid()).run(work)

@@ -1,4 +1,4 @@
-"""Replies of Redis: whatever type and value stands under our keys."""
+"""Replies of Redis, with values of any type under the keys of the package."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECORD = b'["t-1","Bearer",7200.0,60.0,{}]'
 
 
 class _Replies:
-    """A connection that gives the replies of an input, and good ones when those are used up."""
+    """A connection that returns the replies of an input, and then valid ones."""
 
     def __init__(self, replies: list[Any], good: Any) -> None:
         self.replies = replies
@@ -41,7 +41,7 @@ class _Replies:
         return self.replies.pop(0) if self.replies else self.good
 
     def server_deadline(self, _key: bytes) -> None:
-        """Know nothing of the server's clock."""
+        """Return nothing: the time of the server is not known."""
 
     async def pipeline(self, commands: Any) -> list[Any]:
         return [await self.run() for _ in commands]
@@ -55,7 +55,7 @@ def _ignore(_kind: str, _reason: str) -> None:
 
 
 def _value(word: str, *, key: bytes) -> Any:
-    """Return what a reply has in one place."""
+    """Return the value of a reply that a letter stands for."""
     ring, body = RINGS[0], word[1:].encode()
     values: dict[str, Any] = {
         "s": ring.seal(body, key=key, version=7),
@@ -69,7 +69,7 @@ def _value(word: str, *, key: bytes) -> Any:
 
 
 def _tokens(data: bytes) -> None:
-    """Read replies of the token scripts: a kind and a value, in lines."""
+    """Read replies of the token scripts: a kind and a value in each line."""
     keys = TokenKeys.of(NAMES, "d")
     lines = data.decode("utf-8", "replace").split("\n")[:8]
     replies = [_token_reply(line, keys) for line in lines]
@@ -108,7 +108,7 @@ def _text(word: str, key: bytes) -> bytes:
 
 
 def _sessions(data: bytes) -> None:
-    """Read what stands under session keys, of any type."""
+    """Read session keys with values of any type."""
     lines = data.decode("utf-8", "replace").split("\n")[:8]
     key = b"tokenmw:v1:{d}:session"
     good = _value("u", key=key)
@@ -121,7 +121,7 @@ def _sessions(data: bytes) -> None:
         cast("Any", _Replies([*values], good)), names=NAMES, sealer=RINGS[0], ttl=3600.0, on_unreadable=_ignore
     )
     answers += run(store.upload([(key, str(UUID(int=9)), 1.0)] * len(values)))
-    if isinstance(values[0], bytes):  # the script makes it so, whatever type is there
+    if isinstance(values[0], bytes):  # the script replaces values of other types
         store = RedisSessionStore(
             cast("Any", _Replies(values[:1], good)), names=NAMES, sealer=RINGS[0], ttl=3600.0, on_unreadable=_ignore
         )

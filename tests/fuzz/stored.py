@@ -1,4 +1,4 @@
-"""Values in Redis: damaged, copied to where they do not belong, foreign, or written by somebody else."""
+"""Values in Redis: damaged, copied to another key, sealed with another secret, or written by another program."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from tests.fuzz.oracles import Target, check_life, check_request_error, require
+from tests.fuzz.oracles import Target, check_lifetime, check_request_error, require
 from tokenmw.redis.sealing import Sealer, Unreadable
 from tokenmw.redis.token_store import TokenRecord
 from tokenmw.tokens.failures import Failure
@@ -21,10 +21,10 @@ _BODY = b'["t-1","Bearer",7200.0,60.0,{}]'
 
 
 def _envelope(data: bytes) -> None:
-    """Seal a body, damage the value as the input says, and open it under every ring and key.
+    """Seal a body, damage the value, and open it with every sealer and key.
 
-    The first byte chooses ring and key, the next ones are pairs of a position and a change, up to a line's end; what
-    is behind it is the body, or after an "=" the whole value.
+    The first byte of the input selects sealer and key. The following bytes, up to a line break, are pairs of a position
+    and a change. The rest is the body, or after "=" the whole value.
     """
     plan, _, body = data.partition(b"\n")
     choice = plan[0] if plan else 0
@@ -47,15 +47,15 @@ def _envelope(data: bytes) -> None:
                     error.reason == "damaged"
                     or damaged[9:13] != ring.seal(b"", key=key, version=0)[9:13]
                     or not _has(opener, ring),
-                    "a known secret that is called unknown",
+                    "a known secret that is reported as unknown",
                 )
                 continue
             if opener.sealing:
-                require((damaged, place) == (sealed, key), "a value that nobody sealed here")
-                require(opened == (version, body), "another body than the one that was sealed")
+                require((damaged, place) == (sealed, key), "a value that was not sealed for this key")
+                require(opened == (version, body), "another body than the sealed one")
             else:
                 require(opened == (int.from_bytes(damaged[1:9]), damaged[13:]), "another body than the plain one")
-            require(opened[0] < 2**52, "a version that no script can compare")
+            require(opened[0] < 2**52, "a version that scripts cannot compare")
 
 
 def _has(opener: Sealer, ring: Sealer) -> bool:
@@ -63,12 +63,12 @@ def _has(opener: Sealer, ring: Sealer) -> bool:
 
 
 def check_record(record: TokenRecord) -> None:
-    """Require a record that can be served, and that is read again as it is written."""
+    """Require a record that can be returned, and that does not change when it is encoded and decoded."""
     grant = Grant(record.value, expires_in=record.lifetime, token_type=record.token_type, extra=record.extra)
-    check_life(record.lifetime)
+    check_lifetime(record.lifetime)
     require(grant.value == record.value, "a token that cannot be granted")
-    require(record.no_refresh_until is None or math.isfinite(record.no_refresh_until), "a rule that never ends")
-    require(TokenRecord.decode(record.encode()) == record, "a record that changes when it is written")
+    require(record.no_refresh_until is None or math.isfinite(record.no_refresh_until), "a deadline that is not finite")
+    require(TokenRecord.decode(record.encode()) == record, "a record that changes when it is encoded")
     require(record.value not in repr(record) or len(record.value) < 12, "a repr with the token")
 
 
@@ -82,14 +82,14 @@ def _record(data: bytes) -> None:
 
 
 def _note(data: bytes) -> None:
-    """Read why another process got no token; whatever stands there, waiters get an error that can be shown."""
+    """Read the failure note of another process; any note gives an error that can be shown."""
     failure = Failure.from_note(data, left=30.0, before=None, now=1_000.0)
-    require(type(failure.permanent) is bool and type(failure.count) is int and failure.count >= 1, "no failure")
-    require(failure.retry_at == 1_030.0 and failure.shareable, "a failure that does not end with its note")
+    require(type(failure.permanent) is bool and type(failure.count) is int and failure.count >= 1, "an invalid failure")
+    require(failure.retry_at == 1_030.0 and failure.shareable, "a failure that does not expire with its note")
     check_request_error(failure.to_error("crm", now=1_000.0))
     again = Failure.from_note(failure.failure_note(), left=30.0, before=None, now=1_000.0)
-    same = [(one.permanent, one.detail, one.code, one.count) for one in (failure, again)]
-    require(same[0] == same[1], "a note that changes when it is written")
+    fields = [(one.permanent, one.detail, one.code, one.count) for one in (failure, again)]
+    require(fields[0] == fields[1], "a note that changes when it is encoded")
 
 
 _ROWS: tuple[Any, ...] = (

@@ -1,4 +1,4 @@
-"""Each target runs in the ordinary tests, too: on its seeds, and on as many mutations as take no time."""
+"""Each target runs with its seeds and a few mutations; each oracle finds a bug."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fuzz import answers, callers, engines, grants, messages, urls
-from tests.fuzz.engines import Finding, mutated, stretched, tried
+from tests.fuzz.engines import Finding, run_long_inputs, run_mutations, run_one
 from tests.fuzz.oracles import Target
 from tests.fuzz.targets import TARGETS
 from tokenmw import APIKeySource, Grant
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
-def test_every_target_holds_for_its_seeds_and_their_neighbours(target: Any) -> None:
-    """An input that once failed still passes, with the same mutations each time."""
-    assert mutated(target, runs=len(target.seeds) + 60, seconds=0.0, seed=1) >= len(target.seeds)
+def test_no_seed_or_mutation_violates_an_oracle(target: Any) -> None:
+    """Seeds include the inputs of former findings; the mutations are the same in each run."""
+    assert run_mutations(target, runs=len(target.seeds) + 60, seconds=0.0, seed=1) >= len(target.seeds)
 
 
-@pytest.mark.parametrize("name", ["api_key", "life", "record", "retry_after"])
-def test_long_inputs_take_no_more_than_their_length(name: str) -> None:
-    """64 KiB of backslashes in a cookie once took eight seconds."""
-    assert stretched(TARGETS[name]) < engines.SLOW
+@pytest.mark.parametrize("name", ["api_key", "lifetime", "record", "retry_after"])
+def test_long_inputs_take_linear_time(name: str) -> None:
+    """Inputs of the longest size are read in time; 64 KiB of backslashes in a cookie once took eight seconds."""
+    assert run_long_inputs(TARGETS[name]) < engines.SLOW
 
 
 def grant_of(value: str, **options: Any) -> Any:
-    """Return a grant that `Grant` itself would refuse."""
+    """Return a grant that the constructor of `Grant` would refuse."""
     grant = object.__new__(Grant)
     fields: dict[str, Any] = {"value": value, "expires_in": 60.0, "token_type": "Bearer", "extra": {}, **options}
     for name, given in fields.items():
@@ -44,13 +44,13 @@ def grant_of(value: str, **options: Any) -> Any:
     return grant
 
 
-def broken(place: Any, name: str, bug: Any) -> Callable[[pytest.MonkeyPatch], None]:
-    """Return what plants a bug."""
-    return lambda patch: patch.setattr(place, name, bug)
+def broken(owner: Any, name: str, bug: Any) -> Callable[[pytest.MonkeyPatch], None]:
+    """Return a function that replaces an attribute by a bug."""
+    return lambda patch: patch.setattr(owner, name, bug)
 
 
-async def _fetched(*_: Any, grant: Any) -> Any:
-    return grant
+async def _return_later(*_: Any, value: Any) -> Any:
+    return value
 
 
 def _granting(grant: Any) -> Callable[[pytest.MonkeyPatch], None]:
@@ -67,11 +67,11 @@ def _raises(error: Exception) -> Callable[..., Any]:
     return fail
 
 
-def _gives(*, value: Any) -> Callable[..., Any]:
-    def give(*_: Any, **__: Any) -> Any:
+def _returns(*, value: Any) -> Callable[..., Any]:
+    def return_value(*_: Any, **__: Any) -> Any:
         return value
 
-    return give
+    return return_value
 
 
 def _same(_: Any, key: bytes) -> bytes:
@@ -83,103 +83,107 @@ def _repeats(text: str) -> Any:
 
 
 class Unchecked:
-    """A provider that takes any URL."""
+    """A provider that accepts any URL."""
 
     token_url = "http://idp.example/token"
 
 
-# What an oracle is for, the target that has it, and a bug that it must see.
+# What an oracle checks, the target that has it, a bug that it must find, and the complaint.
 BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
     "another exception": ("json", broken(Answer, "json", _raises(OverflowError("x"))), "OverflowError"),
-    "a line break in a token": ("grant.oauth2", _granting(grant_of("a\r\nx: y")), "breaks a header"),
-    "an endless token": ("grant.oauth2", _granting(grant_of("t" * 20_000)), "more than 16 KiB"),
-    "an endless life": ("grant.oauth2", _granting(grant_of("t-1", expires_in=float("inf"))), "no life"),
-    "a life that is NaN": ("grant.oauth2", _granting(grant_of("t-1", expires_in=float("nan"))), "no life"),
-    "a life below zero": ("life", broken(answers, "lifetime", _gives(value=-1.0)), "no life"),
-    "a life of another unit": ("life", broken(answers, "lifetime", _gives(value=7.2)), "another life"),
-    "a token from nowhere": ("grant.oauth2", _granting(grant_of("t-2")), "has not sent|answer that is|another life"),
-    "a secret in an error": ("grant.oauth2", broken(Proof, "is_in", _gives(value=False)), "with the secret"),
+    "a line break in a token": ("grant.oauth2", _granting(grant_of("a\r\nx: y")), "invalid in a header"),
+    "a very long token": ("grant.oauth2", _granting(grant_of("t" * 20_000)), "more than 16 KiB"),
+    "an infinite lifetime": ("grant.oauth2", _granting(grant_of("t-1", expires_in=float("inf"))), "invalid lifetime"),
+    "a lifetime that is NaN": ("grant.oauth2", _granting(grant_of("t-1", expires_in=float("nan"))), "invalid lifetime"),
+    "a negative lifetime": ("lifetime", broken(answers, "lifetime", _returns(value=-1.0)), "invalid lifetime"),
+    "a lifetime in another unit": ("lifetime", broken(answers, "lifetime", _returns(value=7.2)), "another lifetime"),
+    "a token from nowhere": ("grant.oauth2", _granting(grant_of("t-2")), "not in the response|for a|another lifetime"),
+    "a secret in an error": ("grant.oauth2", broken(Proof, "is_in", _returns(value=False)), "with the secret"),
     "a secret in a URL's error": (
         "redis_url",
         broken(urls, "checked_redis", _repeats),
         "with the secret",
     ),
-    "an error of two lines": ("note", broken(Failure, "to_error", _gives(value=TokenUnavailable("a\nb"))), "forge"),
-    "a pause of a day": ("retry_after", broken(answers, "retry_after", _gives(value=86_400.0)), "pause"),
-    "a pause that is wrong": ("retry_after", broken(answers, "retry_after", _gives(value=1.0)), "another pause"),
-    "a key without a bound": ("api_key", broken(APIKeySource, "_bounded", _same), "too long"),
-    "one key of two": (
+    "an error of two lines": ("note", broken(Failure, "to_error", _returns(value=TokenUnavailable("a\nb"))), "forge"),
+    "a retry_after of a day": ("retry_after", broken(answers, "retry_after", _returns(value=86_400.0)), "retry_after"),
+    "a wrong retry_after": ("retry_after", broken(answers, "retry_after", _returns(value=1.0)), "another retry_after"),
+    "a key of any length": ("api_key", broken(APIKeySource, "_bounded", _same), "too long"),
+    "one of two keys": (
         "api_key",
-        broken(APIKeySource, "find", _gives(value=b"k")),
-        "one key of two|stands nowhere",
+        broken(APIKeySource, "find", _returns(value=b"k")),
+        "one of two keys|in no header",
     ),
-    "an envelope that opens anywhere": (
+    "an envelope that every sealer opens": (
         "envelope",
-        broken(Sealer, "open", _gives(value=(0, b""))),
-        "nobody sealed here|another body",
+        broken(Sealer, "open", _returns(value=(0, b""))),
+        "was not sealed|another body",
     ),
     "a record that changes": (
         "record",
-        broken(TokenRecord, "encode", _gives(value=b'["t-2","Bearer",1,null,{}]')),
+        broken(TokenRecord, "encode", _returns(value=b'["t-2","Bearer",1,null,{}]')),
         "a record that changes",
     ),
-    "a body that is lost": ("rejected.wecom", broken(answers, "_raw", partial(_fetched, grant=b"")), "lost some"),
-    "a verdict on anything": (
+    "a body that is lost": (
+        "rejected.wecom",
+        broken(answers, "_raw", partial(_return_later, value=b"")),
+        "has lost a part",
+    ),
+    "a rejection of every token": (
         "rejected.oauth2",
-        broken(answers, "is_rejected", _gives(value=_fetched(grant=True))),
-        "thrown",
+        broken(answers, "is_rejected", _returns(value=_return_later(value=True))),
+        "rejected by",
     ),
     "a URL without TLS": (
         "token_url",
-        broken(urls, "ClientCredentials", _gives(value=Unchecked())),
+        broken(urls, "ClientCredentials", _returns(value=Unchecked())),
         "another URL|no TLS",
     ),
-    "a host for everybody": ("hosts", broken(urls, "may_receive_token", _gives(value=True)), "was not named"),
+    "a token for every host": ("hosts", broken(urls, "may_receive_token", _returns(value=True)), "was not named"),
     "a server that fails": (
         "provider_server",
-        broken(callers, "_served", _gives(value=_fetched(grant=500))),
-        "fails by itself",
+        broken(callers, "_status", _returns(value=_return_later(value=500))),
+        "internal error",
     ),
 }
 
 
-@pytest.mark.parametrize(("name", "plant", "complaint"), BUGS.values(), ids=list(BUGS))
-def test_every_oracle_sees_its_bug(
-    name: str, plant: Callable[[pytest.MonkeyPatch], None], complaint: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "add_bug", "complaint"), BUGS.values(), ids=list(BUGS))
+def test_every_oracle_finds_its_bug(
+    name: str, add_bug: Callable[[pytest.MonkeyPatch], None], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The seeds alone are enough, so no luck is needed."""
-    plant(monkeypatch)
+    """The seeds alone are enough to find each bug."""
+    add_bug(monkeypatch)
     with pytest.raises(Finding, match=complaint) as caught:
-        mutated(TARGETS[name], runs=0, seconds=0.0, seed=1)
+        run_mutations(TARGETS[name], runs=0, seconds=0.0, seed=1)
     assert str(caught.value).startswith(f"{name}: b")
 
 
-def test_what_takes_the_square_of_its_length_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By processor time, which other work on the machine does not lengthen."""
+def test_slow_input_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found by processor time, which does not depend on other processes."""
     monkeypatch.setattr(engines, "SLOW", -1.0)
     with pytest.raises(Finding, match="of processor time"):
-        stretched(TARGETS["json"])
+        run_long_inputs(TARGETS["json"])
 
 
 def test_the_same_seed_makes_the_same_inputs() -> None:
-    """A finding of a run can be had again."""
+    """The inputs of a run can be repeated, so a finding can be reproduced."""
     seen: list[list[bytes]] = []
     for seed in (1, 1, 2):
         inputs: list[bytes] = []
         target = Target("t", inputs.append, (b"ab", b"cd"), (b"w",))
-        mutated(target, runs=50, seconds=0.0, seed=seed)
+        run_mutations(target, runs=50, seconds=0.0, seed=seed)
         seen.append(inputs)
     assert seen[0] == seen[1] != seen[2]
 
 
-def test_an_input_is_any_message() -> None:
-    """So no input is wasted on a form."""
+def test_every_input_is_a_message() -> None:
+    """Any bytes are parsed as a response, so no input is wasted."""
     assert messages.read_message(b"") == (200, [], b"")
     assert messages.read_message(b"503\na: b\nc\n\nd\n\ne") == (503, [(b"a", b"b"), (b"c", b"")], b"d\n\ne")
 
 
 def test_a_finding_shows_its_input() -> None:
-    """It is what becomes a seed."""
+    """The text of a finding has the input, which becomes a seed."""
     target = Target("t", _raises(TokenUnavailable("busy")), (b"",))
     with pytest.raises(Finding, match=r"t: b'abc'\n"):
-        tried(target, b"abc")
+        run_one(target, b"abc")

@@ -1,4 +1,4 @@
-"""What stands in a configuration file or an environment variable: URLs, hosts and credentials."""
+"""Values of configuration files and environment variables: URLs and hosts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from tests.fuzz.messages import read_message, run, token_http
-from tests.fuzz.oracles import Broken, Target, check_error, require
+from tests.fuzz.oracles import Target, Violation, check_error, require
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.outgoing.request import may_receive_token
@@ -22,14 +22,14 @@ _PASSWORD = "pa55word"
 
 def _refused(error: ConfigurationError) -> None:
     check_error(error, secret=_PASSWORD)
-    require(error.__cause__ is None, "an error behind the error, which may hold the URL")
+    require(error.__cause__ is None, "a chained error, which may have the URL")
 
 
 def _check_url(url: httpx.URL) -> None:
-    """Require a URL to which a secret may be sent."""
+    """Require a URL to which secrets may be sent."""
     require(url.scheme == "https" or url.host in ("localhost", "::1") or url.host.startswith("127."), "no TLS")
-    require(url.host and not url.userinfo and not url.fragment, "a URL with more than a place, or with none")
-    require(url.port is None or 0 < url.port < 65_536, "a port that there is not")
+    require(url.host and not url.userinfo and not url.fragment, "a URL without a host, or with a password or fragment")
+    require(url.port is None or 0 < url.port < 65_536, "an invalid port")
 
 
 def _token_url(data: bytes) -> None:
@@ -39,16 +39,16 @@ def _token_url(data: bytes) -> None:
     except ConfigurationError as error:
         _refused(error)
         return
-    require(provider.token_url == text, "another URL than the one that was given")
+    require(provider.token_url == text, "another URL than the given one")
     url = httpx.URL(text)
     _check_url(url)
     try:
         parts = urlsplit(text)
-        place = (httpx.URL(scheme="https", host=parts.hostname or "").raw_host, parts.port)
+        address = (httpx.URL(scheme="https", host=parts.hostname or "").raw_host, parts.port)
     except ValueError:
-        raise Broken("a URL that only one of two parsers can read") from None
+        raise Violation("a URL that only one of two parsers accepts") from None
     default = {"https": 443, "http": 80}[url.scheme]
-    require(place in ((url.raw_host, url.port), (url.raw_host, default)), "a URL that two parsers read apart")
+    require(address in ((url.raw_host, url.port), (url.raw_host, default)), "a URL that two parsers read differently")
 
 
 def _base_url(data: bytes) -> None:
@@ -60,10 +60,14 @@ def _base_url(data: bytes) -> None:
         return
     given, kept = httpx.URL(text), httpx.URL(provider.base_url)
     _check_url(kept)
-    require((given.scheme, given.raw_host, given.port) == (kept.scheme, kept.raw_host, kept.port), "another place")
-    require(not provider.base_url.endswith("/") and "?" not in provider.base_url, "a base that ends in no path")
+    require((given.scheme, given.raw_host, given.port) == (kept.scheme, kept.raw_host, kept.port), "another address")
     require(
-        WeCom(corp_id="c", corp_secret="s", base_url=provider.base_url) == provider, "two spellings of one spelling"
+        not provider.base_url.endswith("/") and "?" not in provider.base_url,
+        "a base URL to which no path can be appended",
+    )
+    require(
+        WeCom(corp_id="c", corp_secret="s", base_url=provider.base_url) == provider,
+        "a base URL that changes when it is passed again",
     )
     require(
         may_receive_token(httpx.URL(f"{provider.base_url}/cgi-bin/x"), provider=provider),
@@ -73,16 +77,16 @@ def _base_url(data: bytes) -> None:
         not may_receive_token(httpx.URL("https://evil.example/"), provider=provider) or kept.host == "evil.example",
         "a leak",
     )
-    run(_asked(provider))
+    run(_fetch(provider))
 
 
-async def _asked(provider: WeCom) -> None:
-    """Ask for a token, which goes to the place that the provider names."""
+async def _fetch(provider: WeCom) -> None:
+    """Fetch a token from the base URL."""
     await provider.fetch(token_http(read_message(b'200\n\n{"access_token": "t", "expires_in": 60}')))
 
 
 def _hosts(data: bytes) -> None:
-    """Give hosts, one in each line; a token goes to those and to no other."""
+    """Pass hosts, one in each line; a token may be sent to these only."""
     hosts = data.decode("utf-8", "replace").split("\n")
     try:
         provider = ClientCredentials(token_url="https://a.example", client_id="c", client_secret="s", hosts=hosts)
@@ -90,7 +94,7 @@ def _hosts(data: bytes) -> None:
         _refused(error)
         return
     names = [host.lower() for host in hosts]
-    require(provider.hosts is not None and len(provider.hosts) <= len(names), "a restriction that is none")
+    require(provider.hosts is not None and len(provider.hosts) <= len(names), "hosts that restrict nothing")
     for host in names:
         bare = f"a{host}" if host.startswith(".") else host
         url = httpx.URL(scheme="https", host=bare, path="/")
@@ -110,13 +114,13 @@ def _redis_url(data: bytes) -> None:
         _refused(error)
         return
     client, ours = open_client(given, limits=Limits())
-    require(given == text and ours, "another URL than the one that was given")
+    require(given == text and ours, "another URL than the given one")
     made: Any = client
     options: dict[str, Any] = getattr(made, "connection_kwargs", None) or made.connection_pool.connection_kwargs
     port: object = options.get("port", 6379)
-    require(isinstance(port, int) and 0 < port < 65_536, "a port that there is not")
+    require(isinstance(port, int) and 0 < port < 65_536, "an invalid port")
     require(not options.get("decode_responses"), "a client that decodes values")
-    require(isinstance(options.get("db") or 0, int), "a database that is none")
+    require(isinstance(options.get("db") or 0, int), "an invalid database")
 
 
 _URLS = (

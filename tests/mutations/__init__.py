@@ -1,1 +1,1 @@
-"""Faults put into the package on purpose, to see that a test notices each of them."""
+"""Deliberate faults of the package, to check that a test fails for each of them."""

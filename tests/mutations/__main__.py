@@ -1,7 +1,7 @@
-"""Put each mutation into a copy of the tree and see whether a test notices it.
+"""Apply each mutation to a copy of the tree, and check that a test fails.
 
     python -m tests.mutations            # all
-    python -m tests.mutations lease      # those with this word in their names
+    python -m tests.mutations lease      # those whose names contain this text
     python -m tests.mutations --list
 
 The tests named for a mutation must pass without it, and at least one must fail with it. The exit code is not zero if a
@@ -21,9 +21,9 @@ from tests.mutations.table import MUTATIONS
 
 
 def main() -> int:
-    """Run the mutations that were asked for."""
+    """Run the selected mutations."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutations")
-    parser.add_argument("words", nargs="*", help="run only mutations with one of these in their names")
+    parser.add_argument("words", nargs="*", help="run only mutations whose names contain one of these texts")
     parser.add_argument("--list", action="store_true", help="print the names and run nothing")
     arguments = parser.parse_args()
     words: list[str] = arguments.words
@@ -34,7 +34,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tokenmw-mutations-") as directory:
         tree = copy_tree(Path(directory) / "tree")
         for one in chosen:
-            text_to_replace(tree, one)  # before an hour of tests has been run
+            text_to_replace(tree, one)  # so that a mismatch is reported before any test is run
         check_tests_pass(tree, chosen)
         missed: list[str] = []
         for one in chosen:

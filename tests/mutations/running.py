@@ -1,4 +1,4 @@
-"""How one mutation is put into a copy of the tree, and its tests run."""
+"""Applies one mutation to a copy of the tree and runs its tests."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["check_tests_pass", "copy_tree", "run", "text_to_replace"]
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 180.0
-"""A test that hangs because of a mutation has noticed it."""
+"""The time limit of the tests of one mutation. Tests that hang because of a mutation have noticed it."""
 _TESTS_FAILED = 1  # pytest's exit codes: 0 is passed, the others are interrupted, broken or not found
 _LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "dist", "build", "node_modules")
 
 
 def copy_tree(target: Path) -> Path:
-    """Copy the tree, without what tools have put into it."""
+    """Copy the tree without the files of tools."""
     shutil.copytree(ROOT, target, ignore=_LEFT_OUT)
     return target
 
@@ -38,14 +38,14 @@ def text_to_replace(tree: Path, mutation: Mutation) -> str:
 
 
 def check_tests_pass(tree: Path, mutations: Iterable[Mutation]) -> None:
-    """Run the tests of all mutations without any. Raises ValueError if one fails: it would prove nothing."""
+    """Run the tests of all mutations on the unchanged tree. Raises ValueError if one fails: it would prove nothing."""
     tests = sorted({test for mutation in mutations for test in mutation.tests})
     if tests and (done := _pytest(tree, *tests)).returncode != 0:
         raise ValueError(f"Without a mutation the tests fail:\n{done.stdout}")
 
 
 def run(tree: Path, mutation: Mutation) -> str:
-    """Put a mutation in, run its tests, and take it out. Return what noticed it; "" if nothing did.
+    """Apply a mutation, run its tests and undo it. Return the name of the failed test; "" if none failed.
 
     Raises:
         ValueError: The text to replace was not found once, or the tests could not be run at all.
@@ -68,7 +68,7 @@ def run(tree: Path, mutation: Mutation) -> str:
 
 
 def _pytest(tree: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    # Bytecode of the text before could be taken for that of the text after, which is written in the same second.
+    # No bytecode: Python would use it for a changed file that was written in the same second.
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=line", *tests]
     return subprocess.run(

@@ -9,14 +9,14 @@ __all__ = ["MUTATIONS", "Mutation"]
 
 @dataclass(frozen=True)
 class Mutation:
-    """One fault.
+    """One deliberate fault.
 
     Attributes:
-        name: What no longer holds.
+        name: The behaviour that it breaks.
         file: The file that is changed.
         old: The text that is replaced.
         new: What replaces it.
-        tests: What pytest is given to run: files, or single tests. One that fails is enough.
+        tests: The arguments of pytest: files, or single tests. One failed test is enough.
     """
 
     name: str
@@ -49,7 +49,7 @@ MUTATIONS = (
         tests=("tests/redis/test_scripts.py",),
     ),
     Mutation(
-        name="acquire: everybody gets a lease",
+        name="acquire: every caller gets a lease",
         file="tokenmw/redis/lua/acquire.lua",
         old="elseif owner then",
         new="elseif false then",
@@ -63,14 +63,14 @@ MUTATIONS = (
         tests=("tests/redis/test_scripts.py",),
     ),
     Mutation(
-        name="commit: another owner's lease does not matter",
+        name="commit: the lease of another owner is ignored",
         file="tokenmw/redis/lua/commit.lua",
         old="if owner and not mine then",
         new="if false then",
         tests=("tests/redis/test_scripts.py",),
     ),
     Mutation(
-        name="commit: a tombstone does not matter",
+        name="commit: a tombstone is ignored",
         file="tokenmw/redis/lua/commit.lua",
         old="if number_at(KEYS[4]) >= version then",
         new="if false then",
@@ -173,7 +173,7 @@ MUTATIONS = (
         tests=("tests/test_singleflight_limits.py",),
     ),
     Mutation(
-        name="marker: that it was written does not show that the server takes writes",
+        name="marker: a written marker does not count as a successful write",
         file="tokenmw/redis/scripts.py",
         old='frozenset({"probe", "marker"})',
         new='frozenset({"probe"})',

@@ -1,4 +1,4 @@
-"""The table fits the tree; whether the tests notice each mutation takes minutes: `python -m tests.mutations`."""
+"""The table matches the tree. `python -m tests.mutations` checks in minutes that the tests notice each mutation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.mutations.table import MUTATIONS, Mutation
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_a_mutation_can_be_put_in(mutation: Mutation) -> None:
+def test_a_mutation_can_be_applied(mutation: Mutation) -> None:
     """Its text is in its file exactly once, and the files of its tests exist."""
     assert mutation.old in text_to_replace(ROOT, mutation)
     assert mutation.old != mutation.new
@@ -20,13 +20,13 @@ def test_a_mutation_can_be_put_in(mutation: Mutation) -> None:
 
 
 def test_names_are_different() -> None:
-    """A name that is reported says which one it was."""
+    """Each mutation has its own name."""
     assert len(MUTATIONS) == len({mutation.name for mutation in MUTATIONS})
 
 
 @pytest.mark.parametrize("text", ["", "a b a"])
-def test_text_that_is_not_there_exactly_once_is_refused(tmp_path: Path, text: str) -> None:
-    """A mutation that changes nothing, or something else, would prove nothing."""
+def test_text_that_does_not_occur_once_is_refused(tmp_path: Path, text: str) -> None:
+    """A text that is missing or occurs twice is refused: the mutation would change nothing or something else."""
     (tmp_path / "module.py").write_text(text)
     with pytest.raises(ValueError, match="times"):
         text_to_replace(tmp_path, Mutation(name="m", file="module.py", old="a", new="b", tests=()))

@@ -20,7 +20,7 @@ __all__ = ["Call", "Recorder", "Walk"]
 
 PACKAGE = f"{Path(tokenmw.__file__).parent}/"
 REDIS_PY = f"{Path(redis.__file__).parent}/"
-# Test servers, clocks of tests and the demo run in this process, but no request of a service passes them.
+# Servers and clocks for tests, and the demo: they run in this process, but a request of a service does not pass them.
 NOT_COUNTED = ("testing/", "demo/")
 
 

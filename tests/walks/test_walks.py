@@ -30,7 +30,7 @@ def found() -> dict[str, Walk]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_walk_passes_few_files(found: dict[str, Walk], name: str) -> None:
-    """A reader who follows it opens no more files than this."""
+    """Reading the code of a walk means opening no more than this number of files."""
     assert len(found[name].files) <= FILES[name], found[name].files
 
 
@@ -42,18 +42,18 @@ def test_a_walk_awaits_in_few_files(found: dict[str, Walk], name: str) -> None:
 
 @pytest.mark.parametrize("name", BEFORE)
 def test_no_walk_has_become_longer(found: dict[str, Walk], name: str) -> None:
-    """None passes more files than it did in the version before the package was restructured."""
+    """No walk passes more files than in the version before the package was restructured."""
     assert len(found[name].files) <= len(BEFORE[name]["files"]), found[name].files
 
 
-def test_walks_are_those_that_were_recorded_before(found: dict[str, Walk]) -> None:
-    """A walk that was dropped or renamed would be compared with nothing."""
+def test_walks_are_those_of_the_version_before(found: dict[str, Walk]) -> None:
+    """Each walk has the same name in both versions, so that each is compared."""
     assert BEFORE.keys() == found.keys()
     assert FILES.keys() <= found.keys()
 
 
 async def test_recorder_counts_calls_from_file_to_file() -> None:
-    """A fresh token passes the broker and what it asks; files that no code of was run are not counted."""
+    """A walk has the files whose code ran, in the order of their first calls, and no others."""
     async with TokenBroker({"crm": StaticToken("t")}) as broker:
         await broker.token("crm")
         recorder = Recorder()
@@ -69,7 +69,7 @@ async def test_recorder_counts_calls_from_file_to_file() -> None:
 
 
 async def test_recorder_leaves_out_tasks_that_are_older() -> None:
-    """What housekeeping does during a request is no part of it."""
+    """Calls of a task that was started before the recording, like housekeeping, are not counted."""
     async with TokenBroker({"crm": StaticToken("t")}) as broker:
         wanted = asyncio.Event()
         await broker.token("crm")

@@ -1,11 +1,11 @@
-"""The walks: what is done, and which part of it is counted.
+"""The walks: what each does, and which part of it is counted.
 
 What is counted is defined once, for all walks, in `tests/walks/recording.py`:
 
-- `files`: every file of the package in which any code runs, be it a constructor, a property, a decorator's wrapper or
-  a callback. Not counted are `tokenmw/testing` and `tokenmw/demo`, what runs at import or construction of the broker
-  (it is done before the walk begins), and tasks that had been started before the walk, such as housekeeping.
-- `awaited`: those of the files in which a coroutine runs. These pass the request on; the others are what they ask.
+- `files`: every file of the package in which any code runs, also a constructor, a property, a decorator's wrapper or
+  a callback. Not counted are `tokenmw/testing` and `tokenmw/demo`, code that runs at import or when the broker is
+  made (before the walk begins), and tasks that were started before the walk, such as housekeeping.
+- `awaited`: those of the files in which a coroutine runs. These pass the request on; the others are called by them.
 - `moves`: calls from one file of the package into another, also through a library in between. Resuming a coroutine
   is no call.
 
@@ -14,7 +14,7 @@ Redis is a real server on loopback; the provider and the API are the test server
 | walk | begins | ends |
 |---|---|---|
 | `warm` | a request whose session id and injected token are known here | its response |
-| `cold_token` | a request without a session, for an injected token that nobody has | its response |
+| `cold_token` | a request without a session, for an injected token that no process has | its response |
 | `cold` | the same with a new API key as well | its response |
 | `rejected` | a request with the auth object whose token the API has revoked | the response to the second attempt |
 | `failure` | redis-py gives up the first command after Redis was killed | the line "unavailable" is logged |
@@ -62,7 +62,7 @@ async def walks() -> dict[str, Walk]:
 
 
 class World:
-    """One broker with a real Redis, a provider and an API. Time stands still, so housekeeping has nothing to do."""
+    """One broker with a real Redis, a provider and an API. Its clock is manual, so housekeeping does not run."""
 
     def __init__(self, redis: RedisServer, http: httpx.AsyncClient, server: ProviderServer) -> None:
         self.redis = redis
@@ -204,7 +204,7 @@ def _on_state_change(world: World, recorder: Recorder, *, up: bool) -> asyncio.F
 
     def mark(event: Event) -> None:
         if isinstance(event, SharedStateChanged) and event.up == up:
-            # What else follows from being back happens in the same step of the event loop.
+            # The other consequences of a recovery run in the same step of the event loop.
             loop.call_soon(done, recorder.left_redis_py) if up else done(recorder.left_redis_py)
 
     world.on_event = mark
@@ -217,7 +217,7 @@ async def _let_pass(world: World, until: Callable[[], bool], *, seconds: float =
         await asyncio.sleep(0.02)  # real time for the sockets
         if until():
             return
-    raise AssertionError(f"It does not hold after {seconds:g} s.")
+    raise AssertionError(f"The condition is not true after {seconds:g} s")
 
 
 def _is_uploaded(redis: RedisServer) -> bool:
