@@ -183,13 +183,20 @@ MUTATIONS = (
         name="housekeeping: one server of a cluster that is down stops the comparison with the others",
         file="tokenmw/housekeeping.py",
         old="""\
-                elif isinstance(result, BaseException) and not (
+                if isinstance(result, BaseException) and not (
                     isinstance(result, RedisUnavailable) and self._connection.usable
                 ):
 """,
         new="""\
-                elif isinstance(result, BaseException):
+                if isinstance(result, BaseException):
 """,
-        tests=("tests/broker/test_housekeeping_cluster.py",),
+        tests=("tests/broker/test_compare_batch.py", "tests/broker/test_housekeeping_cluster.py"),
+    ),
+    Mutation(
+        name="errors: a kept exception is raised itself, and collects the frames of each raise",
+        file="tokenmw/errors.py",
+        old="again = _copied(error)",
+        new="again = error",
+        tests=("tests/asgi/test_raised_again.py",),
     ),
 )
