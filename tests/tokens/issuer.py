@@ -1,11 +1,9 @@
-"""A provider that records requests that should not have been sent."""
+"""The provider of the state machine, which checks when and by which instance it is asked."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-
-from hypothesis import strategies as st
 
 from tests.tokens.providers import Endpoint, ScriptedProvider
 from tokenmw.errors import CredentialRejected, TokenUnavailable
@@ -13,15 +11,11 @@ from tokenmw.providers.http import TokenHTTP
 from tokenmw.testing import ManualClock
 from tokenmw.values import Grant
 
-INSTANCES = 3
-SECRETS = ("one", "two")
 LIFETIME = 7200.0
-instances = st.integers(0, INSTANCES - 1)
-secrets = st.sampled_from(SECRETS)
 
 
 class Issuer(Endpoint):
-    """The endpoint of one credential. It knows when a request is one too many.
+    """The endpoint of one credential. It records requests that should not have been sent.
 
     Attributes:
         expiries: When each token expires, by the true clock.

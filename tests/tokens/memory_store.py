@@ -21,7 +21,7 @@ __all__ = ["MemoryRedis", "MemoryStore", "StoredValue"]
 class StoredValue:
     """A value of any kind, with the monotonic time at which it expires."""
 
-    until: float
+    expires: float
     version: int = 0
     record: TokenRecord | None = None
     owner: str = ""
@@ -45,13 +45,13 @@ class MemoryRedis:
     def get(self, keys: TokenKeys, kind: str) -> StoredValue | None:
         """Return a value that has not expired."""
         value = self.data.get((keys, kind))
-        return None if value is None or value.until <= self.clock.monotonic() else value
+        return None if value is None or value.expires <= self.clock.monotonic() else value
 
     def left(self, value: StoredValue) -> float:
         """Return the seconds until a value expires."""
-        return value.until - self.clock.monotonic()
+        return value.expires - self.clock.monotonic()
 
-    def until(self, seconds: float) -> float:
+    def expires_in(self, seconds: float) -> float:
         """Return when a value that is set now expires; at least a millisecond later, as with PX."""
         return self.clock.monotonic() + max(0.001, seconds)
 
@@ -107,7 +107,7 @@ class MemoryStore:
         if note is not None:
             return FailureNoted(note.note, self.server.left(note))
         version = max(self.server.now(), 1 + max(0 if found is None else found.version, invalid, known))
-        self.server.data[keys, "lease"] = StoredValue(self.server.until(seconds), version=version, owner=owner)
+        self.server.data[keys, "lease"] = StoredValue(self.server.expires_in(seconds), version=version, owner=owner)
         return Leased(version)
 
     async def commit(
@@ -127,7 +127,7 @@ class MemoryStore:
             return found
         if lease is not None and not mine:
             return Busy(self.server.left(lease))
-        self.server.data[keys, "token"] = StoredValue(self.server.until(left), version=version, record=record)
+        self.server.data[keys, "token"] = StoredValue(self.server.expires_in(left), version=version, record=record)
         self.server.delete(keys, "note")
         return Stored()
 
@@ -138,7 +138,7 @@ class MemoryStore:
             return
         self.server.delete(keys, "lease")
         if note:
-            self.server.data[keys, "note"] = StoredValue(self.server.until(seconds), note=note)
+            self.server.data[keys, "note"] = StoredValue(self.server.expires_in(seconds), note=note)
 
     async def write_tombstone(
         self, keys: TokenKeys, /, *, version: int | None, known: int, left: float
@@ -157,5 +157,5 @@ class MemoryStore:
         tomb = self.server.get(keys, "tomb")
         if tomb is not None and tomb.version >= version:
             version, left = tomb.version, max(left, self.server.left(tomb))
-        self.server.data[keys, "tomb"] = StoredValue(self.server.until(left), version=version)
+        self.server.data[keys, "tomb"] = StoredValue(self.server.expires_in(left), version=version)
         return Tombstoned(version)

@@ -125,7 +125,7 @@ async def test_many_tenants_ask_a_failing_app_no_more_often_than_one(clock: Manu
     for calls in attempts.values():
         waits = [later - earlier for earlier, later in pairwise(calls)]
         assert 8 <= len(calls) <= 12
-        assert all(0.75 * 2**row <= pause for row, pause in enumerate(waits) if pause < 225)
+        assert all(0.75 * 2**row <= wait for row, wait in enumerate(waits) if wait < 225)
 
 
 async def test_failures_of_its_own_provider_back_off_as_usual(clock: ManualClock) -> None:

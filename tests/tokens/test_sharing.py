@@ -234,7 +234,7 @@ async def test_no_request_waits_longer_than_wait_seconds(world: World) -> None:
     world.endpoint.takes(4.0)
     waiting = asyncio.create_task(instance.manager.get(entry))
     for _ in range(115):
-        world.redis.data[entry.keys, "lease"] = StoredValue(world.redis.until(6.0), version=1, owner="another")
+        world.redis.data[entry.keys, "lease"] = StoredValue(world.redis.expires_in(6.0), version=1, owner="another")
         await settle()
         await world.clock.elapse(0.1)
     assert not waiting.done()
