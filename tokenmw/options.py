@@ -1,8 +1,9 @@
 """The checks of options, each in one place: a wrong option is reported at construction, not by the first request.
 
 Each function returns the value in the form in which it is used, or raises a `ConfigurationError` with the option, what
-is wrong with it, and the fix. No text shows a value that may be a secret. The checks that need the class of providers
-are in `credentials` and `providers`.
+is wrong with it, and the fix. No text shows a value that may be a secret. A check that needs the class it is about
+stands beside that class: providers in `providers` and `credentials`, Redis URLs in `redis.client`, `seal` in
+`redis.sealing`.
 """
 
 from __future__ import annotations
