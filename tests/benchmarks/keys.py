@@ -10,13 +10,12 @@ import tracemalloc
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any
 
 from tests.benchmarks.asgi import HEADERS, application, scope_of
 from tests.benchmarks.counting import calls, reads, used_memory
 from tests.benchmarks.lookups import Lookup, lookups, per_entry
 from tests.benchmarks.rows import Figure, Plan, Row, best_of, interleaved
-from tests.brokers import runtime_of
+from tests.brokers import runtime_of, session_sync_of
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker, TokenMiddleware
 from tokenmw.providers import StaticToken
@@ -200,14 +199,14 @@ async def in_redis(plan: Plan) -> list[Row]:
 
 async def kept_alive(broker: TokenBroker, clock: ManualClock, count: int) -> float:
     """Use all keys for a twentieth of their TTL, until they are touched; return processor seconds."""
-    runtime: Any = broker._runtime
+    sessions, touches = runtime_of(broker).sessions, session_sync_of(broker)
     taken = 0.0
     for _ in range(int(TTL / 20)):
         for number in range(count):
-            assert runtime_of(broker).sessions.cached(key(number))
+            assert sessions.cached(key(number))
         began = time.process_time()
         await clock.elapse(1.0)
-        while len(runtime.session_sync):
+        while touches.touches:
             await clock.elapse(1.0)
             await asyncio.sleep(0.01)
         taken += time.process_time() - began
