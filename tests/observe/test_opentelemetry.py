@@ -51,8 +51,8 @@ def test_each_event_is_counted_under_its_name(meter: Meter) -> None:
     expected = {
         ("tokenmw.token.fetches", "{request}", ("outcome", "granted"), ("provider", "crm")): 1,
         ("tokenmw.token.fetch.duration", "s", ("provider", "crm")): 0.5,
-        ("tokenmw.redis.up", "1"): 1,
-        ("tokenmw.redis.changes", "{change}"): 2,
+        ("tokenmw.shared.up", "1"): 1,
+        ("tokenmw.shared.changes", "{change}"): 2,
         ("tokenmw.tokens.adopted", "{token}", ("provider", "crm")): 1,
         ("tokenmw.tokens.invalidated", "{token}", ("provider", "crm")): 1,
         ("tokenmw.unreadable.values", "{value}", ("kind", "token"), ("why", "damaged")): 1,
@@ -66,13 +66,13 @@ def test_up_is_one_until_redis_becomes_unavailable(meter: Meter) -> None:
     for up in (False, True):
         meter.observer(SharedStateChanged(up=up))
         values.append(meter.points())
-    assert [points["tokenmw.redis.up", "1"] for points in values] == [1, 0, 1]
+    assert [points["tokenmw.shared.up", "1"] for points in values] == [1, 0, 1]
 
 
 def test_unknown_event_is_ignored(meter: Meter) -> None:
     """An event class of a later version counts nothing and raises nothing."""
     meter.observer(Event())
-    assert meter.points() == {("tokenmw.redis.up", "1"): 1}
+    assert meter.points() == {("tokenmw.shared.up", "1"): 1}
 
 
 def test_api_without_an_sdk_is_enough() -> None:

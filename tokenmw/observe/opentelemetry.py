@@ -26,7 +26,7 @@ class OpenTelemetryObserver:
     """Counts events in OpenTelemetry instruments.
 
     Attributes are provider names and constants of this package.
-    It uses the API only: without an SDK nothing is counted and nothing fails. `tokenmw.redis.up` is 1 until Redis
+    It uses the API only: without an SDK nothing is counted and nothing fails. `tokenmw.shared.up` is 1 until Redis
     becomes unavailable.
 
     >>> broker = TokenBroker(…, observers=[OpenTelemetryObserver()])
@@ -53,10 +53,10 @@ class OpenTelemetryObserver:
             "tokenmw.token.fetch.duration", unit="s", description="Duration of token requests."
         )
         meter.create_observable_gauge(
-            "tokenmw.redis.up", [self._observe_up], unit="1", description="Whether Redis is in use."
+            "tokenmw.shared.up", [self._observe_up], unit="1", description="Whether Redis is in use."
         )
         self._changes = meter.create_counter(
-            "tokenmw.redis.changes", unit="{change}", description="Times Redis became unavailable or recovered."
+            "tokenmw.shared.changes", unit="{change}", description="Times Redis became unavailable or recovered."
         )
         self._adopted = meter.create_counter(
             "tokenmw.tokens.adopted", unit="{token}", description="Tokens taken from Redis."
