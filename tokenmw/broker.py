@@ -354,6 +354,16 @@ class TokenBroker(Unpicklable):
         current = entry.current
         return current.token if current is not None and current.usable(Instant(self._settings.clock)) else None
 
+    async def _session_of(self, api_key: bytes) -> str:
+        """Return the session id of an API key; a closed broker returns a cached one without opening."""
+        if self._runtime is None:
+            now = self._settings.clock.monotonic()
+            session = self._data.sessions.active(api_key, now)
+            if session is not None:
+                session.used = now
+                return session.id
+        return await self._open().sessions.get(api_key)
+
     async def _warm_up(self, names: Iterable[str]) -> None:
         """Get tokens before the first request, for `Limits(inject_seconds=…)` at most; failures are kept."""
         get = self._open().tokens.get_for_injection

@@ -45,6 +45,19 @@ async def test_a_bare_transport_is_served_with_a_warning(caplog: pytest.LogCaptu
     assert not is_open(broker)
 
 
+async def test_a_closed_broker_serves_a_cached_session_and_token_without_opening_itself() -> None:
+    """A request that comes while the program shuts down opens nothing that nobody closes."""
+    broker = TokenBroker({"a": StaticToken("t")})
+    app = TokenMiddleware(answering(session_of), broker=broker, inject=["a"])
+    headers = [(b"x-api-key", b"k")]
+    async with broker:
+        states = [(await call(app, headers=headers)).scope["state"]]
+    states.append((await call(app, headers=headers)).scope["state"])
+    assert states[0]["session_id"] == states[1]["session_id"]
+    assert ["t", "t"] == [state["tokens"]["a"].value for state in states]
+    assert not is_open(broker)
+
+
 async def test_a_closed_broker_returns_cached_tokens_without_opening_itself(caplog: pytest.LogCaptureFixture) -> None:
     """A request that is served while the program shuts down opens nothing that nobody closes."""
     clock = ManualClock()

@@ -190,14 +190,11 @@ class RequestTokens(Unpicklable):
 
     def _inject_fresh(self, names: Sequence[str]) -> tuple[str, ...]:
         """Inject the tokens that are cached, and return the other names."""
-        runtime = self._broker._runtime
-        found = {name: self._broker._credentials.find(name) for name in names}
-        if runtime is None:
-            return tuple(found)
+        broker, runtime = self._broker, self._broker._runtime
+        fresh = broker._while_closed if runtime is None else runtime.tokens.fresh
+        found = {name: broker._credentials.find(name) for name in names}
         cached = {
-            name: entry
-            for name, entry in found.items()
-            if isinstance(entry, TokenEntry) and runtime.tokens.fresh(entry) is not None
+            name: entry for name, entry in found.items() if isinstance(entry, TokenEntry) and fresh(entry) is not None
         }
         self._injected = {**self._injected, **cached}
         return tuple(name for name in names if name not in cached)
