@@ -146,7 +146,6 @@ class SingleFlight(Generic[T]):
         work: Callable[[], Coroutine[Any, Any, T]],
         *,
         counted: bool = True,
-        on_done: Callable[[], None] | None = None,
     ) -> Flight[T]:
         """Return the flight for a key; start one if there is none.
 
@@ -155,7 +154,6 @@ class SingleFlight(Generic[T]):
             work: Makes the coroutine that fetches it.
             counted: False for a flight that another one waits for. If it were counted, the flights that fill the bound
                 would prevent the one they all wait for.
-            on_done: Called when the new flight is done, failed or cancelled; ignored if there was one already.
 
         Raises:
             TooManyFlights: There is none, and `limit` others are in progress, or this object is closed.
@@ -176,8 +174,6 @@ class SingleFlight(Generic[T]):
             if not task.cancelled():
                 task.exception()  # retrieved, so that the event loop never reports it
             flight._finish()
-            if on_done is not None:
-                on_done()
 
         flight._task.add_done_callback(finish)
         return flight

@@ -198,6 +198,22 @@ async def test_an_entry_evicted_during_its_refresh_is_found_again(clock: ManualC
         assert await waiting_for_named is instance.manager.fresh(named)
 
 
+async def test_an_entry_whose_refresh_never_ends_is_purged(clock: ManualClock, endpoint: Endpoint) -> None:
+    """A refresh ends with nothing when its event loop stops, or in a fork: the credential must not stay in memory."""
+    endpoint.takes(3600.0)
+    async with Instance(clock) as instance:
+        entry = instance.entry(ScriptedProvider(endpoint))
+        instance.manager.refresh_soon(entry)
+        await settle()
+        clock.advance(1)
+        instance.entries.purge()
+        assert [entry] == list(instance.entries)
+        clock.advance(60)
+        instance.entries.purge()
+        assert [] == list(instance.entries)
+        assert instance.manager.refreshing(entry)
+
+
 async def test_housekeeping_does_not_change_which_entry_is_evicted(clock: ManualClock, endpoint: Endpoint) -> None:
     """A tenant with steady requests keeps its entry, however many other tenants there are and housekeeping reads."""
     async with Instance(clock, limits=Limits(tokens=3)) as instance:

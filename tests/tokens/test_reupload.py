@@ -139,6 +139,6 @@ async def test_without_redis_no_entry_is_kept_for_a_tombstone(clock: ManualClock
         entry = instance.entry(ScriptedProvider(endpoint))
         await instance.manager.get(entry)
         await instance.sync.invalidate_current(entry)
-        clock.advance(1)
+        clock.advance(60)  # a tombstone would be kept for 30 days
         instance.entries.purge()
         assert [] == list(instance.entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from tokenmw.caches import LRUCache, TTLCache
 from tokenmw.clock import Instant
@@ -29,8 +30,8 @@ _FAILURE_KEPT: Final = 600.0
 class TokenCache:
     """One entry for each credential: the most recently used, up to `Limits(tokens=…)`, and all named ones.
 
-    An entry that is being refreshed is found even if it was evicted meanwhile, so that a refresh never fills a second
-    entry of the same credential.
+    An entry that was evicted is found again as long as anything refers to it, such as its refresh or a failure that it
+    caused, so that no credential has two entries.
 
     Args:
         limits: `tokens` is the bound.
@@ -38,14 +39,14 @@ class TokenCache:
         keys_of: Returns a provider's Redis keys; None if its token is not shared.
     """
 
-    __slots__ = ("_clock", "_keys_of", "_named", "_recent", "_refreshing")
+    __slots__ = ("_alive", "_clock", "_keys_of", "_named", "_recent")
 
     def __init__(self, *, limits: Limits, clock: Clock, keys_of: Callable[[Provider], TokenKeys | None]) -> None:
         self._clock = clock
         self._keys_of = keys_of
         self._recent: LRUCache[Provider, TokenEntry] = LRUCache(limits.tokens)
         self._named: dict[Provider, TokenEntry] = {}
-        self._refreshing: dict[Provider, TokenEntry] = {}
+        self._alive: WeakValueDictionary[Provider, TokenEntry] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._named)
@@ -62,10 +63,10 @@ class TokenCache:
             pass
         entry = self._named.get(provider)
         if entry is None:
-            entry = self._refreshing.get(provider)
+            entry = self._alive.get(provider)
             if entry is None:
                 check_provider(provider)
-                entry = TokenEntry(provider, name, keys=self._keys_of(provider))
+                entry = self._alive[provider] = TokenEntry(provider, name, keys=self._keys_of(provider))
             self._recent[provider] = entry
         return entry
 
@@ -78,17 +79,6 @@ class TokenCache:
         self._named[provider] = entry
         return entry
 
-    def begin_refresh(self, entry: TokenEntry) -> None:
-        """Keep an entry while it is refreshed; `end_refresh` must follow."""
-        entry.refreshes += 1
-        self._refreshing[entry.provider] = entry
-
-    def end_refresh(self, entry: TokenEntry) -> None:
-        """Let an entry be evicted again."""
-        entry.refreshes -= 1
-        if not entry.refreshes:
-            self._refreshing.pop(entry.provider, None)
-
     def purge(self) -> None:
         """Drop expired tokens, and entries that nothing needs, so that no credential stays in memory for ever."""
         now = Instant(self._clock)
@@ -98,8 +88,8 @@ class TokenCache:
                 entry.current = None
             failed = 0.0 if entry.failure is None else entry.failure.retry_at + _FAILURE_KEPT
             # Redis may lose a tombstone that it has, so the entry stays until the tombstone expires.
-            needed_until = max(entry.tombstone_until, entry.ignore_reports_until, failed)
-            if not usable and needed_until < now.mono and not entry.refreshes:
+            needed_until = max(entry.refreshing_until, entry.tombstone_until, entry.ignore_reports_until, failed)
+            if not usable and needed_until < now.mono:
                 self._recent.pop(provider, None)
 
 

@@ -116,7 +116,8 @@ class TokenEntry:
         current: The token in use, or None.
         failure: Why the last attempt gave no token; None after a success.
         used: Whether a request has used the token since housekeeping last compared it with Redis.
-        refreshes: Refreshes in progress; one at most in each open runtime.
+        refreshing_until: The monotonic time by which the last refresh is over. A time, not a count: a refresh whose
+            event loop has stopped never ends.
         requested_version: The version of the token that was requested last, and perhaps is being fetched now.
         invalid_version: The highest version known to be invalid.
         tombstone_until: The monotonic time until which Redis must hold a tombstone for `invalid_version`.
@@ -127,6 +128,7 @@ class TokenEntry:
     """
 
     __slots__ = (
+        "__weakref__",
         "current",
         "failure",
         "ignore_reports_until",
@@ -134,7 +136,7 @@ class TokenEntry:
         "keys",
         "name",
         "provider",
-        "refreshes",
+        "refreshing_until",
         "rejections",
         "requested_version",
         "tombstone_due_until",
@@ -149,7 +151,7 @@ class TokenEntry:
         self.current: CachedToken | None = None
         self.failure: Failure | None = None
         self.used = False
-        self.refreshes = 0
+        self.refreshing_until = float("-inf")
         self.requested_version = 0
         self.invalid_version = 0
         self.tombstone_until = self.tombstone_due_until = 0.0

@@ -39,7 +39,6 @@ class TokenManager:
     """
 
     __slots__ = (
-        "_cache",
         "_clock",
         "_closed",
         "_http",
@@ -61,7 +60,6 @@ class TokenManager:
         limits: Limits,
         clock: Clock,
     ) -> None:
-        self._cache = cache
         self._refresher = refresher
         self._http = http.with_nested(NestedTokens(self, cache=cache, sync=sync))
         self._limits = limits
@@ -201,10 +199,9 @@ class TokenManager:
     def _start(
         self, entry: TokenEntry, work: Callable[[], Coroutine[Any, Any, None]], *, counted: bool
     ) -> Flight[None]:
-        flight = self._refreshes.join(
-            entry.provider, work, counted=counted, on_done=lambda: self._cache.end_refresh(entry)
-        )
-        self._cache.begin_refresh(entry)
+        flight = self._refreshes.join(entry.provider, work, counted=counted)
+        # A refresh polls for `wait_seconds`, and may then still ask the provider.
+        entry.refreshing_until = flight.started + self._limits.wait_seconds + self._limits.fetch_seconds
         return flight
 
     async def _token_from(self, flight: Flight[None], entry: TokenEntry, *, seconds: float | None) -> Token:
