@@ -145,6 +145,7 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "secret as provider": lambda: TokenBroker({"crm": SECRET}),  # type: ignore[dict-item]
     "override": lambda: TokenBroker({}).override({"crm": SECRET}).__enter__(),  # type: ignore[dict-item]
     "identity": lambda: TokenBroker({"crm": WrongIdentity()}, redis=f"{URL}:6379"),
+    "identity of a provider given by value": lambda: TokenBroker({}).auth(WrongIdentity()),
     "grant": lambda: Grant(f"{SECRET} ", expires_in=1),
     "lifetime of a grant": lambda: Grant(SECRET, expires_in="soon"),  # type: ignore[arg-type]
     "extra of a grant": lambda: Grant("t", expires_in=1, extra={SECRET: {SECRET}}),

@@ -246,6 +246,7 @@ def _is_set(provider: Provider, name: str) -> bool:
     return True
 
 
+@without_locals  # `hash` and `==` call it, from any code that looks a provider up
 def _checked_identity(given: object, *, owner: str) -> tuple[object, ...]:
     # Checked without Redis too, so that a key that cannot be made is found in development.
     if inspect.iscoroutine(given):
