@@ -41,7 +41,7 @@ class Masked:
         ("s3cr3t\n", r"strip\(\) it"),
         ("s3\x00cr3t", "control character"),
         ("s3cr3t\x7f", "control character"),
-        ("s3cr3t\udcff", "bytes that are no UTF-8"),
+        ("s3cr3t\udcff", "bytes that are not UTF-8"),
     ],
 )
 def test_unusable_credential_is_refused_without_showing_it(value: Any, fix: str) -> None:
