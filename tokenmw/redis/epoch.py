@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.servers import MAX_SERVERS
 
 if TYPE_CHECKING:
     from tokenmw.redis.connection import RedisConnection
 
 __all__ = ["EpochMarkers"]
-
-_MOST: Final = 1_000  # primaries that a cluster may have
 
 
 class EpochMarkers:
@@ -43,6 +42,6 @@ class EpochMarkers:
             # A server without a marker may have lost what this process shared before it saw its first marker.
             changed |= bool(created) if key not in self._seen else self._seen[key] != marker
             self._seen[key] = marker
-        if len(self._seen) > _MOST:
+        if len(self._seen) > MAX_SERVERS:
             self._seen = {key: marker for key, marker in self._seen.items() if key in keys}
         return changed

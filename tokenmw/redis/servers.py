@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from tokenmw.redis.guard import ServerListener
     from tokenmw.redis.keys import KeyNames
 
-__all__ = ["Server", "Servers"]
+__all__ = ["MAX_SERVERS", "Server", "Servers"]
 
-_MOST: Final = 1_000  # primaries that a cluster may have; those beyond that share one circuit
+MAX_SERVERS: Final = 1_000  # the primaries of one cluster; any beyond that share one circuit
 _TRIES: Final = 64  # for each primary; with that many names, nearly every slot range has one
 
 
@@ -77,7 +77,7 @@ class Servers:
         server = self._by_node.get(node)
         if server is None:
             self._make_room()
-            if len(self._by_node) < _MOST:
+            if len(self._by_node) < MAX_SERVERS:
                 server = self._by_node[node] = self._make(node, key)
             else:
                 server = self._by_node[""]
@@ -119,7 +119,7 @@ class Servers:
 
     def _make_room(self) -> None:
         # Nodes come and go. One whose circuit is open stays until its probe, which follows the slot, succeeds.
-        if len(self._by_node) >= _MOST:
+        if len(self._by_node) >= MAX_SERVERS:
             for node, server in list(self._by_node.items()):
                 if node and not server.guard.breaker.open:
                     del self._by_node[node]
