@@ -86,7 +86,7 @@ class TokenBroker(Unpicklable):
         broker = TokenBroker({"crm": ClientCredentials(...)}, redis="redis://localhost:6379/0", secret_key="...")
 
     Use it as `async with broker:`, as an application's `lifespan=broker.lifespan`, or through `TokenMiddleware`, which
-    does the same.
+    does the same. All methods raise `ConfigurationError` for an argument that cannot work, such as an unknown name.
 
     Args:
         providers: Names to providers, or to callables `(connection) -> Provider`, sync or async, for credentials that
@@ -227,8 +227,7 @@ class TokenBroker(Unpicklable):
         """Drop a token that an API rejected, here and on all instances, if it is still the current one.
 
         Return whether it was dropped. Reports about an older token or one younger than 5 s are ignored, and so are
-        repeated reports, so it may be called for every rejected request. Raises `ConfigurationError` for anything but a
-        `Token`.
+        repeated reports, so it may be called for every rejected request.
         """
         checked_instance(token, Token, option="invalidate(token)", example="broker.token(…) returned")
         return await self._open().token_sync.invalidate(token)
@@ -356,13 +355,8 @@ class TokenBroker(Unpicklable):
 
     async def _session_of(self, api_key: bytes) -> str:
         """Return the session id of an API key; a closed broker returns a cached one without opening."""
-        if self._runtime is None:
-            now = self._settings.clock.monotonic()
-            session = self._data.sessions.active(api_key, now)
-            if session is not None:
-                session.used = now
-                return session.id
-        return await self._open().sessions.get(api_key)
+        cached = self._data.sessions.use(api_key) if self._runtime is None else None
+        return cached if cached is not None else await self._open().sessions.get(api_key)
 
     async def _warm_up(self, names: Iterable[str]) -> None:
         """Get tokens before the first request, for `Limits(inject_seconds=…)` at most; failures are kept."""

@@ -43,6 +43,15 @@ class SessionCache(SecondChanceCache[bytes, SessionEntry]):
         super().__init__(limits.sessions, ttl, timer=clock.monotonic)
         self.ttl = ttl
 
+    def use(self, api_key: bytes) -> str | None:
+        """Return the id of an active session, used as of now; None if there is none."""
+        now = self._timer()
+        session = self.active(api_key, now)
+        if session is None:
+            return None
+        session.used = now
+        return session.id
+
     def active(self, api_key: bytes, now: float) -> SessionEntry | None:
         """Return the session of a key if it has not been idle for `session_ttl`."""
         session = self.get(api_key)
