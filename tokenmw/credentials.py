@@ -123,7 +123,7 @@ class Credentials:
         # The name has another provider if an override has begun or ended since the entry was found.
         return given if isinstance(given, Provider) and self._by_name.get(provider) is entry else entry.provider
 
-    def entry_of_choice(self, name: str, provider: object) -> TokenEntry:
+    def entry_of_result(self, name: str, provider: object) -> TokenEntry:
         """Return the entry of the provider that a callable has returned.
 
         Raises:
@@ -225,7 +225,7 @@ class RequestCredential:
         """Return the callable's result; the caller checks that it is a provider.
 
         Raises:
-            TokenUnavailable: The call was cancelled from within.
+            TokenUnavailable: The callable's own code was cancelled.
             Exception: A copy of the callable's exception.
         """
         if self._call is not None:
@@ -246,7 +246,7 @@ class RequestCredential:
         finally:
             self._waiters -= 1
         if call.cancelled():
-            self._keep(TokenUnavailable("The choice of this request's credentials was cancelled."))
+            self._keep(TokenUnavailable("The callable for this request's credentials was cancelled by its own code."))
         else:
             error = call.exception()
             self._keep(error if error is not None else call.result())

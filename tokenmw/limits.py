@@ -43,8 +43,8 @@ class Limits:
             count, up to the same time again.
         connect_seconds: Seconds for making one connection to Redis, which no `command_seconds` cuts short. No request
             waits for these 3 s, only for its command.
-        connections: Connections to Redis. All processes together need 32 times their number at most; a command for
-            which none is free waits within `command_seconds`.
+        connections: Connections to Redis. Each process opens 32 at most, so the server must allow 32 for each process.
+            A command for which none is free waits, within `command_seconds`.
         commands: Redis commands in progress or waiting for a connection at the same time. A further one is not sent,
             and its request is served as while Redis is unavailable.
         check_seconds: Seconds between two comparisons of a token in use with Redis. An instance may use a token for up

@@ -125,7 +125,7 @@ def credential_text(value: object, *, option: str, empty: bool = False) -> str:
     if not isinstance(value, str):
         raise ConfigurationError(f"{option} must be a str, not {type(value).__name__}.")
     if not value and not empty:
-        raise ConfigurationError(f"{option} is empty.")
+        raise ConfigurationError(f"{option} is empty: is the variable or file set that it is read from?")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise ConfigurationError(f"{option} holds bytes that are not UTF-8, perhaps from an environment variable.")
     if any(character < " " or character == "\x7f" for character in value):

@@ -215,7 +215,7 @@ class RequestTokens(Unpicklable):
             if self._scope is None:
                 raise ConfigurationError(f"{name!r} was overridden with a callable after the request had finished.")
             credential = self._credentials[name] = RequestCredential(found, HTTPConnection(self._scope))
-        return self._broker._credentials.entry_of_choice(name, await credential.provider())
+        return self._broker._credentials.entry_of_result(name, await credential.provider())
 
     async def _find(self, name: str) -> tuple[Provider, TokenEntry]:
         entry = await self._entry(name)

@@ -23,9 +23,8 @@ __all__ = ["OpenTelemetryObserver"]
 
 
 class OpenTelemetryObserver:
-    """Counts events in OpenTelemetry instruments.
+    """Counts events in OpenTelemetry instruments; attributes are provider names and constants of this package.
 
-    Attributes are provider names and constants of this package.
     It uses the API only: without an SDK nothing is counted and nothing fails. `tokenmw.shared.up` is 1 until Redis
     becomes unavailable.
 

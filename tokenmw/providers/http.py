@@ -98,7 +98,7 @@ class TokenHTTP(Unpicklable):
         self._nested = nested
 
     def with_nested(self, nested: NestedTokens) -> TokenHTTP:
-        """Return a `TokenHTTP` over the same client that gets the tokens of other providers there."""
+        """Return a `TokenHTTP` over the same client that gets the tokens of other providers from `nested`."""
         return TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=nested)
 
     async def token(self, provider: Provider) -> Token:

@@ -39,7 +39,7 @@ class KeyNames:
         """Return the digest of a credential or an API key: 32 characters that are safe in a Redis key.
 
         Raises:
-            TypeError: A part is none of None, bool, str, bytes, int, float and tuple; the text does not show it.
+            TypeError: A part is not None, bool, str, bytes, int, float or a tuple of those. The text has only its type.
         """
         message = _encode((kind, parts))
         raw = hashlib.sha256(message).digest() if self._key is None else hmac.digest(self._key, message, "sha256")

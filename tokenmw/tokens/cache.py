@@ -56,7 +56,11 @@ class TokenCache:
         return iter([*self._named.values(), *(entry for _, entry in self._recent.entries())])
 
     def entry(self, provider: Provider, name: str) -> TokenEntry:
-        """Return the entry of a credential; a new one gets this name."""
+        """Return the entry of a credential; a new one gets this name.
+
+        Raises:
+            ConfigurationError: The provider's attributes or methods cannot work.
+        """
         try:
             return self._recent[provider]
         except KeyError:

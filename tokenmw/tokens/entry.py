@@ -30,7 +30,7 @@ class CachedToken:
         token: What handlers get.
         record: What is stored of it in Redis.
         version: The fencing version: of two tokens of one credential, in any process, the higher one is newer.
-        shared: Whether Redis has had it.
+        shared: Whether it has been stored in Redis.
         checked: The monotonic time at which it was last compared with Redis.
     """
 

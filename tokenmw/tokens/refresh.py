@@ -51,8 +51,8 @@ _MIN_POLL: Final = 0.02
 _MAX_POLL: Final = 0.08
 _CANCEL_SECONDS: Final = 1.0  # for provider code that ignores its cancellation
 _LEASE_ONLY: Final = (
-    "each new token of this provider invalidates the one before, so only the holder of a lease in Redis may ask, and "
-    "Redis is unavailable"
+    "each new token of this provider invalidates the one before, so only the holder of a lease in Redis may fetch one, "
+    "and Redis is unavailable"
 )
 
 
@@ -242,7 +242,7 @@ class _LeasedRefresh:
         started = self._clock.monotonic()
         while True:
             at = Instant(self._clock)
-            # The versions invalidated since the start count. A token adopted since does not: it ends this refresh.
+            # Versions invalidated since the start are excluded. A token adopted since is not: it ends this refresh.
             known = max(self._known, self._entry.invalid_version)
             reply = await self._store.acquire(self._keys, self._owner, known=known, seconds=self._limits.lease_seconds)
             if isinstance(reply, Found):
@@ -259,7 +259,8 @@ class _LeasedRefresh:
                 return
             waited = self._clock.monotonic() - started
             if waited >= self._limits.wait_seconds:
-                self._refresher.fail(self._entry, TokenUnavailable("another process has been fetching it for too long"))
+                text = f"another process did not store a token within {self._limits.wait_seconds:g} s"
+                self._refresher.fail(self._entry, TokenUnavailable(text))
                 return
             poll = min(_MAX_POLL, max(_MIN_POLL, waited / 10))
             left = reply.left if isinstance(reply, Busy) else poll

@@ -95,13 +95,13 @@ class TokenSync:
         await self._write_tombstone(entry, version=None)
 
     async def hand_in(self, entry: TokenEntry, grant: Grant) -> None:
-        """Give an entry a token that came without a request; its version is above all in Redis and in this process."""
+        """Give an entry a token that came without a request, with a version above those known here and in Redis."""
         known = 0
         if self._store is not None and entry.keys is not None:
             try:
                 found, known = await self._store.read(entry.keys)
             except (RedisUnavailable, Unreadable):
-                found = None  # this process's clock is as likely right as any other's
+                found = None  # this process's clock is as good as any other's
             known = max(known, 0 if found is None else found.version)
         at = Instant(self._clock)
         version = new_version(at, entry.known_version, known)

@@ -47,7 +47,7 @@ class IssuedTokens:
         return len(self._tokens)
 
     def issue(self, endpoint: str, client: str, *, scope: str = "", life: float) -> IssuedToken:
-        """Issue a new token that expires after that many seconds."""
+        """Issue a new token that expires after `life` seconds."""
         value = f"{endpoint}-{next(self._numbers)}-{secrets.token_urlsafe(12)}"
         token = IssuedToken(value, endpoint, client, scope, self._clock.monotonic() + life)
         self._tokens[value] = token
@@ -73,7 +73,7 @@ class IssuedTokens:
         return not token.revoked and self.remaining(token) > 0
 
     def extend(self, token: IssuedToken, *, life: float) -> None:
-        """Let a token expire after that many seconds from now, as some servers do when it is requested again."""
+        """Let a token expire `life` seconds from now, as some servers do when it is requested again."""
         token.expires_at = self._clock.monotonic() + life
 
     def revoke(self, value: str) -> None:
