@@ -209,6 +209,12 @@ def test_a_route_that_returns_a_secret_does_not_show_it(name: str, wrapped: bool
             assert SECRET not in answer.text
 
 
+def test_a_class_of_providers_is_not_a_dependency() -> None:
+    """FastAPI would make query parameters of its options, so that a caller could choose the URL and the secret."""
+    with pytest.raises(ConfigurationError, match="was given the class StaticToken: pass a function"):
+        token_from(StaticToken)
+
+
 @pytest.mark.parametrize("kind", [Token, Grant, Provider, RequestTokens, TokenBroker])
 def test_a_return_annotation_of_a_secret_is_refused(kind: Any) -> None:
     """FastAPI cannot encode it, and raises when the route is made."""

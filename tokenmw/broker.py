@@ -72,7 +72,7 @@ MissingKey = Literal["random", "reject"]
 STATE_KEY: Final = "tokenmw"  # where dependencies find the broker in a connection's state
 
 _OPENED_ITSELF: Final = (
-    "The broker was used before it was opened, so it opened itself, and nothing will close it. Use `async with "
+    "The broker was used while it was not open, so it opened itself, and nothing will close it. Use `async with "
     "broker:`, lifespan=broker.lifespan, or TokenMiddleware under a server that sends lifespan events."
 )
 _ASYNCIO_ONLY: Final = (

@@ -84,6 +84,9 @@ class Credentials:
             known = ", ".join(sorted(self._by_name)) or "none"
             # Only text is shown: anything else might be a credential in the wrong place.
             shown = repr(name) if isinstance(name, str) else f"of type {type(name).__name__}"
+            given: object = name
+            if isinstance(given, type) and issubclass(given, Provider):
+                shown = f"{given.__name__}: it is a class, so make an object of it"
             raise ConfigurationError(f"There is no provider {shown}. The broker has: {known}.") from None
 
     def static_entries(self, names: tuple[str, ...]) -> Mapping[str, TokenEntry] | None:

@@ -101,12 +101,20 @@ def token_from(provider: Callable[..., Any]) -> Callable[..., Awaitable[Token]]:
     dependency does not return a `Provider`.
 
     Raises:
-        ConfigurationError: `provider` is not a dependency.
+        ConfigurationError: `provider` is not a dependency, or is a class of providers.
     """
     if isinstance(provider, Provider):
         raise ConfigurationError("token_from takes a dependency that returns a Provider: lambda: provider.")
     if not callable(provider):
-        raise ConfigurationError(f"token_from takes a dependency, not {type(provider).__name__}.")
+        raise ConfigurationError(
+            f"token_from takes a dependency that returns a Provider, not {type(provider).__name__}. For a provider of "
+            'the broker, use provider_token("name").'
+        )
+    if isinstance(provider, type) and issubclass(provider, Provider):
+        # FastAPI would make query parameters of its options: a caller could choose the token URL and the secret.
+        raise ConfigurationError(
+            f"token_from was given the class {provider.__name__}: pass a function that returns a provider."
+        )
     return _TokenFrom(provider)
 
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.asgi_client import Exchange, answering, call, scope_of
 from tokenmw import (
     APIKeyRefused,
+    ConfigurationError,
     CredentialRejected,
     SessionUnavailable,
     Token,
@@ -48,6 +49,27 @@ async def failing() -> str:
 def broker_of() -> TokenBroker:
     """Make a broker whose provider fails."""
     return TokenBroker({"a": StaticToken(failing)})
+
+
+async def test_on_error_must_return_a_response() -> None:
+    """What is not a response is named with the option, and is not called."""
+
+    async def fail(_scope: Scope) -> Any:
+        raise TokenUnavailable("no token")
+
+    wrong: Any = lambda _connection, _error: {"detail": "no token"}  # noqa: E731  the case under test
+    async with broker_of() as broker:
+        app = TokenMiddleware(answering(fail), broker=broker, on_error=wrong)
+        with pytest.raises(ConfigurationError, match=r"on_error=…\) must return a Response, not dict"):
+            await app(scope_of("http"), _receive, _send)
+
+
+async def _receive() -> Any:
+    raise AssertionError("nothing is received")
+
+
+async def _send(_message: Any) -> None:
+    raise AssertionError("nothing is sent")
 
 
 @pytest.mark.parametrize("name", ERRORS)

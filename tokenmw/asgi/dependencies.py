@@ -38,7 +38,10 @@ def provider_token(name: str) -> Callable[[HTTPConnection], Awaitable[Token]]:
         ConfigurationError: `name` is not text, or empty.
     """
     if not isinstance(name, str) or not name:
-        raise ConfigurationError('provider_token takes the name of a provider, such as provider_token("feishu").')
+        raise ConfigurationError(
+            'provider_token takes the name of a provider, such as provider_token("feishu"). For a credential that a '
+            "dependency chooses, use tokenmw.fastapi.token_from."
+        )
     return _ProviderToken(name)
 
 

@@ -173,4 +173,8 @@ class TokenMiddleware(Unpicklable):
         response = self._on_error(connection, error)
         if inspect.isawaitable(response):
             response = await response
+        if not callable(response):
+            raise ConfigurationError(
+                f"TokenMiddleware(on_error=…) must return a Response, not {type(response).__name__}."
+            )
         await refuse(response, connection.scope, receive, send)

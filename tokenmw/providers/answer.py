@@ -129,7 +129,10 @@ def failure_of(error: Exception, *, seconds: float) -> str:
     # Connected, but silent: these two names are httpx's and httpx2's.
     if isinstance(error, TimeoutError) or kind in ("ReadTimeout", "WriteTimeout"):
         return f"did not answer within {seconds:g} s ({kind})"
-    return f"could not be reached ({kind})"
+    # Both libraries name the base of their network errors so.
+    if isinstance(error, OSError) or any(base.__name__ == "TransportError" for base in type(error).__mro__):
+        return f"could not be reached ({kind})"
+    return f"was not asked, because the HTTP client failed ({kind})"  # it is closed, for example
 
 
 async def read_body(response: Any, *, limit: int) -> bytes:

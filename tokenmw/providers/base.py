@@ -116,7 +116,7 @@ class Provider(FrozenValue):
                 "Provider."
             )
         if not cls.kind.isidentifier():
-            raise ConfigurationError(f'{cls.__name__} needs a kind, such as kind = "{cls.__name__.lower()}".')
+            raise ConfigurationError(f'{cls.__name__}.kind must be one word, such as kind = "{cls.__name__.lower()}".')
 
     def __setattr__(self, name: str, value: object) -> None:
         # Each attribute is set once, in __init__; afterwards the value is frozen, because it is the key of its token.

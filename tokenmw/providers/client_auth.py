@@ -171,4 +171,4 @@ def _check_method(method: object, *, provider: str, secret: object, assertion: o
     if method != "private_key_jwt" and assertion is not None:
         raise ConfigurationError(f'{provider}(client_assertion=…) needs auth_method="private_key_jwt" with it.')
     if method != "private_key_jwt" and secret is None:
-        raise ConfigurationError(f'{provider} needs client_secret=… for auth_method="{method}".')
+        raise ConfigurationError(f"{provider} needs client_secret=…, or client_assertion=… in its place.")

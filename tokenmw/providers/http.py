@@ -212,6 +212,8 @@ def _library_of(client: object) -> ModuleType:
         library = sys.modules.get(name)
         if library is not None and isinstance(client, library.AsyncClient):
             return library
+    if isinstance(client, type):
+        raise ConfigurationError(f"http was given the class {client.__name__}: pass an instance of it.")
     raise ConfigurationError(
         f"http must be an httpx.AsyncClient or httpx2.AsyncClient, not {type(client).__module__}."
         f"{type(client).__name__}: anything else could block the event loop."

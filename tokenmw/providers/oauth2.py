@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenmw.errors import CredentialRejected, TokenUnavailable
+from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.options import credential_text, optional_seconds, positive_seconds
 from tokenmw.providers.answer import lifetime
 from tokenmw.providers.base import OutgoingAnswer, Provider
@@ -154,7 +154,10 @@ class ClientCredentials(Provider):
             form_encode_basic=form_encode_basic,
         )
         self.shareable = self._auth.shareable
-        self._scope = credential_text(scope, option=f"{name}(scope=…), scopes separated by spaces,", empty=True)
+        given: object = scope
+        if isinstance(given, (list, tuple, set, frozenset)):
+            raise ConfigurationError(f"{name}(scope=…) must be one str with the scopes separated by spaces, not a list.")
+        self._scope = credential_text(scope, option=f"{name}(scope=…)", empty=True)
         for option, value in (("audience", audience), ("resource", resource)):
             if value is not None:
                 credential_text(value, option=f"{name}({option}=…)")

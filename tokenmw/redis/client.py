@@ -70,7 +70,8 @@ def checked_redis(given: object) -> str | AnyClient:
     elif module.split(".")[0] == "redis":
         hint = " A sync client would block the event loop: create it with redis.asyncio."
     raise ConfigurationError(
-        f"redis must be a URL, a redis.asyncio.Redis or a redis.asyncio.RedisCluster, not {type(given).__name__}.{hint}"
+        f"redis must be a URL, a redis.asyncio.Redis or a redis.asyncio.RedisCluster, not "
+        f"{type(given).__module__}.{type(given).__name__}.{hint}"
     )
 
 
@@ -106,7 +107,9 @@ def _url_kwargs(url: str) -> dict[str, Any]:
     scheme, separator, rest = url.partition("://")
     if scheme not in _SCHEMES or not separator:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise ConfigurationError(f"redis: the URL must begin with one of {known}.")
+        raise ConfigurationError(
+            f"redis: the URL must begin with one of {known}. For a Sentinel, pass sentinel.master_for(name)."
+        )
     parsed = _parse(url, without_cluster=scheme.removesuffix("+cluster") + separator + rest)
     if parsed is None:
         raise ConfigurationError(
