@@ -353,10 +353,9 @@ class TokenBroker(Unpicklable):
         current = entry.current
         return current.token if current is not None and current.usable(Instant(self._settings.clock)) else None
 
-    async def _session_of(self, api_key: bytes) -> str:
-        """Return the session id of an API key; a closed broker returns a cached one without opening."""
-        cached = self._data.sessions.use(api_key) if self._runtime is None else None
-        return cached if cached is not None else await self._open().sessions.get(api_key)
+    def _session_while_closed(self, api_key: bytes) -> str | None:
+        """Return a closed broker's cached session id of an API key, without opening it; else None."""
+        return self._data.sessions.use(api_key) if self._runtime is None else None
 
     async def _warm_up(self, names: Iterable[str]) -> None:
         """Get tokens before the first request, for `Limits(inject_seconds=…)` at most; failures are kept."""

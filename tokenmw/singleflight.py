@@ -140,13 +140,7 @@ class SingleFlight(Generic[T]):
         """Return the flight in progress for a key, if there is one."""
         return self._flights.get(key)
 
-    def join(
-        self,
-        key: Hashable,
-        work: Callable[[], Coroutine[Any, Any, T]],
-        *,
-        counted: bool = True,
-    ) -> Flight[T]:
+    def join(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]], *, counted: bool = True) -> Flight[T]:
         """Return the flight for a key; start one if there is none.
 
         Args:

@@ -79,7 +79,11 @@ async def identify(
         identified: str = state["session_id"]
         return identified
     api_key = await authenticate_connection(tokens, scope, source=source, missing_key=missing_key)
-    session_id = str(uuid4()) if api_key is None else await tokens._broker._session_of(api_key)
+    broker = tokens._broker
+    if api_key is None:
+        session_id = str(uuid4())
+    else:
+        session_id = broker._session_while_closed(api_key) or await broker._open().sessions.get(api_key)
     state["session_id"] = session_id
     tokens._identified_by = source
     return session_id

@@ -86,7 +86,7 @@ class Demo:
 
 @contextlib.contextmanager
 def running_demo() -> Generator[Demo]:
-    """Start a server, unless `REDIS_URL` is used, the token server and two workers; stop them at the end.
+    """Start Valkey (without its wheel: use `REDIS_URL`), the token server and two workers; stop them at the end.
 
     Raises:
         DemoFailed: There is no server to use, or a part does not start.
