@@ -155,9 +155,7 @@ async def test_cancelling_closes_the_connection_and_the_client_goes_on(http: Tok
 @pytest.mark.parametrize("make", [httpx.Client, httpx2.Client, object, list, lambda: httpx.AsyncClient])
 def test_only_async_clients_are_accepted(make: Callable[[], Any]) -> None:
     """A sync client would block the event loop, so it is refused before the first request."""
-    with pytest.raises(
-        ConfigurationError, match=r"http (must be an httpx\.Async|was given the class)"
-    ):
+    with pytest.raises(ConfigurationError, match=r"http (must be an httpx\.Async|was given the class)"):
         checked_client(make())
 
 

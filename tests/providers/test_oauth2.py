@@ -181,7 +181,7 @@ def test_order_of_scopes_makes_no_other_credential() -> None:
     [
         ({"token_url": "http://idp.example/t"}, r"ClientCredentials\(token_url=…\) would send .* allow_http=True"),
         ({"client_secret": None}, "ClientCredentials needs client_secret=…"),
-        ({"scope": ["a", "b"]}, r"\(scope=…\) must be one str with the scopes separated by spaces, not a list"),
+        ({"scope": ["a", "b"]}, r"\(scope=…\) must be one str, with spaces between the scopes, not a list"),
         ({"scope": "a\nb"}, "control character"),
         ({"audience": ""}, r"\(audience=…\) is empty"),
         ({"resource": 5}, r"\(resource=…\) must be a str"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-from tokenmw.errors import APIKeyRefused
+from tokenmw.errors import APIKeyRefused, SessionUnavailable
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -57,7 +57,10 @@ async def authenticate_connection(
     if broker._settings.authenticate is not None and tokens._authenticated_by is not source:
         state: dict[str, Any] = scope["state"]
         state["caller"] = None
-        if api_key is not None and (authenticator := broker._open().authenticator) is not None:
+        if api_key is not None:
+            authenticator = broker._open().authenticator
+            if authenticator is None:
+                raise SessionUnavailable("The API key cannot be checked now.", retry_after=1.0)
             state["caller"] = await authenticator.caller(scope, api_key)
     tokens._authenticated_by = source
     return api_key

@@ -156,7 +156,7 @@ class ClientCredentials(Provider):
         self.shareable = self._auth.shareable
         given: object = scope
         if isinstance(given, (list, tuple, set, frozenset)):
-            raise ConfigurationError(f"{name}(scope=…) must be one str with the scopes separated by spaces, not a list.")
+            raise ConfigurationError(f"{name}(scope=…) must be one str, with spaces between the scopes, not a list.")
         self._scope = credential_text(scope, option=f"{name}(scope=…)", empty=True)
         for option, value in (("audience", audience), ("resource", resource)):
             if value is not None:
