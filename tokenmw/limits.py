@@ -42,7 +42,7 @@ class Limits:
             longer than 150 ms counts as unavailable. Time for which this process's event loop was blocked does not
             count, up to the same time again.
         connect_seconds: Seconds for making one connection to Redis, which no `command_seconds` cuts short. No request
-            waits for these 3 s, only for its command.
+            waits for these 3 s, only for its command; the start of the application does, if Redis does not answer.
         connections: Connections to Redis. Each process opens 32 at most, so the server must allow 32 for each process.
             A command for which none is free waits, within `command_seconds`.
         commands: Redis commands in progress or waiting for a connection at the same time. A further one is not sent,

@@ -21,6 +21,7 @@ READ_BY_TESTS = {
     ("README.md", "text", "request ──"),
     ("operations.md", "text", "Redis unavailable "),
     ("performance.md", "console", "$ pip install "),
+    ("testing.md", "toml", "[tool.pytest.ini_options]"),
 }
 # Words that a native reader stumbles over, with the word to use in their place.
 FORBIDDEN = {
@@ -61,7 +62,7 @@ def test_every_block_is_run_or_has_a_reason(name: str) -> None:
     """Python blocks run; any other block is read by a test, or says in a comment why it is not."""
     for block in page(name).blocks:
         known = any((name, block.language) == entry[:2] and block.text.startswith(entry[2]) for entry in READ_BY_TESTS)
-        assert block.language in {"python", "bash", "console", "text"}, f"{name}:{block.line}"
+        assert block.language in {"python", "bash", "console", "text", "toml"}, f"{name}:{block.line}"
         assert block.language == "python" or known or block.not_run, f"{name}:{block.line} is read by no test"
         assert not block.not_run or len(block.not_run.split()) > 2, f"{name}:{block.line} needs a reason"
 

