@@ -110,10 +110,11 @@ def token_from(provider: Callable[..., Any]) -> Callable[..., Awaitable[Token]]:
             f"token_from takes a dependency that returns a Provider, not {type(provider).__name__}. For a provider of "
             'the broker, use provider_token("name").'
         )
-    if isinstance(provider, type) and issubclass(provider, Provider):
+    given: object = provider
+    if isinstance(given, type) and issubclass(given, Provider):
         # FastAPI would make query parameters of its options: a caller could choose the token URL and the secret.
         raise ConfigurationError(
-            f"token_from was given the class {provider.__name__}: pass a function that returns a provider."
+            f"token_from was given the class {given.__name__}: pass a function that returns a provider."
         )
     return _TokenFrom(provider)
 

@@ -57,7 +57,9 @@ async def test_on_error_must_return_a_response() -> None:
     async def fail(_scope: Scope) -> Any:
         raise TokenUnavailable("no token")
 
-    wrong: Any = lambda _connection, _error: {"detail": "no token"}  # noqa: E731  the case under test
+    def wrong(_connection: object, _error: object) -> Any:
+        return {"detail": "no token"}
+
     async with broker_of() as broker:
         app = TokenMiddleware(answering(fail), broker=broker, on_error=wrong)
         with pytest.raises(ConfigurationError, match=r"on_error=…\) must return a Response, not dict"):
