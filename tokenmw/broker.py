@@ -236,7 +236,9 @@ class TokenBroker(Unpicklable):
     async def hand_in(self, provider: str | Provider, grant: Grant) -> None:
         """Replace a provider's token on all instances with one that the provider has sent, such as an `app_ticket`."""
         checked_instance(grant, Grant, option="hand_in(grant)", example="Grant(token, expires_in=3600)")
-        await self._open().token_sync.hand_in(self._credentials.entry(provider), grant)
+        runtime, entry = self._open(), self._credentials.entry(provider)
+        if await runtime.token_sync.hand_in(entry, grant):
+            runtime.tokens.refresh_soon(entry)
 
     @without_locals
     async def invalidate_provider(self, provider: str | Provider) -> None:

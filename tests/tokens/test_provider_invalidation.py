@@ -12,6 +12,7 @@ from tests.tokens.providers import Endpoint, ScriptedProvider
 from tests.tokens.world import World
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.token_store import Found, TokenKeys
 from tokenmw.testing import ManualClock
 from tokenmw.values import Grant
 
@@ -187,3 +188,25 @@ async def test_a_lease_is_above_the_versions_invalidated_since_the_refresh_began
     await world.clock.elapse(5.0)
     assert "token-2" == (await asking).value
     assert 2 == len(world.endpoint.calls)
+
+
+async def test_a_handed_in_token_that_is_invalidated_meanwhile_is_reported(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another instance invalidates everything between the read and the upload, so the caller starts a refresh."""
+    instance, store = world.instances[0], world.stores[0]
+    entry, read = instance.entry(ScriptedProvider(world.endpoint)), store.read
+    assert entry.keys is not None
+    assert not await instance.sync.hand_in(entry, Grant("handed-in-1", expires_in=7200))
+    found: list[tuple[Found | None, int]] = []
+
+    async def then_invalidated(keys: TokenKeys, /) -> tuple[Found | None, int]:
+        found.append(await read(keys))
+        if len(found) == 1:
+            world.redis.wall = 60.0
+            await world.stores[1].write_tombstone(keys, version=None, known=0, left=7200)
+        return found[-1]
+
+    monkeypatch.setattr(store, "read", then_invalidated)
+    assert await instance.sync.hand_in(entry, Grant("handed-in-2", expires_in=7200))
+    assert entry.current is None

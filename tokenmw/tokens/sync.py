@@ -94,8 +94,11 @@ class TokenSync:
         entry.ignore_reports_until = now.mono
         await self._write_tombstone(entry, version=None)
 
-    async def hand_in(self, entry: TokenEntry, grant: Grant) -> None:
-        """Give an entry a token that came without a request, with a version above those known here and in Redis."""
+    async def hand_in(self, entry: TokenEntry, grant: Grant) -> bool:
+        """Give an entry a token that came without a request, with a version above those known here and in Redis.
+
+        Return whether the entry lost it again: another process has invalidated that version meanwhile.
+        """
         known = 0
         if self._store is not None and entry.keys is not None:
             try:
@@ -108,9 +111,9 @@ class TokenSync:
         shared = entry.keys is None
         self._refresher.install(entry, record_of(grant), version=version, left=grant.expires_in, at=at, shared=shared)
         try:
-            await self.compare(entry)
+            return await self.compare(entry)
         except RedisUnavailable:
-            return  # housekeeping uploads it later
+            return False  # housekeeping uploads it later
 
     def is_due(self, entry: TokenEntry, now: float) -> bool:
         """Return whether an entry must be compared with Redis at this monotonic time."""
