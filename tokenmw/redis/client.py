@@ -64,14 +64,14 @@ def checked_redis(given: object) -> str | AnyClient:
                 "redis: the client has decode_responses=True, but values are bytes: create it without that option."
             )
         return given
-    hint, module = "", type(given).__module__
+    kind, module, hint = type(given).__name__, type(given).__module__, ""
     if module.startswith("redis.asyncio."):
         hint = " For a pool, pass redis.asyncio.Redis(connection_pool=pool); for a Sentinel, sentinel.master_for(name)."
     elif module.split(".")[0] == "redis":
+        kind = f"the sync {kind}"
         hint = " A sync client would block the event loop: create it with redis.asyncio."
     raise ConfigurationError(
-        f"redis must be a URL, a redis.asyncio.Redis or a redis.asyncio.RedisCluster, not "
-        f"{type(given).__module__}.{type(given).__name__}.{hint}"
+        f"redis must be a URL, a redis.asyncio.Redis or a redis.asyncio.RedisCluster, not {kind}.{hint}"
     )
 
 
