@@ -94,17 +94,17 @@ class TokenBroker(Unpicklable):
             characters. Two names with equal credentials share one token.
         redis: A URL (`redis://`, `rediss://`, `unix://`, `redis+cluster://`, `rediss+cluster://`; the last two need
             redis-py 8.0.1) with special characters of the password as `%XX`, or a client of `redis.asyncio`, which is
-            never closed here and keeps its own connection pool and retries. None: nothing is shared, so each process
-            fetches its own tokens and makes its own session ids.
+            never closed here and keeps its own connection pool and retries. None: nothing is shared. Each process
+            fetches its own tokens, and session ids agree only if there is a `name_key` to derive them from.
         secret_key: Encrypts the values in Redis and hides the names there; at least 16 characters. A list during a
-            rotation: the first one encrypts, all of them decrypt. None: anyone who reads Redis can read tokens and
-            guess names, and while Redis is unavailable a new caller gets a different session id in each process. A
-            warning at start-up says so.
+            rotation: the first one encrypts, all of them decrypt. None: anyone who reads Redis can read tokens. Without
+            a `name_key` too, API keys can be guessed from names, and while Redis is unavailable a new caller gets a
+            different session id in each process. Warnings at start-up say so.
         name_key: Hides names in Redis and derives session ids; at least 16 characters. Changing it renames all keys, so
             tokens are fetched again and every session id changes: keep it when `secret_key` rotates. None: the last
             `secret_key` is used.
-        seal: False: `secret_key` only hides names, and values stay readable. None: values are encrypted if there is a
-            `secret_key`.
+        seal: False: `secret_key` only hides names, and values stay readable. True: values are encrypted, and a missing
+            `secret_key` is an error. None: values are encrypted if there is a `secret_key`.
         namespace: The first part of every Redis key. Programs with the same namespace, Redis and `name_key` share
             tokens and session ids.
         session_ttl: Seconds, from 1 to a year, after which an idle API key gets a new session id; an hour by default.
@@ -121,7 +121,7 @@ class TokenBroker(Unpicklable):
         http: An `httpx.AsyncClient` or `httpx2.AsyncClient` for token requests, which is never closed here. None: a
             client of our own, which ignores the environment's variables for proxies and certificates.
         limits: The bounds of memory, time and concurrency.
-        observers: Callables that get each event, for metrics. Without any, only the log has them.
+        observers: Callables that get each event, for metrics. Without any, only failures are reported, in the log.
         single_process: True promises that no other process uses these credentials. False: a provider whose new token
             invalidates the one before needs `redis`.
         clock: The source of time; tests give a `ManualClock`.
@@ -226,8 +226,8 @@ class TokenBroker(Unpicklable):
     async def invalidate(self, token: Token) -> bool:
         """Drop a token that an API rejected, here and on all instances, if it is still the current one.
 
-        Return whether it was dropped. Reports about an older token or one younger than 5 s are ignored, and so are
-        repeated reports, so it may be called for every rejected request.
+        Return whether it was dropped. Reports about an older token or one younger than 5 s are ignored, and after
+        a token was dropped, reports are ignored for a growing backoff. So it may be called for every rejected request.
         """
         checked_instance(token, Token, option="invalidate(token)", example="broker.token(…) returned")
         return await self._open().token_sync.invalidate(token)
@@ -266,7 +266,7 @@ class TokenBroker(Unpicklable):
 
     @without_locals
     async def reset_session(self, api_key: str | bytes) -> str:
-        """Give an API key a new session id, and return it. Other instances take it over within `session_ttl` / 20.
+        """Give an API key a new session id, and return it. Other instances in use take it over in `session_ttl` / 20.
 
         Raises `SessionUnavailable` under `session_policy="required"` while Redis is unavailable; the id stays the same.
         """

@@ -1,7 +1,7 @@
 """The errors, as a tree: what each one means, and what to do about it.
 
     TokenmwError
-    ├── ConfigurationError     an option cannot work; raised when an object is made     fix the option it names
+    ├── ConfigurationError     an option or an argument cannot work                     fix the one it names
     └── RequestError           one request cannot be served; also a starlette HTTPException
         ├── TokenUnavailable   503  there is no valid token now                         retry after `retry_after`
         ├── CredentialRejected 502  the provider rejects the credential                 fix the credential
@@ -40,7 +40,7 @@ class TokenmwError(Exception):
 
 
 class ConfigurationError(TokenmwError, ValueError):
-    """Raised when an object is made with an option that cannot work; the text names the option and the fix."""
+    """Raised for an option or argument that cannot work; the text names it and the fix."""
 
 
 class RequestError(TokenmwError, HTTPException):
@@ -52,8 +52,8 @@ class RequestError(TokenmwError, HTTPException):
         status_code: The HTTP status.
         detail: What happened; safe to show to the caller.
         headers: Response headers that the status needs, such as `Retry-After`.
-        place: Where the program's own callable raised the exception behind this error, as `module:line`; else "". The
-            log and a note of this error have it, `detail` does not.
+        place: Where a provider's own code or function raised the exception behind this error, as `module:line`; else
+            "". The log and a note of this error have it, `detail` does not.
         close_code: The WebSocket close code that replaces the response before `accept` (RFC 6455 §7.4).
     """
 
@@ -88,8 +88,9 @@ class TokenUnavailable(RequestError):
     Attributes:
         provider: The provider's name.
         retry_after: Seconds until the next attempt can succeed, or None.
-        said: Whether the provider itself answered so (429, 5xx). Such failures are shared between instances. Network
-            faults and malformed responses are not: they may concern this machine alone.
+        said: Whether the provider itself answered so (429, 5xx), and would answer the same to other instances. Such
+            failures are shared between them. Network faults and malformed responses are not: they may concern this
+            machine alone.
     """
 
     status = 503

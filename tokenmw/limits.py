@@ -18,7 +18,7 @@ class Limits:
         tokens: Token entries in memory, one for each credential, not counting those of named providers. With more than
             10 000 credentials in use, the least recently used token is evicted, and fetched or read from Redis again.
         sessions: Session ids in memory. With more than 100 000 API keys in use, one that was evicted costs one round
-            trip to Redis at its next request. An id takes about 500 bytes, so a full cache takes about 50 MB.
+            trip to Redis at its next request. An id takes about 400 bytes, so a full cache takes about 40 MB.
         flights: Token fetches in progress at the same time, not counting the fetches that those need themselves, such
             as that of an app's token. A request that needs a further fetch gets `TokenUnavailable` (503).
         rejected: Token values remembered because an API rejected them, so that they are never read from Redis again.
@@ -43,15 +43,15 @@ class Limits:
             count, up to the same time again.
         connect_seconds: Seconds for making one connection to Redis, which no `command_seconds` cuts short. No request
             waits for these 3 s, only for its command; the start of the application does, if Redis does not answer.
-        connections: Connections to Redis. Each process opens 32 at most, so the server must allow 32 for each process.
-            A command for which none is free waits, within `command_seconds`.
+        connections: Connections to Redis, in a cluster to each server. Each process opens 32 at most, so a server must
+            allow 32 for each process. A command for which none is free waits, within `command_seconds`.
         commands: Redis commands in progress or waiting for a connection at the same time. A further one is not sent,
             and its request is served as while Redis is unavailable.
         check_seconds: Seconds between two comparisons of a token in use with Redis. An instance may use a token for up
             to 30 s after another one has invalidated it, and each token in use costs one command in that time.
         answer_bytes: Bytes of a token endpoint's response. A longer one than 1 MiB counts as a failure of the provider.
-        new_sessions: New sessions a second that are written to Redis, after a burst of ten times as many. A further new
-            API key gets the id that it would get while Redis is unavailable, and its session stays in this process.
+        new_sessions: New sessions a second that are written to Redis, after a burst of ten times as many. A further API
+            key without an id in Redis gets the one that it would get while Redis is unavailable, in this process only.
     """
 
     tokens: int = 10_000

@@ -106,8 +106,8 @@ def _clear(step: TracebackType | None) -> None:
 class Unpicklable:
     """The base class of objects that hold or reach secrets: they cannot be pickled, and a copy is the object itself.
 
-    Subclasses have no `__dict__` and are not dataclasses: FastAPI's encoder would read the fields, and put a token into
-    a response.
+    Subclasses that hold a secret have no `__dict__` and are not dataclasses: FastAPI's encoder would read the fields,
+    and put a token into a response.
     """
 
     __slots__ = ()

@@ -15,7 +15,7 @@ class ProviderStatus:
 
     Attributes:
         state: `fresh`, `aging` (a refresh of the token is due), `failing` (there is no valid token, and the last
-            attempt failed), `cold` (there is no valid token, because no request has needed one lately), or
+            attempt failed), `cold` (there is no valid token, and no failure: no request has needed one), or
             `per request` (each request has its own credentials).
         expires_in: Seconds until its token expires; None if there is none.
         failure: Why the last attempt failed, without secrets; "" after a success.
@@ -33,9 +33,11 @@ class Status:
     """The state of a broker in this process.
 
     Attributes:
-        shared: `up`, `down` (Redis is unavailable), or `off` (no Redis is configured, or the broker is not open).
+        shared: `up`, `down` (Redis, or a server of a cluster, is unavailable), or `off` (no Redis is configured, or the
+            broker is not open).
         shared_since: When that state began, in seconds since 1970 (UTC); None if `off`.
-        shared_error: The reason of the last Redis failure, such as `timeout`; "" if there was none.
+        shared_error: The reason of the last Redis failure, such as `timeout`; "" if there was none since the last
+            outage.
         providers: The named providers.
         tokens: Tokens in the local cache.
         sessions: Session ids in the local cache.

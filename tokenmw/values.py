@@ -25,7 +25,7 @@ class Grant(FrozenValue):
 
     Args:
         value: The token: visible ASCII without spaces, as it goes into a header; at most 16 KiB.
-        expires_in: The lifetime in seconds, counted from when the request was sent; cut to 30 days.
+        expires_in: The lifetime in seconds, counted from when `fetch` or `hand_in` was called; cut to 30 days.
         token_type: The scheme in front of the token in an `Authorization` header (RFC 6749 §7.1).
         extra: Other fields of the response that handlers need, such as `instance_url`; JSON values only.
 

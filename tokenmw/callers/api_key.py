@@ -34,7 +34,7 @@ class APIKeySource:
     later source is read: otherwise a request could present another key than the one a proxy in front has checked.
 
     Args:
-        headers: Header names. From `Authorization` the schemes Bearer, ApiKey and Token are taken, and a value
+        headers: Header names. From `Authorization` the schemes Bearer, ApiKey, Api-Key and Token are taken, and a value
             without any scheme.
         query: Names of query parameters. They are in access logs of servers and proxies; prefer a header.
         cookies: Names of cookies.

@@ -55,7 +55,7 @@ class TokenAdopted(Event):
 
 @dataclass(frozen=True, slots=True)
 class TokenInvalidated(Event):
-    """A token was reported as no longer valid, and dropped."""
+    """This process dropped a token as invalid: it, or another process, invalidated the token."""
 
     provider: str
 

@@ -25,8 +25,8 @@ __all__ = ["OpenTelemetryObserver"]
 class OpenTelemetryObserver:
     """Counts events in OpenTelemetry instruments; attributes are provider names and constants of this package.
 
-    It uses the API only: without an SDK nothing is counted and nothing fails. `tokenmw.shared.up` is 1 until Redis
-    becomes unavailable.
+    It uses the API only: without an SDK nothing is counted and nothing fails. `tokenmw.shared.up` is 0 while Redis
+    is unavailable, else 1.
 
     >>> broker = TokenBroker(…, observers=[OpenTelemetryObserver()])
 

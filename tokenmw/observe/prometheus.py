@@ -25,7 +25,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # a token request takes 
 class PrometheusObserver:
     """Counts events in `prometheus_client` metrics; labels are provider names and constants of this package.
 
-    `tokenmw_shared_up` is 1 until Redis becomes unavailable; in multiprocess mode it is the lowest value of all
+    `tokenmw_shared_up` is 0 while Redis is unavailable, else 1; in multiprocess mode it is the lowest value of all
     worker processes.
 
     >>> broker = TokenBroker(…, observers=[PrometheusObserver()])

@@ -86,8 +86,9 @@ class Provider(FrozenValue):
         renewal_window: Seconds before expiry from which the provider issues a new token. Default: None, at any time.
             0 means never before expiry, so requests wait once per expiry.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: None, a
-            quarter of the lifetime, at most 3600 s.
-        shareable: Whether the token may be shared with equal providers and through Redis. Default: True.
+            quarter of the lifetime, at most 3600 s. Nine tenths of `renewal_window` bound both.
+        shareable: Whether the token may be shared through Redis. Equal providers of one process share it in any case.
+            Default: True.
         hosts: Host names to which an auth object may send the token; one that begins with a dot stands for every name
             below it. Default: None, every host that the auth object is used for.
         allow_http: Whether the token endpoint and the API may be reached without TLS on other machines. Default:

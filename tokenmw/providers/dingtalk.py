@@ -47,8 +47,8 @@ class DingTalk(PlatformProvider):
     >>> DingTalk(app_key="ding1", app_secret="…")
     <DingTalk>
 
-    DingTalk issues the same token again while it is valid, and extends its lifetime. The token goes into the header
-    `x-acs-dingtalk-access-token` (https://open.dingtalk.com/document/orgapp/obtain-the-access_token-of-an-internal-app).
+    The endpoint of internal apps returns the same token while it is valid, and extends its lifetime. The token goes
+    into the header `x-acs-dingtalk-access-token` (https://open.dingtalk.com/document/orgapp/obtain-the-access_token-of-an-internal-app).
 
     Args:
         app_key: The app's key; newer pages call it client id.

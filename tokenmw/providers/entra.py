@@ -69,7 +69,8 @@ class Entra(Provider):
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
             the lifetime, at most 3600 s.
         hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
-            it. Default: Graph's host if the scope is Graph's, else every host that the auth object is used for.
+            it. Default: the hosts of Graph or of the bots' channels if the scope is one of these, and the host of
+            `base_url` with them; else every host that the auth object is used for.
         allow_http: Allows plain HTTP to other machines, for `base_url` and for requests of auth objects. Default:
             False, it is refused, because the network would see secret and token.
 

@@ -60,8 +60,9 @@ class ProviderServer:
 
     Args:
         clients: The known clients and their secrets; None for any client with any secret.
-        token_life: The lifetime of a token, in seconds.
-        renewal_window: Seconds before expiry from which a new token is issued. Before that, the same token is
+        token_life: The lifetime in seconds of the tokens of `oauth2`, `entra` and `managed_identity`. Those of
+            Feishu, WeCom and DingTalk live 7200 s, unless `life` of the endpoint is set.
+        renewal_window: Seconds before expiry from which `oauth2` issues a new token. Before that, the same token is
             returned. None: a new token for each request; 0: never before expiry.
         delay: Seconds of real time that each answer takes.
         clock: The clock by which tokens expire.
