@@ -26,7 +26,7 @@ from tokenmw.credentials import Credentials
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.observe.events import Observers
-from tokenmw.observe.throttle import LOGGER, ThrottledLog
+from tokenmw.observe.throttle import ThrottledLog, warn
 from tokenmw.options import (
     checked_api_key,
     checked_callback,
@@ -371,7 +371,7 @@ class TokenBroker(Unpicklable):
         runtime = self._open_runtime()
         if runtime is not before and not self._warned_of_opening:
             self._warned_of_opening = True
-            LOGGER.warning(_OPENED_ITSELF)
+            warn("opened-itself", _OPENED_ITSELF)
         return runtime
 
     def _open_runtime(self) -> Runtime:

@@ -18,7 +18,7 @@ import anyio
 from tokenmw.callers.authenticate import Authenticator, RefusedKeys
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
 from tokenmw.observe.events import ValueUnreadable
-from tokenmw.observe.throttle import LOGGER
+from tokenmw.observe.throttle import warn
 from tokenmw.providers.http import TokenHTTP, default_client
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.epoch import EpochMarkers
@@ -103,11 +103,11 @@ class Settings:
     def log_costs(self) -> None:
         """Warn of what these options cost."""
         if self.names_follow_secrets:
-            LOGGER.warning(_NAMES_WILL_CHANGE)
+            warn("names-follow-secrets", _NAMES_WILL_CHANGE)
         if self.redis is not None and not self.sealer.sealing:
-            LOGGER.warning(_NOT_SEALED)
+            warn("not-sealed", _NOT_SEALED)
         if self.redis is not None and not self.session_ids.derivable:
-            LOGGER.warning(_RANDOM_IDS)
+            warn("random-ids", _RANDOM_IDS)
 
 
 class BrokerData:
@@ -137,7 +137,9 @@ class BrokerData:
         """Count and log a value in Redis that cannot be used."""
         self.unreadable += 1
         self._settings.observe(ValueUnreadable(kind, reason))
-        self._settings.log.problem(f"unreadable-{kind}", "A %s in Redis cannot be used (%s)", kind, reason)
+        self._settings.log.problem(
+            f"unreadable-{kind}", "A %s in Redis cannot be used (%s)", kind, reason, reason=reason
+        )
 
 
 class Runtime:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from tokenmw.clock import Clock
 
-__all__ = ["LOGGER", "ThrottledLog"]
+__all__ = ["LOGGER", "ThrottledLog", "warn"]
 
 LOGGER: Final = logging.getLogger("tokenmw")
+_PREFIX: Final = "tokenmw: "  # `logging` prints the message alone if the program has configured no format
 _INTERVAL: Final = 60.0  # seconds between two lines of one kind
 _FIRST_LINES: Final = 3  # new problems of one kind logged immediately in an interval; a flapping server is counted
 # Seconds without a message until a kind is forgotten. Longer than any backoff, so that a recovery finds its problem.
 _FORGET_AFTER: Final = 7200.0
 _MAX_KINDS: Final = 256  # kinds are made from this package's names and provider names, never from callers' input
 _OTHER_KINDS: Final = "other"
+
+
+_Message: TypeAlias = tuple[str, tuple[object, ...], dict[str, str]]
 
 
 class _Problem:
@@ -27,7 +31,7 @@ class _Problem:
         last_line: When a line was logged last.
         last_seen: When the problem was reported last.
         suppressed: The number of messages since the last line.
-        message: The text and arguments of the line that will carry that number.
+        message: The text, arguments and fields of the line that will carry that number.
         announced: Whether its beginning was logged; only then is its recovery logged immediately.
         recovered: Whether it is over.
         interval_start: When the interval began in which `first_lines` are counted.
@@ -49,7 +53,7 @@ class _Problem:
     def __init__(self, now: float) -> None:
         self.since = self.last_line = self.last_seen = self.interval_start = now
         self.suppressed = self.first_lines = 0
-        self.message: tuple[str, tuple[object, ...]] = ("", ())
+        self.message: _Message = ("", (), {})
         self.recovered = True
         self.announced = False
 
@@ -60,9 +64,9 @@ class ThrottledLog:
     A problem that comes back after a recovery is logged immediately too, at most three times a minute. Texts have no
     full stop at the end: the log appends counts and durations.
 
-    >>> log.problem("redis", "Redis unavailable (%s)", "timeout")   # "Redis unavailable (timeout)"
+    >>> log.problem("redis", "Redis unavailable (%s)", "timeout")   # "tokenmw: Redis unavailable (timeout)"
     >>> log.problem("redis", "Redis unavailable (%s)", "timeout")   # counted
-    >>> log.recovered("redis", "Redis recovered")      # "Redis recovered after 2 s (1 similar message suppressed)"
+    >>> log.recovered("redis", "Redis recovered")      # "tokenmw: Redis recovered after 2 s (…)"
     """
 
     __slots__ = ("_clock", "_problems")
@@ -71,8 +75,12 @@ class ThrottledLog:
         self._clock = clock
         self._problems: dict[str, _Problem] = {}
 
-    def problem(self, kind: str, text: str, *args: object) -> None:
-        """Log or count one problem. `text` and `args` are as for `logging`, and contain no secret."""
+    def problem(self, kind: str, text: str, *args: object, **fields: str) -> None:
+        """Log or count one problem. `text` and `args` are as for `logging`, and contain no secret.
+
+        `fields` are facts for programs that read the log, such as `provider`, `server` and `reason`. The log record
+        has each as `tokenmw.<field>`.
+        """
         now = self._clock.monotonic()
         if kind not in self._problems and len(self._problems) >= _MAX_KINDS:
             kind = _OTHER_KINDS
@@ -89,12 +97,12 @@ class ThrottledLog:
             problem.first_lines += 1
         elif now - problem.last_line < _INTERVAL:
             problem.suppressed += 1
-            problem.message = (text, args)
+            problem.message = (text, args, fields)
             return
         problem.announced = True
-        self._log_problem(kind, problem, now, text, args)
+        self._log_problem(kind, problem, now, (text, args, fields))
 
-    def recovered(self, kind: str, text: str, *args: object) -> None:
+    def recovered(self, kind: str, text: str, *args: object, **fields: str) -> None:
         """Log that a problem is over, its duration and the suppressed messages; nothing if there was no problem.
 
         If its beginning was only counted, `flush` logs the recovery, together with the count.
@@ -104,9 +112,9 @@ class ThrottledLog:
             return
         problem.recovered = True
         if problem.announced:
-            self._log_recovery(kind, problem, self._clock.monotonic(), text, args)
+            self._log_recovery(kind, problem, self._clock.monotonic(), (text, args, fields))
         else:
-            problem.message = (text, args)
+            problem.message = (text, args, fields)
 
     def flush(self) -> None:
         """Log the counts that are due, and forget kinds without recent messages. Called by housekeeping."""
@@ -114,35 +122,50 @@ class ThrottledLog:
         for kind, problem in list(self._problems.items()):
             if now - problem.last_line < _INTERVAL:
                 continue
-            text, args = problem.message
             if problem.suppressed and problem.recovered:
-                self._log_recovery(kind, problem, now, text, args)
+                self._log_recovery(kind, problem, now, problem.message)
             elif problem.suppressed:
                 problem.suppressed -= 1  # the line itself is one of the counted messages
                 problem.announced = True
-                self._log_problem(kind, problem, now, text, args)
+                self._log_problem(kind, problem, now, problem.message)
             elif problem.recovered or now - problem.last_seen >= _FORGET_AFTER:
                 del self._problems[kind]
 
-    def _log_problem(self, kind: str, problem: _Problem, now: float, text: str, args: tuple[object, ...]) -> None:
+    def _log_problem(self, kind: str, problem: _Problem, now: float, message: _Message) -> None:
+        text, args, fields = message
         count = problem.suppressed
         if count:
             text = _with_suffix(text, args, f" (%d similar {_messages(count)} suppressed in the last %.0f s)")
             args = (*args, count, now - problem.last_line)
-        self._log(kind, problem, now, text, args)
+        self._log(kind, problem, now, (text, args, fields))
 
-    def _log_recovery(self, kind: str, problem: _Problem, now: float, text: str, args: tuple[object, ...]) -> None:
-        count = problem.suppressed
-        text, args = _with_suffix(text, args, " after %.0f s"), (*args, now - problem.since)
+    def _log_recovery(self, kind: str, problem: _Problem, now: float, message: _Message) -> None:
+        text, args, fields = message
+        count, duration = problem.suppressed, now - problem.since
+        text, args = _with_suffix(text, args, " after %.0f s"), (*args, duration)
         if count:
             text, args = f"{text} (%d similar {_messages(count)} suppressed)", (*args, count)
         problem.announced = False
-        self._log(kind, problem, now, text, args)
+        self._log(kind, problem, now, (text, args, fields), duration=duration)
 
-    def _log(self, kind: str, problem: _Problem, now: float, text: str, args: tuple[object, ...]) -> None:
-        suppressed, problem.suppressed = problem.suppressed, 0
+    def _log(
+        self, kind: str, problem: _Problem, now: float, message: _Message, *, duration: float | None = None
+    ) -> None:
+        text, args, fields = message
+        line = _PREFIX + text
+        extra: dict[str, object] = {f"tokenmw.{name}": value for name, value in fields.items()}
+        extra |= {"tokenmw.kind": kind, "tokenmw.suppressed": problem.suppressed}
+        if duration is not None:
+            extra["tokenmw.duration"] = duration
+        problem.suppressed = 0
         problem.last_line = now
-        LOGGER.warning(text, *args, extra={"tokenmw.kind": kind, "tokenmw.suppressed": suppressed})
+        LOGGER.warning(line, *args, extra=extra)
+
+
+def warn(kind: str, text: str) -> None:
+    """Log a fact about the program's configuration, once: the caller knows when."""
+    line = _PREFIX + text
+    LOGGER.warning(line, extra={"tokenmw.kind": kind})
 
 
 def _with_suffix(text: str, args: tuple[object, ...], suffix: str) -> str:

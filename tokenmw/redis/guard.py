@@ -193,7 +193,7 @@ class Guard:
         finally:
             self._limiter.under_way -= 1
         if self.breaker.succeeded(wrote=writes):
-            self._log.recovered("redis", "Redis answers again (%s)", self._address)
+            self._log.recovered("redis", "Redis answers again (%s)", self._address, server=self._address)
         return result
 
     async def probe(self) -> None:
@@ -230,7 +230,8 @@ class Guard:
 
     def _failed(self, reason: str, *, began: float) -> None:
         self._suspect()
-        self._log.problem("redis", "Redis unavailable (%s, %s); serving from local caches", reason, self._address)
+        text, server = "Redis unavailable (%s, %s); serving from local caches", self._address
+        self._log.problem("redis", text, reason, server, reason=reason, server=server)
         if self.breaker.failed(reason, began=began):
             self._listener.server_unavailable(reason)
             if self._probing is None and not self._closed:

@@ -147,7 +147,10 @@ class Refresher:
         failure.place = place
         kind = "credential rejected" if failure.permanent else "no token"
         at = f" (at {place})" if place else ""
-        self._log.problem(f"provider:{entry.name}", "%s: %s: %s%s", entry.name, kind, failure.detail, at)
+        text = "%s: %s: %s%s"
+        self._log.problem(
+            f"provider:{entry.name}", text, entry.name, kind, failure.detail, at, provider=entry.name, reason=kind
+        )
         if started is not None:
             self._observe(TokenFetched(entry.name, "rejected" if failure.permanent else "unavailable", now - started))
 
@@ -210,7 +213,7 @@ class Refresher:
 
     def _end_failure(self, entry: TokenEntry) -> None:
         entry.failure = None
-        self._log.recovered(f"provider:{entry.name}", "%s: there is a token again", entry.name)
+        self._log.recovered(f"provider:{entry.name}", "%s: there is a token again", entry.name, provider=entry.name)
 
 
 class _LeasedRefresh:
