@@ -20,6 +20,7 @@ from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
 from tokenmw.observe.events import ValueUnreadable
 from tokenmw.observe.throttle import warn
 from tokenmw.providers.http import TokenHTTP, default_client
+from tokenmw.redaction import Unpicklable, not_encoded
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.epoch import EpochMarkers
 from tokenmw.redis.errors import RedisUnavailable
@@ -69,8 +70,9 @@ _NAMES_WILL_CHANGE: Final = (
 )
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Settings:
+class Settings(Unpicklable):
     """The checked options of a broker.
 
     Attributes:
@@ -110,7 +112,7 @@ class Settings:
             warn("random-ids", _RANDOM_IDS)
 
 
-class BrokerData:
+class BrokerData(Unpicklable):
     """The data of a broker: bounded, and the same from one event loop to the next."""
 
     __slots__ = ("_settings", "epochs", "new_sessions", "refused_keys", "rejected", "sessions", "tokens", "unreadable")
@@ -142,7 +144,7 @@ class BrokerData:
         )
 
 
-class Runtime:
+class Runtime(Unpicklable):
     """The parts of a broker that belong to one event loop in one process.
 
     Attributes:

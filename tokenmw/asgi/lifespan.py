@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tokenmw.broker import STATE_KEY
 from tokenmw.errors import TokenmwError
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +50,7 @@ async def run_lifespan(
         await channels.close_broker()
 
 
-class _Channels:
+class _Channels(Unpicklable):
     """A lifespan's two channels; the broker is opened and closed when the events pass through them.
 
     Attributes:

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from tokenmw.caches import TTLCache
 from tokenmw.errors import APIKeyRefused, SessionUnavailable
 from tokenmw.observe.error_place import with_place
+from tokenmw.redaction import Unpicklable
 from tokenmw.singleflight import FlightCancelled, SingleFlight, TooManyFlights
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class RefusedKeys(TTLCache[bytes, None]):
         super().__init__(limits.refused_keys, _REFUSED_SECONDS, timer=clock.monotonic)
 
 
-class Authenticator:
+class Authenticator(Unpicklable):
     """Calls `authenticate`. A refusal holds for 5 s; an acceptance holds for the requests that wait for it.
 
     It must decide by the key alone: the connection is that of the first of the waiting requests, and is passed for the
@@ -97,7 +98,7 @@ class Authenticator:
             return _Failed(SessionUnavailable("The API key could not be checked.", retry_after=1.0))
 
 
-class _Failed:
+class _Failed(Unpicklable):
     __slots__ = ("error",)
 
     def __init__(self, error: APIKeyRefused | SessionUnavailable) -> None:

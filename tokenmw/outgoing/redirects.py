@@ -10,6 +10,8 @@ import functools
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
+from tokenmw.redaction import Unpicklable
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
     from types import ModuleType
@@ -32,7 +34,7 @@ def _is_in(text: bytes, token: Token) -> bool:
     return token.value in unquote(text.decode("ascii", "replace"))
 
 
-class RedirectGuard:
+class RedirectGuard(Unpicklable):
     """An httpx `trace` extension for a request with the token in its URL: stops a redirect that repeats the token.
 
     The auth object never sees the request that a client makes for a redirect. But that request gets the extensions of

@@ -10,6 +10,7 @@ from tokenmw.outgoing.redirects import RedirectGuard, uncopied_headers
 from tokenmw.providers.http import ascii_host
 from tokenmw.providers.quiet_http import hide_query
 from tokenmw.providers.urls import is_loopback
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -82,7 +83,7 @@ def _host(url: Any) -> str:
     return host.decode("ascii").lower()
 
 
-class OriginalRequest:
+class OriginalRequest(Unpicklable):
     """A request as the caller or a redirect made it; `with_token` may be called for one token after another."""
 
     __slots__ = ("_extensions", "_headers", "_url", "request")
