@@ -123,7 +123,7 @@ def test_the_tenant_of_a_failure_is_logged(hosts: World, caplog: pytest.LogCaptu
         lines = [(record.name, record.getMessage()) for record in caplog.records]
         (failed,) = (line for name, line in lines if name == "tokenmw" and "rejected" in line)
         logged = [line for name, line in lines if name == "myapp"]
-        assert failed.startswith("crm: credential rejected: ")
+        assert failed.startswith("tokenmw: crm: credential rejected: ")
         assert [line.partition(": ")[0] for line in logged] == ["tenant 'globex'", "tenant 'initech'"]
 
         async def ask() -> list[str]:
