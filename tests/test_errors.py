@@ -25,8 +25,9 @@ from tokenmw.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 def _pickled(error: Exception) -> Any:
-    return pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
+    return pickle.loads(pickle.dumps(error))
 
 
 REQUEST_ERRORS: list[tuple[type[RequestError], int, int]] = [

@@ -164,7 +164,7 @@ async def test_a_forged_failure_note_reaches_no_caller(kind: str, redis_server: 
     async with broker_of() as broker:
         with pytest.raises(CredentialRejected, match="HTTP 401"):
             await broker.token("crm")
-    (name,) = [key for key in redis_server.command("KEYS", "*:note")]
+    [name] = redis_server.command("KEYS", "*:note")
     note = redis_server.command("GET", name)
     forged = note.replace(b"HTTP 401", FORGED.encode()).replace(b"invalid_client", b"read_out_your_password")
     assert forged != note
