@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def _raised_again(error: Exception) -> Any:
+    return copy_of(error, None)
+
+
 def _pickled(error: Exception) -> Any:
     return pickle.loads(pickle.dumps(error))
 
@@ -102,7 +106,7 @@ ERRORS: list[Callable[[], RequestError]] = [
 
 
 @pytest.mark.parametrize("make", ERRORS, ids=lambda make: type(make()).__name__)
-@pytest.mark.parametrize("copied", [copy.copy, lambda error: copy_of(error, None), _pickled])
+@pytest.mark.parametrize("copied", [copy.copy, _raised_again, _pickled])
 def test_a_copy_has_both_texts(make: Any, copied: Any) -> None:
     """A copy, one that is raised again, and one from another process: with attributes, notes and headers, too."""
     error = make().at("app:1")
