@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.requests import HTTPConnection
 
-from tokenmw.callers.authenticate import Authenticator, RefusedKeys, as_text
+from tokenmw.callers.authenticate import Authenticator, RefusedKeys
 from tokenmw.errors import APIKeyRefused, RequestError, SessionUnavailable
 from tokenmw.limits import Limits
 from tokenmw.observe.throttle import ThrottledLog
@@ -224,8 +224,3 @@ async def test_calls_beyond_the_bound_are_refused(
     await authenticator.close()
     results = await asyncio.gather(*in_progress, return_exceptions=True)
     assert [SessionUnavailable] * 2 == [type(result) for result in results]
-
-
-def test_authenticate_gets_the_key_as_text() -> None:
-    """Any bytes are a text: decoded as UTF-8 if they are valid, else one character for each byte."""
-    assert (as_text("é".encode()), as_text(b"\xff"), as_text(b"k")) == ("é", "\xff", "k")

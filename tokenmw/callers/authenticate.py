@@ -84,7 +84,7 @@ class Authenticator:
         else:
             raise _copy_of(refused)
         try:
-            flight = self._calls.join(digest, lambda: self._call(HTTPConnection(scope), as_text(api_key)))
+            flight = self._calls.join(digest, lambda: self._call(HTTPConnection(scope), api_key.decode()))
             if not await flight.wait(self._wait_seconds):
                 raise SessionUnavailable("The API key could not be checked in time.", retry_after=1.0)
             caller = flight.result()
@@ -129,14 +129,6 @@ class _Failed:
 
     def __init__(self, error: SessionUnavailable) -> None:
         self.error = error
-
-
-def as_text(api_key: bytes) -> str:
-    """Return an API key as text: UTF-8 if it is valid, else latin-1, which any bytes are."""
-    try:
-        return api_key.decode()
-    except UnicodeDecodeError:
-        return api_key.decode("latin-1")
 
 
 def _copy_of(error: APIKeyRefused | None) -> APIKeyRefused:
