@@ -12,6 +12,7 @@ from tests.fuzz.engines import Finding, run_long_inputs, run_mutations, run_one
 from tests.fuzz.oracles import Target
 from tests.fuzz.targets import TARGETS
 from tokenmw import APIKeySource, Grant
+from tokenmw.callers import api_key
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.providers.answer import Answer
 from tokenmw.providers.client_auth import Proof
@@ -33,6 +34,10 @@ def test_no_seed_or_mutation_violates_an_oracle(target: Any) -> None:
 def test_long_inputs_take_linear_time(name: str) -> None:
     """Inputs of the longest size are read in time; 64 KiB of backslashes in a cookie once took eight seconds."""
     assert run_long_inputs(TARGETS[name]) < engines.SLOW
+
+
+def _of_any_length(_source: APIKeySource, key: bytes) -> bytes | None:
+    return key if api_key._is_text(key) else None
 
 
 def grant_of(value: str, **options: Any) -> Any:
@@ -74,10 +79,6 @@ def _returns(*, value: Any) -> Callable[..., Any]:
     return return_value
 
 
-def _same(_: Any, key: bytes) -> bytes:
-    return key
-
-
 def _repeats(text: str) -> Any:
     raise ConfigurationError(f"redis: {text}")
 
@@ -107,7 +108,8 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
     "an error of two lines": ("note", broken(Failure, "to_error", _returns(value=TokenUnavailable("a\nb"))), "forge"),
     "a retry_after of a day": ("retry_after", broken(answers, "retry_after", _returns(value=86_400.0)), "retry_after"),
     "a wrong retry_after": ("retry_after", broken(answers, "retry_after", _returns(value=1.0)), "another retry_after"),
-    "a key of any length": ("api_key", broken(APIKeySource, "_bounded", _same), "too long"),
+    "a key of any length": ("api_key", broken(APIKeySource, "_usable", _of_any_length), "too long"),
+    "a key that is no text": ("api_key", broken(api_key, "_is_text", _returns(value=True)), "no text"),
     "one of two keys": (
         "api_key",
         broken(APIKeySource, "find", _returns(value=b"k")),
