@@ -122,22 +122,23 @@ class Unpicklable:
         return self
 
     def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
-        raise TypeError(self._refusal("pickled"))
+        raise TypeError(_refusal(self, "pickled"))
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(self._refusal("pickled"))
+        raise TypeError(_refusal(self, "pickled"))
 
     # From Python 3.11 on, every object has one, which returns the values of all slots.
     def __getstate__(self) -> NoReturn:
-        raise TypeError(self._refusal("pickled"))
+        raise TypeError(_refusal(self, "pickled"))
 
     @property
     def _0_not_encoded(self) -> NoReturn:
         """Stop an encoder that reads every attribute in the order of `dir`, such as jsons, at its first one."""
-        raise AttributeError(self._refusal("encoded"))
+        raise AttributeError(_refusal(self, "encoded"))
 
-    def _refusal(self, what: str) -> str:
-        return f"A {type(self).__name__} is not {what}: it holds secrets. {self._fix}"
+
+def _refusal(of: Unpicklable, what: str) -> str:
+    return f"A {type(of).__name__} is not {what}: it holds secrets. {of._fix}"
 
 
 def not_encoded(dataclass: type[T]) -> type[T]:

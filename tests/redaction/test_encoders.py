@@ -34,13 +34,12 @@ from tests.servers import RedisServer
 from tokenmw import TokenBroker, TokenMiddleware
 from tokenmw.credentials import RequestCredential
 from tokenmw.observe.events import Event
-from tokenmw.outgoing.redirects import RedirectGuard
 from tokenmw.outgoing.request import OriginalRequest
+from tokenmw.outgoing.url_tokens import RedirectGuard, forms_of
 from tokenmw.providers import WeCom
 from tokenmw.redaction import HiddenStr, Unpicklable
 from tokenmw.redis.background_connect import BackgroundCluster
 from tokenmw.redis.token_store import Found, TokenRecord
-from tokenmw.testing import make_token
 
 # The search stops at these: the whole process can be reached from them.
 _BOUNDARIES: Final = (ModuleType, CodeType, asyncio.AbstractEventLoop, logging.Logger, Context)
@@ -51,6 +50,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Breaker",
         "Busy",
         "Cause",
+        "ClockMismatch",
         "CloudHosts",
         "CommandLimiter",
         "Deadline",
@@ -58,6 +58,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "FailureNoted",
         "Failure",
         "GrantCodes",
+        "GrantReader",  # a client id and texts
         "Instant",
         "Leased",
         "Limits",
@@ -74,11 +75,15 @@ _WITHOUT_SECRETS: Final = frozenset(
         "TokenKeys",  # names in Redis
         "Tombstoned",
         "Windows",
+        "WithheldTokens",  # names of hosts
         "_AllLines",  # the headers of a user's request, which its library pickles
         "_DocumentedScheme",
         "_Layer",  # a tuple of dicts whose values are providers, which refuse
+        "_Failed",  # an error, as in _Refused
         "_Problem",
         "_ProviderToken",  # a name
+        "_Refused",
+        "_Replayed",  # the stream of a response of an API; what was read of it refuses
     }
 )
 ENCODERS: Final[dict[str, Callable[[Any], object]]] = {
@@ -196,7 +201,9 @@ RECORD = TokenRecord(SECRET, "Bearer", 60.0, None, {SECRET: SECRET})
 SHORT_LIVED: dict[str, Callable[[], object]] = {
     "Found": lambda: Found(RECORD, 1, 60.0),
     "OriginalRequest": lambda: OriginalRequest(httpx.Request("GET", "https://api.example", headers={"x": SECRET})),
-    "RedirectGuard": lambda: RedirectGuard(REQUEST.url, token=make_token(SECRET), library=httpx, inner=None),
+    "RedirectGuard": lambda: RedirectGuard(
+        REQUEST, url=httpx.URL(f"https://api.example/?key={SECRET}"), forms=forms_of(SECRET), library=httpx, inner=None
+    ),
     "RequestCredential": lambda: RequestCredential(
         lambda _connection: WeCom(corp_id="c", corp_secret=SECRET), HTTPConnection(scope_of("http"))
     ),
