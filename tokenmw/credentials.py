@@ -233,6 +233,7 @@ class RequestCredential(Unpicklable):
             else:
                 self._result = result
         except Exception as error:  # noqa: BLE001  raised to every caller of `provider`
+            del connection  # error reports show the variables of this frame, and walk into the mapping
             self._keep(error)
 
     async def provider(self) -> Any:

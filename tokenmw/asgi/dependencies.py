@@ -54,10 +54,14 @@ class _ProviderToken:
         self._name = name
 
     async def __call__(self, connection: HTTPConnection) -> Token:
-        tokens = _tokens_here(connection)
-        if tokens._identified_by is None:
-            await _check_caller(tokens, connection)
-        return await tokens.resolve(self._name)
+        try:
+            tokens = _tokens_here(connection)
+            if tokens._identified_by is None:
+                await _check_caller(tokens, connection)
+            return await tokens.resolve(self._name)
+        except BaseException:
+            del connection  # error reports show the variables of each frame, and walk into a mapping
+            raise
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _ProviderToken) and other._name == self._name
@@ -77,12 +81,16 @@ async def session_id(connection: HTTPConnection) -> str:
         SessionUnavailable: The key cannot be checked now, or `session_policy="required"` and Redis is unavailable.
         ConfigurationError: The application has neither the middleware nor the broker's lifespan.
     """
-    tokens = _tokens_here(connection)
-    if tokens._identified_by is not None:
-        # By the middleware, whose options may differ from the broker's.
-        identified: str = connection.scope["state"]["session_id"]
-        return identified
-    return await _identify(tokens, connection)
+    try:
+        tokens = _tokens_here(connection)
+        if tokens._identified_by is not None:
+            # By the middleware, whose options may differ from the broker's.
+            identified: str = connection.scope["state"]["session_id"]
+            return identified
+        return await _identify(tokens, connection)
+    except BaseException:
+        del connection
+        raise
 
 
 async def request_tokens(connection: HTTPConnection) -> RequestTokens:
@@ -96,9 +104,13 @@ async def request_tokens(connection: HTTPConnection) -> RequestTokens:
         ConfigurationError: The application has neither the middleware nor the broker's lifespan.
     """
     # A coroutine function, because FastAPI runs every other dependency in a worker thread.
-    tokens = _tokens_here(connection)
-    if tokens._identified_by is None:
-        await _check_caller(tokens, connection)
+    try:
+        tokens = _tokens_here(connection)
+        if tokens._identified_by is None:
+            await _check_caller(tokens, connection)
+    except BaseException:
+        del connection
+        raise
     return tokens
 
 
@@ -109,6 +121,7 @@ def _tokens_here(connection: HTTPConnection) -> RequestTokens:
         return tokens
     broker = connection.scope.get("state", {}).get(STATE_KEY)
     if not isinstance(broker, TokenBroker):
+        del connection
         raise ConfigurationError(_NO_BROKER)
     return tokens_of(broker, connection.scope)
 
