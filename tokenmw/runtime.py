@@ -101,7 +101,7 @@ class Settings(Unpicklable):
         """Return the Redis keys of a provider's token; None if it is not shared."""
         if self.redis is None or not provider.shareable:
             return None
-        return TokenKeys.of(self.names, self.names.digest("token", provider.credential))
+        return TokenKeys.of(self.names, self.names.digest("token", provider.key_parts))
 
     def log_costs(self) -> None:
         """Warn of what these options cost."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import functools
 import gc
 import importlib
 import json
@@ -87,7 +88,7 @@ _WITHOUT_SECRETS: Final = frozenset(
     }
 )
 ENCODERS: Final[dict[str, Callable[[Any], object]]] = {
-    **{f"pickle {protocol}": lambda value, p=protocol: pickle.dumps(value, p) for protocol in range(6)},
+    **{f"pickle {protocol}": functools.partial(pickle.dumps, protocol=protocol) for protocol in range(6)},
     "copyreg": lambda value: value.__reduce_ex__(4),
     "getstate": lambda value: value.__getstate__(),
     "jsonpickle": jsonpickle.encode,
