@@ -14,6 +14,7 @@ from tokenmw.asgi.request import RequestTokens, tokens_of
 from tokenmw.broker import STATE_KEY, TokenBroker
 from tokenmw.errors import ConfigurationError
 from tokenmw.redaction import without_locals
+from tokenmw.startup.declared_names import DeclaredName
 from tokenmw.values import Token
 
 __all__ = ["provider_token", "request_tokens", "session_id"]
@@ -45,28 +46,25 @@ def provider_token(name: str) -> Callable[[HTTPConnection], Awaitable[Token]]:
     return _ProviderToken(name)
 
 
-class _ProviderToken:
+class _ProviderToken(DeclaredName):
     """A dependency; two of the same name are equal."""
 
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
+    __slots__ = ()
 
     async def __call__(self, connection: HTTPConnection) -> Token:
         tokens = _tokens_here(connection)
         if tokens._identified_by is None:
             await _check_caller(tokens, connection)
-        return await tokens.resolve(self._name)
+        return await tokens.resolve(self.name)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ProviderToken) and other._name == self._name
+        return isinstance(other, _ProviderToken) and other.name == self.name
 
     def __hash__(self) -> int:
-        return hash((_ProviderToken, self._name))
+        return hash((_ProviderToken, self.name))
 
     def __repr__(self) -> str:
-        return f"provider_token({self._name!r})"
+        return f"provider_token({self.name!r})"
 
 
 async def session_id(connection: HTTPConnection) -> str:
