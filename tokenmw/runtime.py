@@ -19,6 +19,7 @@ from tokenmw.callers.authenticate import Authenticator, RefusedKeys
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
 from tokenmw.observe.events import ValueUnreadable
 from tokenmw.observe.throttle import warn
+from tokenmw.outgoing.hosts import WithheldTokens
 from tokenmw.providers.http import TokenHTTP, default_client
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.epoch import EpochMarkers
@@ -113,7 +114,17 @@ class Settings:
 class BrokerData:
     """The data of a broker: bounded, and the same from one event loop to the next."""
 
-    __slots__ = ("_settings", "epochs", "new_sessions", "refused_keys", "rejected", "sessions", "tokens", "unreadable")
+    __slots__ = (
+        "_settings",
+        "epochs",
+        "new_sessions",
+        "refused_keys",
+        "rejected",
+        "sessions",
+        "tokens",
+        "unreadable",
+        "withheld",
+    )
 
     def __init__(self, settings: Settings) -> None:
         limits, clock = settings.limits, settings.clock
@@ -124,6 +135,7 @@ class BrokerData:
         self.new_sessions = TokenBucket(limits.new_sessions, clock=clock)
         self.refused_keys = RefusedKeys(limits=limits, clock=clock)
         self.epochs = EpochMarkers()
+        self.withheld = WithheldTokens()
         self.unreadable = 0
 
     def purge(self) -> None:
