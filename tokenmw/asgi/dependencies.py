@@ -10,7 +10,12 @@ from typing import Final
 
 from starlette.requests import HTTPConnection
 
-from tokenmw.asgi.identity import authenticate_connection, identify, requires_authentication
+from tokenmw.asgi.identity import (
+    authenticate_connection,
+    check_by_dependencies,
+    identify,
+    requires_authentication,
+)
 from tokenmw.asgi.request import RequestTokens, tokens_of
 from tokenmw.broker import STATE_KEY, TokenBroker
 from tokenmw.errors import ConfigurationError
@@ -139,14 +144,14 @@ def _tokens_here(connection: HTTPConnection) -> RequestTokens:
 
 @without_locals
 async def _identify(tokens: RequestTokens, connection: HTTPConnection) -> str:
-    broker = tokens._broker
-    return await identify(tokens, connection.scope, source=broker._api_key, missing_key=broker._missing_key)
+    source, missing_key = check_by_dependencies(tokens, connection.scope)
+    return await identify(tokens, connection.scope, source=source, missing_key=missing_key)
 
 
 @without_locals
 async def _check_caller(tokens: RequestTokens, connection: HTTPConnection) -> None:
-    # The middleware has checked it by its own options. Without the middleware, a route that needs no session id must
-    # not be open to every caller.
-    broker = tokens._broker
-    if tokens._authenticated_by is None and requires_authentication(broker):
-        await authenticate_connection(tokens, connection.scope, source=broker._api_key, missing_key=broker._missing_key)
+    # The middleware has checked it by its own options. Without the middleware, and in a request that is exempt from it,
+    # a route that needs no session id must not be open to every caller.
+    source, missing_key = check_by_dependencies(tokens, connection.scope)
+    if tokens._authenticated_by is None and requires_authentication(tokens._broker, missing_key):
+        await authenticate_connection(tokens, connection.scope, source=source, missing_key=missing_key)
