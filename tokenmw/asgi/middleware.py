@@ -101,6 +101,7 @@ class TokenMiddleware(Unpicklable):
         self._sessions = sessions
         self._on_error = on_error
         self._check = CallerCheck(api_key or broker._api_key, missing_key or broker._missing_key)
+        broker._data.missing_keys.add(self._check.missing_key)
         self._source = self._check.source
         self._checks_callers = requires_authentication(broker, self._check.missing_key)
         self._needs_api_key = sessions or self._checks_callers or requires_authentication(broker, broker._missing_key)
