@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import anyio
@@ -248,12 +249,8 @@ class TokenBroker(Unpicklable):
     def auth(self, provider: str | Provider) -> TokenAuth:
         """Return an auth object for httpx and httpx2 clients: it places the token, and replaces a rejected one once."""
         self._credentials.entry(provider)
-
-        async def find() -> tuple[Provider, TokenEntry]:
-            entry = self._credentials.entry(provider)
-            return self._credentials.provider(provider, entry), entry
-
-        return token_auth(find, get_token=self._token_of, invalidate=self.invalidate)
+        find, withheld = partial(self._credentials.find_for_auth, provider), self._data.withheld.of(provider)
+        return token_auth(find, get_token=self._token_of, invalidate=self.invalidate, withheld=withheld)
 
     @without_locals
     async def session_id(self, api_key: str | bytes) -> str:

@@ -19,6 +19,7 @@ from tokenmw.callers.authenticate import Authenticator, RefusedKeys
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
 from tokenmw.observe.events import ValueUnreadable
 from tokenmw.observe.throttle import warn
+from tokenmw.outgoing.hosts import WithheldTokens
 from tokenmw.providers.http import TokenHTTP, default_client
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.epoch import EpochMarkers
@@ -135,6 +136,7 @@ class BrokerData:
         "sessions",
         "tokens",
         "unreadable",
+        "withheld",
     )
 
     def __init__(self, settings: Settings) -> None:
@@ -146,6 +148,7 @@ class BrokerData:
         self.new_sessions = TokenBucket(limits.new_sessions, clock=clock)
         self.refused_keys = RefusedKeys(limits=limits, clock=clock)
         self.epochs = EpochMarkers()
+        self.withheld = WithheldTokens()
         self.unreadable = 0
         self.missing_keys = set[str]()
 

@@ -14,6 +14,7 @@ from tests.fuzz.targets import TARGETS
 from tokenmw import APIKeySource, Grant
 from tokenmw.callers import api_key
 from tokenmw.errors import ConfigurationError, TokenUnavailable
+from tokenmw.providers import grant_reader
 from tokenmw.providers.answer import Answer
 from tokenmw.providers.client_auth import Proof
 from tokenmw.redis.sealing import Sealer
@@ -99,7 +100,12 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
     "a negative lifetime": ("lifetime", broken(answers, "lifetime", _returns(value=-1.0)), "invalid lifetime"),
     "a lifetime in another unit": ("lifetime", broken(answers, "lifetime", _returns(value=7.2)), "another lifetime"),
     "a token from nowhere": ("grant.oauth2", _granting(grant_of("t-2")), "not in the response|for a|another lifetime"),
-    "a secret in an error": ("grant.oauth2", broken(Proof, "is_in", _returns(value=False)), "with the secret"),
+    "a secret in an error": ("grant.oauth2", broken(Proof, "has_piece_in", _returns(value=False)), "with the secret"),
+    "a secret in extra": ("grant.feishu", broken(Proof, "has_piece_in", _returns(value=False)), "with the secret"),
+    "a description": ("grant.oauth2_described", broken(Proof, "has_piece_in", Proof.is_in), "with the secret"),
+    "a long extra": ("grant.oauth2", _granting(grant_of("t-1", extra={"a": "x" * 16_384})), "more than 16 KiB"),
+    "a token of any type": ("grant.oauth2", broken(grant_reader, "bearer_type", _returns(value="MAC")), "another type"),
+    "a step for each field": ("grant.oauth2", broken(grant_reader, "_MAX_FIELDS", 1 << 20), "steps for one response"),
     "a secret in a URL's error": (
         "redis_url",
         broken(urls, "checked_redis", _repeats),
