@@ -382,7 +382,7 @@ class TokenBroker(Unpicklable):
         # A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets are not this one's.
         if not self._warned_of_costs:
             self._warned_of_costs = True
-            self._settings.log_costs()
+            self._settings.log_costs(self._data.missing_keys or {self._missing_key})
         self._runtime = runtime = Runtime(self._settings, self._data)
         self._entered = 0  # tasks that entered the abandoned runtime never leave it
         return runtime

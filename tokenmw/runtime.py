@@ -36,6 +36,8 @@ from tokenmw.tokens.refresh import Refresher
 from tokenmw.tokens.sync import TokenSync
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tokenmw.callers.authenticate import Authenticate
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
@@ -67,6 +69,10 @@ _NAMES_WILL_CHANGE: Final = (
     "secret_key is a list without a name_key, so names in Redis and derived session ids depend on the last secret. "
     "When that one is removed, tokens are fetched again and callers get new session ids. Give name_key= the secret "
     "that was used first."
+)
+_SERVED_WITHOUT_KEY: Final = (
+    'authenticate is given and missing_key is "random": a request without an API key is served, with a caller of None. '
+    'missing_key="reject", of the broker or of TokenMiddleware, refuses it.'
 )
 
 
@@ -101,22 +107,29 @@ class Settings:
             return None
         return TokenKeys.of(self.names, self.names.digest("token", provider.credential))
 
-    def log_costs(self) -> None:
-        """Warn of what these options cost."""
+    def log_costs(self, missing_keys: Collection[str]) -> None:
+        """Warn of what these options cost, and of callers that `missing_keys` let in beside `authenticate`."""
         if self.names_follow_secrets:
             warn("names-follow-secrets", _NAMES_WILL_CHANGE)
         if self.redis is not None and not self.sealer.sealing:
             warn("not-sealed", _NOT_SEALED)
         if self.redis is not None and not self.session_ids.derivable:
             warn("random-ids", _RANDOM_IDS)
+        if self.authenticate is not None and "random" in missing_keys:
+            warn("authenticate-without-reject", _SERVED_WITHOUT_KEY)
 
 
 class BrokerData:
-    """The data of a broker: bounded, and the same from one event loop to the next."""
+    """The data of a broker: bounded, and the same from one event loop to the next.
+
+    Attributes:
+        missing_keys: The values of `missing_key` by which the broker's middlewares serve requests.
+    """
 
     __slots__ = (
         "_settings",
         "epochs",
+        "missing_keys",
         "new_sessions",
         "refused_keys",
         "rejected",
@@ -137,6 +150,7 @@ class BrokerData:
         self.epochs = EpochMarkers()
         self.withheld = WithheldTokens()
         self.unreadable = 0
+        self.missing_keys = set[str]()
 
     def purge(self) -> None:
         """Drop everything that has expired."""
