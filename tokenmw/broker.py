@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import anyio
 
+from tokenmw.callers.answers import checked_authenticate
 from tokenmw.callers.api_key import APIKeySource
 from tokenmw.clock import SYSTEM_CLOCK, Clock, Instant
 from tokenmw.credentials import Credentials
@@ -29,7 +31,6 @@ from tokenmw.observe.events import Observers
 from tokenmw.observe.throttle import ThrottledLog, warn
 from tokenmw.options import (
     checked_api_key,
-    checked_callback,
     checked_choice,
     checked_clock,
     checked_flag,
@@ -115,9 +116,9 @@ class TokenBroker(Unpicklable):
         missing_key: `"random"` serves a request without an API key, with a session id for that request alone;
             `"reject"` answers 401.
         authenticate: `(connection, key) -> object | None`, sync or async: returns the caller, which
-            `request.state.caller` then holds; None or False refuses the key with 401. A request without a key is
-            still served, with a caller of None, unless `missing_key="reject"`. None: no key is checked, any text is a
-            caller.
+            `request.state.caller` then holds. A falsy answer, or `raise APIKeyRefused("…")`, refuses the key with 401.
+            A request without a key is still served, with a caller of None, unless `missing_key="reject"`. None: no key
+            is checked, any text is a caller.
         http: An `httpx.AsyncClient` or `httpx2.AsyncClient` for token requests, which is never closed here. None: a
             client of our own, which ignores the environment's variables for proxies and certificates.
         limits: The bounds of memory, time and concurrency.
@@ -173,7 +174,7 @@ class TokenBroker(Unpicklable):
         if session_policy == "required" and redis is None:
             raise ConfigurationError('session_policy="required" needs redis=…: ids of one process are not shared.')
         if authenticate is not None:
-            checked_callback(authenticate, option="authenticate", takes="(connection, key) -> object | None")
+            checked_authenticate(authenticate)
         secrets = checked_secrets(secret_key)
         checked_key = checked_name_key(name_key, secrets=secrets)
         log = ThrottledLog(checked_clock(clock))
@@ -248,12 +249,8 @@ class TokenBroker(Unpicklable):
     def auth(self, provider: str | Provider) -> TokenAuth:
         """Return an auth object for httpx and httpx2 clients: it places the token, and replaces a rejected one once."""
         self._credentials.entry(provider)
-
-        async def find() -> tuple[Provider, TokenEntry]:
-            entry = self._credentials.entry(provider)
-            return self._credentials.provider(provider, entry), entry
-
-        return token_auth(find, get_token=self._token_of, invalidate=self.invalidate)
+        find, withheld = partial(self._credentials.find_for_auth, provider), self._data.withheld.of(provider)
+        return token_auth(find, get_token=self._token_of, invalidate=self.invalidate, withheld=withheld)
 
     @without_locals
     async def session_id(self, api_key: str | bytes) -> str:

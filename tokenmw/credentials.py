@@ -85,6 +85,11 @@ class Credentials:
             # Only text is shown: anything else might be a credential in the wrong place.
             shown = repr(name) if isinstance(name, str) else f"of type {type(name).__name__}"
             given: object = name
+            if type(given).__name__ == "Request":  # of httpx or httpx2, which call any callable given as `auth`
+                raise ConfigurationError(
+                    "auth=broker.auth was given to an HTTP client without a call: pass a provider's name, such as "
+                    'auth=broker.auth("crm").'
+                ) from None
             if isinstance(given, type) and issubclass(given, Provider):
                 shown = f"{given.__name__}: it is a class, so make an object of it"
             raise ConfigurationError(f"There is no provider {shown}. The broker has: {known}.") from None
@@ -125,6 +130,11 @@ class Credentials:
         given = self._providers.get(provider)
         # The name has another provider if an override has begun or ended since the entry was found.
         return given if isinstance(given, Provider) and self._by_name.get(provider) is entry else entry.provider
+
+    async def find_for_auth(self, provider: str | Provider) -> tuple[Provider, TokenEntry]:
+        """Return a provider and its entry, for an auth object."""
+        entry = self.entry(provider)
+        return self.provider(provider, entry), entry
 
     def entry_of_result(self, name: str, provider: object) -> TokenEntry:
         """Return the entry of the provider that a callable has returned.

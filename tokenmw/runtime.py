@@ -19,6 +19,7 @@ from tokenmw.callers.authenticate import Authenticator, RefusedKeys
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
 from tokenmw.observe.events import ValueUnreadable
 from tokenmw.observe.throttle import warn
+from tokenmw.outgoing.hosts import WithheldTokens
 from tokenmw.providers.http import TokenHTTP, default_client
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.epoch import EpochMarkers
@@ -55,17 +56,23 @@ _REDIS_TTL: Final = 1.1  # of `session_ttl`: an instance whose touch is late sti
 _CLOSE_DEADLINES: Final = 3  # closing sends the queued touches for at most this many command deadlines
 
 _NOT_SEALED: Final = (
-    "Tokens in Redis are readable by anyone who reads Redis, and anyone who writes to Redis can plant tokens and session "
-    "ids: they are not sealed. TokenBroker(secret_key=…) with the extra tokenmw[crypto], and without seal=False, seals "
-    "them."
+    "Tokens in Redis are readable by anyone who reads Redis, and anyone who writes to Redis can plant tokens and "
+    "session ids: values are not sealed. TokenBroker(secret_key=…) with the extra tokenmw[crypto], and without "
+    "seal=False, seals them."
 )
-# By reason.
 _UNREADABLE: Final = {
-    "unknown-key": "A %s in Redis cannot be used (unknown-key, %s): it was sealed with a secret that this instance does not "
-    "have; give all instances the same secret_key=[…], with that secret in the list",
-    "expired": "A %s in Redis is not used (expired, %s): its lifetime is over; its TTL was extended, or an old value was "
-    "written again",
-    "damaged": "A %s in Redis cannot be used (damaged, %s): it is replaced; find out what else writes below the namespace",
+    "unknown-key": (
+        "A %s in Redis cannot be used (unknown-key, %s): it is sealed with a secret that this instance does not have; "
+        "give all instances the same secret_key=[…], with that secret in the list"
+    ),
+    "expired": (
+        "A %s in Redis is not used (expired, %s): its lifetime is over; its TTL was extended, or an old value was "
+        "written again"
+    ),
+    "damaged": (
+        "A %s in Redis cannot be used (damaged, %s): it is deleted or replaced; find out what else writes below the "
+        "namespace"
+    ),
 }
 _RANDOM_IDS: Final = (
     "While Redis is unavailable, a new caller gets a different session id in each process: neither secret_key nor "
@@ -122,7 +129,17 @@ class Settings:
 class BrokerData:
     """The data of a broker: bounded, and the same from one event loop to the next."""
 
-    __slots__ = ("_settings", "epochs", "new_sessions", "refused_keys", "rejected", "sessions", "tokens", "unreadable")
+    __slots__ = (
+        "_settings",
+        "epochs",
+        "new_sessions",
+        "refused_keys",
+        "rejected",
+        "sessions",
+        "tokens",
+        "unreadable",
+        "withheld",
+    )
 
     def __init__(self, settings: Settings) -> None:
         limits, clock = settings.limits, settings.clock
@@ -133,6 +150,7 @@ class BrokerData:
         self.new_sessions = TokenBucket(limits.new_sessions, clock=clock)
         self.refused_keys = RefusedKeys(limits=limits, clock=clock)
         self.epochs = EpochMarkers()
+        self.withheld = WithheldTokens()
         self.unreadable = 0
 
     def purge(self) -> None:

@@ -34,8 +34,8 @@ class Status:
 
     Attributes:
         shared: `unknown` (Redis has not answered yet), `up`, `down` (Redis, or a server of a cluster, is unavailable),
-            `unsupported` (the server is too old, or does not run scripts; the log says what it lacks), or `off` (no Redis
-            is configured, or the broker is not open).
+            `unsupported` (the server is too old, or does not run scripts; the log says what it lacks), or `off` (no
+            Redis is configured, or the broker is not open).
         shared_since: When that state began, in seconds since 1970 (UTC); None if `off`.
         shared_error: The reason of the last Redis failure, such as `timeout`; "" if there was none since the last
             outage.

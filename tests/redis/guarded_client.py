@@ -61,7 +61,7 @@ class _Log(ThrottledLog):
 
     def problem(self, kind: str, text: str, *args: object, **fields: str) -> None:
         if kind == "redis":
-            self._owner.failures.append(fields["reason"])
+            self._owner.failures.append(str(args[0]))
         super().problem(kind, text, *args, **fields)
 
     def recovered(self, kind: str, text: str, *args: object, **fields: str) -> None:

@@ -16,7 +16,7 @@ from redis.exceptions import AskError, ResponseError
 from tokenmw.redis.errors import Unsuitable, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["advice", "check_probe", "summary"]
 
@@ -27,6 +27,17 @@ _WORD: Final = re.compile(r"[A-Za-z]{1,20}")
 _COMMAND: Final = re.compile(r"'([a-z|]{1,20})' command")
 _UNKNOWN_COMMAND: Final = re.compile(r"unknown command ['`]([A-Za-z]{1,20})['`]", re.IGNORECASE)
 _VERSION: Final = re.compile(rb"(\d{1,4})\.(\d{1,4})(\.\d{1,4})?")
+_WHICH_SCHEME: Final = "rediss:// is for a port with TLS, redis:// for one without"
+_OTHER_HOST: Final = (62, 64)  # OpenSSL's codes of a host name and of an IP address that do not match
+_FIX_OF_CLASS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (
+        ssl.SSLCertVerificationError,
+        "its certificate is not trusted: give its CA, in a URL as ?ssl_ca_certs=/path/to/ca.pem",
+    ),
+    (ssl.SSLError, f"TLS failed: {_WHICH_SCHEME}"),
+    (gaierror, "its host name does not resolve"),
+    (ConnectionRefusedError, "nothing listens there: check host and port, and that Redis runs"),
+)
 _CATEGORIES: Final = {
     "eval": "scripting",
     "evalsha": "scripting",
@@ -74,37 +85,26 @@ def advice(error: Exception, reason: str, *, reached: bool) -> str:
     """
     if isinstance(error, Unsuitable):
         return error.fix
-    text = str(error) if reason in _ADVISED else ""  # another class's __str__ is somebody else's code
-    match reason:
-        case "auth":
-            return _of_login(text)
-        case "permission":
-            found = _COMMAND.search(text)
-            if found is None and "key" in text:
-                return "its ACL does not allow the keys of the namespace: ACL SETUSER <user> ~<namespace>:*"
-            return _not_allowed(*([found[1]] if found else []))
-        case "unsupported":
-            command = _UNKNOWN_COMMAND.search(text)
-            name = f"the command {command[1].upper()}" if command else "a command"
-            return f"it does not know {name}; {_NEEDED}, not renamed and not behind a proxy that lacks them"
-        case "database":
-            return "it has no database of that number: change the number at the end of the URL; a cluster has only 0"
-        case "cluster":
-            return _of_cluster(error, text)
-        case "connection" | "timeout":
-            return _of_connecting(error, reason, reached=reached)
-    return ""
+    if reason in _ABOUT_CONNECTING:
+        return _of_connecting(error, reason, reached=reached)
+    advise = _ADVICE.get(reason)
+    return "" if advise is None else advise(error)
 
 
-_ADVISED: Final = frozenset({"auth", "permission", "unsupported", "cluster"})
-
-
-def _of_login(text: str) -> str:
+def _of_login(error: Exception) -> str:
+    text = str(error)
     if "already authenticated" in text or "Authentication required" in text:
         return "it requires a password, and redis= has none: redis://user:password@host"
     if "without any password" in text:
         return "it has no password, and redis= gives one: remove it"
     return "it refuses the user or the password of redis=; in a URL, write special characters of a password as %XX"
+
+
+def _of_permission(error: Exception) -> str:
+    found = _COMMAND.search(str(error))
+    if found is None and "key" in str(error):
+        return "its ACL does not allow the keys of the namespace: ACL SETUSER <user> ~<namespace>:*"
+    return _not_allowed(*([found[1]] if found else []))
 
 
 def _not_allowed(*commands: str) -> str:
@@ -114,37 +114,36 @@ def _not_allowed(*commands: str) -> str:
     return f"its ACL does not allow {names}: ACL SETUSER <user> {' '.join(f'+{name}' for name in commands)}"
 
 
-def _of_cluster(error: Exception, text: str) -> str:
+def _of_support(error: Exception) -> str:
+    command = _UNKNOWN_COMMAND.search(str(error))
+    name = f"the command {command[1].upper()}" if command else "a command"
+    return f"it does not know {name}; {_NEEDED}, not renamed and not behind a proxy that lacks them"
+
+
+def _of_database(_error: Exception) -> str:
+    return "it has no database of that number: change the number at the end of the URL; a cluster has only 0"
+
+
+def _of_cluster(error: Exception) -> str:
     if isinstance(error, AskError):  # MOVED as well
         return "it is a node of a cluster: use redis+cluster:// or a RedisCluster"
-    if "Cluster mode is not enabled" in text:
+    if "Cluster mode is not enabled" in str(error):
         return "it is not a cluster: use redis:// in place of redis+cluster://"
     return ""
 
 
 def _of_connecting(error: Exception, reason: str, *, reached: bool) -> str:
-    causes = list(_causes(error))
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            if cause.verify_code in _OTHER_HOST:
-                return "its certificate is for another host name: use a name that is in the certificate"
-            return "its certificate is not trusted: give its CA, in a URL as ?ssl_ca_certs=/path/to/ca.pem"
-        if isinstance(cause, ssl.SSLError):
-            return "TLS failed: rediss:// is for a port with TLS, redis:// for one without"
-        if isinstance(cause, gaierror):
-            return "its host name does not resolve"
-        if isinstance(cause, ConnectionRefusedError):
-            return "nothing listens there: check host and port, and that Redis runs"
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in _OTHER_HOST:
+            return "its certificate is for another host name: use a name that is in the certificate"
+        for kind, fix in _FIX_OF_CLASS:
+            if isinstance(cause, kind):
+                return fix
     if reached:
         return ""
     if reason == "timeout":
-        return (
-            "it has not answered yet: check host and port; rediss:// is for a port with TLS, redis:// for one without"
-        )
-    return "it closed the connection at the start: rediss:// is for a port with TLS, redis:// for one without"
-
-
-_OTHER_HOST: Final = (62, 64)  # OpenSSL's codes of a host name and of an IP address that do not match
+        return f"it has not answered yet: check host and port; {_WHICH_SCHEME}"
+    return f"it closed the connection at the start: {_WHICH_SCHEME}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -153,6 +152,16 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             return
         yield error
         error = error.__cause__ or error.__context__
+
+
+_ABOUT_CONNECTING: Final = frozenset({"connection", "timeout"})
+_ADVICE: Final[dict[str, Callable[[Exception], str]]] = {
+    "auth": _of_login,
+    "permission": _of_permission,
+    "unsupported": _of_support,
+    "database": _of_database,
+    "cluster": _of_cluster,
+}
 
 
 def summary(error: Exception) -> str:

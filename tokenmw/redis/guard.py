@@ -39,6 +39,11 @@ T = TypeVar("T")
 _NO_OUTAGE: Final = frozenset({"busy", "response"})
 _SUSPECT_SECONDS: Final = 10.0
 _PROBE: Final = b":probe"
+_UNAVAILABLE: Final = "Redis unavailable (%s, %s); serving from local caches"
+_UNAVAILABLE_FIX: Final = "Redis unavailable (%s, %s): %s; serving from local caches"
+_REFUSED: Final = "Redis refuses a command (%s, %s)"
+_CLIENT_RAISED: Final = "The Redis client raised %s (%s)"
+_PROBE_RAISED: Final = "The probe of Redis raised %s (%s)"
 
 
 class ServerListener(Protocol):
@@ -187,7 +192,8 @@ class Guard:
         except Exception as error:  # noqa: BLE001  a client calls the user's own code, which may raise anything
             reason = classify(error) if admitted else "busy"
             if reason == UNKNOWN:
-                self._log_raised("redis-client", "The Redis client raised %s (%s)", error)
+                place, server = with_place(error, called=None), self._address
+                self._log.problem("redis-client", _CLIENT_RAISED, place, server, reason=reason, server=server)
             elif reason == "response":
                 self.refused(error)
             if reason not in _NO_OUTAGE and not deadline.excused:
@@ -202,8 +208,8 @@ class Guard:
     def refused(self, error: Exception) -> None:
         """Log an error reply that concerns one command only, without what the command was about."""
         self.breaker.answered()
-        text, server = "Redis refuses a command (%s, %s)", self._address
-        self._log.problem("redis-response", text, summary(error), server, reason="response", server=server)
+        server = self._address
+        self._log.problem("redis-response", _REFUSED, summary(error), server, reason="response", server=server)
 
     async def probe(self) -> None:
         """Write to the server, and check that it has all that is needed: a full or read-only one would answer PING.
@@ -253,10 +259,10 @@ class Guard:
     def _failed(self, reason: str, *, began: float, fix: str = "") -> None:
         self._suspect()
         server = self._address
-        text, args = "Redis unavailable (%s, %s); serving from local caches", (reason, server)
         if fix:
-            text, args = "Redis unavailable (%s, %s): %s; serving from local caches", (*args, fix)
-        self._log.problem("redis", text, *args, reason=reason, server=server)
+            self._log.problem("redis", _UNAVAILABLE_FIX, reason, server, fix, reason=reason, server=server)
+        else:
+            self._log.problem("redis", _UNAVAILABLE, reason, server, reason=reason, server=server)
         if self.breaker.failed(reason, began=began):
             self._opened(reason)
 
@@ -265,10 +271,6 @@ class Guard:
         if self._probing is None and not self._closed:
             loop = asyncio.get_running_loop()
             self._probing = loop.create_task(self._probe_until_recovered(), name="tokenmw probe of Redis")
-
-    def _log_raised(self, kind: str, text: str, error: Exception) -> None:
-        server = self._address
-        self._log.problem(kind, text, with_place(error, called=None), server, reason=UNKNOWN, server=server)
 
     async def _probe_until_recovered(self) -> None:
         while not await self._probe_succeeds():
@@ -290,6 +292,7 @@ class Guard:
                 return False
             await abort_connecting(self._client, before=began)
         except Exception as error:  # noqa: BLE001  if this task ended, Redis would never be used again
-            self._log_raised("redis-probe", "The probe of Redis raised %s (%s)", error)
+            place, server = with_place(error, called=None), self._address
+            self._log.problem("redis-probe", _PROBE_RAISED, place, server, reason=UNKNOWN, server=server)
             return False
         return True

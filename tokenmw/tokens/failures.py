@@ -104,7 +104,7 @@ class Failure:
         detail, code, shareable, wait = f"the provider's fetch raised {type(error).__name__}", "", False, 0.0
         if isinstance(error, (CredentialRejected, TokenUnavailable)):
             # The text of any other exception is not ours and might hold a secret.
-            detail, shareable = error.detail, error.said
+            detail, shareable = error._text, error.said
             code = error.code if isinstance(error, CredentialRejected) else ""
             wait = min(error.retry_after or 0.0, _MAX_RETRY_AFTER)
         retry_at = now + max(backoff(count, permanent=permanent), wait)
@@ -115,7 +115,7 @@ class Failure:
         # This entry's provider was not asked: its count does not grow, and the other entry writes the failure note.
         failure = cls(
             permanent=isinstance(error, CredentialRejected),
-            detail=error.detail,
+            detail=error._text,
             code=error.code if isinstance(error, CredentialRejected) else "",
             count=0 if before is None else before.count,
             retry_at=now if cause.failure is None else cause.failure.retry_at,
@@ -160,13 +160,13 @@ class Failure:
         """Return a new exception for one caller: a shared one would collect the tracebacks of all."""
         wait = max(0.0, self.retry_at - now)
         if self.permanent:
-            detail = f"{provider}: the provider rejects the credential: {self.detail}"
+            text = f"{provider}: the provider rejects the credential: {self.detail}"
             error: RequestError = CredentialRejected(
-                detail, provider=provider, code=self.code, retry_after=wait, said=self.shareable
+                text, provider=provider, code=self.code, retry_after=wait, said=self.shareable
             )
         else:
-            detail = f"{provider}: no valid token: {self.detail}"
-            error = TokenUnavailable(detail, provider=provider, retry_after=wait, said=self.shareable)
+            text = f"{provider}: no valid token: {self.detail}"
+            error = TokenUnavailable(text, provider=provider, retry_after=wait, said=self.shareable)
         return error.at(self.place)
 
 

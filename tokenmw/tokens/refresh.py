@@ -156,9 +156,15 @@ class Refresher:
         failure.place = place
         kind = "credential rejected" if failure.permanent else "no token"
         at = f" (at {place})" if place else ""
-        text = "%s: %s: %s%s"
         self._log.problem(
-            f"provider:{entry.name}", text, entry.name, kind, failure.detail, at, provider=entry.name, reason=kind
+            f"provider:{entry.name}",
+            "%s: %s: %s%s",
+            entry.name,
+            kind,
+            failure.detail,
+            at,
+            provider=entry.name,
+            reason=kind,
         )
         if started is not None:
             self._observe(TokenFetched(entry.name, "rejected" if failure.permanent else "unavailable", now - started))
