@@ -58,9 +58,24 @@ _REDIS_TTL: Final = 1.1  # of `session_ttl`: an instance whose touch is late sti
 _CLOSE_DEADLINES: Final = 3  # closing sends the queued touches for at most this many command deadlines
 
 _NOT_SEALED: Final = (
-    "Tokens in Redis are readable by anyone who reads Redis: no secret_key was given. "
-    "TokenBroker(secret_key=…) with the extra tokenmw[crypto] seals them."
+    "Tokens in Redis are readable by anyone who reads Redis, and anyone who writes to Redis can plant tokens and "
+    "session ids: values are not sealed. TokenBroker(secret_key=…) with the extra tokenmw[crypto], and without "
+    "seal=False, seals them."
 )
+_UNREADABLE: Final = {
+    "unknown-key": (
+        "A %s in Redis cannot be used (unknown-key, %s): it is sealed with a secret that this instance does not have; "
+        "give all instances the same secret_key=[…], with that secret in the list"
+    ),
+    "expired": (
+        "A %s in Redis is not used (expired, %s): its lifetime is over; its TTL was extended, or an old value was "
+        "written again"
+    ),
+    "damaged": (
+        "A %s in Redis cannot be used (damaged, %s): it is deleted or replaced; find out what else writes below the "
+        "namespace"
+    ),
+}
 _RANDOM_IDS: Final = (
     "While Redis is unavailable, a new caller gets a different session id in each process: neither secret_key nor "
     "name_key was given to derive the id from. Give one of them."
@@ -159,13 +174,12 @@ class BrokerData:
         self.sessions.expire()
         self.refused_keys.expire()
 
-    def note_unreadable(self, kind: str, reason: str) -> None:
+    def note_unreadable(self, kind: str, reason: str, *, server: str) -> None:
         """Count and log a value in Redis that cannot be used."""
         self.unreadable += 1
         self._settings.observe(ValueUnreadable(kind, reason))
-        self._settings.log.problem(
-            f"unreadable-{kind}", "A %s in Redis cannot be used (%s)", kind, reason, reason=reason
-        )
+        log = self._settings.log
+        log.problem(f"unreadable-{kind}", _UNREADABLE[reason], kind, server, reason=reason, server=server)
 
 
 class Runtime:
@@ -208,7 +222,7 @@ class Runtime:
         token_store: TokenStore | None = None
         recovery = Recovery(clock)
         if settings.redis is not None:
-            self.redis = RedisConnection(
+            self.redis = redis = RedisConnection(
                 settings.redis,
                 names=settings.names,
                 limits=limits,
@@ -217,13 +231,17 @@ class Runtime:
                 observe=observe,
                 on_recovered=recovery.schedule,
             )
-            token_store = RedisTokenStore(self.redis, sealer=settings.sealer, on_unreadable=data.note_unreadable)
+
+            def on_unreadable(kind: str, reason: str) -> None:
+                data.note_unreadable(kind, reason, server=redis.address)
+
+            token_store = RedisTokenStore(redis, sealer=settings.sealer, on_unreadable=on_unreadable)
             session_store = RedisSessionStore(
-                self.redis,
+                redis,
                 names=settings.names,
                 sealer=settings.sealer,
                 ttl=_REDIS_TTL * settings.session_ttl,
-                on_unreadable=data.note_unreadable,
+                on_unreadable=on_unreadable,
             )
             self.session_sync = SessionSync(
                 session_store, cache=data.sessions, new_sessions=data.new_sessions, limits=limits, clock=clock
