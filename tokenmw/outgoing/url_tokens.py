@@ -203,12 +203,19 @@ def guarded_url(url: Any, *, before: Any, forms: tuple[str, ...], guard: Redirec
         guard: The guard of its redirects.
     """
     plain: Any = getattr(url, "plain_class", url.__class__)
-    given = before.query.split(b"&")
-    query = b"&".join(part for part in url.query.split(b"&") if part in given)
-    shown = str(plain(url, query=query or None))
+    given = [part for part in before.query.split(b"&") if part]
+    kept = [part for part in url.query.split(b"&") if part in given]
+    if kept == given and _without_query(url) == _without_query(before):
+        shown = str(before)  # usual, and a URL is slow to build
+    else:
+        shown = str(plain(url, query=b"&".join(kept) or None))
     if repeats(shown, forms):
         shown = str(plain(url, userinfo=b"", path="/", query=None, fragment=None))
     return _guarded_class(plain)(url, shown=shown, guard=guard)
+
+
+def _without_query(url: Any) -> tuple[bytes, ...]:
+    return (url.raw_scheme, url.userinfo, url.netloc, url.raw_path.partition(b"?")[0])
 
 
 @functools.cache
