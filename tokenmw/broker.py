@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import anyio
 
+from tokenmw.callers.answers import checked_authenticate
 from tokenmw.callers.api_key import APIKeySource
 from tokenmw.clock import SYSTEM_CLOCK, Clock, Instant
 from tokenmw.credentials import Credentials
@@ -30,7 +31,6 @@ from tokenmw.observe.events import Observers
 from tokenmw.observe.throttle import ThrottledLog, warn
 from tokenmw.options import (
     checked_api_key,
-    checked_callback,
     checked_choice,
     checked_clock,
     checked_flag,
@@ -116,9 +116,9 @@ class TokenBroker(Unpicklable):
         missing_key: `"random"` serves a request without an API key, with a session id for that request alone;
             `"reject"` answers 401.
         authenticate: `(connection, key) -> object | None`, sync or async: returns the caller, which
-            `request.state.caller` then holds; None or False refuses the key with 401. A request without a key is
-            still served, with a caller of None, unless `missing_key="reject"`. None: no key is checked, any text is a
-            caller.
+            `request.state.caller` then holds. A falsy answer, or `raise APIKeyRefused("…")`, refuses the key with 401.
+            A request without a key is still served, with a caller of None, unless `missing_key="reject"`. None: no key
+            is checked, any text is a caller.
         http: An `httpx.AsyncClient` or `httpx2.AsyncClient` for token requests, which is never closed here. None: a
             client of our own, which ignores the environment's variables for proxies and certificates.
         limits: The bounds of memory, time and concurrency.
@@ -174,7 +174,7 @@ class TokenBroker(Unpicklable):
         if session_policy == "required" and redis is None:
             raise ConfigurationError('session_policy="required" needs redis=…: ids of one process are not shared.')
         if authenticate is not None:
-            checked_callback(authenticate, option="authenticate", takes="(connection, key) -> object | None")
+            checked_authenticate(authenticate)
         secrets = checked_secrets(secret_key)
         checked_key = checked_name_key(name_key, secrets=secrets)
         log = ThrottledLog(checked_clock(clock))

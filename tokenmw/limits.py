@@ -49,7 +49,7 @@ class Limits:
             and its request is served as while Redis is unavailable.
         check_seconds: Seconds between two comparisons of a token in use with Redis. An instance may use a token for up
             to 30 s after another one has invalidated it, and each token in use costs one command in that time.
-        answer_bytes: Bytes of a token endpoint's response. A longer one than 1 MiB counts as a failure of the provider.
+        answer_bytes: Bytes of a token endpoint's response. One longer than 64 KiB counts as a failure of the provider.
         new_sessions: New sessions a second that are written to Redis, after a burst of ten times as many. A further API
             key without an id in Redis gets the one that it would get while Redis is unavailable, in this process only.
     """
@@ -70,7 +70,7 @@ class Limits:
     connections: int = 32
     commands: int = 1_000
     check_seconds: float = 30.0
-    answer_bytes: int = 1 << 20
+    answer_bytes: int = 64 << 10
     new_sessions: int = 500
 
     def __post_init__(self) -> None:

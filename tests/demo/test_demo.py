@@ -58,7 +58,7 @@ def test_once_shows_that_everything_is_shared(tmp_path: Path) -> None:
     assert len({row[3] for row in every}) == 1
     assert all(60 < int(row[4]) <= 120 for row in every)
     assert re.findall(r"counted by the token server: (\d+)", done.stdout) == ["1", "1", "1"]
-    assert sorted(re.findall(r"^worker (\d): Redis ", during, re.MULTILINE)) == ["1", "2"]
+    assert sorted(re.findall(r"^worker (\d): tokenmw: Redis ", during, re.MULTILINE)) == ["1", "2"]
     assert "Everything was shared" in after
     assert processes_of(tmp_path) == {}
 
@@ -124,7 +124,7 @@ def test_workers_go_on_without_redis(tmp_path: Path, number: signal.Signals) -> 
         code, output, errors = demo.end()
     assert [answer["session_id"] for answer in before] == [answer["session_id"] for answer in after]
     assert [answer["session_id"] for answer in new[:4]] == [answer["session_id"] for answer in new[4:]]
-    assert sorted(re.findall(r"^worker (\d): Redis", output, re.MULTILINE)) == ["1", "2"]
+    assert sorted(re.findall(r"^worker (\d): tokenmw: Redis", output, re.MULTILINE)) == ["1", "2"]
     assert (code, errors) == (0, "")
     assert processes_of(tmp_path) == {}
 

@@ -1,7 +1,8 @@
 """Reads from the package's source each text that it can log and each word that its status can have.
 
-Log calls are found by what they are made on (`log`, `_log` or `LOGGER`), whatever the method's name. In a text, `%s`
-and its like stand for what differs from line to line.
+Log calls are found by what they are made on (`log`, `_log` or `LOGGER`), whatever the method's name, and by the
+function `warn`. In a text, `%s` and its like stand for what differs from line to line. The prefix of all lines is left
+out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = ["log_texts", "redis_reasons", "repeated_endings", "specific_match"]
 
 _PACKAGE: Final = Path(tokenmw.__file__).parent
 _NAMES: Final = frozenset({"log", "_log", "LOGGER"})
+_FUNCTION: Final = "warn"
 _PLACEHOLDER: Final = re.compile(r"%[-+# 0]*\d*(?:\.\d+)?[sdrfg]")
 # Programs of their own, not the library in a user's process.
 _APART: Final = frozenset({"demo", "testing"})
@@ -120,7 +122,7 @@ def _constants(tree: ast.Module) -> dict[str, set[str]]:
 
 def _is_log_call(call: ast.Call) -> bool:
     if not isinstance(call.func, ast.Attribute):
-        return False
+        return isinstance(call.func, ast.Name) and call.func.id == _FUNCTION
     on = call.func.value
     name = on.id if isinstance(on, ast.Name) else on.attr if isinstance(on, ast.Attribute) else ""
     return name in _NAMES

@@ -69,7 +69,11 @@ class _LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         fields = vars(record)
         self.lines.append(
-            (fields.get("tokenmw.kind", "?"), fields.get("tokenmw.suppressed", 0), record.getMessage()),
+            (
+                fields.get("tokenmw.kind", "?"),
+                fields.get("tokenmw.suppressed", 0),
+                record.getMessage().removeprefix("tokenmw: "),
+            ),
         )
 
 

@@ -72,7 +72,9 @@ def test_error_of_an_observer_is_logged_and_affects_nothing_else(caplog: pytest.
             publish(event)
     assert seen == EVENTS
     line = broken.__code__.co_firstlineno + 1
-    assert [record.getMessage() for record in caplog.records] == [f"An observer raised ValueError at {__name__}:{line}"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"tokenmw: An observer raised ValueError at {__name__}:{line}"
+    ]
     assert "sk-live" not in caplog.text
 
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tokenmw.observe.throttle import ThrottledLog
+from tokenmw.observe.throttle import ThrottledLog, warn
 from tokenmw.testing import ManualClock
 
 
@@ -27,7 +27,7 @@ class Lines:
 
     def taken(self) -> list[str]:
         """Return the lines since the last call."""
-        lines = [record.getMessage() for record in self._caplog.records]
+        lines = [record.getMessage().removeprefix("tokenmw: ") for record in self._caplog.records]
         self._caplog.clear()
         return lines
 
@@ -174,3 +174,28 @@ def test_text_without_arguments_may_hold_a_percent_sign(lines: Lines) -> None:
         "The disk is 100% full (1 similar message suppressed in the last 61 s)",
         "The disk is below 90% again after 61 s",
     ]
+
+
+def test_line_names_the_package_and_its_record_has_fields(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    """Each message begins with the package's name, and its record has the fields of the problem as attributes."""
+    lines.log.problem("redis", "Redis unavailable (%s)", "timeout", server="10.0.0.5:6379", reason="timeout")
+    lines.clock.advance(95.0)
+    lines.log.recovered("redis", "Redis recovered", server="10.0.0.5:6379")
+    warn("not-sealed", "Tokens are not sealed: 100 % readable")
+    down, up, configured = caplog.records
+    assert "tokenmw: Redis unavailable (timeout)" == down.getMessage()
+    assert ("10.0.0.5:6379", "timeout") == (down.__dict__["tokenmw.server"], down.__dict__["tokenmw.reason"])
+    assert "tokenmw.duration" not in down.__dict__
+    assert "tokenmw: Redis recovered after 95 s" == up.getMessage()
+    assert ("10.0.0.5:6379", 95.0) == (up.__dict__["tokenmw.server"], up.__dict__["tokenmw.duration"])
+    assert "tokenmw: Tokens are not sealed: 100 % readable" == configured.getMessage()
+    assert "not-sealed" == configured.__dict__["tokenmw.kind"]
+
+
+def test_counted_line_has_the_fields_of_its_last_message(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    """The line with a count carries the fields of the message that it repeats."""
+    for reason in ("timeout", "full"):
+        lines.log.problem("redis", "Redis unavailable (%s)", reason, reason=reason)
+    lines.clock.advance(60.0)
+    lines.log.flush()
+    assert ["timeout", "full"] == [record.__dict__["tokenmw.reason"] for record in caplog.records]

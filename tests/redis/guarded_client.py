@@ -59,11 +59,11 @@ class _Log(ThrottledLog):
         super().__init__(SYSTEM_CLOCK)
         self._owner = owner
 
-    def problem(self, kind: str, text: str, *args: object) -> None:
+    def problem(self, kind: str, text: str, *args: object, **fields: str) -> None:
         if kind == "redis":
             self._owner.failures.append(str(args[0]))
-        super().problem(kind, text, *args)
+        super().problem(kind, text, *args, **fields)
 
-    def recovered(self, kind: str, text: str, *args: object) -> None:
+    def recovered(self, kind: str, text: str, *args: object, **fields: str) -> None:
         self._owner.answers_again += kind == "redis"
-        super().recovered(kind, text, *args)
+        super().recovered(kind, text, *args, **fields)

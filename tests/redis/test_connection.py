@@ -56,7 +56,7 @@ async def test_frozen_server_costs_three_deadlines_and_recovers(
         with pytest.raises(RedisUnavailable, match="open"):
             get(connection).send(None)  # fails without one turn of the loop
     assert [record.message for record in caplog.records] == [
-        f"Redis unavailable (timeout, 127.0.0.1:{private_redis.port}); serving from local caches"
+        f"tokenmw: Redis unavailable (timeout, 127.0.0.1:{private_redis.port}); serving from local caches"
     ]
     log_clock.advance(61)
     connection._log.flush()
@@ -70,7 +70,7 @@ async def test_frozen_server_costs_three_deadlines_and_recovers(
     assert len(lines) == 3
     assert lines[1].startswith(lines[0])
     assert "in the last 61 s" in lines[1]
-    assert lines[2].startswith("Redis recovered")
+    assert lines[2].startswith("tokenmw: Redis recovered")
 
 
 async def test_killed_server_is_used_again_after_its_restart(
@@ -151,8 +151,8 @@ async def test_short_failure_is_logged_as_over(
     assert await get(connection) is None
     address = f"127.0.0.1:{proxy.port}"
     first, last = caplog.messages
-    assert first == f"Redis unavailable (connection, {address}); serving from local caches"
-    assert last.startswith(f"Redis answers again ({address})")
+    assert first == f"tokenmw: Redis unavailable (connection, {address}); serving from local caches"
+    assert last.startswith(f"tokenmw: Redis answers again ({address})")
     assert events == []
 
 
@@ -199,7 +199,7 @@ async def test_probing_continues_if_the_lookup_of_slots_raises(
         next(iter(connection._servers)).guard._failed("timeout", began=time.monotonic())
     await until(lambda: connection.state == "up", within=6)
     place = f"{__name__}:{look_up.__code__.co_firstlineno + 2}"
-    assert f"The probe of Redis raised KeyError at {place}" in caplog.messages
+    assert f"tokenmw: The probe of Redis raised KeyError at {place}" in caplog.messages
     assert "of-the-program" not in caplog.text
 
 
@@ -224,7 +224,7 @@ async def test_exception_of_user_code_inside_of_a_client_is_an_outage(
             await broker.session_id(f"k{number}")
         assert ("down", "client") == (broker.status().shared, broker.status().shared_error)
     place = f"{__name__}:{Expired.get_credentials.__code__.co_firstlineno + 2}"
-    assert f"The Redis client raised KeyError at {place}" in caplog.messages
+    assert f"tokenmw: The Redis client raised KeyError at {place}" in caplog.messages
     assert "of-the-program" not in caplog.text
 
 

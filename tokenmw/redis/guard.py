@@ -230,8 +230,15 @@ class Guard:
 
     def _failed(self, reason: str, *, began: float) -> None:
         self._suspect()
-        text, server = "Redis unavailable (%s, %s); serving from local caches", self._address
-        self._log.problem("redis", text, reason, server, reason=reason, server=server)
+        server = self._address
+        self._log.problem(
+            "redis",
+            "Redis unavailable (%s, %s); serving from local caches",
+            reason,
+            server,
+            reason=reason,
+            server=server,
+        )
         if self.breaker.failed(reason, began=began):
             self._listener.server_unavailable(reason)
             if self._probing is None and not self._closed:

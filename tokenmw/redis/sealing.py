@@ -42,12 +42,13 @@ class Unreadable(Exception):
 
     Attributes:
         reason: `unknown-key`: it is sealed with a secret that this instance does not have. Other instances may use it,
-            so it is left alone. `damaged`: anything else; no instance can use it.
+            so it is left alone. `expired`: a token whose lifetime is over, although Redis still has it: an old value was
+            written again, or its TTL was extended. `damaged`: anything else. No instance can use these two.
     """
 
-    def __init__(self, reason: Literal["unknown-key", "damaged"]) -> None:
+    def __init__(self, reason: Literal["unknown-key", "damaged", "expired"]) -> None:
         super().__init__(reason)
-        self.reason: Literal["unknown-key", "damaged"] = reason
+        self.reason: Literal["unknown-key", "damaged", "expired"] = reason
 
 
 class Sealer:

@@ -171,6 +171,18 @@ class TokenEntry:
         if not redis_knows:
             self.tombstone_due_until = self.tombstone_until
 
+    def redate(self, server_time: float, now: Instant) -> None:
+        """Replace versions that do not agree with the Redis server's clock, in seconds since 1970, by that clock.
+
+        Versions disagree after that clock, or that of a process without Redis, was wrong by more than a day.
+        """
+        latest = int(server_time * 1_000_000)
+        self.invalid_version = min(self.invalid_version, latest)
+        self.requested_version = min(self.requested_version, latest)
+        if self.current is not None:
+            requested = int((server_time - self.current.age(now)) * 1_000_000)
+            self.current.version = max(requested, self.invalid_version + 1)
+
     def mark_unshared(self, now: float) -> None:
         """Assume that Redis has lost the token and the tombstone, so that housekeeping uploads both again."""
         if self.keys is None:

@@ -25,7 +25,16 @@ from tokenmw.observe.error_place import place_of
 from tokenmw.observe.events import TokenAdopted, TokenFetched
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
-from tokenmw.redis.token_store import Busy, FailureNoted, Found, Leased, Stored, TokenRecord, Tombstoned
+from tokenmw.redis.token_store import (
+    Busy,
+    ClockMismatch,
+    FailureNoted,
+    Found,
+    Leased,
+    Stored,
+    TokenRecord,
+    Tombstoned,
+)
 from tokenmw.tokens.entry import CachedToken
 from tokenmw.tokens.failures import Failure, backoff
 from tokenmw.values import Grant
@@ -147,9 +156,15 @@ class Refresher:
         failure.place = place
         kind = "credential rejected" if failure.permanent else "no token"
         at = f" (at {place})" if place else ""
-        text = "%s: %s: %s%s"
         self._log.problem(
-            f"provider:{entry.name}", text, entry.name, kind, failure.detail, at, provider=entry.name, reason=kind
+            f"provider:{entry.name}",
+            "%s: %s: %s%s",
+            entry.name,
+            kind,
+            failure.detail,
+            at,
+            provider=entry.name,
+            reason=kind,
         )
         if started is not None:
             self._observe(TokenFetched(entry.name, "rejected" if failure.permanent else "unavailable", now - started))
@@ -187,14 +202,23 @@ class Refresher:
         return True
 
     async def adopt_stored(self, entry: TokenEntry) -> None:
-        """Take what another process has stored, if it is better than the entry's token; never ask the provider."""
+        """Take what another process has stored, if it is better than the entry's token; never ask the provider.
+
+        A failure that was read from a note ends with the note: it is deleted when an operator invalidates the token,
+        and is lost with the data of Redis.
+        """
         if self.store is None or entry.keys is None:
             return
-        at = Instant(self.clock)
+        at, failure = Instant(self.clock), entry.failure
         try:
             found, _invalid = await self.store.read(entry.keys)
+            noted = failure is None or not failure.noted or await self.store.has_note(entry.keys)
         except (RedisUnavailable, Unreadable):
             return
+        if failure is not None and not noted and entry.failure is failure:
+            # A new object, so that the failures of entries that only passed this one on end, too.
+            entry.failure = ended = copy(failure)
+            ended.retry_at = min(failure.retry_at, at.mono)
         if found is not None:
             self.adopt(entry, found, at)
 
@@ -253,6 +277,10 @@ class _LeasedRefresh:
                     return
                 self._known = max(self._known, reply.version)  # rejected or about to expire: one above it is needed
                 continue
+            if isinstance(reply, ClockMismatch):
+                self._entry.redate(reply.server_time, at)
+                self._known = self._entry.known_version
+                continue
             if isinstance(reply, FailureNoted):
                 self._entry.failure = Failure.from_note(
                     reply.note, left=reply.left, before=self._entry.failure, now=self._clock.monotonic()
@@ -309,6 +337,7 @@ class _LeasedRefresh:
             # The lease expired during a pause and another process asks now, or the token was invalidated meanwhile.
             # In both cases the next token counts.
             return False
+        # After a `ClockMismatch` it is unshared, and the upload gives it another version.
         return self._install(record, version, grant.expires_in, asked, shared=isinstance(reply, Stored))
 
     def _install(self, record: TokenRecord, version: int, left: float, at: Instant, *, shared: bool) -> bool:
