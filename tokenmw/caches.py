@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import cachetools
 
+from tokenmw.redaction import Unpicklable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,7 +26,7 @@ _MAX_SECOND_CHANCES: Final = 16  # entries that are placed again to evict one
 _FIRST_USE: Final = 1.0  # seconds; all requests within this time of an entry's placing count as its first use
 
 
-class LRUCache(cachetools.LRUCache[K, V]):
+class LRUCache(Unpicklable, cachetools.LRUCache[K, V]):
     """Keeps the most recently used entries, up to `maxsize`. An entry's own data says when it has expired."""
 
     def entries(self) -> list[tuple[K, V]]:
@@ -36,7 +38,7 @@ class LRUCache(cachetools.LRUCache[K, V]):
         return f"<{len(self)} of {self.maxsize:.0f} entries>"  # the keys are credentials
 
 
-class TTLCache(cachetools.TTLCache[K, V]):
+class TTLCache(Unpicklable, cachetools.TTLCache[K, V]):
     """Keeps entries for `ttl` seconds after they were set, up to `maxsize`.
 
     Reads do not delete expired entries, so housekeeping calls `expire()`.
@@ -61,7 +63,7 @@ class Dated(Protocol):
     placed: float
 
 
-class SecondChanceCache(cachetools.FIFOCache[K, E]):
+class SecondChanceCache(Unpicklable, cachetools.FIFOCache[K, E]):
     """Keeps the entries used within `idle` seconds, up to `maxsize`. A read is one lookup in a dict.
 
     It evicts by the second-chance algorithm (CLOCK): of the entry placed first, evict it if it was not used since;

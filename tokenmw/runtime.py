@@ -21,6 +21,7 @@ from tokenmw.observe.events import ValueUnreadable
 from tokenmw.observe.throttle import warn
 from tokenmw.outgoing.hosts import WithheldTokens
 from tokenmw.providers.http import TokenHTTP, default_client
+from tokenmw.redaction import Unpicklable, not_encoded
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.epoch import EpochMarkers
 from tokenmw.redis.errors import RedisUnavailable
@@ -91,8 +92,9 @@ _SERVED_WITHOUT_KEY: Final = (
 )
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Settings:
+class Settings(Unpicklable):
     """The checked options of a broker.
 
     Attributes:
@@ -134,7 +136,7 @@ class Settings:
             warn("authenticate-without-reject", _SERVED_WITHOUT_KEY)
 
 
-class BrokerData:
+class BrokerData(Unpicklable):
     """The data of a broker: bounded, and the same from one event loop to the next.
 
     Attributes:
@@ -182,7 +184,7 @@ class BrokerData:
         log.problem(f"unreadable-{kind}", _UNREADABLE[reason], kind, server, reason=reason, server=server)
 
 
-class Runtime:
+class Runtime(Unpicklable):
     """The parts of a broker that belong to one event loop in one process.
 
     Attributes:

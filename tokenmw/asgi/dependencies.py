@@ -64,12 +64,12 @@ class _ProviderToken(DeclaredName):
     async def __call__(self, connection: HTTPConnection) -> Token:
         try:
             tokens = _tokens_here(connection)
-        except ConfigurationError:
-            del connection  # perhaps an API key; error reports show the variables of each frame
+            if tokens._identified_by is None:
+                await _check_caller(tokens, connection)
+            return await tokens.resolve(self.name)
+        except BaseException:
+            del connection  # error reports show the variables of each frame, and walk into a mapping
             raise
-        if tokens._identified_by is None:
-            await _check_caller(tokens, connection)
-        return await tokens.resolve(self.name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _ProviderToken) and other.name == self.name
@@ -91,14 +91,14 @@ async def session_id(connection: HTTPConnection) -> str:
     """
     try:
         tokens = _tokens_here(connection)
-    except ConfigurationError:
-        del connection  # perhaps an API key; error reports show the variables of each frame
+        if tokens._identified_by is not None:
+            # By the middleware, whose options may differ from the broker's.
+            identified: str = connection.scope["state"]["session_id"]
+            return identified
+        return await _identify(tokens, connection)
+    except BaseException:
+        del connection
         raise
-    if tokens._identified_by is not None:
-        # By the middleware, whose options may differ from the broker's.
-        identified: str = connection.scope["state"]["session_id"]
-        return identified
-    return await _identify(tokens, connection)
 
 
 async def request_tokens(connection: HTTPConnection) -> RequestTokens:
@@ -114,11 +114,11 @@ async def request_tokens(connection: HTTPConnection) -> RequestTokens:
     # A coroutine function, because FastAPI runs every other dependency in a worker thread.
     try:
         tokens = _tokens_here(connection)
-    except ConfigurationError:
-        del connection  # perhaps an API key; error reports show the variables of each frame
+        if tokens._identified_by is None:
+            await _check_caller(tokens, connection)
+    except BaseException:
+        del connection
         raise
-    if tokens._identified_by is None:
-        await _check_caller(tokens, connection)
     return tokens
 
 
@@ -136,6 +136,7 @@ def _tokens_here(connection: HTTPConnection) -> RequestTokens:
         raise ConfigurationError(_NO_CONNECTION.format(wrong)) from None
     broker = connection.scope.get("state", {}).get(STATE_KEY)
     if not isinstance(broker, TokenBroker):
+        del connection
         raise ConfigurationError(_NO_BROKER)
     return tokens_of(broker, connection.scope)
 

@@ -8,6 +8,7 @@ from tokenmw.broker import STATE_KEY, TokenBroker
 from tokenmw.errors import TokenmwError
 from tokenmw.startup.declared_names import check_declared_names
 from tokenmw.observe.throttle import warn
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,7 @@ async def run_lifespan(
         await channels.close_broker()
 
 
-class _Channels:
+class _Channels(Unpicklable):
     """A lifespan's two channels; the broker is opened and closed when the events pass through them.
 
     Attributes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from redis.exceptions import NoScriptError, ResponseError
 
 from tokenmw.observe.events import SharedStateChanged
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.client import address_of, close_client, open_client
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.scripts import ScriptName, script_command
@@ -35,7 +36,7 @@ Command: TypeAlias = tuple[_Argument, ...]
 UNAVAILABLE: Final = object()  # in place of a reply: the server of this key is unavailable, others are not
 
 
-class RedisConnection:
+class RedisConnection(Unpicklable):
     """One Redis, Valkey or cluster, in one event loop.
 
     Args:

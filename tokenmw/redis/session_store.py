@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import UUID
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
@@ -28,7 +29,7 @@ Reply: TypeAlias = object  # an id, None, or UNAVAILABLE
 _KEEP_TTL: Final = ""
 
 
-class RedisSessionStore:
+class RedisSessionStore(Unpicklable):
     """Runs the session scripts. Each operation may raise `RedisUnavailable`.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tokenmw.caches import SecondChanceCache
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from tokenmw.clock import Clock
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["SessionCache", "SessionEntry"]
 
 
-class SessionEntry:
+class SessionEntry(Unpicklable):
     """This process's copy of one session.
 
     Attributes:

@@ -18,6 +18,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.errors import SessionUnavailable
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.sessions.cache import SessionEntry
@@ -39,7 +40,7 @@ SessionPolicy = Literal["available", "required"]
 _TOUCHES_PER_TTL: Final = 20  # a session in use is touched after a twentieth of `session_ttl`
 
 
-class SessionManager:
+class SessionManager(Unpicklable):
     """Finds and makes session ids, in the event loop in which it was made.
 
     Args:
