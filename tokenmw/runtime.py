@@ -28,8 +28,9 @@ from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import RedisTokenStore, TokenKeys
 from tokenmw.sessions.cache import SessionCache
+from tokenmw.sessions.first_sight import FirstSights
 from tokenmw.sessions.manager import SessionManager
-from tokenmw.sessions.rate_limit import TokenBucket
+from tokenmw.sessions.rate_limit import NewSessions
 from tokenmw.sessions.sync import SessionSync
 from tokenmw.tokens.cache import RejectedTokens, TokenCache
 from tokenmw.tokens.manager import TokenManager
@@ -162,7 +163,7 @@ class BrokerData(Unpicklable):
         self.tokens = TokenCache(limits=limits, clock=clock, keys_of=settings.token_keys)
         self.rejected = RejectedTokens(limits=limits, clock=clock)
         self.sessions = SessionCache(ttl=settings.session_ttl, limits=limits, clock=clock)
-        self.new_sessions = TokenBucket(limits.new_sessions, clock=clock)
+        self.new_sessions = NewSessions(limits, redis_ttl=_REDIS_TTL * settings.session_ttl, clock=clock)
         self.refused_keys = RefusedKeys(limits=limits, clock=clock)
         self.epochs = EpochMarkers()
         self.withheld = WithheldTokens()
@@ -221,6 +222,7 @@ class Runtime(Unpicklable):
 
         self.redis: RedisConnection | None = None
         self.session_sync: SessionSync | None = None
+        first_sights: FirstSights | None = None
         token_store: TokenStore | None = None
         recovery = Recovery(clock)
         if settings.redis is not None:
@@ -248,6 +250,15 @@ class Runtime(Unpicklable):
             self.session_sync = SessionSync(
                 session_store, cache=data.sessions, new_sessions=data.new_sessions, limits=limits, clock=clock
             )
+            first_sights = FirstSights(
+                cache=data.sessions,
+                sync=self.session_sync,
+                ids=settings.session_ids,
+                new_sessions=data.new_sessions,
+                policy=settings.session_policy,
+                limits=limits,
+                log=log,
+            )
 
         http = TokenHTTP(settings.http or default_client(), limits=limits, clock=clock)
         self._http = None if settings.http is not None else http
@@ -269,10 +280,9 @@ class Runtime(Unpicklable):
         self.sessions = SessionManager(
             cache=data.sessions,
             sync=self.session_sync,
+            first_sights=first_sights,
             ids=settings.session_ids,
-            new_sessions=data.new_sessions,
             policy=settings.session_policy,
-            limits=limits,
             clock=clock,
         )
         self.authenticator: Authenticator | None = None

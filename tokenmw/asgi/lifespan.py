@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from tokenmw.broker import STATE_KEY, TokenBroker
 from tokenmw.errors import TokenmwError
-from tokenmw.startup.declared_names import check_declared_names
 from tokenmw.observe.throttle import warn
 from tokenmw.redaction import Unpicklable
+from tokenmw.startup.declared_names import check_declared_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
