@@ -56,8 +56,8 @@ class Limits:
         new_sessions: New sessions a second that are written to Redis, after a burst of ten times as many. A further API
             key without an id in Redis gets the one that it would get while Redis is unavailable. Ids that Redis has
             are read whatever this bound is.
-        new_sessions_per_ttl: New sessions that are written to Redis within 1.1 × `session_ttl`, the time for which it
-            keeps one that is never used again: half of them at any time, the other half as time passes. A flood of new
+        new_sessions_per_ttl: New sessions that are written to Redis within 1.1 times `session_ttl`, the time for which
+            it keeps one that is never used again: half of them at any time, the other half as time passes. A flood of new
             keys leaves 100 000 of them there for each process, 25 MB. Beyond it, as for `new_sessions`.
     """
 

@@ -153,7 +153,7 @@ class RedisConnection(Unpicklable):
             batches.setdefault(self._servers.of(_key_of(command)), []).append(number)
         if len(batches) == 1:
             (server,) = batches
-            return await server.guard.run(lambda: self._send(commands))
+            return await server.guard.run(lambda: self._send(server, commands))
         running = [
             server.guard.run(
                 lambda server=server, numbers=numbers: self._send(server, [commands[n] for n in numbers])  # type: ignore[misc]

@@ -172,7 +172,7 @@ class FirstSights:
             if self._closed:
                 return self._without_redis(api_key, key)
             if len(self._sights) >= self._limit:
-                text = "Too many new API keys at once (Limits(first_sights=%d)); session ids are compared with Redis later"
+                text = "Too many new API keys at once (Limits(first_sights=%d)); ids are compared with Redis later"
                 self._log.problem("first-sights", text, self._limit)
                 return self._without_redis(api_key, key)
             sight = self._sights[key] = FirstSight(api_key, key, before=self._cache.get(local_key(api_key)))
