@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tokenmw.outgoing.redirects import uncopied_headers
 from tokenmw.outgoing.url_tokens import RedirectGuard, forms_of, hide_token
 from tokenmw.providers.base import Provider
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -30,7 +31,7 @@ def is_replayable(request: Any, *, library: ModuleType) -> bool:
     return isinstance(request.stream, library.ByteStream)
 
 
-class OriginalRequest:
+class OriginalRequest(Unpicklable):
     """A request as the caller or a redirect made it; `with_token` may be called for one token after another."""
 
     __slots__ = ("_extensions", "_headers", "_url", "request")
