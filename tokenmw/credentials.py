@@ -8,6 +8,7 @@ from collections import ChainMap
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from weakref import WeakSet
 
 from starlette.requests import HTTPConnection
 
@@ -41,6 +42,7 @@ class Credentials(Unpicklable):
     """
 
     __slots__ = (
+        "__weakref__",
         "_by_name",
         "_cache",
         "_has_leases",
@@ -67,11 +69,17 @@ class Credentials(Unpicklable):
         self._own = _Layer(given, self._named(given))
         self._overrides: list[_Layer] = []
         self._apply()
+        _OF_ALL_BROKERS.add(self)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The providers' names."""
         return tuple(self._by_name)
+
+    @property
+    def names_of_all_brokers(self) -> tuple[str, ...]:
+        """The providers' names of all brokers of the program, this one's included."""
+        return tuple(name for credentials in _OF_ALL_BROKERS for name in credentials.names)
 
     def find(self, name: str) -> TokenEntry | ProviderOfRequest:
         """Return the entry of a name's provider, or its callable.
@@ -201,6 +209,9 @@ class Credentials(Unpicklable):
                 )
             by_name[name] = self._cache.add_named(provider, name)
         return by_name
+
+
+_OF_ALL_BROKERS: Final[WeakSet[Credentials]] = WeakSet()
 
 
 class _Layer(NamedTuple):

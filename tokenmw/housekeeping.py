@@ -69,7 +69,8 @@ class Housekeeping(Unpicklable):
                 except RedisUnavailable:
                     continue  # what is unshared stays so; the failure has been counted and logged
                 except Exception as error:  # noqa: BLE001  nobody would notice that housekeeping has stopped
-                    self._log.problem("housekeeping", "Housekeeping: a job raised %s", with_place(error, called=job))
+                    place, reason = with_place(error, called=job), type(error).__name__
+                    self._log.problem("housekeeping", "Housekeeping: a job raised %s", place, reason=reason)
 
     async def _tidy(self) -> None:
         self._log.flush()

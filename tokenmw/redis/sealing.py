@@ -43,7 +43,7 @@ class Unreadable(Exception):
 
     Attributes:
         reason: `unknown-key`: it is sealed with a secret that this instance does not have. Other instances may use it,
-            so it is left alone. `expired`: a token whose lifetime is over, although Redis still has it: an old value was
+            so it is left alone. `expired`: a token whose lifetime is over, although Redis has it: an old value was
             written again, or its TTL was extended. `damaged`: anything else. No instance can use these two.
     """
 

@@ -48,7 +48,7 @@ class Server(Unpicklable):
 class Servers(Unpicklable):
     """The servers that have been used."""
 
-    __slots__ = ("_by_node", "_client", "_clock", "_limiter", "_limits", "_listener", "_log", "_names")
+    __slots__ = ("_by_node", "_client", "_clock", "_cluster", "_limiter", "_limits", "_listener", "_log", "_names")
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Servers(Unpicklable):
         listener: ServerListener,
     ) -> None:
         self._client = client
+        self._cluster = client if isinstance(client, redis.RedisCluster) else None  # asked for each key: 1 µs
         self._names = names
         self._limits = limits
         self._limiter = CommandLimiter(limits)
@@ -87,9 +88,9 @@ class Servers(Unpicklable):
 
     def epoch_keys(self) -> list[bytes]:
         """Return a key for each server, for its epoch marker. All instances find the same keys."""
-        if not isinstance(self._client, redis.RedisCluster):
+        if self._cluster is None:
             return [self._names.key("marker", "marker")]
-        nodes = {str(nodes[0].name) for nodes in self._client.nodes_manager.slots_cache.values() if nodes}
+        nodes = {str(nodes[0].name) for nodes in self._cluster.nodes_manager.slots_cache.values() if nodes}
         found: dict[str, bytes] = {}
         for number in range(_TRIES * len(nodes)):
             key = self._names.key(f"marker-{number}", "marker")
@@ -99,9 +100,9 @@ class Servers(Unpicklable):
         return list(found.values())
 
     def _node_of(self, key: bytes) -> str:
-        if not isinstance(self._client, redis.RedisCluster):
+        if self._cluster is None:
             return ""
-        nodes = self._client.nodes_manager.slots_cache.get(self._client.keyslot(key))
+        nodes = self._cluster.nodes_manager.slots_cache.get(self._cluster.keyslot(key))
         return str(nodes[0].name) if nodes else ""
 
     def _make(self, node: str, key: bytes) -> Server:
