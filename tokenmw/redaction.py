@@ -142,7 +142,7 @@ def _refusal(of: Unpicklable, what: str) -> str:
 
 
 def not_encoded(dataclass: type[T]) -> type[T]:
-    """Keep encoders from the fields of a dataclass with `__slots__` that is `Unpicklable`: they refuse it like any other object."""
+    """Keep encoders from the fields of an `Unpicklable` dataclass that has `__slots__`."""
     del dataclass.__dataclass_fields__  # type: ignore[attr-defined]
     # A frozen dataclass with `__slots__` gets one of its own, which returns the fields.
     if "__getstate__" in vars(dataclass):

@@ -50,12 +50,15 @@ _WITHOUT_SECRETS: Final = frozenset(
         "APIKeySource",  # the names of headers
         "Breaker",
         "Busy",
-        "Cause",
+        "CallerCheck",
+    "Cause",
         "ClockMismatch",
         "CloudHosts",
         "CommandLimiter",
         "Deadline",
+    "DeclaredName",
         "EpochMarkers",
+    "Exempt",  # paths, or a function of the program
         "FailureNoted",
         "Failure",
         "GrantCodes",
@@ -63,6 +66,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Instant",
         "Leased",
         "Limits",
+    "NewSessions",
         "Observers",  # functions of the program
         "OpenTelemetryObserver",
         "PrometheusObserver",
@@ -77,7 +81,9 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Tombstoned",
         "Windows",
         "WithheldTokens",  # names of hosts
-        "_AllLines",  # the headers of a user's request, which its library pickles
+        "_Declared",
+    "_Found",  # routes of the program
+    "_AllLines",  # the headers of a user's request, which its library pickles
         "_DocumentedScheme",
         "_Layer",  # a tuple of dicts whose values are providers, which refuse
         "_Failed",  # an error, as in _Refused
