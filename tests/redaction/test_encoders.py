@@ -51,14 +51,14 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Breaker",
         "Busy",
         "CallerCheck",
-    "Cause",
+        "Cause",
         "ClockMismatch",
         "CloudHosts",
         "CommandLimiter",
         "Deadline",
-    "DeclaredName",
+        "DeclaredName",
         "EpochMarkers",
-    "Exempt",  # paths, or a function of the program
+        "Exempt",  # paths, or a function of the program
         "FailureNoted",
         "Failure",
         "GrantCodes",
@@ -66,7 +66,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Instant",
         "Leased",
         "Limits",
-    "NewSessions",
+        "NewSessions",
         "Observers",  # functions of the program
         "OpenTelemetryObserver",
         "PrometheusObserver",
@@ -82,8 +82,8 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Windows",
         "WithheldTokens",  # names of hosts
         "_Declared",
-    "_Found",  # routes of the program
-    "_AllLines",  # the headers of a user's request, which its library pickles
+        "_Found",  # routes of the program
+        "_AllLines",  # the headers of a user's request, which its library pickles
         "_DocumentedScheme",
         "_Layer",  # a tuple of dicts whose values are providers, which refuse
         "_Failed",  # an error, as in _Refused
