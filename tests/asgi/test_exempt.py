@@ -29,6 +29,7 @@ from tokenmw import (
     request_tokens,
     session_id,
 )
+from tokenmw.asgi.exempt import Exempt
 from tokenmw.broker import STATE_KEY
 from tokenmw.fastapi import token_from
 from tokenmw.providers import StaticToken
@@ -115,6 +116,7 @@ NOT_EXEMPT = [
     "/static/\x00",
     "/static/a\nb",
     "/static/\x7f",
+    "/static/\ufffd\ufffd/admin",
     "/docs\x00",
     "/docs%00",
     "/docs?x",
@@ -145,6 +147,11 @@ async def test_an_encoded_slash_is_not_exempt(broker: TokenBroker, raw_path: byt
     assert 401 == (await call(app, path="/static/a", raw_path=raw_path)).status
     assert 200 == (await call(app, path="/static/a b", raw_path=b"/static/a%20b")).status
     assert 200 == (await call(app, path="/docs", raw_path=b"/%64ocs")).status
+
+
+async def test_a_path_with_surrogates_is_not_exempt() -> None:
+    """A server may decode bytes that are not UTF-8 in this way."""
+    assert not await Exempt(["/static/*"]).covers({"path": "/static/\udcc0\udcae/admin"})
 
 
 async def test_a_websocket_can_be_exempt(broker: TokenBroker) -> None:

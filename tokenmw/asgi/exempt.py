@@ -26,8 +26,8 @@ ExemptOption = Iterable[str] | Callable[[HTTPConnection], bool | Awaitable[bool]
 
 _OPTION: Final = "TokenMiddleware(exempt=…)"
 # Empty segments, `.` and `..` (some servers ignore what follows a semicolon), escapes that were escaped themselves,
-# backslashes and control characters.
-_AMBIGUOUS: Final = re.compile(r"//|/\.{1,2}(?:[/;]|$)|[%\\\x00-\x1f\x7f]")
+# backslashes, control characters, and what servers make of bytes that are not UTF-8.
+_AMBIGUOUS: Final = re.compile(r"//|/\.{1,2}(?:[/;]|$)|[%\\\x00-\x1f\x7f\ud800-\udfff\ufffd]")
 _ENCODED_SLASH: Final = re.compile(rb"%2f|%5c", re.IGNORECASE)
 
 
