@@ -147,10 +147,15 @@ class _TokenFrom(Unpicklable):
         del checked  # FastAPI passes it because it is in the signature
         if not isinstance(provider, Provider):
             given = type(provider).__name__
-            del provider  # perhaps the secret itself; error reports show the variables of each frame
+            # Perhaps the secret itself; error reports show the variables of each frame, and walk into a mapping.
+            del connection, provider
             raise ConfigurationError(f"The dependency given to token_from must return a Provider, not {given}.")
-        tokens = await request_tokens(connection)
-        return await tokens._broker.token(provider)
+        try:
+            tokens = await request_tokens(connection)
+            return await tokens._broker.token(provider)
+        except BaseException:
+            del connection
+            raise
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _TokenFrom) and other._dependency == self._dependency

@@ -20,6 +20,7 @@ from tokenmw.asgi.request import RequestTokens, tokens_of
 from tokenmw.broker import STATE_KEY, TokenBroker
 from tokenmw.errors import ConfigurationError
 from tokenmw.redaction import without_locals
+from tokenmw.startup.declared_names import DeclaredName
 from tokenmw.values import Token
 
 __all__ = ["provider_token", "request_tokens", "session_id"]
@@ -55,32 +56,29 @@ def provider_token(name: str) -> Callable[[HTTPConnection], Awaitable[Token]]:
     return _ProviderToken(name)
 
 
-class _ProviderToken:
+class _ProviderToken(DeclaredName):
     """A dependency; two of the same name are equal."""
 
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
+    __slots__ = ()
 
     async def __call__(self, connection: HTTPConnection) -> Token:
         try:
             tokens = _tokens_here(connection)
-        except ConfigurationError:
-            del connection  # perhaps an API key; error reports show the variables of each frame
+            if tokens._identified_by is None:
+                await _check_caller(tokens, connection)
+            return await tokens.resolve(self.name)
+        except BaseException:
+            del connection  # error reports show the variables of each frame, and walk into a mapping
             raise
-        if tokens._identified_by is None:
-            await _check_caller(tokens, connection)
-        return await tokens.resolve(self._name)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ProviderToken) and other._name == self._name
+        return isinstance(other, _ProviderToken) and other.name == self.name
 
     def __hash__(self) -> int:
-        return hash((_ProviderToken, self._name))
+        return hash((_ProviderToken, self.name))
 
     def __repr__(self) -> str:
-        return f"provider_token({self._name!r})"
+        return f"provider_token({self.name!r})"
 
 
 async def session_id(connection: HTTPConnection) -> str:
@@ -93,14 +91,14 @@ async def session_id(connection: HTTPConnection) -> str:
     """
     try:
         tokens = _tokens_here(connection)
-    except ConfigurationError:
-        del connection  # perhaps an API key; error reports show the variables of each frame
+        if tokens._identified_by is not None:
+            # By the middleware, whose options may differ from the broker's.
+            identified: str = connection.scope["state"]["session_id"]
+            return identified
+        return await _identify(tokens, connection)
+    except BaseException:
+        del connection
         raise
-    if tokens._identified_by is not None:
-        # By the middleware, whose options may differ from the broker's.
-        identified: str = connection.scope["state"]["session_id"]
-        return identified
-    return await _identify(tokens, connection)
 
 
 async def request_tokens(connection: HTTPConnection) -> RequestTokens:
@@ -116,11 +114,11 @@ async def request_tokens(connection: HTTPConnection) -> RequestTokens:
     # A coroutine function, because FastAPI runs every other dependency in a worker thread.
     try:
         tokens = _tokens_here(connection)
-    except ConfigurationError:
-        del connection  # perhaps an API key; error reports show the variables of each frame
+        if tokens._identified_by is None:
+            await _check_caller(tokens, connection)
+    except BaseException:
+        del connection
         raise
-    if tokens._identified_by is None:
-        await _check_caller(tokens, connection)
     return tokens
 
 
@@ -138,6 +136,7 @@ def _tokens_here(connection: HTTPConnection) -> RequestTokens:
         raise ConfigurationError(_NO_CONNECTION.format(wrong)) from None
     broker = connection.scope.get("state", {}).get(STATE_KEY)
     if not isinstance(broker, TokenBroker):
+        del connection
         raise ConfigurationError(_NO_BROKER)
     return tokens_of(broker, connection.scope)
 

@@ -141,11 +141,12 @@ class TokenMiddleware(Unpicklable):
                 await self._prepare(tokens, scope)
             await self.app(scope, receive, send_on)
         except BaseException as error:
-            connection, scope = HTTPConnection(scope), {}
+            # Error reports show the variables of this frame, and walk into the scope and the mapping that wraps it.
+            kept, scope = _KeptScope(scope), {}
             # Once the response has started, there can be no other; the server closes the connection.
             if started or not isinstance(error, RequestError):
                 raise
-            await self._refuse(connection, error, receive, send)
+            await self._refuse(kept, error, receive, send)
         finally:
             tokens._release()
 
@@ -166,13 +167,13 @@ class TokenMiddleware(Unpicklable):
             await self._prepare(tokens, scope)
             await self.app(scope, receive, websocket_send)
         except BaseException as error:
-            connection, scope = HTTPConnection(scope), {}
+            kept, scope = _KeptScope(scope), {}
             if not isinstance(error, RequestError):
                 raise
             if websocket_send.started:
                 await websocket_send.abort()
                 raise
-            await self._refuse(connection, error, receive, send)
+            await self._refuse(kept, error, receive, send)
         finally:
             tokens._release()
 
@@ -195,12 +196,21 @@ class TokenMiddleware(Unpicklable):
     def _checked_names(self, names: object) -> tuple[str, ...]:
         return checked_names(names, option="TokenMiddleware(inject=…)", known=self._broker._credentials.names)
 
-    async def _refuse(self, connection: HTTPConnection, error: RequestError, receive: Receive, send: Send) -> None:
-        response = self._on_error(connection, error)
+    async def _refuse(self, kept: _KeptScope, error: RequestError, receive: Receive, send: Send) -> None:
+        response = self._on_error(HTTPConnection(kept.scope), error)
         if inspect.isawaitable(response):
             response = await response
         if not callable(response):
             raise ConfigurationError(
                 f"TokenMiddleware(on_error=…) must return a Response, not {type(response).__name__}."
             )
-        await refuse(response, connection.scope, receive, send)
+        await refuse(response, kept.scope, receive, send)
+
+
+class _KeptScope(Unpicklable):
+    """A scope in a variable that error reports show without its contents."""
+
+    __slots__ = ("scope",)
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
