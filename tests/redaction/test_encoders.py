@@ -49,6 +49,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "APIKeySource",  # the names of headers
         "Breaker",
         "Busy",
+        "CallerCheck",  # names of headers
         "Cause",
         "ClockMismatch",
         "CloudHosts",

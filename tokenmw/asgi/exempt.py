@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.options import checked_callback, checked_strings
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -31,7 +32,7 @@ _AMBIGUOUS: Final = re.compile(r"//|/\.{1,2}(?:[/;]|$)|[%\\\x00-\x1f\x7f\ud800-\
 _ENCODED_SLASH: Final = re.compile(rb"%2f|%5c", re.IGNORECASE)
 
 
-class Exempt:
+class Exempt(Unpicklable):
     """Decides which requests are exempt.
 
     Args:
