@@ -44,7 +44,7 @@ def with_middleware(broker: TokenBroker) -> Starlette:
 
 def test_a_sync_handler_uses_session_id_and_tokens() -> None:
     """It reads the session id and injected tokens directly, and resolves others in the event loop."""
-    broker = TokenBroker({"a": StaticToken("t"), "tenant": tenant}, secret_key="k" * 32)
+    broker = TokenBroker({"a": StaticToken("t"), "tenant": tenant}, secret_key="a secret for the tests only")
     with TestClient(with_middleware(broker), headers={"x-api-key": "alice"}) as client:
         answers = [client.get("/").json() for _ in range(2)]
     assert answers[0] == answers[1]
@@ -56,7 +56,7 @@ def test_a_mounted_middleware_is_opened_by_the_outermost_lifespan(
     caplog: pytest.LogCaptureFixture, *, lifespan: bool
 ) -> None:
     """A mounted application gets no lifespan events; without any, the broker opens itself, and logs it."""
-    broker = TokenBroker({"a": StaticToken("t"), "tenant": tenant}, secret_key="k" * 32)
+    broker = TokenBroker({"a": StaticToken("t"), "tenant": tenant}, secret_key="a secret for the tests only")
     outermost = Starlette(
         routes=[Mount("/one", with_middleware(broker)), Mount("/two", with_middleware(broker))],
         lifespan=broker.lifespan if lifespan else None,
