@@ -107,8 +107,9 @@ class TokenBroker(Unpicklable):
         name_key: Hides names in Redis and derives session ids; at least 16 characters. Changing it renames all keys, so
             tokens are fetched again and every session id changes: keep it when `secret_key` rotates. None: the last
             `secret_key` is used.
-        seal: False: `secret_key` only hides names, and values stay readable. True: values are encrypted, and a missing
-            `secret_key` is an error. None: values are encrypted if there is a `secret_key`.
+        seal: False: `secret_key` only hides names. Anyone who reads Redis can read tokens, and anyone who writes to it
+            can plant tokens and session ids. True: values are encrypted, and a missing `secret_key` is an error. None:
+            values are encrypted if there is a `secret_key`.
         namespace: The first part of every Redis key. Programs with the same namespace, Redis and `name_key` share
             tokens and session ids.
         session_ttl: Seconds, from 1 to a year, after which an idle API key gets a new session id; an hour by default.
@@ -384,7 +385,7 @@ class TokenBroker(Unpicklable):
         # A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets are not this one's.
         if not self._warned_of_costs:
             self._warned_of_costs = True
-            self._settings.log_costs()
+            self._settings.log_costs(self._data.missing_keys or {self._missing_key})
         self._runtime = runtime = Runtime(self._settings, self._data)
         self._entered = 0  # tasks that entered the abandoned runtime never leave it
         return runtime

@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 from tokenmw.errors import ConfigurationError, TokenUnavailable, copy_of
 from tokenmw.options import checked_callback, checked_strings
 from tokenmw.providers.base import Provider
+from tokenmw.redaction import Unpicklable
 from tokenmw.status import ProviderStatus
 from tokenmw.tokens.entry import TokenEntry
 
@@ -33,7 +34,7 @@ ProviderOfRequest = Callable[[HTTPConnection], Provider | Awaitable[Provider]]
 _MAX_NAME: Final = 100  # characters; names are in log lines, metrics and responses
 
 
-class Credentials:
+class Credentials(Unpicklable):
     """The broker's names, each with the token entry of its provider or with the program's callable.
 
     Attributes:
@@ -218,7 +219,7 @@ class _Layer(NamedTuple):
     by_name: dict[str, TokenEntry | ProviderOfRequest]
 
 
-class RequestCredential:
+class RequestCredential(Unpicklable):
     """The credential of one request: the result of one call of a callable, for all tasks of the request that need it.
 
     Attributes:
@@ -243,6 +244,7 @@ class RequestCredential:
             else:
                 self._result = result
         except Exception as error:  # noqa: BLE001  raised to every caller of `provider`
+            del connection  # error reports show the variables of this frame, and walk into the mapping
             self._keep(error)
 
     async def provider(self) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from tokenmw.broker import STATE_KEY
+from tokenmw.broker import STATE_KEY, TokenBroker
 from tokenmw.errors import TokenmwError
+from tokenmw.observe.throttle import warn
+from tokenmw.redaction import Unpicklable
 from tokenmw.startup.declared_names import check_declared_names
 
 if TYPE_CHECKING:
@@ -13,9 +15,13 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from tokenmw.broker import TokenBroker
-
 __all__ = ["run_lifespan"]
+
+_TWO_BROKERS: Final = (
+    "Two TokenMiddlewares with two brokers are around one application, {outer} outside and {inner} inside: "
+    "request.state and the dependencies have the session id and the tokens of the inner one only. Give all providers "
+    "to one broker, or mount an application for each."
+)
 
 
 async def run_lifespan(
@@ -36,6 +42,9 @@ async def run_lifespan(
     """
     channels = _Channels(receive, send, app=scope.get("app", app), broker=broker, warm=warm)
     if isinstance(scope.get("state"), dict):
+        outer = scope["state"].get(STATE_KEY)
+        if isinstance(outer, TokenBroker) and outer is not broker:
+            warn("two-brokers", _TWO_BROKERS.format(outer=outer, inner=broker))
         scope["state"][STATE_KEY] = broker
     try:
         try:
@@ -50,7 +59,7 @@ async def run_lifespan(
         await channels.close_broker()
 
 
-class _Channels:
+class _Channels(Unpicklable):
     """A lifespan's two channels; the broker is opened and closed when the events pass through them.
 
     Attributes:
