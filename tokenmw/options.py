@@ -50,7 +50,7 @@ _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _READ: Final = 128  # characters of a secret that are looked at
 _MIN_CORE: Final = 7  # characters of a secret that do not follow from the ones before
 _MIN_DISTINCT: Final = 5
-_ONE_WORD: Final = re.compile(r"([A-Za-z]?[a-z]{1,19}|[A-Z]{1,20})[^A-Za-z0-9]*[0-9]{0,4}[^A-Za-z0-9]*")
+_LETTERS_AND_NUMBER: Final = re.compile(r"([A-Za-z]?[a-z]{1,19}|[A-Z]{1,20})[^A-Za-z0-9]*[0-9]{0,4}[^A-Za-z0-9]*")
 _MAX_SESSION_TTL: Final = 365 * 86_400.0  # seconds
 _NUMBER: Final = re.compile(r"\s*[+-]?[0-9][0-9_.]{0,9}\s*", re.ASCII)
 _MAKE_A_SECRET: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))" makes a good one.'
@@ -198,7 +198,7 @@ def _is_guessable(secret: str) -> bool:
     unit = next(start[:size] for size in range(1, len(start) + 1) if start[size:] == start[:-size])
     # Without each character that repeats the one before it or is its neighbour, so that 12345 counts as 1.
     core = unit[0] + "".join(after for before, after in pairwise(unit) if abs(ord(after) - ord(before)) > 1)
-    return len(core) < _MIN_CORE or len(set(core)) < _MIN_DISTINCT or _ONE_WORD.fullmatch(core) is not None
+    return len(core) < _MIN_CORE or len(set(core)) < _MIN_DISTINCT or _LETTERS_AND_NUMBER.fullmatch(core) is not None
 
 
 def checked_namespace(namespace: object) -> str:

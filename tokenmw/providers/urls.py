@@ -55,7 +55,7 @@ def checked_token_url(url: str, *, option: str, allow_http: bool) -> str:
         )
     if parsed.fragment:
         raise ConfigurationError(f"{option} has a fragment (#…), which is never sent: remove it.")
-    secret = next((word for name in _query_names(parsed) for word in _SECRETS if word in name), None)
+    secret = next((part for name in _query_names(parsed) for part in _SECRETS if part in name), None)
     if secret is not None:
         raise ConfigurationError(
             f"{option} has a parameter in its query that looks like a secret ({secret}), and proxies log URLs: remove "
