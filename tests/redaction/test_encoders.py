@@ -55,6 +55,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "CloudHosts",
         "CommandLimiter",
         "Deadline",
+        "DeclaredName",
         "EpochMarkers",
         "FailureNoted",
         "Failure",
@@ -77,6 +78,8 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Tombstoned",
         "Windows",
         "WithheldTokens",  # names of hosts
+        "_Declared",  # a path and a name
+        "_Found",  # an application, while it is searched
         "_AllLines",  # the headers of a user's request, which its library pickles
         "_DocumentedScheme",
         "_Layer",  # a tuple of dicts whose values are providers, which refuse
