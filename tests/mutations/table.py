@@ -222,7 +222,7 @@ MUTATIONS = (
     ),
     Mutation(
         name="adversary: a version counts however far it is ahead",
-        file="tokenmw/redis/lua/prelude.lua",
+        file="tokenmw/redis/lua/tokens.lua",
         old="return version < LAST and version <= microseconds() + AHEAD",
         new="return version < LAST",
         tests=("tests/redis/test_adversary.py",),
@@ -236,7 +236,7 @@ MUTATIONS = (
     ),
     Mutation(
         name="adversary: a token counts however long it lasts",
-        file="tokenmw/redis/lua/prelude.lua",
+        file="tokenmw/redis/lua/tokens.lua",
         old="mortal(key, LONGEST_TOKEN, TOKEN_LASTS)",
         new="mortal(key, LONGEST_TOKEN, math.huge)",
         tests=("tests/redis/test_adversary.py",),
