@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from redis.exceptions import NoScriptError, ResponseError
 
 from tokenmw.observe.events import SharedStateChanged
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.client import address_of, close_client, open_client
 from tokenmw.redis.errors import RedisUnavailable
-from tokenmw.redis.scripts import ScriptName, script_command
+from tokenmw.redis.scripts import ScriptName, command_by_text, script_command
 from tokenmw.redis.servers import Server, Servers
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ Command: TypeAlias = tuple[_Argument, ...]
 UNAVAILABLE: Final = object()  # in place of a reply: the server of this key is unavailable, others are not
 
 
-class RedisConnection:
+class RedisConnection(Unpicklable):
     """One Redis, Valkey or cluster, in one event loop.
 
     Args:
@@ -127,18 +128,10 @@ class RedisConnection:
 
     async def run_for_each(self, script: ScriptName, calls: Sequence[tuple[bytes, Sequence[_Argument]]]) -> list[Any]:
         """Run a script for many keys, each with its arguments, in one batch. Returns and raises as `pipeline` does."""
-        if not calls:
-            return []
-        replies = await self.pipeline([script_command(script, key, args) for key, args in calls])
-        unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:
-            again = [script_command(script, *calls[number], by_text=True) for number in unknown]
-            for number, reply in zip(unknown, await self.pipeline(again), strict=True):
-                replies[number] = reply
-        return replies
+        return await self.pipeline([script_command(script, key, args) for key, args in calls]) if calls else []
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Run many commands, one batch for each server.
+        """Run many commands, one batch for each server. A script that a server does not know is run by its text.
 
         Return their replies: None for a command that failed because of its own key, `UNAVAILABLE` for one whose server
         is unavailable.
@@ -146,9 +139,21 @@ class RedisConnection:
         Raises:
             RedisUnavailable: All servers are.
         """
+        replies = await self._batches(commands)
+        unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            again = await self._batches([command_by_text(commands[number]) for number in unknown])
+            for number, reply in zip(unknown, again, strict=True):
+                replies[number] = reply
+        return replies
+
+    async def _batches(self, commands: Sequence[Command]) -> list[Any]:
         batches: dict[Server, list[int]] = {}
         for number, command in enumerate(commands):
             batches.setdefault(self._servers.of(_key_of(command)), []).append(number)
+        if len(batches) == 1:
+            (server,) = batches
+            return await server.guard.run(lambda: self._send(server, commands))
         running = [
             server.guard.run(
                 lambda server=server, numbers=numbers: self._send(server, [commands[n] for n in numbers])  # type: ignore[misc]

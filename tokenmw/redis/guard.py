@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from redis.exceptions import NoScriptError, ResponseError
 
 from tokenmw.observe.error_place import with_place
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.advice import advice, check_probe, summary
 from tokenmw.redis.breaker import Breaker
 from tokenmw.redis.client import abort_connecting, address_of, refresh_slots
@@ -81,7 +82,7 @@ class CommandLimiter:
         return self.under_way >= self._commands
 
 
-class Guard:
+class Guard(Unpicklable):
     """Runs commands against one server, opens its circuit after three failures, and probes until it recovers.
 
     Args:

@@ -16,6 +16,7 @@ import os
 from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.errors import ConfigurationError
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.keys import subkey
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Unreadable(Exception):
         self.reason: Literal["unknown-key", "damaged", "expired"] = reason
 
 
-class Sealer:
+class Sealer(Unpicklable):
     """Seals values with the first of its secrets, and opens those that were sealed with any of them.
 
     Args:

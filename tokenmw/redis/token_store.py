@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import TokenUnavailable
+from tokenmw.redaction import Unpicklable, not_encoded
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.values import Grant
@@ -62,8 +63,9 @@ class TokenKeys:
         return self.token, self.lease, self.note, self.tombstone
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True, repr=False)
-class TokenRecord:
+class TokenRecord(Unpicklable):
     """What is stored of a token: durations but no times, so that no machine depends on the clock of another.
 
     Attributes:
@@ -104,8 +106,9 @@ class TokenRecord:
         return cls(grant.value, grant.token_type, grant.expires_in, limit, grant.extra)
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True)
-class Found:
+class Found(Unpicklable):
     """There is a token: its record, its version, and the seconds until it expires."""
 
     record: TokenRecord
@@ -154,7 +157,7 @@ class ClockMismatch:
     server_time: float
 
 
-class RedisTokenStore:
+class RedisTokenStore(Unpicklable):
     """Runs the token scripts. Each operation is one round trip and may raise `RedisUnavailable`.
 
     A damaged value is deleted, unless it has changed in the meantime, and counts as absent. So is a token whose
