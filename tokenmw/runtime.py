@@ -21,6 +21,7 @@ from tokenmw.observe.events import ValueUnreadable
 from tokenmw.observe.throttle import warn
 from tokenmw.outgoing.hosts import WithheldTokens
 from tokenmw.providers.http import TokenHTTP, default_client
+from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.epoch import EpochMarkers
 from tokenmw.redis.errors import RedisUnavailable
@@ -76,7 +77,7 @@ class Settings:
 
     Attributes:
         redis: A URL or a client; None without Redis.
-        http: The program's own client for token requests; None: each runtime makes one.
+        http: The program's own client for token requests, or the options of the one that each runtime makes.
         names_follow_secrets: Whether the names in Redis depend on a list of secrets, so that a rotation changes them.
     """
 
@@ -87,7 +88,7 @@ class Settings:
     session_policy: SessionPolicy
     session_ids: SessionIds
     authenticate: Authenticate | None
-    http: AsyncHTTPClient | None
+    http: AsyncHTTPClient | HTTPOptions | None
     limits: Limits
     single_process: bool
     clock: Clock
@@ -215,8 +216,10 @@ class Runtime:
                 session_store, cache=data.sessions, new_sessions=data.new_sessions, limits=limits, clock=clock
             )
 
-        http = TokenHTTP(settings.http or default_client(), limits=limits, clock=clock)
-        self._http = None if settings.http is not None else http
+        given = settings.http
+        client = default_client(given, limits=limits) if given is None or isinstance(given, HTTPOptions) else given
+        http = TokenHTTP(client, limits=limits, clock=clock)
+        self._http = None if client is given else http
         refresher = Refresher(
             store=token_store,
             rejected=data.rejected,

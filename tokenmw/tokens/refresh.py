@@ -365,7 +365,7 @@ def new_version(at: Instant, *known: int) -> int:
 
 async def _call(entry: TokenEntry, http: TokenHTTP) -> Grant:
     # In the task, so that what a provider raises before its first await is a failure like any other.
-    return await entry.provider.fetch(http)
+    return await entry.provider.fetch(http.for_provider(entry.provider))
 
 
 def _error_of(fetch: asyncio.Future[Any], *, seconds: float) -> BaseException | None:
