@@ -6,6 +6,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
+import httpcore
 import httpx
 import httpx2
 import pytest
@@ -160,15 +161,15 @@ async def test_name_that_changes_its_address(
     """The address that was checked is the one connected to: a name is looked up once for each connection."""
     resolved += [["8.8.8.8"], ["127.0.0.1"]]
     connected: list[str] = []
-    connect = backend.httpcore.AnyIOBackend.connect_tcp
+    connect = httpcore.AnyIOBackend.connect_tcp
 
     async def record(self: Any, host: str, *arguments: Any, **options: Any) -> Any:
         connected.append(host)
         if host == "8.8.8.8":
-            raise backend.httpcore.ConnectError("there is no network here")
+            raise httpcore.ConnectError("there is no network here")
         return await connect(self, host, *arguments, **options)
 
-    monkeypatch.setattr(backend.httpcore.AnyIOBackend, "connect_tcp", record)
+    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", record)
     async with listening(answers(GRANT)) as port:
         with pytest.raises(TokenUnavailable, match="could not be reached"):
             await public_http.request("POST", f"http://tenant.example:{port}/")
@@ -277,14 +278,14 @@ async def test_client_of_the_program_is_refused(make: Callable[[], Any]) -> None
 async def test_an_address_is_tried_after_another(resolved: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """An address that refuses or does not answer delays the next one by a quarter of a second at most."""
     resolved.append(["127.0.0.9", "127.0.0.8", "127.0.0.1"])
-    connect = backend.httpcore.AnyIOBackend.connect_tcp
+    connect = httpcore.AnyIOBackend.connect_tcp
 
     async def slow(self: Any, host: str, *arguments: Any, **options: Any) -> Any:
         if host == "127.0.0.9":
             await asyncio.sleep(60)
         return await connect(self, host, *arguments, **options)
 
-    monkeypatch.setattr(backend.httpcore.AnyIOBackend, "connect_tcp", slow)
+    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", slow)
     http = TokenHTTP(default_client(limits=Limits()), limits=Limits(), clock=SYSTEM_CLOCK)
     async with listening(answers(GRANT)) as port:
         answer = await http.request("POST", f"http://tenant.example:{port}/")

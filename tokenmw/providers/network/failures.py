@@ -1,4 +1,4 @@
-"""Why a request got no response: one word, what happened, and the fix, from the errors of any httpx or httpx2 client.
+"""Why a request got no response: the reason, what happened and the fix, from the errors of any client.
 
 The clients' own errors hold the request with its headers and body. So an error is reduced to a text, and to the error
 of the operating system or of TLS behind it, made anew from its number: nothing of the request is reachable from it.
@@ -28,7 +28,7 @@ _STATUS: Final = re.compile(r"[1-5][0-9]{2}", re.ASCII)
 
 _NO_RESPONSE: Final = "without sending a response"
 
-_Reason = tuple[str, str]  # in one word, and what happened with its fix
+_Reason = tuple[str, str]  # its name, and what happened with its fix
 _TLS_FIX: Final = "check the port, and whether the URL must begin with http://"
 _NO_HANDSHAKE: Final = ("tls", f"it closed the connection during the handshake: {_TLS_FIX}")
 _SLOW_HANDSHAKE: Final = ("tls", f"the handshake took too long: {_TLS_FIX}")
@@ -149,16 +149,16 @@ def failure_of(error: Exception, *, seconds: float, progress: Progress, server: 
     reason = _reason_of_name(error, progress) if found is None else _reason_of(found, progress)
     if reason is None:
         return Failure(f"was not asked, because the HTTP client failed ({type(error).__name__})")  # it is closed, maybe
-    word, what = reason
-    if word == "read timeout":
-        return Failure(f"did not answer within {seconds:g} s ({word})", cause)
-    if word == "connect timeout":
+    name, what = reason
+    if name == "read timeout":
+        return Failure(f"did not answer within {seconds:g} s ({name})", cause)
+    if name == "connect timeout":
         what = f"no connection within {seconds:g} s: {what}"
     peer = "" if progress.peer is None else host_and_port(*progress.peer)
     # Only a proxy is connected to in place of the URL's own host.
     proxy = f" through the proxy at {peer}" if peer and peer != server else ""
-    verb = "did not answer" if word in _CONNECTED else "could not be reached"
-    return Failure(f"{verb}{proxy} ({word}){f': {what}' if what else ''}", cause)
+    verb = "did not answer" if name in _CONNECTED else "could not be reached"
+    return Failure(f"{verb}{proxy} ({name}){f': {what}' if what else ''}", cause)
 
 
 def host_and_port(host: str, port: int) -> str:

@@ -36,7 +36,7 @@ class HTTPOptions(FrozenValue):
             own authority. Default: the public ones only.
         trust_env: Whether to honour `SSL_CERT_FILE` and `SSL_CERT_DIR`, which replace the public authorities, and
             `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`. A proxy is never used for this machine itself.
-            Default: False, because whoever sets a variable would see where secrets go, and plain HTTP whole.
+            Default: False: what sets a variable decides where secrets go.
 
     Attributes:
         ssl_context: What was loaded.

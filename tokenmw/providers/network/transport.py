@@ -48,7 +48,7 @@ class _Transport(httpx.AsyncBaseTransport):
         backend = Backend(resolver, only_public=False, body_bytes=body_bytes)
         proxies: Mapping[str, httpx.Proxy] = {} if options is None else options.proxies
         self._direct = httpcore.AsyncConnectionPool(ssl_context=context, network_backend=backend, **_POOL)
-        # Its own pool, because a request may use any idle connection to its host and port, whoever has opened it.
+        # Its own pool, because a request may use any idle connection to its host and port, also to a private address.
         self._public = httpcore.AsyncConnectionPool(
             ssl_context=context,
             network_backend=Backend(resolver, only_public=True, body_bytes=body_bytes),
