@@ -8,11 +8,13 @@ import errno
 import re
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from tests.processes import ROOT
 from tests.providers.network.certificates import self_signed
 from tests.providers.network.servers import (
     GRANT,
@@ -29,10 +31,8 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.providers import TokenHTTP
+from tokenmw.providers.network import failures
 from tokenmw.providers.network.failures import Progress, failure_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 async def failure(http: TokenHTTP, url: str) -> TokenUnavailable:
@@ -217,3 +217,13 @@ def test_an_interrupted_read_is_not_the_reason() -> None:
                 timed_out.__cause__ = error
     found = failure_of(timed_out, seconds=5, progress=Progress(), server="idp.example:443")
     assert "did not answer within 5 s (read timeout)" == found.text
+
+
+def test_every_reason_is_in_the_guide() -> None:
+    """The table in "Troubleshooting" has each reason that the code gives, and no other."""
+    guide = (ROOT / "examples" / "guides" / "troubleshooting.md").read_text()
+    section = guide.partition("## Reasons of token requests that fail")[2].partition("\n## ")[0]
+    values = [*vars(failures).values(), *failures._BY_NUMBER.values(), *failures._BY_NAME.values()]
+    constants = {value[0] for value in values if isinstance(value, tuple) and len(value) == 2}
+    composed = {"certificate", "network", "proxy", "read timeout", "tls"}  # their texts depend on the error
+    assert constants | composed == set(re.findall(r"^\| `([a-z ]+)` \|", section, re.MULTILINE))
