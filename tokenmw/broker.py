@@ -15,7 +15,6 @@ waits for it, so that nothing is open after `async with broker:`.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -49,13 +48,14 @@ from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Sealer
 from tokenmw.runtime import BrokerData, Runtime, Settings
 from tokenmw.sessions.derive import SessionIds
+from tokenmw.startup.lifespan import STATE_KEY, opened_for
 from tokenmw.status import Status
 from tokenmw.tokens.entry import TokenEntry
 from tokenmw.values import Grant, Token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from starlette.types import StatefulLifespan, StatelessLifespan
 
@@ -70,7 +70,6 @@ if TYPE_CHECKING:
 __all__ = ["STATE_KEY", "MissingKey", "TokenBroker"]
 
 MissingKey = Literal["random", "reject"]
-STATE_KEY: Final = "tokenmw"  # where dependencies find the broker in a connection's state
 
 _OPENED_ITSELF: Final = (
     "The broker was used while it was not open, so it opened itself, and nothing will close it. Use `async with "
@@ -104,8 +103,9 @@ class TokenBroker(Unpicklable):
         name_key: Hides names in Redis and derives session ids; at least 16 characters. Changing it renames all keys, so
             tokens are fetched again and every session id changes: keep it when `secret_key` rotates. None: the last
             `secret_key` is used.
-        seal: False: `secret_key` only hides names, and values stay readable. True: values are encrypted, and a missing
-            `secret_key` is an error. None: values are encrypted if there is a `secret_key`.
+        seal: False: `secret_key` only hides names. Anyone who reads Redis can read tokens, and anyone who writes to it
+            can plant tokens and session ids. True: values are encrypted, and a missing `secret_key` is an error. None:
+            values are encrypted if there is a `secret_key`.
         namespace: The first part of every Redis key. Programs with the same namespace, Redis and `name_key` share
             tokens and session ids.
         session_ttl: Seconds, from 1 to a year, after which an idle API key gets a new session id; an hour by default.
@@ -296,22 +296,18 @@ class TokenBroker(Unpicklable):
                 await asyncio.wait([closing])
             closing.result()
 
-    @asynccontextmanager
-    async def lifespan(self, _app: Any) -> AsyncGenerator[dict[str, Any]]:
+    def lifespan(self, app: Any) -> AbstractAsyncContextManager[dict[str, Any]]:
         """Open and close with an application: `Starlette(lifespan=broker.lifespan)`."""
-        async with self:
-            yield {STATE_KEY: self}
+        return self._lifespan(app)
 
     def lifespan_with(self, lifespan: StatelessLifespan[Any] | StatefulLifespan[Any]) -> StatefulLifespan[Any]:
         """Return a lifespan around another one: `FastAPI(lifespan=broker.lifespan_with(mine))`; its state is kept."""
         checked_lifespan(lifespan)
+        return partial(self._lifespan, lifespan=lifespan)
 
-        @asynccontextmanager
-        async def both(app: Any) -> AsyncGenerator[dict[str, Any]]:
-            async with self, lifespan(app) as state:
-                yield {**(state or {}), STATE_KEY: self}
-
-        return both
+    def _lifespan(self, app: Any, **own: Any) -> AbstractAsyncContextManager[dict[str, Any]]:
+        names = self._credentials
+        return opened_for(app, self, names=names.names, other_names=names.names_of_all_brokers, **own)
 
     def status(self) -> Status:
         """Return a snapshot of the broker, without secrets and without I/O."""
@@ -387,7 +383,7 @@ class TokenBroker(Unpicklable):
         # A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets are not this one's.
         if not self._warned_of_costs:
             self._warned_of_costs = True
-            self._settings.log_costs()
+            self._settings.log_costs(self._data.missing_keys or {self._missing_key})
         self._runtime = runtime = Runtime(self._settings, self._data)
         self._entered = 0  # tasks that entered the abandoned runtime never leave it
         return runtime

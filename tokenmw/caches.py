@@ -1,4 +1,4 @@
-"""Bounded local caches, over cachetools. Only the event loop's thread uses them.
+"""Bounded local caches, two of them over cachetools. Only the event loop's thread uses them.
 
 cachetools is not thread-safe, in most caches not even for reads, which change the order. Code that runs in a worker
 thread (a sync route) therefore never uses a cache: it holds the entry or the text that the event loop found for it.
@@ -6,13 +6,15 @@ thread (a sync route) therefore never uses a cache: it holds the entry or the te
 
 from __future__ import annotations
 
-from itertools import takewhile
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import cachetools
 
+from tokenmw.redaction import Unpicklable
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["LRUCache", "SecondChanceCache", "TTLCache"]
 
@@ -21,10 +23,11 @@ V = TypeVar("V")
 E = TypeVar("E", bound="Dated")
 
 _MAX_SECOND_CHANCES: Final = 16  # entries that are placed again to evict one
+_ALREADY_USED: Final = float("-inf")  # a time of placing for an entry that gets a second chance in any case
 _FIRST_USE: Final = 1.0  # seconds; all requests within this time of an entry's placing count as its first use
 
 
-class LRUCache(cachetools.LRUCache[K, V]):
+class LRUCache(Unpicklable, cachetools.LRUCache[K, V]):
     """Keeps the most recently used entries, up to `maxsize`. An entry's own data says when it has expired."""
 
     def entries(self) -> list[tuple[K, V]]:
@@ -36,7 +39,7 @@ class LRUCache(cachetools.LRUCache[K, V]):
         return f"<{len(self)} of {self.maxsize:.0f} entries>"  # the keys are credentials
 
 
-class TTLCache(cachetools.TTLCache[K, V]):
+class TTLCache(Unpicklable, cachetools.TTLCache[K, V]):
     """Keeps entries for `ttl` seconds after they were set, up to `maxsize`.
 
     Reads do not delete expired entries, so housekeeping calls `expire()`.
@@ -61,44 +64,82 @@ class Dated(Protocol):
     placed: float
 
 
-class SecondChanceCache(cachetools.FIFOCache[K, E]):
-    """Keeps the entries used within `idle` seconds, up to `maxsize`. A read is one lookup in a dict.
+class SecondChanceCache(Unpicklable, Generic[K, E]):
+    """Keeps the entries used within `idle` seconds, up to `maxsize`.
 
     It evicts by the second-chance algorithm (CLOCK): of the entry placed first, evict it if it was not used since;
     else place it behind all others and try the next one. LRU would write the new order at each read, to memory that is
     in no processor cache once there are a million entries.
+
+    A dict and a queue of its keys take 60 bytes for each entry; a cache of cachetools takes 170.
+
+    Attributes:
+        maxsize: The bound.
+        entries: The entries by key. A warm path reads them here, with one lookup; only this class changes them.
     """
 
+    __slots__ = ("_idle", "_order", "_timer", "entries", "maxsize")
+
     def __init__(self, maxsize: int, idle: float, *, timer: Callable[[], float]) -> None:
-        super().__init__(maxsize)
+        self.maxsize = maxsize
+        self.entries: dict[K, E] = {}
+        self._order: deque[K] = deque()  # each key once, those placed first on the left
         self._idle = idle
         self._timer = timer
 
-    def __setitem__(self, key: K, entry: E) -> None:
-        entry.placed = self._timer()
-        self.pop(key, None)  # a dict leaves a key that is set again where it was
-        super().__setitem__(key, entry)
+    def __len__(self) -> int:
+        return len(self.entries)
 
-    def popitem(self) -> tuple[K, E]:
-        """Evict one entry and return it."""
-        now = self._timer()
-        for _ in range(_MAX_SECOND_CHANCES):
-            key, entry = super().popitem()
-            if entry.used < entry.placed + _FIRST_USE or now - entry.used > self._idle:
-                return key, entry
-            self[key] = entry
-        # The next one, in use or not: no request examines all entries.
-        return super().popitem()
+    def __iter__(self) -> Iterator[K]:
+        return iter(self.entries)
+
+    def __getitem__(self, key: K) -> E:
+        return self.entries[key]
+
+    def __setitem__(self, key: K, entry: E) -> None:
+        if key in self.entries:
+            # It stays where it is in the order, and is placed behind all others when its turn comes.
+            entry.placed = _ALREADY_USED
+            self.entries[key] = entry
+            return
+        if len(self.entries) >= self.maxsize:
+            self._evict()
+        self._place(key, entry)
+        self.entries[key] = entry
+
+    def get(self, key: K) -> E | None:
+        """Return an entry, or None. It does not count as use."""
+        return self.entries.get(key)
 
     def expire(self) -> None:
         """Delete idle entries. Housekeeping calls it; each entry is checked about once in `idle` seconds."""
         now = self._timer()
-        for key in list(takewhile(lambda key: now - self[key].placed > self._idle, self)):
-            entry = self[key]
+        for _ in range(len(self._order)):
+            key = self._order[0]
+            entry = self.entries[key]
+            if now - entry.placed <= self._idle:
+                return
+            self._order.popleft()
             if now - entry.used > self._idle:
-                del self[key]
+                del self.entries[key]
             else:
-                self[key] = entry
+                self._place(key, entry)
+
+    def _evict(self) -> None:
+        now = self._timer()
+        for _ in range(_MAX_SECOND_CHANCES):
+            key = self._order.popleft()
+            entry = self.entries[key]
+            if entry.used < entry.placed + _FIRST_USE or now - entry.used > self._idle:
+                del self.entries[key]
+                return
+            self._place(key, entry)
+        # The next one, in use or not: no request examines all entries.
+        del self.entries[self._order.popleft()]
+
+    def _place(self, key: K, entry: E) -> None:
+        entry.placed = self._timer()
+        self._order.append(key)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} of {self.maxsize:.0f} entries>"  # the keys are API keys
+        return f"<{len(self.entries)} of {self.maxsize} entries>"  # the keys are API keys

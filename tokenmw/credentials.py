@@ -8,6 +8,7 @@ from collections import ChainMap
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from weakref import WeakSet
 
 from starlette.requests import HTTPConnection
 
@@ -15,6 +16,7 @@ from tokenmw.errors import ConfigurationError, TokenUnavailable, copy_of
 from tokenmw.options import checked_callback, checked_strings
 from tokenmw.providers.base import Provider
 from tokenmw.providers.http import check_reach
+from tokenmw.redaction import Unpicklable
 from tokenmw.status import ProviderStatus
 from tokenmw.tokens.entry import TokenEntry
 
@@ -34,7 +36,7 @@ ProviderOfRequest = Callable[[HTTPConnection], Provider | Awaitable[Provider]]
 _MAX_NAME: Final = 100  # characters; names are in log lines, metrics and responses
 
 
-class Credentials:
+class Credentials(Unpicklable):
     """The broker's names, each with the token entry of its provider or with the program's callable.
 
     Attributes:
@@ -42,6 +44,7 @@ class Credentials:
     """
 
     __slots__ = (
+        "__weakref__",
         "_by_name",
         "_cache",
         "_has_leases",
@@ -71,11 +74,17 @@ class Credentials:
         self._own = _Layer(given, self._named(given))
         self._overrides: list[_Layer] = []
         self._apply()
+        _OF_ALL_BROKERS.add(self)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The providers' names."""
         return tuple(self._by_name)
+
+    @property
+    def names_of_all_brokers(self) -> tuple[str, ...]:
+        """The providers' names of all brokers of the program, this one's included."""
+        return tuple(name for credentials in _OF_ALL_BROKERS for name in credentials.names)
 
     def find(self, name: str) -> TokenEntry | ProviderOfRequest:
         """Return the entry of a name's provider, or its callable.
@@ -208,12 +217,15 @@ class Credentials:
         return by_name
 
 
+_OF_ALL_BROKERS: Final[WeakSet[Credentials]] = WeakSet()
+
+
 class _Layer(NamedTuple):
     providers: dict[str, Provider | ProviderOfRequest]
     by_name: dict[str, TokenEntry | ProviderOfRequest]
 
 
-class RequestCredential:
+class RequestCredential(Unpicklable):
     """The credential of one request: the result of one call of a callable, for all tasks of the request that need it.
 
     Attributes:
@@ -238,6 +250,7 @@ class RequestCredential:
             else:
                 self._result = result
         except Exception as error:  # noqa: BLE001  raised to every caller of `provider`
+            del connection  # error reports show the variables of this frame, and walk into the mapping
             self._keep(error)
 
     async def provider(self) -> Any:

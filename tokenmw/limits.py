@@ -50,8 +50,15 @@ class Limits:
         check_seconds: Seconds between two comparisons of a token in use with Redis. An instance may use a token for up
             to 30 s after another one has invalidated it, and each token in use costs one command in that time.
         answer_bytes: Bytes of a token endpoint's response. One longer than 64 KiB counts as a failure of the provider.
+        first_sights: API keys that are looked up in Redis at the same time, because this process does not know them.
+            If more than 10 000 wait, the request of a further one is served as while Redis is unavailable, and its id
+            is compared with Redis a second later. A lookup takes 1 KB.
         new_sessions: New sessions a second that are written to Redis, after a burst of ten times as many. A further API
-            key without an id in Redis gets the one that it would get while Redis is unavailable, in this process only.
+            key without an id in Redis gets the one that it would get while Redis is unavailable. Ids that Redis has
+            are read whatever this bound is.
+        new_sessions_per_ttl: New sessions that are written to Redis within 1.1 times `session_ttl`, the time for which
+            it keeps one that is never used again: half of them at any time, the other half as time passes. A flood of new
+            keys leaves 100 000 of them there for each process, 25 MB. Beyond it, as for `new_sessions`.
     """
 
     tokens: int = 10_000
@@ -71,7 +78,9 @@ class Limits:
     commands: int = 1_000
     check_seconds: float = 30.0
     answer_bytes: int = 64 << 10
+    first_sights: int = 10_000
     new_sessions: int = 500
+    new_sessions_per_ttl: int = 100_000
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.redaction import FrozenValue, without_locals
@@ -81,12 +82,19 @@ class Grant(FrozenValue):
 
 def _check_json(extra: Mapping[str, Any] | None) -> None:
     # Checked here, so that a wrong value is reported without Redis, too.
-    try:
-        written = json.dumps(None if extra is None else dict(extra), allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        raise TokenUnavailable("the grant's extra holds a value that is not JSON") from None
+    written = _json_of(extra)
+    if written is None:
+        raise TokenUnavailable("the grant's extra holds a value that is not JSON")
     if len(written) > MAX_EXTRA_BYTES:
         raise TokenUnavailable(f"the grant's extra is longer than {MAX_EXTRA_BYTES} bytes: keep what handlers need")
+
+
+def _json_of(extra: Mapping[str, Any] | None) -> str | None:
+    # None, and no error: from Python 3.14 on, its notes have the keys. Raised `from None`, it would still be a context.
+    try:
+        return json.dumps(None if extra is None else dict(extra), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def _is_word(text: str) -> bool:
@@ -95,6 +103,8 @@ def _is_word(text: str) -> bool:
 
 class Token(FrozenValue):
     """A provider's access token, as handlers get it.
+
+    It is an object, not the text: `f"{token}"` raises a TypeError, and `str(token)` warns and returns a description.
 
     Attributes:
         value: The token itself.
@@ -168,6 +178,22 @@ class Token(FrozenValue):
             scheme=self._scheme,
             origin=self._origin,
         )
+
+    def __format__(self, _spec: str) -> NoReturn:
+        # A header with a masked text causes a 401 that does not say why.
+        raise TypeError(
+            "A token in an f-string is not its value: use {token.authorization} for the header, {token.value} for the "
+            "token itself, or {token!r} for a log."
+        )
+
+    def __str__(self) -> str:
+        # No error: loggers and error reports make this text as well, and would lose what they report.
+        warnings.warn(
+            "str(token) is not the token: send token.authorization or token.value, and log repr(token).",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return f"<not the token, but a description: Token of {self.provider}>"
 
     def __repr__(self) -> str:
         return f"<Token of {self.provider}, expires_at={self.expires_at:.0f}>"

@@ -23,9 +23,11 @@ PATIENT = Limits(command_seconds=2.0)
 
 async def busy(broker: TokenBroker) -> tuple[Runtime, SessionSync]:
     """Give a broker two connections to Redis, and a touch to send when it closes."""
-    await asyncio.gather(broker.session_id("k"), broker.session_id("l"))
+    await broker.session_id("k")
     runtime, session = broker._runtime, broker._data.sessions.get(b"k")
     assert runtime is not None
+    assert runtime.redis is not None
+    await asyncio.gather(*(runtime.redis.run("read", [b"{k}"] * 4, ()) for _ in range(2)))
     assert runtime.session_sync is not None
     assert session is not None
     runtime.session_sync.queue(b"k", session)

@@ -158,7 +158,7 @@ async def test_closing_does_not_wait_for_a_slow_redis(redis_server: RedisServer)
             assert runtime.session_sync is not None
             for number in range(20_000):
                 key = b"k-%d" % number
-                session = runtime.sessions._add(key, SessionIds.random(), shared=True)
+                session = broker._data.sessions.add(key, SessionIds.random(), shared=True)
                 runtime.session_sync.queue(key, session)
             proxy.latency = 0.05
             before = waited.seconds

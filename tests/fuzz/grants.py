@@ -228,7 +228,7 @@ def _seeds(kind: Kind) -> tuple[bytes, ...]:
     odd = ["7200", " 7200 ", "1_000", "\uff11\uff12", 1e400, -1, True, None, 7199.5, 10**400, "1e3", float("nan"), "0"]
     bodies: list[object] = [good, *({**good, kind.lifetime: value} for value in odd), *kind.refusals]
     bodies += [{**good, name: bad} for name in kind.tokens for bad in ("a\r\nx: y", "", 7, "t" * 20_000, ["t"], SECRET)]
-    many = {f"field{n}": [] for n in range(3_000)}
+    many: Fields = {f"field{n}": [] for n in range(3_000)}
     bodies += [
         {**good, "token_type": odd} for odd in ("MAC", "N_A", "DPoP", 0, "x" * 65, SECRET, "Application Access Token")
     ]

@@ -131,10 +131,11 @@ def _sessions(data: bytes) -> None:
         store = RedisSessionStore(
             cast("Any", _Replies(values[:1], good)), names=NAMES, sealer=RINGS[0], ttl=3600.0, on_unreadable=_ignore
         )
-        try:
-            answers.append(run(store.get_or_create(key, str(UUID(int=9)))))
-        except Unreadable as error:
-            require(error.reason == "unknown-key", "a damaged session that is not replaced")
+        (answer,) = run(store.get_or_create([(key, str(UUID(int=9)))]))
+        if isinstance(answer, Unreadable):
+            require(answer.reason == "unknown-key", "a damaged session that is not replaced")
+        else:
+            answers.append(answer)
     for answer in answers:
         require(
             answer is None or answer is UNAVAILABLE or str(UUID(str(answer))) == answer, "a session id that is none"

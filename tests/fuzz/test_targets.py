@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fuzz import answers, callers, engines, grants, messages, urls
+from tests.fuzz import answers, callers, engines, grants, messages, outgoing, urls
 from tests.fuzz.engines import Finding, run_long_inputs, run_mutations, run_one
 from tests.fuzz.oracles import Target
 from tests.fuzz.targets import TARGETS
 from tokenmw import APIKeySource, Grant
 from tokenmw.callers import api_key
 from tokenmw.errors import ConfigurationError, TokenUnavailable
+from tokenmw.outgoing import response, url_tokens
+from tokenmw.outgoing.read_ahead import _Ahead
 from tokenmw.providers import grant_reader
 from tokenmw.providers.answer import Answer
 from tokenmw.providers.client_auth import Proof
@@ -22,7 +24,7 @@ from tokenmw.redis.token_store import TokenRecord
 from tokenmw.tokens.failures import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
@@ -78,6 +80,10 @@ def _returns(*, value: Any) -> Callable[..., Any]:
         return value
 
     return return_value
+
+
+async def _other_body(_: Any) -> AsyncGenerator[bytes]:
+    yield b"{}"
 
 
 def _repeats(text: str) -> Any:
@@ -140,6 +146,22 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
         "rejected.oauth2",
         broken(answers, "is_rejected", _returns(value=_return_later(value=True))),
         "rejected by",
+    ),
+    "a body that is inflated without bound": (
+        "outgoing.wecom",
+        broken(response, "decoded", lambda raw, _response: outgoing._decoded(raw)),
+        "body above the limit",
+    ),
+    "an answer that is changed": ("outgoing.feishu", broken(_Ahead, "all", _other_body), "has lost a part"),
+    "a redirect that repeats the token": (
+        "redirect",
+        broken(url_tokens, "repeats", _returns(value=False)),
+        "the token in the",
+    ),
+    "a redirect that is checked once it is logged": (
+        "redirect",
+        broken(url_tokens.RedirectGuard, "_check_location", _returns(value=None)),
+        "the token in the",
     ),
     "a URL without TLS": (
         "token_url",

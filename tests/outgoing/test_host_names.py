@@ -20,6 +20,7 @@ PIECES = """
 evil.test a xn--exmple-cua . .. \\ %2f %2e @ : :443 [ ] ::1 %25eth0 - _ * ; ! ~ / ? # 127.0.0.1 1 api.example
 .api.example \uff41 \u3002 ä ß
 """
+HOSTS = st.lists(st.sampled_from(PIECES.split()), min_size=1, max_size=6).map("".join)
 BELOW = """
 a.api.example a.b.api.example A.API.example tenant_1.api.example xn--exmple-cua.api.example exämple.api.example
 a\u3002api.example 1.api.example user:pw@a.api.example:8443

@@ -6,6 +6,7 @@ import base64
 import importlib
 import logging
 import re
+import time
 import types
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -235,7 +236,7 @@ async def test_forward_proxy_gets_the_request(broker: TokenBroker, library: Any,
 async def test_transport_may_send_the_request_twice(broker: TokenBroker, library: Any, base_url: str, api: API) -> None:
     """A transport that retries sends the same URL again; it is not taken for a redirect."""
 
-    class Retrying(library.AsyncHTTPTransport):  # type: ignore[name-defined, misc]
+    class Retrying(library.AsyncHTTPTransport):  # type: ignore[misc]
         async def handle_async_request(self, request: Any) -> Any:
             first = await super().handle_async_request(request)
             await first.aclose()
@@ -264,6 +265,25 @@ async def test_trace_of_the_program_is_still_called(broker: TokenBroker, http: A
 
     await http.get("/x", auth=broker.auth(Numbered(place="query")), extensions={"trace": trace})
     assert any(event.endswith("send_request_headers.started") for event in events)
+
+
+@pytest.mark.parametrize("text", ["%" * 64_000, "%25" * 21_000, "%252525" * 9_000, "%41" * 21_000])
+def test_long_text_is_refused_in_time(text: str) -> None:
+    """Decoding 64 KiB of percent signs would block the event loop for 60 ms."""
+    begin = time.perf_counter()
+    assert repeats(text, forms_of(TOKEN))
+    assert time.perf_counter() - begin < 0.01
+
+
+async def test_headers_full_of_percent_signs_are_not_logged(
+    broker: TokenBroker, http: Any, api: API, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a response that would take long to check, the transport's log has the status only; the caller gets it all."""
+    caplog.set_level(logging.DEBUG)
+    api.accept = lambda request: Response(status_code=200, headers={"x-long": "%25" * 2_000, "x-other": "t-1"})
+    answer = await http.get("/x", auth=broker.auth(Numbered(place="query")))
+    assert "%25" * 2_000 == answer.headers["x-long"]
+    assert "receive_response_headers.complete return_value=200" in caplog.text
 
 
 VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=8, max_size=40)

@@ -93,11 +93,14 @@ def test_token_type_is_written_as_apis_expect_it(given_type: str | None, expecte
     assert expected == grant(GOOD | {"token_type": given_type}).token_type
 
 
+ODD_TYPES: list[Any] = [5, 0, False, [], ["Bearer"], {}, "a\nb", SECRET, f"x-{SECRET}", "x" * 65]
+
+
 @pytest.mark.parametrize(
     ("given_type", "shown"),
     [
         *((name, f' "{name}"') for name in ("DPoP", "MAC", "pop", "N_A", "mtls_pop", "JWT", "urn:a:token-type:jwt")),
-        *((odd, "") for odd in (5, 0, False, [], ["Bearer"], {}, "a\nb", SECRET, f"x-{SECRET}", "x" * 65)),
+        *((odd, "") for odd in ODD_TYPES),
         ("bearer" + " " * 60 + "MAC", ""),
     ],
 )

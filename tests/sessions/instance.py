@@ -15,8 +15,9 @@ from tokenmw.redis.sealing import Sealer
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.sessions.cache import SessionCache
 from tokenmw.sessions.derive import SessionIds
+from tokenmw.sessions.first_sight import FirstSights
 from tokenmw.sessions.manager import SessionManager
-from tokenmw.sessions.rate_limit import TokenBucket
+from tokenmw.sessions.rate_limit import NewSessions
 from tokenmw.sessions.sync import SessionSync
 from tokenmw.testing import ManualClock
 
@@ -54,7 +55,7 @@ class Instance:
         self._policy = policy
         self.ids = SessionIds(secret)
         self.cache = SessionCache(ttl=ttl, limits=self.limits, clock=self.clock)
-        self.new_sessions = TokenBucket(self.limits.new_sessions, clock=self.clock)
+        self.new_sessions = NewSessions(self.limits, redis_ttl=1.1 * ttl, clock=self.clock)
 
     async def __aenter__(self) -> Self:
         self.connection = RedisConnection(
@@ -76,13 +77,21 @@ class Instance:
         self.sync = SessionSync(
             self.store, cache=self.cache, new_sessions=self.new_sessions, limits=self.limits, clock=self.clock
         )
-        self.manager = SessionManager(
+        self.first_sights = FirstSights(
             cache=self.cache,
             sync=self.sync,
             ids=self.ids,
             new_sessions=self.new_sessions,
             policy=self._policy,
             limits=self.limits,
+            log=self.log,
+        )
+        self.manager = SessionManager(
+            cache=self.cache,
+            sync=self.sync,
+            first_sights=self.first_sights,
+            ids=self.ids,
+            policy=self._policy,
             clock=self.clock,
         )
         self.stop = self.manager.close

@@ -45,7 +45,7 @@ async def test_a_thousand_first_requests_of_one_key_are_one_command(redis_server
         assert len(set(results[1::2])) == 1
         assert {asyncio.CancelledError} == {type(result) for result in results[::2]}
         assert sent(redis_server) == {"evalsha": 1}
-        assert len(one.manager._first_sights) == 0
+        assert len(one.first_sights) == 0
 
 
 async def test_idle_for_less_than_the_ttl_keeps_the_id(redis_server: RedisServer) -> None:
@@ -178,13 +178,13 @@ async def test_no_api_key_is_in_redis_logs_or_reprs(
         async with Instance(redis_server) as one:
             request = asyncio.create_task(one.get(KEY))
             await asyncio.sleep(0)
-            flight = next(iter(one.manager._first_sights._flights.values()))
-            inside = [one.manager, one.manager._first_sights, one.manager._first_sights._flights, flight, flight._task]
+            sights = one.first_sights
+            inside = [one.manager, sights, sights._sights, sights._waiting, sights._running]
             texts = [repr(part) for part in inside]
             await request
             one.clock.advance(0.06 * TTL)
             one.manager.cached(KEY)
-            texts += [repr(part) for part in (one.manager._cache, one.sync, one.store)]
+            texts += [repr(part) for part in (one.cache, one.sync, one.store)]
             keys = redis_server.command("KEYS", "*")
             texts += [repr(keys), *(repr(redis_server.command("GET", key)) for key in keys if b"session" in key)]
     finally:

@@ -88,7 +88,7 @@ async def test_a_reupload_of_unshared_ids_takes_permits(redis_server: RedisServe
     """A session that Redis never had is a new one, so `Limits(new_sessions=…)` bounds it."""
     async with Instance(redis_server, new_sessions=1) as one:
         for key in KEYS:
-            one.manager._add(key, one.manager._ids.derive(key), shared=False)
+            one.cache.add(key, one.ids.derive(key), shared=False)
         one.sync.begin_reupload()
         await one.sync.send_reupload()
         assert 10 == len(redis_server.command("KEYS", "*:session"))

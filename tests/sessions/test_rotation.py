@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.brokers import runtime_of, session_sync_of
+from tests.brokers import session_sync_of
 from tests.servers import RedisServer
 from tests.sessions.instance import TTL
 from tokenmw import Limits, TokenBroker
@@ -52,15 +52,13 @@ async def test_each_access_seals_with_the_new_secret_and_keeps_the_ttl(redis_ser
         )
     async with broker(redis_server, clock, NEW, OLD) as two:
         sync = session_sync_of(two)
-        entry = runtime_of(two).sessions._add(b"alice", session, shared=True)
         match access:
             case "touch":
-                sync.queue(b"alice", entry)
+                sync.queue(b"alice", two._data.sessions.add(b"alice", session, shared=True))
                 await sync.send_touches()
             case "upload":
-                await sync._upload({b"alice": entry})
+                await sync._upload({b"alice": two._data.sessions.add(b"alice", session, shared=True)})
             case _:
-                two._data.sessions.clear()
                 assert session == await two.session_id("alice")
         assert sealed != redis_server.command("GET", key)
         assert 1.09 * TTL * 1000 < redis_server.command("PTTL", key) <= 1.1 * TTL * 1000

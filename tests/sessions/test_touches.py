@@ -113,7 +113,7 @@ async def test_queued_touches_are_bounded(redis_server: RedisServer) -> None:
             await one.get(key)
         await use_after_a_twentieth(one, *keys)
         assert one.sync.touches == 10
-        newer = one.manager._add(keys[0], one.manager._ids.random(), shared=False)
+        newer = one.cache.add(keys[0], one.ids.random(), shared=False)
         one.sync.queue(keys[0], newer)
         assert newer is one.sync._queue[keys[0]]
         await one.sync.send_touches()

@@ -14,7 +14,6 @@ from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.sessions.cache import SessionCache
 from tokenmw.sessions.derive import SessionIds
 from tokenmw.sessions.manager import SessionManager
-from tokenmw.sessions.rate_limit import TokenBucket
 from tokenmw.testing import ManualClock
 
 KEY = b"sk-live-0815"
@@ -156,10 +155,9 @@ async def test_a_reset_without_redis_holds_in_this_process() -> None:
     manager = SessionManager(
         cache=SessionCache(ttl=TTL, limits=limits, clock=clock),
         sync=None,
+        first_sights=None,
         ids=SessionIds(None),
-        new_sessions=TokenBucket(limits.new_sessions, clock=clock),
         policy="available",
-        limits=limits,
         clock=clock,
     )
     old = await manager.get(KEY)
@@ -182,8 +180,8 @@ async def test_closing_during_a_first_sight_gives_its_waiters_one_id(private_red
 
 
 async def test_first_sights_beyond_the_bound_go_on_without_redis(redis_server: RedisServer) -> None:
-    """A burst beyond `Limits(commands=…)` does not wait, and all instances agree when its ids are uploaded."""
-    async with Instance(redis_server, secret=None, commands=5) as one, Instance(redis_server, secret=None) as two:
+    """A burst beyond `Limits(first_sights=…)` does not wait, and all instances agree when its ids are uploaded."""
+    async with Instance(redis_server, secret=None, first_sights=5) as one, Instance(redis_server, secret=None) as two:
         keys = [b"%d" % number for number in range(50)]
         ids = await asyncio.gather(*(one.get(key) for key in keys))
         assert len(set(ids)) == 50
@@ -195,7 +193,7 @@ async def test_an_id_that_was_reset_is_uploaded_with_one_command(redis_server: R
     """It replaces what Redis has, so it is not uploaded "if absent" as well."""
     async with Instance(redis_server) as one:
         await one.get(KEY)
-        session = one.manager._add(KEY, one.ids.random(), shared=False)
+        session = one.cache.add(KEY, one.ids.random(), shared=False)
         session.overwrite = True
         one.sync.queue(KEY, session)
         reset_statistics(redis_server)

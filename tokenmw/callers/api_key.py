@@ -77,6 +77,7 @@ class APIKeySource:
     def find(self, scope: Scope) -> bytes | None:
         """Return the API key of an ASGI connection, or None."""
         headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        key: bytes | None
         for wanted in self._headers:
             found: bytes | None = None
             for name, value in headers:

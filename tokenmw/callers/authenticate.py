@@ -14,6 +14,7 @@ from tokenmw.caches import TTLCache
 from tokenmw.callers.answers import UndecidedAnswer, is_caller, refusal, refusal_by
 from tokenmw.errors import APIKeyRefused, SessionUnavailable, copy_of
 from tokenmw.observe.error_place import with_place
+from tokenmw.redaction import Unpicklable
 from tokenmw.singleflight import FlightCancelled, SingleFlight, TooManyFlights
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class RefusedKeys(TTLCache[bytes, APIKeyRefused | None]):
         super().__init__(limits.refused_keys, _REFUSED_SECONDS, timer=clock.monotonic)
 
 
-class Authenticator:
+class Authenticator(Unpicklable):
     """Calls `authenticate`. A refusal holds for 5 s; an acceptance holds for the requests that wait for it.
 
     The answer is the caller if it is true. A falsy answer, `APIKeyRefused("…")`, or an `HTTPException` with 401 or 403

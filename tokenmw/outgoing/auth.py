@@ -79,35 +79,36 @@ class TokenAuth(Unpicklable, httpx.Auth):
         if provider is not entry.provider:
             # An equal credential, so it shares the entry. But its `hosts` are its own, and were not checked yet.
             check_provider(provider)
-        library = library_of(request)
         if not may_receive_token(request.url, provider=provider):
             self._calls.withheld(request.url)
             yield request
             return
+        library = library_of(request)
         original, token = OriginalRequest(request), await self._calls.get_token(entry)
         start = request.url
-        response = yield original.with_token(token, provider=provider)
+        response = yield original.with_token(token, provider=provider, library=library)
         if response.history and not contains_token(response.request, token):
             # The client followed a redirect and left the token behind. Send the last request again with the token
             # if its host may receive it and its answer asks for it.
             redirected = response.request
             if not (
                 may_receive_token_after_redirect(redirected.url, start=start, provider=provider)
-                and is_replayable(redirected)
+                and is_replayable(redirected, library=library)
                 and await is_rejected(response, provider=provider, library=library)
             ):
                 return
             await discard(response, library=library)
             original = OriginalRequest(redirected)
-            response = yield original.with_token(token, provider=provider)
+            response = yield original.with_token(token, provider=provider, library=library)
         if response.history and not contains_token(response.request, token):
             return  # another redirect: this answer says nothing about the token
         if await is_rejected(response, provider=provider, library=library):
             await self._calls.invalidate(token)
-            newer = await self._newer_token(entry, token) if is_replayable(original.request) else None
+            can_retry = is_replayable(original.request, library=library)
+            newer = await self._newer_token(entry, token) if can_retry else None
             if newer is not None:
                 await discard(response, library=library)
-                yield original.with_token(newer, provider=provider)
+                yield original.with_token(newer, provider=provider, library=library)
 
     async def _newer_token(self, entry: TokenEntry, rejected: Token) -> Token | None:
         try:

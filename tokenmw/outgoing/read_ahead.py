@@ -8,6 +8,8 @@ import zlib
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenmw.redaction import Unpicklable
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import timedelta
@@ -73,7 +75,7 @@ def _coding(response: Any) -> str:
     return coding.strip().lower()
 
 
-class _Ahead:
+class _Ahead(Unpicklable):
     """The beginning of a stream, read in a task of its own: a read that is cancelled would break the connection."""
 
     __slots__ = ("_data", "_is_complete", "_pieces", "_rest", "_stopped", "_task")

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from tokenmw.outgoing.redirects import uncopied_headers
 from tokenmw.outgoing.url_tokens import RedirectGuard, forms_of, guarded_url
+from tokenmw.providers.base import Provider
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from tokenmw.providers.base import Provider
     from tokenmw.values import Token
 
 __all__ = ["OriginalRequest", "is_replayable", "library_of"]
@@ -25,12 +26,12 @@ def library_of(request: object) -> ModuleType:
     return sys.modules["httpx"]
 
 
-def is_replayable(request: Any) -> bool:
+def is_replayable(request: Any, *, library: ModuleType) -> bool:
     """Return whether a request's body can be sent again: it is bytes, not an iterator or file that was used up."""
-    return isinstance(request.stream, library_of(request).ByteStream)
+    return isinstance(request.stream, library.ByteStream)
 
 
-class OriginalRequest:
+class OriginalRequest(Unpicklable):
     """A request as the caller or a redirect made it; `with_token` may be called for one token after another."""
 
     __slots__ = ("_extensions", "_headers", "_url", "request")
@@ -39,19 +40,23 @@ class OriginalRequest:
         self.request = request
         self._headers = request.headers
         self._url = request.url
-        self._extensions = dict(request.extensions)
+        self._extensions: dict[str, Any] = request.extensions
         trace = self._extensions.get("trace")
         if isinstance(trace, RedirectGuard):
             # The client copied it from the request that was redirected.
-            self._extensions["trace"] = trace.inner
+            self._extensions = {**self._extensions, "trace": trace.inner}
 
-    def with_token(self, token: Token, *, provider: Provider) -> Any:
+    def with_token(self, token: Token, *, provider: Provider, library: ModuleType) -> Any:
         """Return the request with a token where the provider wants it, in place of an earlier token.
 
         Headers other than `Authorization` are left out when the client copies them for a redirect. A URL with a token
         in it is logged by the client without the token, and no redirect may repeat it.
         """
-        request, library = self.request, library_of(self.request)
+        request = self.request
+        if type(provider).authorize is Provider.authorize:
+            # It sets one header, in which a newer token replaces an older one.
+            provider.authorize(request, token)
+            return request
         request.headers = library.Headers(self._headers)
         request.url = self._url
         request.extensions = self._extensions

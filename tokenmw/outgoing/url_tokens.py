@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["RedirectGuard", "forms_of", "guarded_url", "repeats"]
 
 _MAX_DECODINGS: Final = 8  # a URL in the query of a URL is encoded twice; each further level is rare
+_MAX_ESCAPES: Final = 1_000  # of one response; decoding 64 KiB of them takes 60 ms
 _MIN_BASE64: Final = 8  # characters of a token; shorter ones would be found by chance
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 # The first event of a request: a host name is looked up in the first two, and logged.
@@ -55,11 +56,13 @@ def forms_of(token: str) -> tuple[str, ...]:
 def repeats(text: str, forms: tuple[str, ...]) -> bool:
     """Return whether a URL, or a part of one, has a token in it: as it is, percent-encoded, or in base64.
 
-    Text that is percent-encoded more than 8 times is assumed to have it.
+    Text that is percent-encoded more than 8 times, or has more than 1000 percent signs, is assumed to have it.
 
     >>> repeats("https://other.example/?next=https%3A%2F%2Fapi.example%2F%3Ftoken%3Dt-1", forms_of("t-1"))
     True
     """
+    if text.count("%") > _MAX_ESCAPES:
+        return True
     for _ in range(_MAX_DECODINGS):
         plain = _alike(text)
         if any(form in plain for form in forms):
@@ -117,9 +120,8 @@ class RedirectGuard(Unpicklable):
         if self.inner is not None:
             await self.inner(event, info)
         if event.endswith("receive_response_headers.complete"):
-            self._check_location(info["return_value"])
             # The transport logs this value at DEBUG after the call.
-            info["return_value"] = self._redacted(info["return_value"])
+            info["return_value"] = self._checked(info["return_value"])
 
     def check_transport(self) -> None:
         """Check that redirects are checked. Called by the client when it builds the request of a redirect.
@@ -144,17 +146,26 @@ class RedirectGuard(Unpicklable):
     def _has_token(self, text: bytes) -> bool:
         return repeats(text.decode("latin-1"), self._forms)
 
-    def _check_location(self, answer: Any) -> None:
+    def _checked(self, answer: tuple[object, ...]) -> object:
+        """Check a response's status, header lines and what else the transport logs of it; return what it may log."""
+        status = next((part for part in answer if isinstance(part, int)), None)
+        headers = next((cast("list[tuple[bytes, bytes]]", part) for part in answer if isinstance(part, list)), None)
+        if headers is None:
+            self._is_repeated = True  # an unknown transport: no redirect of its can be checked
+            return status
+        if status in _REDIRECTS:
+            self._check_location(headers)
+        escapes = sum(value.count(b"%") for _, value in headers)
+        return self._redacted(answer) if escapes <= _MAX_ESCAPES else status
+
+    def _check_location(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Remember whether a redirect repeats the token; the request that it leads to is then not sent."""
-        if next((part for part in answer if isinstance(part, int)), None) not in _REDIRECTS:
-            return
-        headers: list[tuple[bytes, bytes]] = next((part for part in answer if isinstance(part, list)), [])
         for name, value in headers:
             if name.lower() == b"location" and self._has_token(value):
                 self._is_repeated = True
                 try:
-                    self._library.URL(value.decode("latin-1"))
-                except self._library.InvalidURL:
+                    _ = self._request.url.join(value.decode("latin-1")).host
+                except (self._library.InvalidURL, ValueError):
                     # The client's error would quote the part that is invalid.
                     raise self._error(_REPEATED) from None
 
@@ -192,12 +203,19 @@ def guarded_url(url: Any, *, before: Any, forms: tuple[str, ...], guard: Redirec
         guard: The guard of its redirects.
     """
     plain: Any = getattr(url, "plain_class", url.__class__)
-    given = before.query.split(b"&")
-    query = b"&".join(part for part in url.query.split(b"&") if part in given)
-    shown = str(plain(url, query=query or None))
+    given = [part for part in before.query.split(b"&") if part]
+    kept = [part for part in url.query.split(b"&") if part in given]
+    if kept == given and _without_query(url) == _without_query(before):
+        shown = str(before)  # usual, and a URL is slow to build
+    else:
+        shown = str(plain(url, query=b"&".join(kept) or None))
     if repeats(shown, forms):
         shown = str(plain(url, userinfo=b"", path="/", query=None, fragment=None))
     return _guarded_class(plain)(url, shown=shown, guard=guard)
+
+
+def _without_query(url: Any) -> tuple[bytes, ...]:
+    return (url.raw_scheme, url.userinfo, url.netloc, url.raw_path.partition(b"?")[0])
 
 
 @functools.cache

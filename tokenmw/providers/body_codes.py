@@ -78,9 +78,9 @@ class GrantCodes:
         fields = answer.json()
         value = next((fields[name] for name in tokens if fields.get(name)), "")
         second = fields.get(other)
+        second = second if isinstance(second, str) and second != value and len(second) <= _MAX_SECOND else ""
         # It goes into Redis with the token, and is readable there unless values are sealed.
-        kept = isinstance(second, str) and second not in ("", value) and len(second) <= _MAX_SECOND
-        kept = kept and not app.repeats_secret(second)
+        kept = second != "" and not app.repeats_secret(second)
         name = self.lifetime_field
         return grant_in(
             answer,

@@ -138,16 +138,16 @@ class GrantReader:
         shown = code if known or (_CODE.fullmatch(code) and not proof.has_piece_in(code)) else ""
         media_type = "" if code else answer.media_type
         answered = ", ".join(part for part in (shown, f"HTTP {status}", media_type, detail) if part)
-        told = self._description(fields, proof)
+        description = self._description(fields, proof)
         if code in _TRANSIENT or (status in _AGAIN and code not in _PERMANENT):
             return TokenUnavailable(
-                f"{answer.endpoint} cannot serve {self.client} now ({answered}){told}",
+                f"{answer.endpoint} cannot serve {self.client} now ({answered}){description}",
                 retry_after=answer.retry_after,
                 said=code in _TRANSIENT,
             )
         if code in _PERMANENT or status in _REFUSED or (code and status < _CLIENT_ERROR):
             return CredentialRejected(
-                f"{answer.endpoint} refuses {self.client} ({answered}): {fix or self._fix(code, status)}{told}",
+                f"{answer.endpoint} refuses {self.client} ({answered}): {fix or self._fix(code, status)}{description}",
                 code=shown,
                 retry_after=answer.retry_after,
                 # A bare 403 comes from a firewall that refuses this machine's address, not from an RFC 6749 server.
@@ -161,7 +161,7 @@ class GrantReader:
         path = path if _PATH.fullmatch(path) and not proof.has_piece_in(path) else "this path"
         return TokenUnavailable(
             f"{answer.endpoint} {_WRONG_URL.get(status, 'answers as no token endpoint does at')} {path} ({answered}): "
-            f"check {self.url_options}{told}",
+            f"check {self.url_options}{description}",
             retry_after=answer.retry_after,
             said=True,
         )
@@ -204,10 +204,10 @@ def bearer_type(answer: Answer, fields: Mapping[str, Any], proof: Proof, *, opti
     """
     given = fields.get("token_type")
     # Case-insensitive (RFC 6749 §5.1), but APIs that compare it are not.
-    word = given if isinstance(given, str) and len(given) <= _MAX_TYPE else None
-    if given is None or (word is not None and word.strip().lower() in _BEARER):
+    named = given if isinstance(given, str) and len(given) <= _MAX_TYPE else None
+    if given is None or (named is not None and named.strip().lower() in _BEARER):
         return "Bearer"
-    shown = f' "{word}"' if word and _TYPE.fullmatch(word) and not proof.has_piece_in(word) else ""
+    shown = f' "{named}"' if named and _TYPE.fullmatch(named) and not proof.has_piece_in(named) else ""
     fix = f"; if the API takes it nevertheless, set {option} to the word before the token" if option else ""
     raise TokenUnavailable(
         f"{answer.endpoint} granted a token whose token_type{shown} is not Bearer, so it cannot be sent as one{fix}"

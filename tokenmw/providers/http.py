@@ -247,13 +247,13 @@ def _redirect_text(response: Any, url: Any) -> str:
     location = response.headers.get("location", "")
     try:
         target = url.join(location) if 0 < len(location) <= _MAX_LOCATION else url
-        host, server = target.host, _server_of(target)
+        scheme, host, server = target.scheme, target.host, _server_of(target)
     except Exception:  # noqa: BLE001  each library has its own InvalidURL
-        host, server = "", ""
+        scheme, host, server = "", "", ""
     if server == _server_of(url):
         leads = "to the same server"
     elif host == url.host:
-        leads = f"to {target.scheme}:// on port {server.rpartition(':')[2]} of the same host"
+        leads = f"to {scheme}:// on port {server.rpartition(':')[2]} of the same host"
     else:
         leads = "to another host"
     return (

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
-__all__ = ["DIGESTS", "SOURCES", "WRITERS", "ScriptName", "load_scripts", "script_command"]
+__all__ = ["DIGESTS", "SOURCES", "WRITERS", "ScriptName", "command_by_text", "load_scripts", "script_command"]
 
 ScriptName = Literal["read", "acquire", "commit", "release", "tombstone", "session", "replace", "probe", "marker"]
 
@@ -67,10 +67,12 @@ async def _replies(connection: AbstractConnection, commands: Sequence[tuple[str,
     return replies
 
 
-def script_command(
-    name: ScriptName, key: bytes, args: Sequence[bytes | str | int], *, by_text: bool = False
-) -> tuple[bytes | str | int, ...]:
-    """Return the command that runs a script on one key in a pipeline, by its digest or with its text."""
-    if by_text:
-        return ("EVAL", SOURCES[name], 1, key, *args)
+def script_command(name: ScriptName, key: bytes, args: Sequence[bytes | str | int]) -> tuple[bytes | str | int, ...]:
+    """Return the command that runs a script on one key in a pipeline, by its digest."""
     return ("EVALSHA", DIGESTS[name], 1, key, *args)
+
+
+def command_by_text(command: Sequence[bytes | str | int]) -> tuple[bytes | str | int, ...]:
+    """Return the command that does the same as one of `script_command`, with the script's text."""
+    _, digest, *rest = command
+    return ("EVAL", next(SOURCES[name] for name, known in DIGESTS.items() if known == digest), *rest)

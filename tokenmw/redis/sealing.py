@@ -16,6 +16,7 @@ import os
 from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.errors import ConfigurationError
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.keys import subkey
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Unreadable(Exception):
 
     Attributes:
         reason: `unknown-key`: it is sealed with a secret that this instance does not have. Other instances may use it,
-            so it is left alone. `expired`: a token whose lifetime is over, although Redis still has it: an old value was
+            so it is left alone. `expired`: a token whose lifetime is over, although Redis has it: an old value was
             written again, or its TTL was extended. `damaged`: anything else. No instance can use these two.
     """
 
@@ -51,7 +52,7 @@ class Unreadable(Exception):
         self.reason: Literal["unknown-key", "damaged", "expired"] = reason
 
 
-class Sealer:
+class Sealer(Unpicklable):
     """Seals values with the first of its secrets, and opens those that were sealed with any of them.
 
     Args:

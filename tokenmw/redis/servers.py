@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import redis.asyncio as redis
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.guard import CommandLimiter, Guard
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ MAX_SERVERS: Final = 1_000  # the primaries of one cluster; any beyond that shar
 _TRIES: Final = 64  # for each primary; with that many names, nearly every slot range has one
 
 
-class Server:
+class Server(Unpicklable):
     """One server.
 
     Attributes:
@@ -44,10 +45,10 @@ class Server:
         self.clock_offset: float | None = None
 
 
-class Servers:
+class Servers(Unpicklable):
     """The servers that have been used."""
 
-    __slots__ = ("_by_node", "_client", "_clock", "_limiter", "_limits", "_listener", "_log", "_names")
+    __slots__ = ("_by_node", "_client", "_clock", "_cluster", "_limiter", "_limits", "_listener", "_log", "_names")
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Servers:
         listener: ServerListener,
     ) -> None:
         self._client = client
+        self._cluster = client if isinstance(client, redis.RedisCluster) else None  # asked for each key: 1 µs
         self._names = names
         self._limits = limits
         self._limiter = CommandLimiter(limits)
@@ -86,9 +88,9 @@ class Servers:
 
     def epoch_keys(self) -> list[bytes]:
         """Return a key for each server, for its epoch marker. All instances find the same keys."""
-        if not isinstance(self._client, redis.RedisCluster):
+        if self._cluster is None:
             return [self._names.key("marker", "marker")]
-        nodes = {str(nodes[0].name) for nodes in self._client.nodes_manager.slots_cache.values() if nodes}
+        nodes = {str(nodes[0].name) for nodes in self._cluster.nodes_manager.slots_cache.values() if nodes}
         found: dict[str, bytes] = {}
         for number in range(_TRIES * len(nodes)):
             key = self._names.key(f"marker-{number}", "marker")
@@ -98,9 +100,9 @@ class Servers:
         return list(found.values())
 
     def _node_of(self, key: bytes) -> str:
-        if not isinstance(self._client, redis.RedisCluster):
+        if self._cluster is None:
             return ""
-        nodes = self._client.nodes_manager.slots_cache.get(self._client.keyslot(key))
+        nodes = self._cluster.nodes_manager.slots_cache.get(self._cluster.keyslot(key))
         return str(nodes[0].name) if nodes else ""
 
     def _make(self, node: str, key: bytes) -> Server:

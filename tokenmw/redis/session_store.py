@@ -1,4 +1,4 @@
-"""Session ids in Redis: get or create in one round trip, touches and uploads in batches.
+"""Session ids in Redis: get or create, touches and uploads, each in batches of one round trip.
 
 Values that are sealed with a secret that is being rotated out are sealed again with the first one, so that a session
 in use outlives a rotation.
@@ -11,24 +11,26 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import UUID
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.scripts import script_command
 from tokenmw.redis.sealing import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tokenmw.redis.connection import RedisConnection
+    from tokenmw.redis.connection import Command, RedisConnection
     from tokenmw.redis.keys import KeyNames
     from tokenmw.redis.sealing import Sealer
 
 __all__ = ["UNAVAILABLE", "RedisSessionStore", "Reply"]
 
-Reply: TypeAlias = object  # an id, None, or UNAVAILABLE
+Reply: TypeAlias = object  # an id, None, UNAVAILABLE or an Unreadable
 _KEEP_TTL: Final = ""
 
 
-class RedisSessionStore:
+class RedisSessionStore(Unpicklable):
     """Runs the session scripts. Each operation may raise `RedisUnavailable`.
 
     Args:
@@ -60,33 +62,46 @@ class RedisSessionStore:
         """Return the Redis key of an API key's session."""
         return self._names.key(self._names.digest("session", api_key), "session")
 
-    async def get_or_create(self, key: bytes, candidate: str) -> str:
-        """Return the id of a key, or store the candidate if there is none. Its TTL starts again in both cases.
+    async def get_or_create(self, sights: Sequence[tuple[bytes, str | None]]) -> list[Reply]:
+        """Return the id of each key, or store its candidate if Redis has none. The TTL starts again in both cases.
 
+        All are one round trip. None in place of a candidate creates nothing, and the reply is None if Redis has no id.
         A candidate that reaches the server after the caller has timed out is not stored, however long the server hung.
-
-        Raises:
-            Unreadable: The id is sealed with an unknown secret. (A damaged one is replaced.)
+        `UNAVAILABLE` stands for the id of a key whose server is, and an `Unreadable` for one that is sealed with an
+        unknown secret. (A damaged one is replaced.)
         """
-        sealed = self._seal(key, candidate)
-        began, deadline = asyncio.get_running_loop().time(), self._connection.server_deadline(key)
-        args = (sealed, self._ttl, "", "" if deadline is None else deadline)
-        value = await self._connection.run("session", (key,), args)
-        if isinstance(value, int):  # refused as too late, yet the caller still waits: the clock offset was wrong
-            self._connection.note_server_time(key, value, began=began)
-            value = await self._connection.run("session", (key,), (sealed, self._ttl))
-        if value == sealed:
-            return candidate
-        try:
-            found = self._open(key, value)
-        except Unreadable as error:
-            if error.reason == "unknown-key":
-                raise
-        else:
-            await self._reseal([(key, value, found)])
-            return found
-        value = await self._connection.run("replace", (key,), (value, sealed, self._ttl))
-        return self._open(key, value)
+        sealed = [None if candidate is None else self._seal(key, candidate) for key, candidate in sights]
+        began = asyncio.get_running_loop().time()
+        values = await self._connection.pipeline(
+            [
+                ("GETEX", key, "PX", self._ttl) if value is None else self._creation(key, value)
+                for (key, _), value in zip(sights, sealed, strict=True)
+            ]
+        )
+        # Refused as too late, yet the caller still waits: the clock offset was wrong.
+        late = [number for number, value in enumerate(values) if isinstance(value, int)]
+        for number in late:
+            self._connection.note_server_time(sights[number][0], values[number], began=began)
+        again = [(sights[number][0], (sealed[number] or b"", self._ttl)) for number in late]
+        for number, value in zip(late, await self._connection.run_for_each("session", again), strict=True):
+            values[number] = value
+        replies: list[Reply] = []
+        opened: list[tuple[bytes, bytes, str]] = []
+        for (key, candidate), ours, value in zip(sights, sealed, values, strict=True):
+            if candidate is not None and value == ours:
+                replies.append(candidate)
+                continue
+            try:
+                replies.append(self._read(key, value, opened))
+            except Unreadable as error:
+                if error.reason == "unknown-key":
+                    replies.append(error)
+                elif ours is None:
+                    replies.append(None)
+                else:
+                    replies.append(await self._replaced(key, value, ours, self._ttl))
+        await self._reseal(opened)
+        return replies
 
     def reply_may_be_lost(self, key: bytes) -> bool:
         """Return whether Redis may store a candidate for this key although its reply is lost."""
@@ -97,12 +112,14 @@ class RedisSessionStore:
         sealed = self._seal(key, session_id)
         await self._connection.execute(lambda client: client.set(key, sealed, px=self._ttl), key=key, writes=True)
 
-    async def touch(self, keys: Sequence[bytes]) -> list[Reply]:
-        """Restart the TTL of sessions, in one batch.
+    async def touch(self, keys: Sequence[bytes], *, restart: bool = True) -> list[Reply]:
+        """Restart the TTL of sessions, in one batch; without `restart` only read them.
 
         Return their ids, None for those that are absent or unreadable, `UNAVAILABLE` for those whose server is.
         """
-        values = await self._connection.pipeline([("GETEX", key, "PX", self._ttl) for key in keys])
+        values = await self._connection.pipeline(
+            [("GETEX", key, "PX", self._ttl) if restart else ("GET", key) for key in keys]
+        )
         replies: list[Reply] = []
         opened: list[tuple[bytes, bytes, str]] = []
         for key, value in zip(keys, values, strict=True):
@@ -142,9 +159,21 @@ class RedisSessionStore:
         await self._reseal(opened)
         for number, value in damaged:
             key, (sealed, ttl, _) = calls[number]
-            stored = await self._connection.run("replace", (key,), (value, sealed, ttl))
-            replies[number] = self._open(key, stored)
+            reply = await self._replaced(key, value, sealed, ttl)
+            replies[number] = sessions[number][1] if isinstance(reply, Unreadable) else reply
         return replies
+
+    async def _replaced(self, key: bytes, damaged: bytes, sealed: bytes, ttl: int) -> Reply:
+        try:
+            return self._open(key, await self._connection.run("replace", (key,), (damaged, sealed, ttl)))
+        except RedisUnavailable:
+            return UNAVAILABLE  # the other replies of the batch are good
+        except Unreadable as error:
+            return error if error.reason == "unknown-key" else None
+
+    def _creation(self, key: bytes, sealed: bytes) -> Command:
+        deadline = self._connection.server_deadline(key)
+        return script_command("session", key, (sealed, self._ttl, "", "" if deadline is None else deadline))
 
     def _read(self, key: bytes, value: Any, opened: list[tuple[bytes, bytes, str]]) -> Reply:
         if not isinstance(value, bytes):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import TokenUnavailable
+from tokenmw.redaction import Unpicklable, not_encoded
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.values import Grant
@@ -33,8 +34,8 @@ __all__ = [
     "Tombstoned",
 ]
 
-# Seconds for which a stored token may outlive the request for it plus its lifetime, both by the server's clock. It covers
-# the time between the lease and the request; after it, the value was written again, or its TTL was extended.
+# A stored token is refused when this many seconds have passed since its lifetime ended, by the server's clock. They
+# cover the time between lease and request; after them, the value was written again, or its TTL was extended.
 _GRACE: Final = 60.0
 # Times that an operation is repeated because it has found and deleted a damaged value. More of them are no accident:
 # something writes as fast as this process deletes.
@@ -62,8 +63,9 @@ class TokenKeys:
         return self.token, self.lease, self.note, self.tombstone
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True, repr=False)
-class TokenRecord:
+class TokenRecord(Unpicklable):
     """What is stored of a token: durations but no times, so that no machine depends on the clock of another.
 
     Attributes:
@@ -104,8 +106,9 @@ class TokenRecord:
         return cls(grant.value, grant.token_type, grant.expires_in, limit, grant.extra)
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True)
-class Found:
+class Found(Unpicklable):
     """There is a token: its record, its version, and the seconds until it expires."""
 
     record: TokenRecord
@@ -154,12 +157,13 @@ class ClockMismatch:
     server_time: float
 
 
-class RedisTokenStore:
+class RedisTokenStore(Unpicklable):
     """Runs the token scripts. Each operation is one round trip and may raise `RedisUnavailable`.
 
-    A damaged value is deleted, unless it has changed in the meantime, and counts as absent. So is a token whose lifetime
-    is over: without the secret nobody can make one, but an old one can be written again, or its TTL be extended. A value
-    that is sealed with an unknown secret raises `Unreadable` and is left alone: instances that have the secret use it.
+    A damaged value is deleted, unless it has changed in the meantime, and counts as absent. So is a token whose
+    lifetime is over: without the secret nobody can make a token, but anyone can write an old one again, or extend its
+    TTL. A value that is sealed with an unknown secret raises `Unreadable` and is left alone: instances that have the
+    secret use it.
 
     Args:
         connection: The connection.
@@ -278,7 +282,7 @@ class RedisTokenStore:
         try:
             version, body = self._sealer.open(value, key=keys.token)
             record = TokenRecord.decode(body)
-            # The version is the time of the request, by the server's clock, and nobody can change it without the secret.
+            # The version is the time of the request by the server's clock. Nobody can change it without the secret.
             until_over = (version - now) / 1_000_000 + record.lifetime + _GRACE
             if until_over <= 0:
                 raise Unreadable("expired")

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Final
 
 from tokenmw.caches import SecondChanceCache
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
 
-__all__ = ["SessionCache", "SessionEntry"]
+__all__ = ["LONGEST_KEPT", "SessionCache", "SessionEntry", "local_key"]
+
+LONGEST_KEPT: Final = 64  # bytes of an API key that is itself the key of local maps
+_MARK: Final = bytes(LONGEST_KEPT + 1 - 32)  # makes a digest longer than any API key that is kept
+_TOUCHES_PER_TTL: Final = 20  # a session in use is touched after a twentieth of `session_ttl`
 
 
-class SessionEntry:
+def local_key(api_key: bytes) -> bytes:
+    """Return the key under which local maps have an API key: itself up to 64 bytes, else its digest, of 65 bytes.
+
+    So memory is bounded by the number of sessions, however long the keys are that callers send. A digest for each key
+    would cost a request of a known key 1 µs.
+    """
+    return api_key if len(api_key) <= LONGEST_KEPT else _MARK + hashlib.sha256(api_key).digest()
+
+
+class SessionEntry(Unpicklable):
     """This process's copy of one session.
 
     Attributes:
         id: The session id.
+        redis_key: The key in Redis of a session whose API key is too long to be kept; None: made from the API key.
         used: The monotonic time of the last request.
         placed: The monotonic time at which the cache placed it behind all others.
         touch_after: The monotonic time after which a request queues a touch, which keeps the session alive in Redis.
@@ -25,10 +41,13 @@ class SessionEntry:
         overwrite: Whether it must replace what Redis has: it was reset while Redis was unavailable.
     """
 
-    __slots__ = ("id", "overwrite", "placed", "shared", "touch_after", "used")
+    __slots__ = ("id", "overwrite", "placed", "redis_key", "shared", "touch_after", "used")
 
-    def __init__(self, session_id: str, *, now: float, touch_after: float, shared: bool) -> None:
+    def __init__(
+        self, session_id: str, *, now: float, touch_after: float, shared: bool, redis_key: bytes | None = None
+    ) -> None:
         self.id = session_id
+        self.redis_key = redis_key
         self.used = now
         self.placed = now
         self.touch_after = touch_after
@@ -37,22 +56,49 @@ class SessionEntry:
 
 
 class SessionCache(SecondChanceCache[bytes, SessionEntry]):
-    """The sessions used within `session_ttl`, by API key, up to `Limits(sessions=…)`."""
+    """The sessions used within `session_ttl`, by `local_key`, up to `Limits(sessions=…)`.
+
+    Attributes:
+        ttl: Seconds after which an idle session has expired.
+        touch_every: Seconds of use after which a session is touched in Redis.
+    """
+
+    __slots__ = ("touch_every", "ttl")
 
     def __init__(self, *, ttl: float, limits: Limits, clock: Clock) -> None:
         super().__init__(limits.sessions, ttl, timer=clock.monotonic)
         self.ttl = ttl
+        self.touch_every = ttl / _TOUCHES_PER_TTL
+
+    def make(self, api_key: bytes, session_id: str, *, shared: bool, redis_key: bytes | None = None) -> SessionEntry:
+        """Return a session of an API key that is used now, without adding it.
+
+        `redis_key` is needed for an API key that is too long to be kept, and dropped for any other.
+        """
+        now, kept = self._timer(), len(api_key) <= LONGEST_KEPT
+        return SessionEntry(
+            session_id,
+            now=now,
+            touch_after=now + self.touch_every,
+            shared=shared,
+            redis_key=None if kept else redis_key,
+        )
+
+    def add(self, api_key: bytes, session_id: str, *, shared: bool, redis_key: bytes | None = None) -> SessionEntry:
+        """Make a session and add it."""
+        session = self.make(api_key, session_id, shared=shared, redis_key=redis_key)
+        self[local_key(api_key)] = session
+        return session
 
     def use(self, api_key: bytes) -> str | None:
         """Return the id of an active session, used as of now; None if there is none."""
-        now = self._timer()
-        session = self.active(api_key, now)
+        session = self.active(local_key(api_key))
         if session is None:
             return None
-        session.used = now
+        session.used = self._timer()
         return session.id
 
-    def active(self, api_key: bytes, now: float) -> SessionEntry | None:
-        """Return the session of a key if it has not been idle for `session_ttl`."""
-        session = self.get(api_key)
-        return None if session is None or now - session.used > self.ttl else session
+    def active(self, key: bytes) -> SessionEntry | None:
+        """Return the session of a local key if it has not been idle for `session_ttl`."""
+        session = self.get(key)
+        return None if session is None or self._timer() - session.used > self.ttl else session

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hmac
 from uuid import UUID, uuid4
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.keys import subkey
 
 __all__ = ["SessionIds"]
 
 
-class SessionIds:
+class SessionIds(Unpicklable):
     """Makes session ids: derived from the API key if there is a secret to derive with, else random.
 
     A derived id is a UUIDv8 (RFC 9562 §5.8) made of an HMAC-SHA-256: without the `name_key`, its API key is not found.

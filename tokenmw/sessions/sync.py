@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.session_store import UNAVAILABLE
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tokenmw.limits import Limits
     from tokenmw.redis.session_store import RedisSessionStore
     from tokenmw.sessions.cache import SessionCache, SessionEntry
-    from tokenmw.sessions.rate_limit import TokenBucket
+    from tokenmw.sessions.rate_limit import NewSessions
 
 __all__ = ["SessionSync"]
 
@@ -27,7 +28,7 @@ _BATCH: Final = 100  # sessions in one pipeline: a few ms of the event loop, and
 _REUPLOAD_SECONDS: Final = 3.0  # at a time; then the rest of housekeeping has its turn
 
 
-class SessionSync:
+class SessionSync(Unpicklable):
     """Sends touches and uploads. The touches wait in a queue: one for each API key, and `Limits(touches=…)` in all.
 
     Beyond the bound a touch is dropped, and the session is touched again a twentieth of its time later.
@@ -40,7 +41,7 @@ class SessionSync:
         store: RedisSessionStore,
         *,
         cache: SessionCache,
-        new_sessions: TokenBucket,
+        new_sessions: NewSessions,
         limits: Limits,
         clock: Clock,
     ) -> None:
@@ -62,10 +63,14 @@ class SessionSync:
         """How many sessions wait to be uploaded."""
         return sum(not session.shared for session in self._queue.values()) + len(self._reupload)
 
-    def queue(self, api_key: bytes, session: SessionEntry) -> None:
-        """Queue a touch, or an upload if Redis has not had the session, which takes a permit for a new session."""
-        if self._may_write(session) and (api_key in self._queue or len(self._queue) < self._limit):
-            self._queue[api_key] = session
+    def queue(self, key: bytes, session: SessionEntry) -> None:
+        """Queue the session of a local key: to be touched, or to be compared with Redis and uploaded if it has none.
+
+        Sessions that Redis has not had fill half of the queue at most, so that a flood of new keys leaves room.
+        """
+        limit = self._limit if session.shared or session.overwrite else self._limit // 2
+        if key in self._queue or len(self._queue) < limit:
+            self._queue[key] = session
 
     async def send_touches(self) -> None:
         """Send the queue.
@@ -76,10 +81,10 @@ class SessionSync:
         waiting = list(self._queue)
         for start in range(0, len(waiting), _BATCH):
             batch = {key: self._queue[key] for key in waiting[start : start + _BATCH] if key in self._queue}
-            unavailable = await self._touch(batch)
-            for api_key, session in batch.items():
-                if api_key not in unavailable and self._queue.get(api_key) is session:
-                    del self._queue[api_key]
+            unavailable = await self._send(batch, touch=True)
+            for key, session in batch.items():
+                if key not in unavailable and self._queue.get(key) is session:
+                    del self._queue[key]
 
     def begin_reupload(self) -> None:
         """Upload all sessions in use again; those that are found or made from now on are written to Redis anyway."""
@@ -96,65 +101,90 @@ class SessionSync:
         try:
             while self._reupload and self._monotonic() < until:
                 part = self._reupload[-_BATCH:]
-                found = ((api_key, self._to_upload(api_key)) for api_key in part)
-                batch: dict[bytes, SessionEntry] = {key: session for key, session in found if session is not None}
-                unavailable += await self._upload(batch)
+                found = ((key, self._cache.active(key)) for key in part)
+                batch: dict[bytes, SessionEntry] = {
+                    key: session
+                    for key, session in found
+                    if session is not None and (session.shared or key not in self._queue)
+                }
+                unavailable += await self._send(batch, touch=False)
                 del self._reupload[-len(part) :]
         finally:
             self._reupload += unavailable
 
-    def _may_write(self, session: SessionEntry) -> bool:
-        # Only a session that was never in Redis takes a permit; a reset one replaces an id there.
-        return session.shared or session.overwrite or self._new_sessions.take()
+    def _key(self, key: bytes, session: SessionEntry) -> bytes:
+        return session.redis_key or self.store.key(key)
 
-    def _to_upload(self, api_key: bytes) -> SessionEntry | None:
-        session = self._cache.active(api_key, self._monotonic())
-        if session is None or (not session.shared and api_key in self._queue):
-            return None
-        return session if self._may_write(session) else None
+    async def _send(self, batch: Mapping[bytes, SessionEntry], *, touch: bool) -> set[bytes]:
+        """Touch or upload what Redis has had, and upload the others, each with a permit; without one only read it.
 
-    async def _touch(self, batch: Mapping[bytes, SessionEntry]) -> set[bytes]:
-        """Touch what Redis has, upload the rest. Return the keys whose server is unavailable."""
-        shared = [api_key for api_key, session in batch.items() if session.shared]
-        replies = await self.store.touch([self.store.key(api_key) for api_key in shared]) if shared else []
+        Return the keys whose server is unavailable.
+        """
+        # A session that was reset replaces an id in Redis, so it takes no permit.
+        new = {
+            key: session.id
+            for key, session in batch.items()
+            if not session.shared and not session.overwrite and self._new_sessions.take()
+        }
+        try:
+            uploads = {
+                key: session
+                for key, session in batch.items()
+                if session.overwrite or key in new or (session.shared and not touch)
+            }
+            reads = {key: session for key, session in batch.items() if key not in uploads}
+            unavailable, absent = await self._read(reads, touch=touch)
+            return unavailable | await self._upload(uploads | absent)
+        finally:
+            for key, session_id in new.items():
+                if not batch[key].shared or batch[key].id != session_id:
+                    self._new_sessions.give_back()
+
+    async def _read(
+        self, batch: Mapping[bytes, SessionEntry], *, touch: bool
+    ) -> tuple[set[bytes], dict[bytes, SessionEntry]]:
+        """Take the ids that Redis has. Return the keys whose server is unavailable, and the sessions it has lost."""
+        if not batch:
+            return set(), {}
+        keys = [self._key(key, session) for key, session in batch.items()]
         unavailable: set[bytes] = set()
-        rest = {api_key: session for api_key, session in batch.items() if not session.shared}
-        for api_key, reply in zip(shared, replies, strict=True):
+        lost: dict[bytes, SessionEntry] = {}
+        for (key, session), reply in zip(batch.items(), await self.store.touch(keys, restart=touch), strict=True):
             if isinstance(reply, str):
-                batch[api_key].id = reply
+                session.id, session.shared = reply, True
             elif reply is UNAVAILABLE:
-                unavailable.add(api_key)
-            else:
-                rest[api_key] = batch[api_key]
-        return unavailable | await self._upload(rest)
+                unavailable.add(key)
+            elif session.shared:
+                lost[key] = session
+        return unavailable, lost
 
     async def _upload(self, batch: Mapping[bytes, SessionEntry]) -> set[bytes]:
         """Upload sessions that Redis may lack: what it has wins, except over those that were reset.
 
         Return the keys whose server is unavailable; raise `RedisUnavailable` if all are.
         """
-        offered = [(api_key, session) for api_key, session in batch.items() if not session.overwrite]
+        offered = [(key, session) for key, session in batch.items() if not session.overwrite]
         unavailable = await self._overwrite({key: session for key, session in batch.items() if session.overwrite})
         now = self._monotonic()
         replies = await self.store.upload(
-            [(self.store.key(api_key), session.id, now - session.used) for api_key, session in offered]
+            [(self._key(key, session), session.id, now - session.used) for key, session in offered]
         )
-        for (api_key, session), reply in zip(offered, replies, strict=True):
+        for (key, session), reply in zip(offered, replies, strict=True):
             if isinstance(reply, str):
                 session.id, session.shared = reply, True
             elif reply is UNAVAILABLE:
-                unavailable.add(api_key)
+                unavailable.add(key)
         return unavailable
 
     async def _overwrite(self, batch: Mapping[bytes, SessionEntry]) -> set[bytes]:
         unavailable: set[bytes] = set()
         last_error: RedisUnavailable | None = None
-        for api_key, session in batch.items():
+        for key, session in batch.items():
             try:
-                await self.store.put(self.store.key(api_key), session.id)
+                await self.store.put(self._key(key, session), session.id)
             except RedisUnavailable as error:
                 if error.reason != "response":  # an error of this one key, which waiting does not fix
-                    unavailable.add(api_key)
+                    unavailable.add(key)
                     last_error = error
             else:
                 session.overwrite, session.shared = False, True

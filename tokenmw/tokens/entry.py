@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.token_store import TokenRecord
 from tokenmw.values import Token, windows
 
@@ -20,7 +21,7 @@ _SAME_EXPIRY: Final = 5.0  # seconds; responses give whole seconds, and a round 
 _MIN_WITHOUT_REFRESH: Final = 60.0  # seconds for which a provider that repeated its token is not asked again
 
 
-class CachedToken:
+class CachedToken(Unpicklable):
     """One token with its times by both clocks.
 
     It is fresh until `refresh`, then aging until `stop`: still returned while a new one is fetched. After `stop` it is
@@ -106,7 +107,7 @@ class CachedToken:
         return TokenRecord(record.value, record.token_type, self.record.lifetime, no_refresh_until, record.extra)
 
 
-class TokenEntry:
+class TokenEntry(Unpicklable):
     """Everything that one process knows of one credential's token. Data only: it outlives an event loop.
 
     Attributes:

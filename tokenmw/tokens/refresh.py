@@ -23,6 +23,7 @@ from tokenmw.clock import Instant
 from tokenmw.errors import RequestError, TokenUnavailable
 from tokenmw.observe.error_place import place_of
 from tokenmw.observe.events import TokenAdopted, TokenFetched
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.redis.token_store import (
@@ -65,7 +66,7 @@ _LEASE_ONLY: Final = (
 )
 
 
-class Refresher:
+class Refresher(Unpicklable):
     """Gives entries new tokens or failures: from the provider, or from what another process has stored."""
 
     __slots__ = ("_limits", "_log", "_observe", "_rejected", "_single_process", "clock", "store")
@@ -240,7 +241,7 @@ class Refresher:
         self._log.recovered(f"provider:{entry.name}", "%s: there is a token again", entry.name, provider=entry.name)
 
 
-class _LeasedRefresh:
+class _LeasedRefresh(Unpicklable):
     """One refresh over Redis."""
 
     __slots__ = ("_clock", "_entry", "_http", "_keys", "_known", "_limits", "_owner", "_refresher", "_store")

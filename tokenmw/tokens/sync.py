@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from tokenmw.clock import Instant
 from tokenmw.observe.events import TokenInvalidated
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.redis.token_store import ClockMismatch, Found, Stored, Tombstoned
@@ -38,7 +39,7 @@ _TOO_YOUNG: Final = 5.0  # seconds; an API may reject a younger token because it
 _FORGET_REPORTS_AFTER: Final = 600.0  # seconds without a report, after which the next one counts as the first
 
 
-class TokenSync:
+class TokenSync(Unpicklable):
     """Compares token entries with Redis, and invalidates them in both."""
 
     __slots__ = ("_clock", "_limits", "_observe", "_refresher", "_rejected", "_store")

@@ -1,0 +1,270 @@
+"""First sights: the API keys that this process does not know, looked up in Redis in batches.
+
+Nobody knows whether a key has a session before Redis was asked, so a flood of unknown keys and the callers whose
+sessions are in Redis wait in one queue. It is long, and it is served quickly: a batch of keys is one command and one
+round trip. Only *creating* a session needs a permit; all keys are read.
+
+What is sent for a key is a candidate, which Redis stores if it has no id. If the reply is lost, the candidate may or
+may not be stored, and the request needs an id now: the one derived from the key, which every other instance derives
+too. Redis must not hold a different one by then:
+
+1. The candidate is random while all goes well. For some seconds after a failure or a slow reply it is the derived id:
+   then what Redis may store is what the request gets. Without a secret to derive with, the candidate itself is used.
+2. A candidate that reaches the server after its deadline, because either side was paused, is not stored.
+3. What remains is the random candidate of the first command that fails, if it arrived in time. The next round of
+   housekeeping (not only the next touch) uploads what the request got, and takes the id that Redis has. Then all
+   instances agree on the id that was written first; those that asked Redis in the meantime have it already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from typing import TYPE_CHECKING, Final, Literal
+
+from tokenmw.errors import SessionUnavailable
+from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.sealing import Unreadable
+from tokenmw.redis.session_store import UNAVAILABLE
+from tokenmw.sessions.cache import local_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tokenmw.limits import Limits
+    from tokenmw.observe.throttle import ThrottledLog
+    from tokenmw.redis.session_store import Reply
+    from tokenmw.sessions.cache import SessionCache, SessionEntry
+    from tokenmw.sessions.derive import SessionIds
+    from tokenmw.sessions.rate_limit import NewSessions
+    from tokenmw.sessions.sync import SessionSync
+
+__all__ = ["FirstSights", "SessionPolicy", "unavailable"]
+
+SessionPolicy = Literal["available", "required"]
+
+# With larger batches a round trip would hardly cost less for each key, and what the event loop does between a command
+# and its reply would come closer to the command's deadline.
+_BATCH: Final = 32
+# Batches at the same time. A new key does not wait for the reply to the one before it, and first sights leave nearly
+# all connections to other commands.
+_BATCHES: Final = 4
+
+
+class FirstSight:
+    """The lookup of one API key.
+
+    Attributes:
+        api_key: The API key.
+        key: Its key in Redis.
+        before: The session that this process had for the key when the lookup began.
+        candidate: The id that Redis stores if it has none; None: it stores nothing.
+        session: The session, when the lookup is over; None if Redis could not be asked.
+        over_limit: Whether Redis has no id for the key, and no further session may be created now.
+    """
+
+    __slots__ = ("_waiters", "api_key", "before", "candidate", "key", "over_limit", "session")
+
+    def __init__(self, api_key: bytes, key: bytes, *, before: SessionEntry | None) -> None:
+        self.api_key = api_key
+        self.key = key
+        self.before = before
+        self.candidate: str | None = None
+        self.session: SessionEntry | None = None
+        self.over_limit = False
+        self._waiters: dict[asyncio.Future[None], None] = {}
+
+    async def wait(self) -> None:
+        """Wait until the lookup is over. A cancelled waiter removes only itself."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._waiters.pop(waiter, None)
+
+    def finish(self) -> None:
+        """Wake the waiters."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class FirstSights:
+    """Looks up API keys, each once however many requests wait for it, and up to `Limits(first_sights=…)` in all.
+
+    While Redis answers, all of them wait for their turn. Each entry of the result is in the cache.
+
+    Args:
+        cache: Gets the sessions.
+        sync: Gets those that Redis may lack.
+        ids: Makes ids.
+        new_sessions: Permits for new sessions in Redis.
+        policy: What to do without Redis: derive an id, or raise.
+        limits: `first_sights` is the bound.
+        log: Gets what the bounds refuse.
+    """
+
+    __slots__ = (
+        "_cache",
+        "_closed",
+        "_ids",
+        "_limit",
+        "_log",
+        "_new_sessions",
+        "_required",
+        "_running",
+        "_sights",
+        "_store",
+        "_sync",
+        "_waiting",
+    )
+
+    def __init__(
+        self,
+        *,
+        cache: SessionCache,
+        sync: SessionSync,
+        ids: SessionIds,
+        new_sessions: NewSessions,
+        policy: SessionPolicy,
+        limits: Limits,
+        log: ThrottledLog,
+    ) -> None:
+        self._cache = cache
+        self._sync = sync
+        self._store = sync.store
+        self._ids = ids
+        self._new_sessions = new_sessions
+        self._required = policy == "required"
+        self._limit = limits.first_sights
+        self._log = log
+        self._sights: dict[bytes, FirstSight] = {}  # by their keys in Redis: reports with variables show no API key
+        self._waiting: deque[FirstSight] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._sights)
+
+    async def close(self) -> None:
+        """Cancel the lookups in progress: their requests get the id that is made without Redis."""
+        self._closed = True
+        self._waiting.clear()
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        for sight in list(self._sights.values()):
+            self._finish(sight)
+
+    async def get(self, api_key: bytes) -> SessionEntry:
+        """Return the session of an API key that is not in the cache.
+
+        Raises:
+            SessionUnavailable: `session_policy="required"`, and Redis is unavailable or may not get a new session.
+        """
+        key = self._store.key(api_key)
+        sight = self._sights.get(key)
+        if sight is None:
+            if self._closed:
+                return self._without_redis(api_key, key)
+            if len(self._sights) >= self._limit:
+                text = "Too many new API keys at once (Limits(first_sights=%d)); ids are compared with Redis later"
+                self._log.problem("first-sights", text, self._limit)
+                return self._without_redis(api_key, key)
+            sight = self._sights[key] = FirstSight(api_key, key, before=self._cache.get(local_key(api_key)))
+            self._waiting.append(sight)
+            self._start()
+        await sight.wait()
+        if sight.session is not None:
+            return sight.session
+        if sight.over_limit:
+            raise unavailable("there are too many new API keys now")
+        return self._without_redis(api_key, key)
+
+    def _start(self) -> None:
+        if len(self._running) < _BATCHES and not self._closed:
+            # An empty context: the context variables of one request are not for the others.
+            work, context = self._look_up_waiting(), contextvars.Context()
+            task = asyncio.get_running_loop().create_task(work, name="tokenmw first sights", context=context)
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._waiting:  # the task raised
+            self._start()
+
+    async def _look_up_waiting(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            try:
+                await self._look_up(batch)
+            finally:
+                for sight in batch:
+                    self._finish(sight)
+
+    async def _look_up(self, batch: Sequence[FirstSight]) -> None:
+        for sight in batch:
+            if self._new_sessions.take():
+                lost = self._store.reply_may_be_lost(sight.key)
+                sight.candidate = self._ids.derive(sight.api_key) if lost else self._ids.random()
+        replies: Sequence[Reply]
+        try:
+            replies = await self._store.get_or_create([(sight.key, sight.candidate) for sight in batch])
+        except RedisUnavailable:
+            # Those that wait go on: if Redis does not answer them either, its circuit opens, and they fail at once.
+            replies = [UNAVAILABLE] * len(batch)
+        for sight, reply in zip(batch, replies, strict=True):
+            sight.session = self._session_of(sight, reply)
+
+    def _session_of(self, sight: FirstSight, reply: Reply) -> SessionEntry | None:
+        if sight.candidate is not None and reply != sight.candidate:
+            self._new_sessions.give_back()
+        current = self._cache.get(local_key(sight.api_key))
+        if current is not None and current is not sight.before:
+            return current  # it was reset in the meantime
+        if isinstance(reply, str):
+            return self._add(sight, reply, shared=True)
+        if isinstance(reply, Unreadable):
+            # Instances with another secret use the stored id; this one must not replace it.
+            return self._add(sight, self._ids.derive(sight.api_key), shared=True)
+        if sight.candidate is None and reply is None:
+            sight.over_limit = True
+            text = "More new API keys than Limits(new_sessions=…) allows; session ids are not written to Redis"
+            self._log.problem("new-sessions", text)
+            # Redis has just been asked, so it is not queued: its next touch takes a permit, or reads again.
+            return None if self._required else self._add(sight, self._ids.derive(sight.api_key), shared=False)
+        if sight.candidate is not None and not self._ids.derivable and not self._required:
+            session = self._add(sight, sight.candidate, shared=False)
+            self._sync.queue(local_key(sight.api_key), session)
+            return session
+        return None
+
+    def _finish(self, sight: FirstSight) -> None:
+        if self._sights.get(sight.key) is sight:
+            del self._sights[sight.key]
+        sight.finish()
+
+    def _without_redis(self, api_key: bytes, key: bytes) -> SessionEntry:
+        session = self._cache.active(local_key(api_key))
+        if session is not None:
+            return session  # another request with this key made it while this one waited
+        if self._required:
+            raise unavailable("Redis is unavailable")
+        session = self._cache.add(api_key, self._ids.derive(api_key), shared=False, redis_key=key)
+        self._sync.queue(local_key(api_key), session)
+        return session
+
+    def _add(self, sight: FirstSight, session_id: str, *, shared: bool) -> SessionEntry:
+        return self._cache.add(sight.api_key, session_id, shared=shared, redis_key=sight.key)
+
+
+def unavailable(why: str) -> SessionUnavailable:
+    """Return the error of a request that gets no session id."""
+    return SessionUnavailable(
+        f'No session id: {why}, and session_policy="required" needs one that all instances know.', retry_after=1.0
+    )
