@@ -121,10 +121,8 @@ class TokenHTTP(Unpicklable):
         """Return a `TokenHTTP` over the same client that gets the tokens of other providers from `nested`."""
         return TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=nested)
 
-    def for_provider(self, provider: Provider) -> TokenHTTP:
-        """Return what a provider's `fetch` gets: the same, or one that reaches public addresses only."""
-        if provider.allow_private:
-            return self
+    def public_only(self) -> TokenHTTP:
+        """Return a `TokenHTTP` over the same client that connects to public addresses only."""
         http = TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=self._nested)
         http._only_public = True
         return http

@@ -134,7 +134,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 async def public_http() -> AsyncGenerator[TokenHTTP]:
     """What the provider of a tenant gets."""
     http = TokenHTTP(default_client(limits=Limits()), limits=Limits(), clock=SYSTEM_CLOCK)
-    yield http.for_provider(tenants_url("https://idp.example/"))
+    yield http.public_only()
     await http.aclose()
 
 
@@ -196,7 +196,7 @@ async def test_connections_to_private_addresses_are_not_reused(resolved: list[li
     async with listening(answers(GRANT)) as port:
         await http.request("POST", f"http://tenant.example:{port}/")
         with pytest.raises(TokenUnavailable, match="is refused"):
-            await http.for_provider(tenants_url("https://a.example/")).request("POST", f"http://tenant.example:{port}/")
+            await http.public_only().request("POST", f"http://tenant.example:{port}/")
     await http.aclose()
 
 
@@ -209,7 +209,7 @@ async def test_certificate_is_checked_for_the_name(
     ca_file, context = self_signed(tmp_path, host="tenant.example")
     http = TokenHTTP(
         default_client(HTTPOptions(ca_file=ca_file), limits=Limits()), limits=Limits(), clock=SYSTEM_CLOCK
-    ).for_provider(tenants_url("https://a.example/"))
+    ).public_only()
     async with listening(answers(GRANT), ssl=context) as port:
         answer = await http.request("POST", f"https://tenant.example:{port}/")
         assert "t-1" == answer.json()["access_token"]

@@ -27,10 +27,11 @@ from tests.providers.network.servers import (
     says_nothing,
 )
 from tests.providers.test_http import SECRET, assert_silent
+from tokenmw import TokenBroker
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import TokenUnavailable
 from tokenmw.limits import Limits
-from tokenmw.providers import TokenHTTP
+from tokenmw.providers import ClientCredentials, TokenHTTP
 from tokenmw.providers.network import failures
 from tokenmw.providers.network.failures import Progress, failure_of
 
@@ -217,6 +218,21 @@ def test_an_interrupted_read_is_not_the_reason() -> None:
                 timed_out.__cause__ = error
     found = failure_of(timed_out, seconds=5, progress=Progress(), server="idp.example:443")
     assert "did not answer within 5 s (read timeout)" == found.text
+
+
+async def test_callers_of_a_broker_get_the_reason_and_its_cause() -> None:
+    """Each caller's error, also one during the backoff, has the reason in its text and the system's error as cause."""
+    with closed_port() as port:
+        provider = ClientCredentials(token_url=f"http://127.0.0.1:{port}/", client_id="c", client_secret=SECRET)
+        async with TokenBroker({"crm": provider}) as broker:
+            for _ in range(2):
+                with pytest.raises(
+                    TokenUnavailable, match=rf"127\.0\.0\.1:{port} could not be reached \(refused\)"
+                ) as caught:
+                    await broker.token("crm")
+                assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+                assert "127.0.0.1" not in caught.value.detail
+                assert_silent(caught.value)
 
 
 def test_every_reason_is_in_the_guide() -> None:

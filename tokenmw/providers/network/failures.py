@@ -19,7 +19,7 @@ from tokenmw.providers.quiet_http import hide_response
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Failure", "Progress", "failure_of"]
+__all__ = ["Failure", "Progress", "failure_of", "host_and_port", "system_error"]
 
 _MAX_ERRORS: Final = 20  # of a chain that are read
 _CONSTANT: Final = re.compile(r"[A-Z0-9_]{1,60}", re.ASCII)
@@ -159,6 +159,15 @@ def failure_of(error: Exception, *, seconds: float, progress: Progress, server: 
     proxy = f" through the proxy at {peer}" if peer and peer != server else ""
     verb = "did not answer" if name in _CONNECTED else "could not be reached"
     return Failure(f"{verb}{proxy} ({name}){f': {what}' if what else ''}", cause)
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """Return the error of the operating system or of TLS that caused one of this package's; None if there is none.
+
+    It is made anew, so that it can be kept: the cause of an error of the program's own code may hold anything.
+    """
+    cause = error.__cause__
+    return _anew(cause) if isinstance(cause, OSError) and _is_specific(cause) else None
 
 
 def host_and_port(host: str, port: int) -> str:
