@@ -9,11 +9,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers.http import ascii_host, read_url
+from tokenmw.providers.network.addresses import check_public_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["checked_base_url", "checked_hosts", "checked_token_url", "host_of", "is_loopback"]
+__all__ = ["checked_base_url", "checked_hosts", "checked_private", "checked_token_url", "host_of", "is_loopback"]
 
 _MAX_CHARACTERS: Final = 8_000  # of a URL; every proxy must be able to pass on as much (RFC 9110 §4.1)
 _SECRETS: Final = ("secret", "password", "passwd", "assertion", "accesstoken", "refreshtoken")  # parts of names
@@ -132,6 +133,18 @@ def _fix_of_host(name: object) -> str:
     if name.startswith("."):
         return "An item that begins with a dot must have the name of a domain behind it, not a part of an address."
     return "An item is not a host name: write it without scheme, port and path."
+
+
+def checked_private(allow_private: bool, *, url: str, option: str) -> bool:  # noqa: FBT001  the value is the option
+    """Return `allow_private`, after a check of the URL's host where it is False.
+
+    Raises:
+        ConfigurationError: The host is a private address or this machine, which the option refuses.
+    """
+    # `is not True`, as with allow_http: every other value refuses.
+    if allow_private is not True:
+        check_public_host(host_of(url), option=option)
+    return allow_private is True
 
 
 def host_of(url: str) -> str:
