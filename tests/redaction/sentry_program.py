@@ -204,9 +204,8 @@ REFUSING: Final[tuple[tuple[dict[str, Any], dict[str, Any]], ...]] = (
 
 async def starlette_requests() -> None:
     """Serve requests and WebSockets that fail in handlers, callables of the program, and before the application."""
-    combined = [(options, PATHS, SOCKETS) for options in OPTIONS]
-    combined += [(options, PATHS[:1], SOCKETS[:1]) for options in REFUSING]
-    for (of_broker, of_middleware), paths, sockets in combined:
+    for of_broker, of_middleware in (*OPTIONS, *REFUSING):
+        paths, sockets = (PATHS, SOCKETS) if (of_broker, of_middleware) in OPTIONS else (PATHS[:1], SOCKETS[:1])
         async with TokenBroker(PROVIDERS, **of_broker) as broker:
             middleware = [Middleware(TokenMiddleware, broker=broker, **of_middleware)]
             app = Starlette(routes=ROUTES, middleware=middleware)
@@ -236,7 +235,7 @@ def fastapi_app(broker: TokenBroker) -> FastAPI:
     app = FastAPI(lifespan=broker.lifespan)
 
     def provider_of_tenant(connection: HTTPConnection) -> Provider:
-        return PROVIDERS["failing"] if connection.url.path == "/failing" else tenant(connection)
+        return Failing() if connection.url.path == "/failing" else tenant(connection)
 
     @app.get("/named")
     async def named(token: Annotated[Token, Depends(provider_token("failing"))]) -> str:
@@ -284,8 +283,7 @@ async def lifespans() -> None:
 
     @contextlib.asynccontextmanager
     async def broken(_app: Any) -> AsyncGenerator[None]:
-        raise LookupError("a bug in the lifespan")
-        yield
+        yield tenant(_app)
 
     async def fails_to_resolve(app: Starlette) -> None:
         del app

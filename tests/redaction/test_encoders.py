@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import functools
 import gc
 import importlib
 import json
@@ -57,6 +58,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Deadline",
         "DeclaredName",
         "EpochMarkers",
+        "Exempt",  # paths, or a function of the program
         "FailureNoted",
         "Failure",
         "GrantCodes",
@@ -64,6 +66,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Instant",
         "Leased",
         "Limits",
+        "NewSessions",
         "Observers",  # functions of the program
         "OpenTelemetryObserver",
         "PrometheusObserver",
@@ -91,7 +94,7 @@ _WITHOUT_SECRETS: Final = frozenset(
     }
 )
 ENCODERS: Final[dict[str, Callable[[Any], object]]] = {
-    **{f"pickle {protocol}": lambda value, p=protocol: pickle.dumps(value, p) for protocol in range(6)},
+    **{f"pickle {protocol}": functools.partial(pickle.dumps, protocol=protocol) for protocol in range(6)},
     "copyreg": lambda value: value.__reduce_ex__(4),
     "getstate": lambda value: value.__getstate__(),
     "jsonpickle": jsonpickle.encode,
