@@ -251,8 +251,8 @@ class FirstSights:
 
     def _without_redis(self, api_key: bytes, key: bytes) -> SessionEntry:
         session = self._cache.active(local_key(api_key))
-        if session is not None:
-            return session  # another request with this key made it while this one waited
+        if session is not None:  # another request with this key made it while this one waited
+            return session
         if self._required:
             raise unavailable("Redis is unavailable")
         session = self._cache.add(api_key, self._ids.derive(api_key), shared=False, redis_key=key)
