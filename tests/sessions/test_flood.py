@@ -19,7 +19,7 @@ from tokenmw.testing import ManualClock
 KNOWN = [f"known-{number}" for number in range(30)]
 KEY = b"sk-live-0815"
 FLOOD = 1_200  # keys at the same time, more than `Limits(commands=…)`
-PATIENT = {"command_seconds": 5.0}  # seconds: the machine that runs the tests may be slow
+PATIENT: dict[str, Any] = {"command_seconds": 5.0}  # seconds: the machine that runs the tests may be slow
 
 
 def stored(server: RedisServer) -> int:
@@ -202,7 +202,9 @@ async def test_what_the_bounds_refuse_is_logged(redis_server: RedisServer, caplo
             for number in range(30):
                 await one.get(b"%d" % number)
     lines = [record.getMessage() for record in caplog.records]
-    assert ["tokenmw: More new API keys than Limits(new_sessions=…) allows; session ids are not written to Redis"] == lines
+    assert [
+        "tokenmw: More new API keys than Limits(new_sessions=…) allows; session ids are not written to Redis"
+    ] == lines
 
 
 async def test_required_without_a_permit_says_why(redis_server: RedisServer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.brokers import runtime_of, session_sync_of
+from tests.brokers import session_sync_of
 from tests.servers import RedisServer
 from tests.sessions.instance import TTL
 from tokenmw import Limits, TokenBroker

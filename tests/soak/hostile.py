@@ -57,10 +57,10 @@ class Figures:
 
     def lines(self) -> list[str]:
         """Return what is printed."""
+        by_status = dict(sorted(self.statuses.items()))
         parts = {"warm": self.warm, "of which served": self.served, "cold": self.cold}
         return [
-            f"{self.rate:.0f} hostile requests/s answered, {self.statuses[0]} dropped, by status "
-            f"{dict(sorted(self.statuses.items()))}",
+            f"{self.rate:.0f} hostile requests/s answered, {self.statuses[0]} dropped; by status: {by_status}",
             *(
                 f"known callers, {name}: p50 {percentile(part, 50):.3f} ms, p99 {percentile(part, 99):.3f} ms"
                 for name, part in parts.items()
