@@ -15,7 +15,7 @@ LAYERS = [
     {"errors", "clock", "redaction"},
     {"options", "singleflight", "values"},
     {"limits", "observe", "caches"},
-    {"providers", "redis", "callers"},
+    {"providers", "redis", "callers", "startup"},
     {"tokens", "sessions", "status"},
     {"outgoing", "credentials", "housekeeping"},
     {"runtime"},

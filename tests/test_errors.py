@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+import pickle
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -17,7 +19,20 @@ from tokenmw.errors import (
     SessionUnavailable,
     TokenmwError,
     TokenUnavailable,
+    copy_of,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _raised_again(error: Exception) -> Any:
+    return copy_of(error, None)
+
+
+def _pickled(error: Exception) -> Any:
+    return pickle.loads(pickle.dumps(error))
+
 
 REQUEST_ERRORS: list[tuple[type[RequestError], int, int]] = [
     (TokenUnavailable, 503, 1013),
@@ -33,8 +48,74 @@ def test_a_request_error_is_ours_and_starlettes(kind: type[RequestError], status
     error = kind("what happened")
     assert isinstance(error, TokenmwError)
     assert isinstance(error, HTTPException)
-    assert (status, "what happened", close_code) == (error.status_code, error.detail, error.close_code)
-    assert "what happened" == str(error)
+    assert (status, close_code) == (error.status_code, error.close_code)
+
+
+FIXED = [TokenUnavailable, CredentialRejected, SessionUnavailable]
+
+
+@pytest.mark.parametrize("kind", FIXED)
+def test_an_error_has_a_text_for_operators_and_one_for_callers(kind: Any) -> None:
+    """`str` and `repr` show the text that was given; `detail` is the same for each error of the class."""
+    error = kind("idp.example:443 refuses connections", retry_after=3.0)
+    assert "idp.example:443 refuses connections" == str(error)
+    assert f"{kind.__name__}('idp.example:443 refuses connections')" == repr(error)
+    assert error.detail == kind("another text").detail == kind.fixed_detail
+    assert error.detail.endswith(".")
+
+
+@pytest.mark.parametrize("kind", [RequestError, APIKeyRefused])
+def test_some_classes_show_their_text_to_callers(kind: type[RequestError]) -> None:
+    """A refusal's text is the program's own, and so is that of its own class of errors."""
+    error = kind("This key expired on 1 May.")
+    assert ("This key expired on 1 May.",) * 2 == (str(error), error.detail)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _, _ in REQUEST_ERRORS])
+def test_a_program_can_give_the_callers_text(kind: type[RequestError]) -> None:
+    """With `detail=` alone, both texts are the same."""
+    error = kind("idp.example:443 is down", detail="The CRM is down until noon.")
+    assert ("idp.example:443 is down", "The CRM is down until noon.") == (str(error), error.detail)
+    error = kind(detail="The CRM is down until noon.")
+    assert ("The CRM is down until noon.",) * 2 == (str(error), error.detail)
+
+
+@pytest.mark.parametrize(("kind", "status", "_code"), REQUEST_ERRORS)
+def test_an_error_without_a_text_has_both(kind: type[RequestError], status: int, _code: int) -> None:
+    """The sentence of the class, else the phrase of the status."""
+    error = kind()
+    assert (error.fixed_detail or HTTPStatus(status).phrase,) * 2 == (str(error), error.detail)
+
+
+class Down(TokenUnavailable):
+    """A program's error with a text of its own for callers, and a constructor of its own."""
+
+    fixed_detail = "The CRM is down."
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"{host} is down", provider="crm", retry_after=7.0)
+
+
+ERRORS: list[Callable[[], RequestError]] = [
+    lambda: TokenUnavailable("idp.example is down", provider="crm", retry_after=7.0, said=True),
+    lambda: CredentialRejected("wrong secret", provider="crm", code="invalid_client", detail="The CRM is down."),
+    lambda: SessionUnavailable("Redis is unavailable", retry_after=1.0),
+    lambda: APIKeyRefused("expired", challenge="APIKey"),
+    lambda: Down("idp.example"),
+]
+
+
+@pytest.mark.parametrize("make", ERRORS, ids=lambda make: type(make()).__name__)
+@pytest.mark.parametrize("copied", [copy.copy, _raised_again, _pickled])
+def test_a_copy_has_both_texts(make: Any, copied: Any) -> None:
+    """A copy, one that is raised again, and one from another process: with attributes, notes and headers, too."""
+    error = make().at("app:1")
+    other = copied(error)
+    assert other is not error
+    assert type(other) is type(error)
+    assert (str(error), error.detail, error.headers) == (str(other), other.detail, other.headers)
+    assert ["Raised at app:1."] == other.__notes__
+    assert vars(error) == vars(other)
 
 
 @pytest.mark.parametrize("kind", [TokenUnavailable, CredentialRejected, SessionUnavailable])
@@ -79,12 +160,3 @@ def test_the_tree_in_the_docstring_is_complete() -> None:
         assert name in tree
     for kind, status, _ in REQUEST_ERRORS:
         assert f"{kind.__name__:<18} {status}" in tree
-
-
-@pytest.mark.parametrize("kind", [kind for kind, _, _ in REQUEST_ERRORS])
-def test_a_request_error_can_be_copied(kind: type[RequestError]) -> None:
-    """Each waiter gets its own copy: one exception that many tasks raise would collect the tracebacks of all."""
-    error = kind("what happened")
-    other = copy.copy(error)
-    assert other is not error
-    assert (str(error), error.status_code, error.headers) == (str(other), other.status_code, other.headers)

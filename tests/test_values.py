@@ -5,8 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import logging
 import math
 import pickle
+import pprint
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -100,7 +104,7 @@ def test_a_value_cannot_be_changed(value: Any) -> None:
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_a_value_shows_no_secret(value: Any) -> None:
     """Neither its `repr` does, nor a pickle, a JSON encoder, or the encoder of FastAPI."""
-    assert SECRET not in f"{value!r} {value} {[value]}"
+    assert SECRET not in f"{value!r} {[value]}"
     assert not dataclasses.is_dataclass(value)
     assert not hasattr(value, "__dict__")
     for encode in (pickle.dumps, json.dumps, jsonable_encoder):
@@ -121,6 +125,67 @@ def test_authorization_is_the_whole_header() -> None:
     """With the provider's scheme."""
     assert "Bearer t-1" == make_token("t-1").authorization
     assert "QQBot t-1" == make_token("t-1", scheme="QQBot").authorization
+
+
+FORMATS: list[Callable[[Token], str]] = [
+    lambda token: f"Bearer {token}",
+    lambda token: f"{token:>40}",
+    "Bearer {}".format,
+    format,
+]
+
+
+@pytest.mark.parametrize("formatted", FORMATS)
+def test_a_token_in_an_f_string_raises_with_the_fix(formatted: Callable[[Token], str]) -> None:
+    """A header with a masked text would only cause a 401 that says nothing."""
+    with pytest.raises(TypeError, match=r"token\.authorization.*token\.value.*\{token!r\}") as caught:
+        formatted(make_token(SECRET))
+    assert SECRET not in str(caught.value)
+
+
+TEXTS: list[Callable[[Token], str]] = [
+    lambda token: "Bearer " + str(token),
+    lambda token: "Bearer %s" % token,  # noqa: UP031  the old style is what is tested
+    lambda token: f"Bearer {token!s}",
+    lambda token: str(ValueError(token)),
+]
+
+
+@pytest.mark.parametrize("made", TEXTS)
+def test_a_token_as_text_warns_and_shows_the_fix(made: Callable[[Token], str]) -> None:
+    """It does not raise: loggers and error reports make such texts, and would lose what they report."""
+    with pytest.warns(RuntimeWarning, match=r"str\(token\) is not the token.*token\.authorization"):
+        text = made(make_token(SECRET, provider="crm"))
+    assert "not the token" in text
+    assert "crm" in text
+    assert SECRET not in text
+
+
+def test_a_logged_token_is_one_warning_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """The line is written, however often, and the warning is shown once."""
+    token = make_token(SECRET)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            logging.getLogger("program").warning("got %s", token)
+        assert 3 == len(caplog.messages)
+    assert 1 == len(shown)
+    assert SECRET not in caplog.text
+
+
+REPORTS: list[Callable[[Token], str]] = [
+    repr,
+    lambda token: f"{token!r}",
+    lambda token: f"{[token]}",
+    pprint.pformat,
+]
+
+
+@pytest.mark.parametrize("shown", REPORTS)
+def test_a_report_of_a_token_neither_warns_nor_raises(shown: Callable[[Token], str]) -> None:
+    """Debuggers, pytest, and error reports show the `repr`, which has no secret."""
+    assert "<Token of test" in shown(make_token(SECRET, provider="test"))
+    assert SECRET not in shown(make_token(SECRET))
 
 
 def test_authorization_of_a_token_that_goes_elsewhere_names_the_fix() -> None:

@@ -15,11 +15,12 @@ waits for it, so that nothing is open after `async with broker:`.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import anyio
 
+from tokenmw.callers.answers import checked_authenticate
 from tokenmw.callers.api_key import APIKeySource
 from tokenmw.clock import SYSTEM_CLOCK, Clock, Instant
 from tokenmw.credentials import Credentials
@@ -29,7 +30,6 @@ from tokenmw.observe.events import Observers
 from tokenmw.observe.throttle import ThrottledLog, warn
 from tokenmw.options import (
     checked_api_key,
-    checked_callback,
     checked_choice,
     checked_clock,
     checked_flag,
@@ -48,13 +48,14 @@ from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Sealer
 from tokenmw.runtime import BrokerData, Runtime, Settings
 from tokenmw.sessions.derive import SessionIds
+from tokenmw.startup.lifespan import STATE_KEY, opened_for
 from tokenmw.status import Status
 from tokenmw.tokens.entry import TokenEntry
 from tokenmw.values import Grant, Token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from starlette.types import StatefulLifespan, StatelessLifespan
 
@@ -69,7 +70,6 @@ if TYPE_CHECKING:
 __all__ = ["STATE_KEY", "MissingKey", "TokenBroker"]
 
 MissingKey = Literal["random", "reject"]
-STATE_KEY: Final = "tokenmw"  # where dependencies find the broker in a connection's state
 
 _OPENED_ITSELF: Final = (
     "The broker was used while it was not open, so it opened itself, and nothing will close it. Use `async with "
@@ -103,8 +103,9 @@ class TokenBroker(Unpicklable):
         name_key: Hides names in Redis and derives session ids; at least 16 characters. Changing it renames all keys, so
             tokens are fetched again and every session id changes: keep it when `secret_key` rotates. None: the last
             `secret_key` is used.
-        seal: False: `secret_key` only hides names, and values stay readable. True: values are encrypted, and a missing
-            `secret_key` is an error. None: values are encrypted if there is a `secret_key`.
+        seal: False: `secret_key` only hides names. Anyone who reads Redis can read tokens, and anyone who writes to it
+            can plant tokens and session ids. True: values are encrypted, and a missing `secret_key` is an error. None:
+            values are encrypted if there is a `secret_key`.
         namespace: The first part of every Redis key. Programs with the same namespace, Redis and `name_key` share
             tokens and session ids.
         session_ttl: Seconds, from 1 to a year, after which an idle API key gets a new session id; an hour by default.
@@ -115,9 +116,9 @@ class TokenBroker(Unpicklable):
         missing_key: `"random"` serves a request without an API key, with a session id for that request alone;
             `"reject"` answers 401.
         authenticate: `(connection, key) -> object | None`, sync or async: returns the caller, which
-            `request.state.caller` then holds; None or False refuses the key with 401. A request without a key is
-            still served, with a caller of None, unless `missing_key="reject"`. None: no key is checked, any text is a
-            caller.
+            `request.state.caller` then holds. A falsy answer, or `raise APIKeyRefused("…")`, refuses the key with 401.
+            A request without a key is still served, with a caller of None, unless `missing_key="reject"`. None: no key
+            is checked, any text is a caller.
         http: An `httpx.AsyncClient` or `httpx2.AsyncClient` for token requests, which is never closed here. None: a
             client of our own, which ignores the environment's variables for proxies and certificates.
         limits: The bounds of memory, time and concurrency.
@@ -173,7 +174,7 @@ class TokenBroker(Unpicklable):
         if session_policy == "required" and redis is None:
             raise ConfigurationError('session_policy="required" needs redis=…: ids of one process are not shared.')
         if authenticate is not None:
-            checked_callback(authenticate, option="authenticate", takes="(connection, key) -> object | None")
+            checked_authenticate(authenticate)
         secrets = checked_secrets(secret_key)
         checked_key = checked_name_key(name_key, secrets=secrets)
         log = ThrottledLog(checked_clock(clock))
@@ -248,12 +249,8 @@ class TokenBroker(Unpicklable):
     def auth(self, provider: str | Provider) -> TokenAuth:
         """Return an auth object for httpx and httpx2 clients: it places the token, and replaces a rejected one once."""
         self._credentials.entry(provider)
-
-        async def find() -> tuple[Provider, TokenEntry]:
-            entry = self._credentials.entry(provider)
-            return self._credentials.provider(provider, entry), entry
-
-        return token_auth(find, get_token=self._token_of, invalidate=self.invalidate)
+        find, withheld = partial(self._credentials.find_for_auth, provider), self._data.withheld.of(provider)
+        return token_auth(find, get_token=self._token_of, invalidate=self.invalidate, withheld=withheld)
 
     @without_locals
     async def session_id(self, api_key: str | bytes) -> str:
@@ -299,22 +296,18 @@ class TokenBroker(Unpicklable):
                 await asyncio.wait([closing])
             closing.result()
 
-    @asynccontextmanager
-    async def lifespan(self, _app: Any) -> AsyncGenerator[dict[str, Any]]:
+    def lifespan(self, app: Any) -> AbstractAsyncContextManager[dict[str, Any]]:
         """Open and close with an application: `Starlette(lifespan=broker.lifespan)`."""
-        async with self:
-            yield {STATE_KEY: self}
+        return self._lifespan(app)
 
     def lifespan_with(self, lifespan: StatelessLifespan[Any] | StatefulLifespan[Any]) -> StatefulLifespan[Any]:
         """Return a lifespan around another one: `FastAPI(lifespan=broker.lifespan_with(mine))`; its state is kept."""
         checked_lifespan(lifespan)
+        return partial(self._lifespan, lifespan=lifespan)
 
-        @asynccontextmanager
-        async def both(app: Any) -> AsyncGenerator[dict[str, Any]]:
-            async with self, lifespan(app) as state:
-                yield {**(state or {}), STATE_KEY: self}
-
-        return both
+    def _lifespan(self, app: Any, **own: Any) -> AbstractAsyncContextManager[dict[str, Any]]:
+        names = self._credentials
+        return opened_for(app, self, names=names.names, other_names=names.names_of_all_brokers, **own)
 
     def status(self) -> Status:
         """Return a snapshot of the broker, without secrets and without I/O."""
@@ -390,7 +383,7 @@ class TokenBroker(Unpicklable):
         # A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets are not this one's.
         if not self._warned_of_costs:
             self._warned_of_costs = True
-            self._settings.log_costs()
+            self._settings.log_costs(self._data.missing_keys or {self._missing_key})
         self._runtime = runtime = Runtime(self._settings, self._data)
         self._entered = 0  # tasks that entered the abandoned runtime never leave it
         return runtime

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import cachetools
 
+from tokenmw.redaction import Unpicklable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -25,7 +27,7 @@ _ALREADY_USED: Final = float("-inf")  # a time of placing for an entry that gets
 _FIRST_USE: Final = 1.0  # seconds; all requests within this time of an entry's placing count as its first use
 
 
-class LRUCache(cachetools.LRUCache[K, V]):
+class LRUCache(Unpicklable, cachetools.LRUCache[K, V]):
     """Keeps the most recently used entries, up to `maxsize`. An entry's own data says when it has expired."""
 
     def entries(self) -> list[tuple[K, V]]:
@@ -37,7 +39,7 @@ class LRUCache(cachetools.LRUCache[K, V]):
         return f"<{len(self)} of {self.maxsize:.0f} entries>"  # the keys are credentials
 
 
-class TTLCache(cachetools.TTLCache[K, V]):
+class TTLCache(Unpicklable, cachetools.TTLCache[K, V]):
     """Keeps entries for `ttl` seconds after they were set, up to `maxsize`.
 
     Reads do not delete expired entries, so housekeeping calls `expire()`.
@@ -62,7 +64,7 @@ class Dated(Protocol):
     placed: float
 
 
-class SecondChanceCache(Generic[K, E]):
+class SecondChanceCache(Unpicklable, Generic[K, E]):
     """Keeps the entries used within `idle` seconds, up to `maxsize`.
 
     It evicts by the second-chance algorithm (CLOCK): of the entry placed first, evict it if it was not used since;

@@ -8,12 +8,14 @@ from collections import ChainMap
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from weakref import WeakSet
 
 from starlette.requests import HTTPConnection
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable, copy_of
 from tokenmw.options import checked_callback, checked_strings
 from tokenmw.providers.base import Provider
+from tokenmw.redaction import Unpicklable
 from tokenmw.status import ProviderStatus
 from tokenmw.tokens.entry import TokenEntry
 
@@ -32,7 +34,7 @@ ProviderOfRequest = Callable[[HTTPConnection], Provider | Awaitable[Provider]]
 _MAX_NAME: Final = 100  # characters; names are in log lines, metrics and responses
 
 
-class Credentials:
+class Credentials(Unpicklable):
     """The broker's names, each with the token entry of its provider or with the program's callable.
 
     Attributes:
@@ -40,6 +42,7 @@ class Credentials:
     """
 
     __slots__ = (
+        "__weakref__",
         "_by_name",
         "_cache",
         "_has_leases",
@@ -66,11 +69,17 @@ class Credentials:
         self._own = _Layer(given, self._named(given))
         self._overrides: list[_Layer] = []
         self._apply()
+        _OF_ALL_BROKERS.add(self)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The providers' names."""
         return tuple(self._by_name)
+
+    @property
+    def names_of_all_brokers(self) -> tuple[str, ...]:
+        """The providers' names of all brokers of the program, this one's included."""
+        return tuple(name for credentials in _OF_ALL_BROKERS for name in credentials.names)
 
     def find(self, name: str) -> TokenEntry | ProviderOfRequest:
         """Return the entry of a name's provider, or its callable.
@@ -85,6 +94,11 @@ class Credentials:
             # Only text is shown: anything else might be a credential in the wrong place.
             shown = repr(name) if isinstance(name, str) else f"of type {type(name).__name__}"
             given: object = name
+            if type(given).__name__ == "Request":  # of httpx or httpx2, which call any callable given as `auth`
+                raise ConfigurationError(
+                    "auth=broker.auth was given to an HTTP client without a call: pass a provider's name, such as "
+                    'auth=broker.auth("crm").'
+                ) from None
             if isinstance(given, type) and issubclass(given, Provider):
                 shown = f"{given.__name__}: it is a class, so make an object of it"
             raise ConfigurationError(f"There is no provider {shown}. The broker has: {known}.") from None
@@ -125,6 +139,11 @@ class Credentials:
         given = self._providers.get(provider)
         # The name has another provider if an override has begun or ended since the entry was found.
         return given if isinstance(given, Provider) and self._by_name.get(provider) is entry else entry.provider
+
+    async def find_for_auth(self, provider: str | Provider) -> tuple[Provider, TokenEntry]:
+        """Return a provider and its entry, for an auth object."""
+        entry = self.entry(provider)
+        return self.provider(provider, entry), entry
 
     def entry_of_result(self, name: str, provider: object) -> TokenEntry:
         """Return the entry of the provider that a callable has returned.
@@ -192,12 +211,15 @@ class Credentials:
         return by_name
 
 
+_OF_ALL_BROKERS: Final[WeakSet[Credentials]] = WeakSet()
+
+
 class _Layer(NamedTuple):
     providers: dict[str, Provider | ProviderOfRequest]
     by_name: dict[str, TokenEntry | ProviderOfRequest]
 
 
-class RequestCredential:
+class RequestCredential(Unpicklable):
     """The credential of one request: the result of one call of a callable, for all tasks of the request that need it.
 
     Attributes:
@@ -222,6 +244,7 @@ class RequestCredential:
             else:
                 self._result = result
         except Exception as error:  # noqa: BLE001  raised to every caller of `provider`
+            del connection  # error reports show the variables of this frame, and walk into the mapping
             self._keep(error)
 
     async def provider(self) -> Any:

@@ -8,7 +8,11 @@
         ├── SessionUnavailable 503  there is no session id that all instances share     retry
         └── APIKeyRefused      401  the caller's API key is missing or refused          send a valid key
 
-No error text holds a secret, a token or an API key: it names the option or the provider, never a value.
+The error of a request has two texts. `str(error)` is the operator's: host, option, provider and fix. It goes into the
+log, `status()` and the failure notes of other processes. `error.detail` is what callers see: problem details, Starlette
+and FastAPI show it. It names nothing internal, and for most classes it is one fixed sentence.
+
+Neither text holds a secret, a token or an API key: they name the option or the provider, never a value.
 """
 
 from __future__ import annotations
@@ -48,9 +52,15 @@ class RequestError(TokenmwError, HTTPException):
 
     An application's exception handler for :class:`TokenmwError` or for starlette's `HTTPException` catches them.
 
+    Args:
+        text: The operator's text, which `str(error)` returns. Without one, it is `detail`.
+        detail: What callers see. Default: `fixed_detail` of the class; for a class without one, `text`.
+        headers: Response headers that the status needs, such as `Retry-After`.
+
     Attributes:
         status_code: The HTTP status.
-        detail: What happened; safe to show to the caller.
+        detail: What callers see; it names nothing internal.
+        fixed_detail: The `detail` of each error of the class, or None. A subclass can have its own.
         headers: Response headers that the status needs, such as `Retry-After`.
         place: Where a provider's own code or function raised the exception behind this error, as `module:line`; else
             "". The log and a note of this error have it, `detail` does not.
@@ -59,11 +69,14 @@ class RequestError(TokenmwError, HTTPException):
 
     status: ClassVar[int] = 500
     close_code: ClassVar[int] = 1011
+    fixed_detail: ClassVar[str | None] = None
     place: str = ""
+    _text: str = ""
     _cause: Any = None  # the `tokens.failures.Cause` of an error that another entry's failure caused
 
-    def __init__(self, detail: str, *, headers: dict[str, str] | None = None) -> None:
-        super().__init__(self.status, detail, headers)
+    def __init__(self, text: str = "", *, detail: str | None = None, headers: dict[str, str] | None = None) -> None:
+        super().__init__(self.status, detail or self.fixed_detail or text or None, headers)
+        self._text = text or self.detail
 
     def at(self, place: str) -> Self:
         """Set the place of this error, unless it is "", and return the error. For this package's own modules."""
@@ -74,10 +87,13 @@ class RequestError(TokenmwError, HTTPException):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Process pools and task queues pickle errors. The cause stays behind: it refers to a token entry.
-        return type(self), (self.detail,), {name: part for name, part in self.__dict__.items() if name != "_cause"}
+        return type(self), (self._text,), {name: part for name, part in self.__dict__.items() if name != "_cause"}
 
     def __str__(self) -> str:
-        return self.detail
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._text!r})"
 
 
 class TokenUnavailable(RequestError):
@@ -95,14 +111,21 @@ class TokenUnavailable(RequestError):
 
     status = 503
     close_code = 1013
+    fixed_detail = "The service cannot get an access token that this request needs. Try again later."
 
     def __init__(
-        self, detail: str, *, provider: str = "", retry_after: float | None = None, said: bool = False
+        self,
+        text: str = "",
+        *,
+        provider: str = "",
+        retry_after: float | None = None,
+        said: bool = False,
+        detail: str | None = None,
     ) -> None:
         self.provider = provider
         self.retry_after = retry_after
         self.said = said
-        super().__init__(detail, headers=_retry_after(retry_after))
+        super().__init__(text, detail=detail, headers=_retry_after(retry_after))
 
 
 class CredentialRejected(RequestError):
@@ -117,21 +140,23 @@ class CredentialRejected(RequestError):
 
     status = 502
     close_code = 1013
+    fixed_detail = "Another service rejects the credential of this one. Only its operator can fix that."
 
     def __init__(
         self,
-        detail: str,
+        text: str = "",
         *,
         provider: str = "",
         code: str = "",
         retry_after: float | None = None,
         said: bool = True,
+        detail: str | None = None,
     ) -> None:
         self.provider = provider
         self.code = code
         self.retry_after = retry_after
         self.said = said
-        super().__init__(detail, headers=_retry_after(retry_after))
+        super().__init__(text, detail=detail, headers=_retry_after(retry_after))
 
 
 class SessionUnavailable(RequestError):
@@ -143,20 +168,24 @@ class SessionUnavailable(RequestError):
 
     status = 503
     close_code = 1013
+    fixed_detail = "The service cannot identify the caller of this request now. Try again later."
 
-    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, text: str = "", *, retry_after: float | None = None, detail: str | None = None) -> None:
         self.retry_after = retry_after
-        super().__init__(detail, headers=_retry_after(retry_after))
+        super().__init__(text, detail=detail, headers=_retry_after(retry_after))
 
 
 class APIKeyRefused(RequestError):
-    """Raised when a request's API key is missing, malformed or refused (RFC 9110 §11.6.1)."""
+    """Raised when a request's API key is missing, malformed or refused (RFC 9110 §11.6.1).
+
+    The caller sees its text: the program's `authenticate` raises it with a text written for its callers.
+    """
 
     status = 401
     close_code = 1008
 
-    def __init__(self, detail: str, *, challenge: str = "Bearer") -> None:
-        super().__init__(detail, headers={"WWW-Authenticate": challenge})
+    def __init__(self, text: str = "", *, challenge: str = "Bearer", detail: str | None = None) -> None:
+        super().__init__(text, detail=detail, headers={"WWW-Authenticate": challenge})
 
 
 def _retry_after(seconds: float | None) -> dict[str, str] | None:

@@ -85,6 +85,11 @@ Tokens = Annotated[RequestTokens, Depends(request_tokens)]
 """
 
 
+async def _checked(connection: HTTPConnection) -> None:
+    """Check the caller. It is not `request_tokens` itself, which tests override with tokens of their own."""
+    await request_tokens(connection)
+
+
 def token_from(provider: Callable[..., Any]) -> Callable[..., Awaitable[Token]]:
     """Return a dependency that returns the token of a credential that another dependency chooses.
 
@@ -96,9 +101,9 @@ def token_from(provider: Callable[..., Any]) -> Callable[..., Awaitable[Token]]:
         @app.get("/{tenant}/contacts")
         async def contacts(crm: CRM) -> None: ...
 
-    Two calls with one dependency return equal dependencies. In a request it raises `TokenUnavailable` (503),
-    `CredentialRejected` (502), `APIKeyRefused` (401) if the broker checks callers, or a `ConfigurationError` if the
-    dependency does not return a `Provider`.
+    Two calls with one dependency return equal dependencies. In a request, if the broker checks callers, it raises
+    `APIKeyRefused` (401) before it calls the dependency; then `TokenUnavailable` (503), `CredentialRejected` (502), or
+    a `ConfigurationError` if the dependency does not return a `Provider`.
 
     Raises:
         ConfigurationError: `provider` is not a dependency, or is a class of providers.
@@ -126,23 +131,31 @@ class _TokenFrom(Unpicklable):
 
     def __init__(self, dependency: Callable[..., Any]) -> None:
         self._dependency = dependency
-        # FastAPI reads from the signature what to pass.
+        # FastAPI reads from the signature what to pass, and resolves dependencies in its order: the check first, so
+        # that a caller without a key does not learn which tenants exist.
         keyword = inspect.Parameter.KEYWORD_ONLY
         self.__signature__ = inspect.Signature(
             [
                 inspect.Parameter("connection", keyword, annotation=HTTPConnection),
+                inspect.Parameter("checked", keyword, default=Depends(_checked), annotation=None),
                 inspect.Parameter("provider", keyword, default=Depends(dependency), annotation=Any),
             ],
             return_annotation=Token,
         )
 
-    async def __call__(self, *, connection: HTTPConnection, provider: Any) -> Token:
+    async def __call__(self, *, connection: HTTPConnection, provider: Any, checked: None = None) -> Token:
+        del checked  # FastAPI passes it because it is in the signature
         if not isinstance(provider, Provider):
             given = type(provider).__name__
-            del provider  # perhaps the secret itself; error reports show the variables of each frame
+            # Perhaps the secret itself; error reports show the variables of each frame, and walk into a mapping.
+            del connection, provider
             raise ConfigurationError(f"The dependency given to token_from must return a Provider, not {given}.")
-        tokens = await request_tokens(connection)
-        return await tokens._broker.token(provider)
+        try:
+            tokens = await request_tokens(connection)
+            return await tokens._broker.token(provider)
+        except BaseException:
+            del connection
+            raise
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _TokenFrom) and other._dependency == self._dependency

@@ -13,6 +13,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.observe.error_place import with_place
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _JITTER: Final = 2.0  # seconds over which instances spread, so that they do not
 _SECOND_UPLOAD_AFTER: Final = 6.5  # seconds: the longest backoff between probes, plus a round of housekeeping
 
 
-class Housekeeping:
+class Housekeeping(Unpicklable):
     """Runs jobs once a second: those with Redis, the counts of suppressed log lines, and every tenth time the purge."""
 
     def __init__(
@@ -68,7 +69,8 @@ class Housekeeping:
                 except RedisUnavailable:
                     continue  # what is unshared stays so; the failure has been counted and logged
                 except Exception as error:  # noqa: BLE001  nobody would notice that housekeeping has stopped
-                    self._log.problem("housekeeping", "Housekeeping: a job raised %s", with_place(error, called=job))
+                    place, reason = with_place(error, called=job), type(error).__name__
+                    self._log.problem("housekeeping", "Housekeeping: a job raised %s", place, reason=reason)
 
     async def _tidy(self) -> None:
         self._log.flush()
@@ -77,7 +79,7 @@ class Housekeeping:
             self._purge()
 
 
-class Recovery:
+class Recovery(Unpicklable):
     """Schedules two uploads after each recovery, with jitter between instances."""
 
     __slots__ = ("_clock", "_first_at", "_second_at")
@@ -108,7 +110,7 @@ class Recovery:
         return True
 
 
-class RedisJobs:
+class RedisJobs(Unpicklable):
     """The jobs that need Redis: recovery, comparing tokens in use, and sending touches and sessions."""
 
     def __init__(

@@ -50,7 +50,7 @@ class Limits:
             and its request is served as while Redis is unavailable.
         check_seconds: Seconds between two comparisons of a token in use with Redis. An instance may use a token for up
             to 30 s after another one has invalidated it, and each token in use costs one command in that time.
-        answer_bytes: Bytes of a token endpoint's response. A longer one than 1 MiB counts as a failure of the provider.
+        answer_bytes: Bytes of a token endpoint's response. One longer than 64 KiB counts as a failure of the provider.
         first_sights: API keys that are looked up in Redis at the same time, because this process does not know them.
             If more than 10 000 wait, the request of a further one is served as while Redis is unavailable, and its id
             is compared with Redis a second later. A lookup takes 2 KB with the task of its request.
@@ -78,7 +78,7 @@ class Limits:
     connections: int = 32
     commands: int = 1_000
     check_seconds: float = 30.0
-    answer_bytes: int = 1 << 20
+    answer_bytes: int = 64 << 10
     first_sights: int = 10_000
     new_sessions: int = 500
     new_sessions_per_ttl: int = 100_000

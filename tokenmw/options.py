@@ -172,15 +172,16 @@ def checked_namespace(namespace: object) -> str:
 
 
 def checked_api_key(api_key: object) -> bytes:
-    """Return an API key as the bytes that a request carries; text is encoded as UTF-8."""
+    """Return an API key as the bytes that a request carries, in UTF-8."""
     key = api_key
-    if isinstance(key, str):
-        try:
-            key = key.encode()
-        except UnicodeEncodeError:
-            key = b""
+    try:
+        key = key.encode() if isinstance(key, str) else key
+        if isinstance(key, bytes):
+            key.decode()
+    except UnicodeError:
+        key = b""
     if not isinstance(key, bytes) or not key:
-        raise ConfigurationError("api_key must be text or bytes, and not empty; the text must be encodable as UTF-8.")
+        raise ConfigurationError("api_key must be text or bytes, and not empty; it must be valid UTF-8.")
     return key
 
 

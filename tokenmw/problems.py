@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tokenmw.asgi.problems import close_code, problem_response
+from tokenmw.asgi.problems import add_problem_handlers, close_code, problem_response
 
-__all__ = ["close_code", "problem_response"]
+__all__ = ["add_problem_handlers", "close_code", "problem_response"]

@@ -11,13 +11,13 @@ import functools
 import inspect
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, Self, SupportsIndex, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["FrozenValue", "HiddenStr", "Unpicklable", "forget_locals", "without_locals"]
+__all__ = ["FrozenValue", "HiddenStr", "Unpicklable", "forget_locals", "not_encoded", "without_locals"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,10 +104,11 @@ def _clear(step: TracebackType | None) -> None:
 
 
 class Unpicklable:
-    """The base class of objects that hold or reach secrets: they cannot be pickled, and a copy is the object itself.
+    """The base class of objects that hold or reach secrets: they are not pickled or encoded; a copy is the object.
 
-    Subclasses that hold a secret have no `__dict__` and are not dataclasses: FastAPI's encoder would read the fields,
-    and put a token into a response.
+    Pickle, jsonpickle, jsons and whatever reads `__getstate__` or every attribute get a `TypeError` or
+    `AttributeError`. Subclasses that hold a secret have no `__dict__` and are not dataclasses, whose fields FastAPI's
+    encoder would read, to put a token into a response.
     """
 
     __slots__ = ()
@@ -120,8 +121,33 @@ class Unpicklable:
     def __deepcopy__(self, _memo: object) -> Self:
         return self
 
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(_refusal(self, "pickled"))
+
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"A {type(self).__name__} is not pickled: it holds secrets. {self._fix}")
+        raise TypeError(_refusal(self, "pickled"))
+
+    # From Python 3.11 on, every object has one, which returns the values of all slots.
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(_refusal(self, "pickled"))
+
+    @property
+    def _0_not_encoded(self) -> NoReturn:
+        """Stop an encoder that reads every attribute in the order of `dir`, such as jsons, at its first one."""
+        raise AttributeError(_refusal(self, "encoded"))
+
+
+def _refusal(of: Unpicklable, what: str) -> str:
+    return f"A {type(of).__name__} is not {what}: it holds secrets. {of._fix}"
+
+
+def not_encoded(dataclass: type[T]) -> type[T]:
+    """Keep encoders from the fields of an `Unpicklable` slotted dataclass: they refuse it like any other object."""
+    del dataclass.__dataclass_fields__  # type: ignore[attr-defined]
+    # A frozen dataclass with slots gets one of its own, which returns the fields.
+    if "__getstate__" in vars(dataclass):
+        del dataclass.__getstate__
+    return dataclass
 
 
 class FrozenValue(Unpicklable):
@@ -136,8 +162,8 @@ class FrozenValue(Unpicklable):
         raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted: it is a frozen value.")
 
 
-class HiddenStr(str):
-    """A secret as text, with a `repr` that does not show it."""
+class HiddenStr(Unpicklable, str):
+    """A secret as text, with a `repr` that does not show it. A JSON encoder writes it like any other text."""
 
     __slots__ = ()
 

@@ -19,7 +19,9 @@ from tokenmw.callers.authenticate import Authenticator, RefusedKeys
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
 from tokenmw.observe.events import ValueUnreadable
 from tokenmw.observe.throttle import warn
+from tokenmw.outgoing.hosts import WithheldTokens
 from tokenmw.providers.http import TokenHTTP, default_client
+from tokenmw.redaction import Unpicklable, not_encoded
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.epoch import EpochMarkers
 from tokenmw.redis.errors import RedisUnavailable
@@ -36,6 +38,8 @@ from tokenmw.tokens.refresh import Refresher
 from tokenmw.tokens.sync import TokenSync
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tokenmw.callers.authenticate import Authenticate
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
@@ -56,9 +60,24 @@ _REDIS_TTL: Final = 1.1  # of `session_ttl`: an instance whose touch is late sti
 _CLOSE_DEADLINES: Final = 3  # closing sends the queued touches for at most this many command deadlines
 
 _NOT_SEALED: Final = (
-    "Tokens in Redis are readable by anyone who reads Redis: no secret_key was given. "
-    "TokenBroker(secret_key=…) with the extra tokenmw[crypto] seals them."
+    "Tokens in Redis are readable by anyone who reads Redis, and anyone who writes to Redis can plant tokens and "
+    "session ids: values are not sealed. TokenBroker(secret_key=…) with the extra tokenmw[crypto], and without "
+    "seal=False, seals them."
 )
+_UNREADABLE: Final = {
+    "unknown-key": (
+        "A %s in Redis cannot be used (unknown-key, %s): it is sealed with a secret that this instance does not have; "
+        "give all instances the same secret_key=[…], with that secret in the list"
+    ),
+    "expired": (
+        "A %s in Redis is not used (expired, %s): its lifetime is over; its TTL was extended, or an old value was "
+        "written again"
+    ),
+    "damaged": (
+        "A %s in Redis cannot be used (damaged, %s): it is deleted or replaced; find out what else writes below the "
+        "namespace"
+    ),
+}
 _RANDOM_IDS: Final = (
     "While Redis is unavailable, a new caller gets a different session id in each process: neither secret_key nor "
     "name_key was given to derive the id from. Give one of them."
@@ -68,10 +87,15 @@ _NAMES_WILL_CHANGE: Final = (
     "When that one is removed, tokens are fetched again and callers get new session ids. Give name_key= the secret "
     "that was used first."
 )
+_SERVED_WITHOUT_KEY: Final = (
+    'authenticate is given and missing_key is "random": a request without an API key is served, with a caller of None. '
+    'missing_key="reject", of the broker or of TokenMiddleware, refuses it.'
+)
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Settings:
+class Settings(Unpicklable):
     """The checked options of a broker.
 
     Attributes:
@@ -101,20 +125,37 @@ class Settings:
             return None
         return TokenKeys.of(self.names, self.names.digest("token", provider.credential))
 
-    def log_costs(self) -> None:
-        """Warn of what these options cost."""
+    def log_costs(self, missing_keys: Collection[str]) -> None:
+        """Warn of what these options cost, and of callers that `missing_keys` let in beside `authenticate`."""
         if self.names_follow_secrets:
             warn("names-follow-secrets", _NAMES_WILL_CHANGE)
         if self.redis is not None and not self.sealer.sealing:
             warn("not-sealed", _NOT_SEALED)
         if self.redis is not None and not self.session_ids.derivable:
             warn("random-ids", _RANDOM_IDS)
+        if self.authenticate is not None and "random" in missing_keys:
+            warn("authenticate-without-reject", _SERVED_WITHOUT_KEY)
 
 
-class BrokerData:
-    """The data of a broker: bounded, and the same from one event loop to the next."""
+class BrokerData(Unpicklable):
+    """The data of a broker: bounded, and the same from one event loop to the next.
 
-    __slots__ = ("_settings", "epochs", "new_sessions", "refused_keys", "rejected", "sessions", "tokens", "unreadable")
+    Attributes:
+        missing_keys: The values of `missing_key` by which the broker's middlewares serve requests.
+    """
+
+    __slots__ = (
+        "_settings",
+        "epochs",
+        "missing_keys",
+        "new_sessions",
+        "refused_keys",
+        "rejected",
+        "sessions",
+        "tokens",
+        "unreadable",
+        "withheld",
+    )
 
     def __init__(self, settings: Settings) -> None:
         limits, clock = settings.limits, settings.clock
@@ -125,7 +166,9 @@ class BrokerData:
         self.new_sessions = NewSessions(limits, redis_ttl=_REDIS_TTL * settings.session_ttl, clock=clock)
         self.refused_keys = RefusedKeys(limits=limits, clock=clock)
         self.epochs = EpochMarkers()
+        self.withheld = WithheldTokens()
         self.unreadable = 0
+        self.missing_keys = set[str]()
 
     def purge(self) -> None:
         """Drop everything that has expired."""
@@ -134,16 +177,15 @@ class BrokerData:
         self.sessions.expire()
         self.refused_keys.expire()
 
-    def note_unreadable(self, kind: str, reason: str) -> None:
+    def note_unreadable(self, kind: str, reason: str, *, server: str) -> None:
         """Count and log a value in Redis that cannot be used."""
         self.unreadable += 1
         self._settings.observe(ValueUnreadable(kind, reason))
-        self._settings.log.problem(
-            f"unreadable-{kind}", "A %s in Redis cannot be used (%s)", kind, reason, reason=reason
-        )
+        log = self._settings.log
+        log.problem(f"unreadable-{kind}", _UNREADABLE[reason], kind, server, reason=reason, server=server)
 
 
-class Runtime:
+class Runtime(Unpicklable):
     """The parts of a broker that belong to one event loop in one process.
 
     Attributes:
@@ -184,7 +226,7 @@ class Runtime:
         token_store: TokenStore | None = None
         recovery = Recovery(clock)
         if settings.redis is not None:
-            self.redis = RedisConnection(
+            self.redis = redis = RedisConnection(
                 settings.redis,
                 names=settings.names,
                 limits=limits,
@@ -193,13 +235,17 @@ class Runtime:
                 observe=observe,
                 on_recovered=recovery.schedule,
             )
-            token_store = RedisTokenStore(self.redis, sealer=settings.sealer, on_unreadable=data.note_unreadable)
+
+            def on_unreadable(kind: str, reason: str) -> None:
+                data.note_unreadable(kind, reason, server=redis.address)
+
+            token_store = RedisTokenStore(redis, sealer=settings.sealer, on_unreadable=on_unreadable)
             session_store = RedisSessionStore(
-                self.redis,
+                redis,
                 names=settings.names,
                 sealer=settings.sealer,
                 ttl=_REDIS_TTL * settings.session_ttl,
-                on_unreadable=data.note_unreadable,
+                on_unreadable=on_unreadable,
             )
             self.session_sync = SessionSync(
                 session_store, cache=data.sessions, new_sessions=data.new_sessions, limits=limits, clock=clock

@@ -14,6 +14,8 @@ import asyncio
 import contextvars
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from tokenmw.redaction import Unpicklable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
 
@@ -32,7 +34,7 @@ class FlightCancelled(Exception):
     """Raised instead of `CancelledError`, which would look as if the waiter itself had been cancelled."""
 
 
-class Flight(Generic[T]):
+class Flight(Unpicklable, Generic[T]):
     """One task in progress, and its waiters.
 
     Attributes:
@@ -112,7 +114,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-class SingleFlight(Generic[T]):
+class SingleFlight(Unpicklable, Generic[T]):
     """The flights in progress: one for each key, and `limit` in all, not counting those that a flight itself needs.
 
     Args:

@@ -33,8 +33,9 @@ class Status:
     """The state of a broker in this process.
 
     Attributes:
-        shared: `up`, `down` (Redis, or a server of a cluster, is unavailable), or `off` (no Redis is configured, or the
-            broker is not open).
+        shared: `unknown` (Redis has not answered yet), `up`, `down` (Redis, or a server of a cluster, is unavailable),
+            `unsupported` (the server is too old, or does not run scripts; the log says what it lacks), or `off` (no
+            Redis is configured, or the broker is not open).
         shared_since: When that state began, in seconds since 1970 (UTC); None if `off`.
         shared_error: The reason of the last Redis failure, such as `timeout`; "" if there was none since the last
             outage.
@@ -49,7 +50,7 @@ class Status:
         sealed: Whether values are sealed before they are stored in Redis.
     """
 
-    shared: Literal["up", "down", "off"]
+    shared: Literal["unknown", "up", "down", "unsupported", "off"]
     shared_since: float | None
     shared_error: str
     providers: Mapping[str, ProviderStatus]

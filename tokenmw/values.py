@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.redaction import FrozenValue, without_locals
@@ -12,10 +13,12 @@ from tokenmw.redaction import FrozenValue, without_locals
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_LIFETIME", "MAX_TOKEN_BYTES", "Grant", "Token", "Windows", "windows"]
+__all__ = ["MAX_EXTRA_BYTES", "MAX_LIFETIME", "MAX_TOKEN_BYTES", "Grant", "Token", "Windows", "windows"]
 
 MAX_LIFETIME: Final = 30 * 86_400.0  # seconds; a longer lifetime is a mistake, most often in the unit
 MAX_TOKEN_BYTES: Final = 16 << 10
+MAX_EXTRA_BYTES: Final = 16 << 10  # of `extra` as JSON in ASCII; it is kept with the token, in memory and in Redis
+_MAX_TYPE: Final = 64  # characters of a token type
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -26,12 +29,14 @@ class Grant(FrozenValue):
     Args:
         value: The token: visible ASCII without spaces, as it goes into a header; at most 16 KiB.
         expires_in: The lifetime in seconds, counted from when `fetch` or `hand_in` was called; cut to 30 days.
-        token_type: The scheme in front of the token in an `Authorization` header (RFC 6749 §7.1).
-        extra: Other fields of the response that handlers need, such as `instance_url`; JSON values only.
+        token_type: The scheme in front of the token in an `Authorization` header (RFC 6749 §7.1), at most 64
+            characters.
+        extra: Other fields of the response that handlers need, such as `instance_url`; JSON values only, at most 16 KiB
+            in all.
 
     Raises:
         TokenUnavailable: The value is empty, malformed or too long, the lifetime is not a positive number, `token_type`
-            is not one word, or `extra` is not JSON. The text says which, and never holds the value.
+            is not one word, or `extra` is not JSON or too long. The text says which, and never holds the value.
     """
 
     __slots__ = ("expires_in", "extra", "token_type", "value")
@@ -55,14 +60,14 @@ class Grant(FrozenValue):
         if len(value) > MAX_TOKEN_BYTES:
             raise TokenUnavailable(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
         # A line break would let the provider add headers to the outgoing requests that carry the token.
-        if not all("!" <= character <= "~" for character in value):
+        if not (value.isascii() and value.isprintable()) or " " in value:
             raise TokenUnavailable("the token has spaces, control characters or characters outside ASCII")
         if isinstance(expires_in, bool) or not isinstance(expires_in, (int, float)):
             raise TokenUnavailable("the token's lifetime is not a number")
         if not expires_in > 0:  # NaN as well
             raise TokenUnavailable("the token has already expired")
         if not isinstance(token_type, str) or not _is_word(token_type):
-            raise TokenUnavailable("the token's type is not one word")
+            raise TokenUnavailable(f"the token's type is not one word of at most {_MAX_TYPE} characters")
         _check_json(extra)
         put = object.__setattr__
         put(self, "value", value)
@@ -77,18 +82,29 @@ class Grant(FrozenValue):
 
 def _check_json(extra: Mapping[str, Any] | None) -> None:
     # Checked here, so that a wrong value is reported without Redis, too.
+    written = _json_of(extra)
+    if written is None:
+        raise TokenUnavailable("the grant's extra holds a value that is not JSON")
+    if len(written) > MAX_EXTRA_BYTES:
+        raise TokenUnavailable(f"the grant's extra is longer than {MAX_EXTRA_BYTES} bytes: keep what handlers need")
+
+
+def _json_of(extra: Mapping[str, Any] | None) -> str | None:
+    # None, and no error: from Python 3.14 on, its notes have the keys. Raised `from None`, it would still be a context.
     try:
-        json.dumps(None if extra is None else dict(extra), allow_nan=False)
+        return json.dumps(None if extra is None else dict(extra), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        raise TokenUnavailable("the grant's extra holds a value that is not JSON") from None
+        return None
 
 
 def _is_word(text: str) -> bool:
-    return text.isascii() and text.replace("-", "").replace("_", "").isalnum()
+    return len(text) <= _MAX_TYPE and text.isascii() and text.replace("-", "").replace("_", "").isalnum()
 
 
 class Token(FrozenValue):
     """A provider's access token, as handlers get it.
+
+    It is an object, not the text: `f"{token}"` raises a TypeError, and `str(token)` warns and returns a description.
 
     Attributes:
         value: The token itself.
@@ -162,6 +178,22 @@ class Token(FrozenValue):
             scheme=self._scheme,
             origin=self._origin,
         )
+
+    def __format__(self, _spec: str) -> NoReturn:
+        # A header with a masked text causes a 401 that does not say why.
+        raise TypeError(
+            "A token in an f-string is not its value: use {token.authorization} for the header, {token.value} for the "
+            "token itself, or {token!r} for a log."
+        )
+
+    def __str__(self) -> str:
+        # No error: loggers and error reports make this text as well, and would lose what they report.
+        warnings.warn(
+            "str(token) is not the token: send token.authorization or token.value, and log repr(token).",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return f"<not the token, but a description: Token of {self.provider}>"
 
     def __repr__(self) -> str:
         return f"<Token of {self.provider}, expires_at={self.expires_at:.0f}>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -179,3 +180,13 @@ async def test_each_dependency_requires_a_key_with_reject(dependency: Any) -> No
         for sessions in (True, False):
             app = TokenMiddleware(answering(used), broker=broker, sessions=sessions, missing_key="random")
             assert 200 == (await call(app)).status
+
+
+@pytest.mark.parametrize("dependency", [session_id, request_tokens, provider_token("a")])
+@pytest.mark.parametrize("wrong", ["alice", b"alice", None, TokenBroker({})])
+async def test_a_dependency_takes_a_connection(dependency: Any, wrong: Any) -> None:
+    """Called by hand with an API key or a broker, it names what to call instead, and does not show the key."""
+    with pytest.raises(ConfigurationError, match=r"takes a connection.*broker\.session_id.*broker\.token") as seen:
+        await dependency(wrong)
+    report = "".join(traceback.TracebackException.from_exception(seen.value, capture_locals=True).format())
+    assert "connection = " not in report

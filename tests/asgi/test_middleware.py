@@ -53,7 +53,10 @@ async def test_one_key_has_one_session_id_in_every_header() -> None:
         [(b"authorization", b"Bearer")],
         [(b"authorization", b"Bearer ")],
         [(b"authorization", b"Basic dTpw")],
+        [(b"authorization", b"Basic")],
+        [(b"authorization", b"Negotiate")],
         [(b"x-api-key", b"k" * 5000)],
+        [(b"x-api-key", b"\xe9")],
         [(b"x-api-key", b"k-1"), (b"x-api-key", b"k-2")],
         [(b"authorization", b"Bearer k-1"), (b"authorization", b"Bearer k-2")],
         [(b"authorization", b"Bearer"), (b"x-api-key", b"")],
@@ -69,9 +72,9 @@ async def test_an_unusable_key_is_no_key(headers: list[tuple[bytes, bytes]]) -> 
         assert (401, "Bearer") == (refused.status, refused.headers["www-authenticate"])
 
 
-@pytest.mark.parametrize("key", ["schlüssel".encode(), "schlüssel".encode("latin-1"), "鍵".encode(), b"\xff\x00\x80"])
-async def test_a_key_may_be_any_bytes(key: bytes) -> None:
-    """In UTF-8, latin-1 or no encoding, a key keeps its session id, and `authenticate` gets it as text."""
+@pytest.mark.parametrize("key", ["schlüssel", "鍵"])
+async def test_a_key_may_be_any_text(key: str) -> None:
+    """In UTF-8, a key keeps its session id, and `authenticate` gets it as text."""
     seen: list[str] = []
 
     async def authenticate(_connection: object, text: str) -> object:
@@ -80,9 +83,9 @@ async def test_a_key_may_be_any_bytes(key: bytes) -> None:
 
     async with TokenBroker({}, authenticate=authenticate) as broker:
         app = TokenMiddleware(answering(session_of), broker=broker)
-        assert await session(app, (b"x-api-key", key)) == await session(app, (b"x-api-key", key))
-        assert len(seen) == 2
-        assert all(isinstance(text, str) for text in seen)
+        header = (b"x-api-key", key.encode())
+        assert await session(app, header) == await session(app, header)
+    assert [key, key] == seen
 
 
 async def test_a_repeated_key_is_one_key() -> None:

@@ -27,7 +27,7 @@ HEADERS = "('authorization','x-api-key','x-goog-api-key')"
 # Defaults that are objects of this package are compared below.
 SIGNATURES: Final[list[tuple[Callable[..., Any], str]]] = [
     (TokenBroker, BROKER),
-    (TokenMiddleware, "app * broker inject=() sessions=True on_error api_key=None missing_key=None"),
+    (TokenMiddleware, "app * broker inject=() sessions=True on_error api_key=None missing_key=None exempt=()"),
     (APIKeySource, f"headers={HEADERS} * query=() cookies=() max_bytes=4096"),
     (ClientCredentials, CREDENTIALS),
     (TokenBroker.token, "self provider"),

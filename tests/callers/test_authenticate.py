@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.requests import HTTPConnection
 
-from tokenmw.callers.authenticate import Authenticator, RefusedKeys, as_text
+from tokenmw.callers.authenticate import Authenticator, RefusedKeys
 from tokenmw.errors import APIKeyRefused, RequestError, SessionUnavailable
 from tokenmw.limits import Limits
 from tokenmw.observe.throttle import ThrottledLog
@@ -76,11 +76,11 @@ async def make_authenticator(
         await authenticator.close()
 
 
-@pytest.mark.parametrize("answer", ["alice", 0, "", True, {"tenant": 1}])
-async def test_any_answer_but_none_and_false_is_the_caller(
+@pytest.mark.parametrize("answer", ["alice", True, {"tenant": 1}])
+async def test_a_true_answer_is_the_caller(
     make_authenticator: Callable[..., Authenticator], authenticate: ScriptedAuthenticate, answer: object
 ) -> None:
-    """Empty values are callers too. An acceptance is not cached, because a key may be revoked."""
+    """An acceptance is not cached, because a key may be revoked."""
     authenticate.answer = answer
     authenticator = make_authenticator()
     assert answer == await authenticator.caller(SCOPE, SECRET)
@@ -88,8 +88,8 @@ async def test_any_answer_but_none_and_false_is_the_caller(
     assert authenticate.keys == ["sk-live-7"] * 2
 
 
-@pytest.mark.parametrize("answer", [None, False])
-async def test_none_and_false_refuse(
+@pytest.mark.parametrize("answer", [None, False, 0, ""])
+async def test_a_falsy_answer_refuses(
     make_authenticator: Callable[..., Authenticator], authenticate: ScriptedAuthenticate, answer: object
 ) -> None:
     """`return key in KEYS` is the natural way to write it, and must not accept every key."""
@@ -224,8 +224,3 @@ async def test_calls_beyond_the_bound_are_refused(
     await authenticator.close()
     results = await asyncio.gather(*in_progress, return_exceptions=True)
     assert [SessionUnavailable] * 2 == [type(result) for result in results]
-
-
-def test_authenticate_gets_the_key_as_text() -> None:
-    """Any bytes are a text: decoded as UTF-8 if they are valid, else one character for each byte."""
-    assert (as_text("é".encode()), as_text(b"\xff"), as_text(b"k")) == ("é", "\xff", "k")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import httpx2
+import jsonpickle
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
@@ -133,7 +134,9 @@ class Program:
     def write_state(self, *brokers: TokenBroker) -> None:
         """Print brokers, their status and their inner objects."""
         for broker in brokers:
-            self.write(broker, broker.status(), broker._credentials, *broker._data.tokens, broker._settings.sealer)
+            parts = (broker, broker._credentials, *broker._data.tokens, broker._settings, broker._data, broker._runtime)
+            self.write(broker.status(), broker._settings.sealer, *parts)
+            self._output(jsonpickle.encode(parts, keys=True))
 
     def write_metrics(self) -> None:
         """Print all metrics and the tasks of the event loop."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
+
+from sentry_sdk.serializer import serialize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +33,7 @@ def rendered(error: BaseException) -> str:
             if _is_ours(frame.f_code.co_filename):
                 place = f"{frame.f_code.co_qualname}, line {number}"
                 lines += [_reported(f"{place}: {name} = {_repr(value)}") for name, value in frame.f_locals.items()]
+                lines.append(_reported(f"{place}, by Sentry: {serialize(dict(frame.f_locals), is_vars=True)}"))
     return "\n".join(lines)
 
 
@@ -61,6 +65,7 @@ def _is_ours(file: str) -> bool:
 
 def _repr(value: object) -> str:
     try:
-        return repr(value)
+        # Sentry walks into mappings, whatever their `repr` shows: an HTTPConnection is one.
+        return repr(dict(cast("Mapping[object, object]", value)) if isinstance(value, Mapping) else value)
     except Exception as error:  # noqa: BLE001  half-constructed objects raise anything
         return f"<{type(error).__name__}>"

@@ -211,7 +211,7 @@ def test_errors_are_seen_by_browsers(hosts: World) -> None:
 
 def test_other_answers_to_errors(hosts: World) -> None:
     """`on_error` of the guide answers a refusal as plain text, with its headers."""
-    with hosts.run(page("errors.md"), "What the middleware answers") as running, TestClient(running["plain"]) as client:
+    with hosts.run(page("errors.md"), "Responses") as running, TestClient(running["plain"]) as client:
         answer = client.get("/")
         assert (answer.status_code, answer.headers["content-type"]) == (401, "text/plain; charset=utf-8")
         assert "www-authenticate" in answer.headers
@@ -219,7 +219,7 @@ def test_other_answers_to_errors(hosts: World) -> None:
 
 def test_other_answers_to_errors_of_a_route(hosts: World) -> None:
     """`on_error` does not see the error of a token; the exception handler of the guide does."""
-    with hosts.run(page("errors.md"), "What the middleware answers") as running:
+    with hosts.run(page("errors.md"), "Responses") as running:
         url = hosts.text("https://idp.example/oauth2/token")
         wrong = ClientCredentials(token_url=url, client_id="crm", client_secret="wrong")
 
@@ -238,6 +238,17 @@ def test_other_answers_to_errors_of_a_route(hosts: World) -> None:
                 answer = client.get("/")
                 answers.append((answer.status_code, answer.headers["content-type"].partition(";")[0]))
         assert answers == [(502, "application/json"), (502, "text/plain")]
+
+
+def test_problem_details_of_a_route(hosts: World) -> None:
+    """The application of the guide answers the error of a token in the format of the middleware."""
+    with hosts.run(page("errors.md"), "Responses") as running:
+        url = hosts.text("https://idp.example/oauth2/token")
+        wrong = ClientCredentials(token_url=url, client_id="crm", client_secret="wrong")
+        with running["broker"].override({"crm": wrong}), TestClient(running["problems"]) as client:
+            for headers, status in (({}, 401), ({"x-api-key": "key-1"}, 502)):
+                answer = client.get("/", headers=headers)
+                assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
 
 
 def test_the_status(hosts: World) -> None:

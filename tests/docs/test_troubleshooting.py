@@ -55,7 +55,7 @@ def test_every_word_of_an_event_is_in_a_table() -> None:
     """The outcomes of a fetch are explained, and the words of an unreadable value."""
     outcomes = typing.get_args(typing.get_type_hints(observe.TokenFetched)["outcome"])
     words = _first_cells("Words of events")
-    assert {*outcomes, "token", "session", "unknown-key", "damaged"} == set(words)
+    assert {*outcomes, "token", "session", "unknown-key", "damaged", "expired"} == set(words)
 
 
 def test_every_row_has_a_meaning_and_a_fix() -> None:
@@ -73,7 +73,7 @@ def test_the_error_of_a_missing_attribute_is_in_the_table(attribute: str) -> Non
         return PlainTextResponse(str(getattr(request.state, attribute)))
 
     broker = tokenmw.TokenBroker({})
-    app = Starlette(routes=[Route("/", home)], lifespan=broker.lifespan)
+    app = Starlette(routes=[Route("/", home)], lifespan=None if attribute == "tokens" else broker.lifespan)
     if attribute != "tokens":
         app.add_middleware(tokenmw.TokenMiddleware, broker=broker, sessions=False)
     with TestClient(app) as client, pytest.raises(AttributeError) as caught:

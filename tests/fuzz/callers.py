@@ -40,6 +40,7 @@ def _key(data: bytes) -> None:
         require(
             found is None or (type(found) is bytes and 0 < len(found) <= MAX_BYTES), "a key that is empty or too long"
         )
+        require(found is None or _is_text(found), "a key that is no text")
         require(found == source.find(scope), "another key when read again")
         # Other headers have no influence, before or after those of the key.
         more = {**scope, "headers": [(b"x-other", b"k"), *headers, (b"accept", b"*/*")]}
@@ -47,6 +48,10 @@ def _key(data: bytes) -> None:
     _check_headers(headers, _DEFAULT.find(scope))
     _check_query(scope["query_string"], _IN_QUERY.find(scope))
     _check_cookies(scope, _IN_COOKIES.find(scope))
+
+
+def _is_text(key: bytes) -> bool:
+    return key == key.decode(errors="replace").encode()
 
 
 def _check_headers(headers: Headers, found: bytes | None) -> None:
@@ -66,7 +71,8 @@ def _check_query(query: bytes, found: bytes | None) -> None:
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1", max_num_fields=None)
     values = {value for name, value in pairs if name == "key"}
     key = values.pop().encode("latin-1", "replace") if len(values) == 1 else b""
-    require(found == (key if 0 < len(key) <= MAX_BYTES else None), "another key than that in the query")
+    usable = 0 < len(key) <= MAX_BYTES and _is_text(key)
+    require(found == (key if usable else None), "another key than that in the query")
 
 
 def _check_cookies(scope: dict[str, Any], found: bytes | None) -> None:
@@ -114,6 +120,7 @@ def _provider_server(data: bytes) -> None:
 _KEYS = (
     b"key=k&api_key=2\nauthorization:Bearer k\nx-api-key: k\ncookie:key=k; api_key=2",
     b"%6bey=%ff+%zz\nauthorization:Basic dTpw\nx-api-key:\xff\xfe",
+    b"key=%c3%a9\nauthorization:Negotiate\nx-api-key:\xe9\ncookie:key=\xc3\xa9",
     b"key=a&key=b\nx-api-key:a\nx-api-key:b\ncookie:key=a;key=b",
     b'\nauthorization:Token\t k \ncookie:key="\\134\\"\\777"',
     b"key=" + b"%41" * 4_097 + b"\nx-goog-api-key:" + b"k" * 4_097,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +15,8 @@ from tests.fuzz.oracles import SECRET, Target, check_grant, check_request_error,
 from tokenmw import Grant, Provider, Token
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.providers import (
+    Answer,
+    BotFramework,
     ClientCredentials,
     DingTalk,
     DingTalkLegacy,
@@ -28,6 +32,9 @@ from tokenmw.providers import (
 from tokenmw.testing import make_token
 
 __all__ = ["TARGETS"]
+
+_MOST_STEPS = 15_000
+"""Calls of functions for one response; 64 fields whose names are compared with the secret take most of them."""
 
 Fields = dict[str, Any]
 
@@ -64,6 +71,14 @@ class _Nested:
         """Ignore a rejected token."""
 
 
+_DESCRIBED: tuple[Fields, ...] = (
+    {"error": "invalid_client", "error_description": f"you sent {SECRET}"},
+    {"error": "invalid_client", "error_description": f"you sent {SECRET[2:10]}"},
+    {"error": "invalid_client", "error_description": "x" * 195 + SECRET},
+    {"error": "invalid_client", "error_description": b64encode(f"crm:{SECRET}".encode()).decode()},
+    {"error": "invalid_client", "error_description": "not\r\nknown \u202e \ud800"},
+    {"error": f"a{SECRET[:9]}", "error_description": ["x"]},
+)
 _FEISHU: Fields = {"app_id": "cli_a1", "app_secret": SECRET}
 _DINGTALK: Fields = {"app_key": "ding1", "app_secret": SECRET}
 _STORE = Kind(FeishuStoreApp(**_FEISHU), ("app_access_token",), "expire", 1800.0, "code", ({"code": 10012},))
@@ -72,6 +87,33 @@ KINDS = {
         ClientCredentials(token_url="https://idp.example/token", client_id="crm", client_secret=SECRET),
         default=600.0,
         refusals=({"error": "invalid_client", "error_description": SECRET}, {"error": SECRET}),
+    ),
+    "oauth2_described": Kind(
+        ClientCredentials(
+            token_url="https://idp.example/token", client_id="crm", client_secret=SECRET, log_description=True
+        ),
+        default=600.0,
+        refusals=_DESCRIBED,
+    ),
+    "oauth2_assertion": Kind(
+        ClientCredentials(
+            token_url="https://idp.example/token",
+            client_id="crm",
+            auth_method="private_key_jwt",
+            client_assertion=SECRET,
+            log_description=True,
+        ),
+        default=600.0,
+        refusals=_DESCRIBED,
+    ),
+    "oauth2_scheme": Kind(
+        ClientCredentials(
+            token_url="https://idp.example/token", client_id="crm", client_secret=SECRET, scheme="Acme-token"
+        ),
+        default=600.0,
+    ),
+    "bot_framework": Kind(
+        BotFramework(app_id="app", app_secret=SECRET, log_description=True), default=600.0, refusals=_DESCRIBED
     ),
     "entra": Kind(
         Entra(tenant="contoso.example", client_id="app", client_secret=SECRET),
@@ -115,16 +157,54 @@ KINDS = {
 def _fetch(kind: Kind, data: bytes) -> None:
     message = read_message(data)
     http = token_http(message, nested=_Nested())
-
+    _check_steps(kind, message)
     try:
         grant = run(kind.provider.fetch(http))
     except (CredentialRejected, TokenUnavailable) as error:
         check_request_error(error)
     else:
         check_grant(grant)
-        require(len(json.dumps(dict(grant.extra))) <= LIMITS.answer_bytes, "an extra longer than the response")
+        require(grant.token_type == (kind.provider.scheme or "Bearer"), "a token of another type")
+        require(SECRET not in json.dumps(dict(grant.extra)), "an extra with the secret")
         if not any(name.lower() == b"content-encoding" for name, _ in message.headers):
             _check_origin(grant, kind, message)
+
+
+class _Answered:
+    """Answers every request with one message, without a client, whose steps would count."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    async def request(self, *_: object, **__: object) -> Answer:
+        """Return the answer."""
+        return self._answer
+
+    token, invalidate = _Nested.token, _Nested.invalidate
+
+
+def _check_steps(kind: Kind, message: Message) -> None:
+    """Require that reading a response takes a bounded number of steps, whatever its size."""
+    body = message.body[: LIMITS.answer_bytes]
+    headers = {name.decode(): value.decode("latin-1") for name, value in message.headers}
+    http: Any = _Answered(Answer(message.status, headers=headers, body=body))
+    steps = 0
+
+    def count(_frame: object, _event: str, _argument: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    work = kind.provider.fetch(http)
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        work.send(None)
+    except (StopIteration, CredentialRejected, TokenUnavailable):
+        pass
+    finally:
+        sys.setprofile(before)
+        work.close()
+    require(steps <= _MOST_STEPS, f"{steps} steps for one response")
 
 
 def _check_origin(grant: Grant, kind: Kind, message: Message) -> None:
@@ -148,9 +228,17 @@ def _seeds(kind: Kind) -> tuple[bytes, ...]:
     odd = ["7200", " 7200 ", "1_000", "\uff11\uff12", 1e400, -1, True, None, 7199.5, 10**400, "1e3", float("nan"), "0"]
     bodies: list[object] = [good, *({**good, kind.lifetime: value} for value in odd), *kind.refusals]
     bodies += [{**good, name: bad} for name in kind.tokens for bad in ("a\r\nx: y", "", 7, "t" * 20_000, ["t"], SECRET)]
+    many: Fields = {f"field{n}": [] for n in range(3_000)}
+    bodies += [
+        {**good, "token_type": odd} for odd in ("MAC", "N_A", "DPoP", 0, "x" * 65, SECRET, "Application Access Token")
+    ]
+    bodies += [{**many, **good}, {**good, **{f"f{n}": "\u4e2d" * 600 for n in range(12)}}, {"token": "t-1"}]
     bodies += [[], "t", {**good, kind.code or "error": {"a": [1]}}, {**good, "token_type": [["x"]]}]
     whole = [b"200\ncontent-type: application/json\n\n" + json.dumps(body).encode() for body in bodies]
     heads = (
+        b"404\ncontent-type: text/html",
+        b"407\n",
+        b"409\ncontent-type: a/" + SECRET.encode(),
         b"401\nwww-authenticate: Basic",
         b"429\nretry-after: 120",
         b"503\nretry-after: Fri, 20 Nov 2026 08:50:07 GMT\ndate: Fri, 20 Nov 2026 08:49:37 GMT",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import math
@@ -34,9 +35,12 @@ SECRET = "C4nary-s3cret"
 
 LONGEST_LIFETIME = 30 * 86_400
 _LONGEST_TOKEN = 16_384
+_LONGEST_EXTRA = 16_384  # bytes as JSON in ASCII
+_PIECE = 8  # characters of the secret that no error may show
 _LONGEST_TEXT = 1_000  # characters of an error text, which has no room for the body of a response
 _LONGEST_RETRY_AFTER = 3_600
 _TOKEN = re.compile(r"[!-~]+", re.ASCII)
+_LONGEST_NUMBER = 64
 _WORD = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _NUMBER = re.compile(r"[ \t\r\n]*(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)[ \t\r\n]*", re.ASCII)
 
@@ -75,13 +79,14 @@ def require(holds: object, complaint: str) -> None:
 def expected_lifetime(raw: object, *, default: float | None = None) -> float | None:
     """Return the lifetime in seconds of a JSON value, by decimal arithmetic; None if it must be refused.
 
-    Valid values are numbers, and strings of a number in JSON's format, with or without white space around it.
+    Valid values are numbers, and strings of at most 64 characters with a number in JSON's format, with or without white
+    space around it.
     """
     if raw is None:
         return default
     if isinstance(raw, str):
         match = _NUMBER.fullmatch(raw)
-        if match is None:
+        if match is None or len(raw) > _LONGEST_NUMBER:
             return None
         raw = match[1]
     elif isinstance(raw, bool) or not isinstance(raw, (int, float)):
@@ -109,7 +114,9 @@ def check_grant(grant: Any) -> None:
     require(len(grant.value) <= _LONGEST_TOKEN, "a token of more than 16 KiB")
     require(type(grant.token_type) is str and _WORD.fullmatch(grant.token_type), "a token type that is not one word")
     check_lifetime(grant.expires_in)
+    require(len(grant.token_type) <= 64, "a token type of more than 64 characters")
     extra = dict(grant.extra)
+    require(len(json.dumps(extra)) <= _LONGEST_EXTRA, "an extra of more than 16 KiB")
     require(json.loads(json.dumps(extra, allow_nan=False)) == extra, "an extra that JSON cannot represent")
     require(grant.value not in repr(grant) or grant.value in "<Grant Bearer of s0123456789>", "a repr with the token")
 
@@ -122,7 +129,16 @@ def check_error(error: BaseException, *, secret: str = SECRET) -> None:
     report = "".join(traceback.format_exception(error)) + repr(error)
     with contextlib.suppress(TypeError):  # an error without attributes
         report += repr(vars(error))
-    require(secret not in report, "an error with the secret")
+    lower = report.lower()
+    pieces = {secret[begin : begin + _PIECE].lower() for begin in range(len(secret) - _PIECE + 1)}
+    require(not any(piece in lower for piece in pieces), "an error with the secret")
+    require(not any(form[:-1] in report for form in _encoded(secret)), "an error with the secret")
+
+
+def _encoded(secret: str) -> list[str]:
+    # What other bytes decide is cut off.
+    forms = [base64.b64encode(b"x" * before + secret.encode()).decode().rstrip("=")[4:] for before in range(3)]
+    return [secret.encode().hex(), *forms]
 
 
 def check_request_error(error: BaseException, *, secret: str = SECRET) -> None:

@@ -9,11 +9,13 @@ from uuid import UUID
 from tests.fuzz.messages import run
 from tests.fuzz.oracles import Target, require
 from tests.fuzz.stored import RINGS, check_record
+from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.redis.session_store import UNAVAILABLE, RedisSessionStore
 from tokenmw.redis.token_store import (
     Busy,
+    ClockMismatch,
     FailureNoted,
     Found,
     Leased,
@@ -75,19 +77,23 @@ def _tokens(data: bytes) -> None:
     replies = [_token_reply(line, keys) for line in lines]
     record = TokenRecord("t-1", "Bearer", 7200.0, None, {})
     operations: list[tuple[list[Any], Callable[[RedisTokenStore], Any]]] = [
-        ([b"lease", b"9", 0], lambda store: store.acquire(keys, "me", known=0, seconds=6.0)),
-        ([b"stored", b"", 0], lambda store: store.commit(keys, "me", record, version=8, left=60.0)),
-        ([b"tombstone", b"", 0, b"9"], lambda store: store.write_tombstone(keys, version=8, known=0, left=60.0)),
+        ([b"lease", b"9", 0, 9], lambda store: store.acquire(keys, "me", known=0, seconds=6.0)),
+        ([b"stored", b"", 0, 9], lambda store: store.commit(keys, "me", record, version=8, left=60.0)),
+        ([b"tombstone", b"", 0, b"9", 9], lambda store: store.write_tombstone(keys, version=8, known=0, left=60.0)),
     ]
     for good, operation in operations:
-        told = [reply[: len(good)] for reply in replies]
+        told = [[*reply[: len(good) - 1], 9] for reply in replies]
         store = RedisTokenStore(cast("Any", _Replies(told, good)), sealer=RINGS[0], on_unreadable=_ignore)
         try:
             outcome = run(operation(store))
         except Unreadable as error:
             require(error.reason == "unknown-key", "a damaged value that is not done away with")
             continue
-        require(isinstance(outcome, (Found, Leased, Busy, FailureNoted, Stored, Tombstoned)), "an outcome that is none")
+        except RedisUnavailable as error:
+            require(error.reason == "damaged" and len(replies) >= 4, "an outage that is none")
+            continue
+        outcomes = (Found, Leased, Busy, FailureNoted, Stored, Tombstoned, ClockMismatch)
+        require(isinstance(outcome, outcomes), "an outcome that is none")
         if isinstance(outcome, Found):
             check_record(outcome.record)
             require(outcome.left <= outcome.record.lifetime, "a token that lives longer than it was granted")
@@ -96,7 +102,7 @@ def _tokens(data: bytes) -> None:
 def _token_reply(line: str, keys: TokenKeys) -> list[Any]:
     kind, _, word = line.partition(" ")
     left = len(line) * 1_000_003 % 10**9
-    if kind in ("lease", "held", "stored", "tombstone"):
+    if kind in ("lease", "held", "stored", "tombstone", "clock"):
         return [kind.encode(), b"9", left, b"9"]
     key = keys.note if kind == "note" else keys.token
     return [b"note" if kind == "note" else b"newer", _text(word, key), left, b"9"]
@@ -143,6 +149,7 @@ _REPLIES = (
     b"newer f",
     b"newer b\x01",
     b"tombstone",
+    b"clock",
     b"newer s[]",
 )
 

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fuzz import answers, callers, engines, grants, messages, urls
+from tests.fuzz import answers, callers, engines, grants, messages, outgoing, urls
 from tests.fuzz.engines import Finding, run_long_inputs, run_mutations, run_one
 from tests.fuzz.oracles import Target
 from tests.fuzz.targets import TARGETS
 from tokenmw import APIKeySource, Grant
+from tokenmw.callers import api_key
 from tokenmw.errors import ConfigurationError, TokenUnavailable
+from tokenmw.outgoing import response, url_tokens
+from tokenmw.outgoing.read_ahead import _Ahead
+from tokenmw.providers import grant_reader
 from tokenmw.providers.answer import Answer
 from tokenmw.providers.client_auth import Proof
 from tokenmw.redis.sealing import Sealer
@@ -20,7 +24,7 @@ from tokenmw.redis.token_store import TokenRecord
 from tokenmw.tokens.failures import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
@@ -33,6 +37,10 @@ def test_no_seed_or_mutation_violates_an_oracle(target: Any) -> None:
 def test_long_inputs_take_linear_time(name: str) -> None:
     """Inputs of the longest size are read in time; 64 KiB of backslashes in a cookie once took eight seconds."""
     assert run_long_inputs(TARGETS[name]) < engines.SLOW
+
+
+def _of_any_length(_source: APIKeySource, key: bytes) -> bytes | None:
+    return key if api_key._is_text(key) else None
 
 
 def grant_of(value: str, **options: Any) -> Any:
@@ -74,8 +82,12 @@ def _returns(*, value: Any) -> Callable[..., Any]:
     return return_value
 
 
-def _same(_: Any, key: bytes) -> bytes:
-    return key
+def _decoded_whole(raw: bytes, _: Any) -> bytes:
+    return outgoing._decoded(raw)
+
+
+async def _other_body(_: Any) -> AsyncGenerator[bytes]:
+    yield b"{}"
 
 
 def _repeats(text: str) -> Any:
@@ -98,7 +110,12 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
     "a negative lifetime": ("lifetime", broken(answers, "lifetime", _returns(value=-1.0)), "invalid lifetime"),
     "a lifetime in another unit": ("lifetime", broken(answers, "lifetime", _returns(value=7.2)), "another lifetime"),
     "a token from nowhere": ("grant.oauth2", _granting(grant_of("t-2")), "not in the response|for a|another lifetime"),
-    "a secret in an error": ("grant.oauth2", broken(Proof, "is_in", _returns(value=False)), "with the secret"),
+    "a secret in an error": ("grant.oauth2", broken(Proof, "has_piece_in", _returns(value=False)), "with the secret"),
+    "a secret in extra": ("grant.feishu", broken(Proof, "has_piece_in", _returns(value=False)), "with the secret"),
+    "a description": ("grant.oauth2_described", broken(Proof, "has_piece_in", Proof.is_in), "with the secret"),
+    "a long extra": ("grant.oauth2", _granting(grant_of("t-1", extra={"a": "x" * 16_384})), "more than 16 KiB"),
+    "a token of any type": ("grant.oauth2", broken(grant_reader, "bearer_type", _returns(value="MAC")), "another type"),
+    "a step for each field": ("grant.oauth2", broken(grant_reader, "_MAX_FIELDS", 1 << 20), "steps for one response"),
     "a secret in a URL's error": (
         "redis_url",
         broken(urls, "checked_redis", _repeats),
@@ -107,7 +124,8 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
     "an error of two lines": ("note", broken(Failure, "to_error", _returns(value=TokenUnavailable("a\nb"))), "forge"),
     "a retry_after of a day": ("retry_after", broken(answers, "retry_after", _returns(value=86_400.0)), "retry_after"),
     "a wrong retry_after": ("retry_after", broken(answers, "retry_after", _returns(value=1.0)), "another retry_after"),
-    "a key of any length": ("api_key", broken(APIKeySource, "_bounded", _same), "too long"),
+    "a key of any length": ("api_key", broken(APIKeySource, "_usable", _of_any_length), "too long"),
+    "a key that is no text": ("api_key", broken(api_key, "_is_text", _returns(value=True)), "no text"),
     "one of two keys": (
         "api_key",
         broken(APIKeySource, "find", _returns(value=b"k")),
@@ -132,6 +150,22 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
         "rejected.oauth2",
         broken(answers, "is_rejected", _returns(value=_return_later(value=True))),
         "rejected by",
+    ),
+    "a body that is inflated without bound": (
+        "outgoing.wecom",
+        broken(response, "decoded", _decoded_whole),
+        "body above the limit",
+    ),
+    "an answer that is changed": ("outgoing.feishu", broken(_Ahead, "all", _other_body), "has lost a part"),
+    "a redirect that repeats the token": (
+        "redirect",
+        broken(url_tokens, "repeats", _returns(value=False)),
+        "the token in the",
+    ),
+    "a redirect that is checked once it is logged": (
+        "redirect",
+        broken(url_tokens.RedirectGuard, "_check_location", _returns(value=None)),
+        "the token in the",
     ),
     "a URL without TLS": (
         "token_url",

@@ -11,7 +11,7 @@ from tests.fuzz.messages import read_message, run, token_http
 from tests.fuzz.oracles import Target, Violation, check_error, require
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
-from tokenmw.outgoing.request import may_receive_token
+from tokenmw.outgoing.hosts import may_receive_token
 from tokenmw.providers import ClientCredentials, WeCom
 from tokenmw.redis.client import checked_redis, open_client
 

@@ -73,7 +73,7 @@ async def test_assertions_are_made_anew_for_each_attempt(server: ProviderServer,
 @pytest.mark.parametrize(
     ("status", "error", "code", "text"),
     [
-        (401, "invalid_client", 7000215, "AADSTS7000215: the secret is wrong"),
+        (401, "invalid_client", 7000215, r"AADSTS7000215\): the secret is wrong"),
         (401, "invalid_client", 7000222, "the secret has expired"),
         (401, "invalid_client", 7000218, "give a secret"),
         (401, "invalid_client", 700027, "signed with a key"),
@@ -81,7 +81,7 @@ async def test_assertions_are_made_anew_for_each_attempt(server: ProviderServer,
         (400, "unauthorized_client", 700016, "the tenant does not know the app"),
         (400, "invalid_request", 90002, "no such tenant"),
         (400, "invalid_scope", 70011, "check scope"),
-        (400, "invalid_grant", 123456, r"\(AADSTS123456\)$"),
+        (400, "invalid_grant", 123456, r"\(invalid_grant, HTTP 400, AADSTS123456\): the server does not accept"),
     ],
 )
 async def test_permanent_refusals_give_the_reason(

@@ -47,7 +47,7 @@ async def test_app_uses_the_endpoint_of_its_platform(server: ProviderServer, in_
     app = ManagedIdentity(resource=GRAPH, identity_endpoint=ENDPOINT, identity_header="platform-header")
     assert 86400.0 == pytest.approx((await app.fetch(in_process)).expires_in, abs=2)
     wrong = ManagedIdentity(resource=GRAPH, identity_endpoint=ENDPOINT, identity_header="other")
-    with pytest.raises(CredentialRejected, match="check that the identity is assigned to this") as caught:
+    with pytest.raises(CredentialRejected, match="check that this machine or app has an identity") as caught:
         await wrong.fetch(in_process)
     assert not caught.value.said
     assert "other" not in str(caught.value) + repr(wrong)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.providers.answer import Answer
-from tokenmw.providers.oauth2 import bearer_rejected, grant_of
+from tokenmw.providers.client_auth import Proof
+from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.values import MAX_LIFETIME, Grant
 
 SECRET = "s3cr3t"
@@ -21,11 +22,31 @@ PERMANENT = [
 ]
 
 
-def grant(fields: object, *, status: int = 200, retry_after: float | None = None) -> Grant:
+def reader(**options: Any) -> GrantReader:
+    """Make the reader of the client `crm`."""
+    defaults: dict[str, Any] = {
+        "client": "client_id=crm",
+        "client_fix": "check client_id and client_secret",
+        "url": "https://idp.example/oauth/token?key=1",
+        "default_lifetime": 600.0,
+        "scheme_option": "P(scheme=…)",
+    }
+    return GrantReader(**(defaults | options))
+
+
+def grant(
+    fields: object,
+    *,
+    status: int = 200,
+    retry_after: float | None = None,
+    content_type: str = "application/json",
+    **options: Any,
+) -> Grant:
     """Read a response as `ClientCredentials` does, after the secret was sent."""
     body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
-    answer = Answer(status, body=body, retry_after=retry_after)
-    return grant_of(answer, default_lifetime=600.0, repeats_secret=lambda text: SECRET in text)
+    headers = {"content-type": content_type}
+    answer = Answer(status, headers=headers, body=body, retry_after=retry_after, endpoint="idp.example:443")
+    return reader(**options).read(answer, Proof(SECRET, form={}, headers={}))
 
 
 @pytest.mark.parametrize(
@@ -58,12 +79,38 @@ def test_response_with_an_invalid_lifetime_is_refused(value: object) -> None:
         ("Bearer", "Bearer"),
         (None, "Bearer"),
         ("", "Bearer"),
-        ("DPoP", "DPoP"),
+        ("bearer ", "Bearer"),
+        ("BearerToken", "Bearer"),
+        ("jwt-bearer", "Bearer"),
+        ("Application Access Token", "Bearer"),
     ],
 )
 def test_token_type_is_written_as_apis_expect_it(given_type: str | None, expected: str) -> None:
-    """Many APIs compare the type by case, although it is case-insensitive (RFC 6749 §5.1)."""
+    """Many APIs compare the type by case, although it is case-insensitive (RFC 6749 §5.1).
+
+    Apigee, Azure DevOps and eBay have their own words for it.
+    """
     assert expected == grant(GOOD | {"token_type": given_type}).token_type
+
+
+ODD_TYPES: list[Any] = [5, 0, False, [], ["Bearer"], {}, "a\nb", SECRET, f"x-{SECRET}", "x" * 65]
+
+
+@pytest.mark.parametrize(
+    ("given_type", "shown"),
+    [
+        *((name, f' "{name}"') for name in ("DPoP", "MAC", "pop", "N_A", "mtls_pop", "JWT", "urn:a:token-type:jwt")),
+        *((odd, "") for odd in ODD_TYPES),
+        ("bearer" + " " * 60 + "MAC", ""),
+    ],
+)
+def test_token_of_another_type_is_not_sent_as_a_bearer_token(given_type: object, shown: str) -> None:
+    """A type that the client does not understand must not be used (RFC 6749 §7.1); an option allows it."""
+    with pytest.raises(TokenUnavailable) as caught:
+        grant(GOOD | {"token_type": given_type})
+    assert f"a token whose token_type{shown} is not Bearer" in str(caught.value)
+    assert str(caught.value).endswith("set P(scheme=…) to the word before the token")
+    assert "JWT" == grant(GOOD | {"token_type": given_type}, scheme="JWT").token_type
 
 
 @pytest.mark.parametrize(
@@ -75,9 +122,6 @@ def test_token_type_is_written_as_apis_expect_it(given_type: str | None, expecte
         {"access_token": ["t"]},
         {"access_token": "t\r\nx-injected: 1"},
         {"access_token": "t" * 20_000},
-        {"token_type": "two words"},
-        {"token_type": {"a": 1}},
-        {"token_type": 5.5},
     ],
 )
 def test_malformed_token_is_never_granted(fields: dict[str, Any]) -> None:
@@ -88,7 +132,7 @@ def test_malformed_token_is_never_granted(fields: dict[str, Any]) -> None:
 
 def test_answer_without_a_token_is_never_granted() -> None:
     """A 200 without a token raises."""
-    with pytest.raises(TokenUnavailable, match="empty or not text"):
+    with pytest.raises(TokenUnavailable, match="without access_token: it has none of the usual fields"):
         grant({})
 
 
@@ -118,14 +162,14 @@ def test_extra_has_nothing_that_repeats_the_secret() -> None:
 @pytest.mark.parametrize("code", PERMANENT)
 def test_permanent_errors_reject_the_credential(code: str, status: int) -> None:
     """The errors of RFC 6749 §5.2 reject the credential, whatever the status."""
-    with pytest.raises(CredentialRejected, match=rf"\({code}, HTTP {status}\)") as caught:
+    with pytest.raises(CredentialRejected, match=rf"\({code}, HTTP {status}\): \w") as caught:
         grant({"error": code, "error_description": f"you sent {SECRET}"}, status=status)
     assert (code, True) == (caught.value.code, caught.value.said)
     assert SECRET not in str(caught.value) + repr(caught.value)
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 503])
-@pytest.mark.parametrize("code", ["temporarily_unavailable", "server_error", "slow_down"])
+@pytest.mark.parametrize("code", ["temporarily_unavailable", "server_error", "slow_down", "internal_failure"])
 def test_transient_errors_are_unavailability_with_retry_after(code: str, status: int) -> None:
     """Transient errors do not reject the credential, and keep `Retry-After`."""
     with pytest.raises(TokenUnavailable) as caught:
@@ -144,25 +188,69 @@ def test_busy_status_overrides_the_body(status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "said", "text"),
     [
-        (400, b"<html>", True, r"refuses \(HTTP 400\)"),
-        (401, b"", True, r"refuses \(HTTP 401\)"),
-        (403, b"<html>blocked", False, r"refuses \(HTTP 403\)"),
-        (403, b'{"error": "access_denied"}', True, r"refuses \(access_denied, HTTP 403\)"),
-        (400, b'{"error": "AADSTS-like.code"}', True, r"refuses \(AADSTS-like.code, HTTP 400\)"),
-        (400, b'{"error": {"code": 5}}', True, r"refuses \(HTTP 400\)"),
-        (400, b'{"error": ["invalid_client"]}', True, r"refuses \(HTTP 400\)"),
-        (200, b'{"error": "bad_verification_code"}', True, r"refuses \(bad_verification_code, HTTP 200\)"),
-        (404, b"<html>", True, r"there is no token endpoint at this URL \(HTTP 404\): check token_url"),
-        (404, b'{"error": "Not Found"}', True, r"check token_url"),
-        (405, b"", True, "check token_url"),
-        (410, b"", True, "check token_url"),
+        (400, b"<html>", True, r"\(HTTP 400, application/json\): check token_url and the other options"),
+        (401, b"", True, r"\(HTTP 401, application/json\): check client_id and client_secret$"),
+        (403, b"<html>blocked", False, r"\(HTTP 403, application/json\): a firewall or a proxy may refuse"),
+        (403, b'{"error": "access_denied"}', True, r"refuses client_id=crm \(access_denied, HTTP 403\)"),
+        (400, b'{"error": "AADSTS-like.code"}', True, r"refuses client_id=crm \(AADSTS-like.code, HTTP 400\)"),
+        (400, b'{"error": {"code": 5}}', True, r"\(HTTP 400, application/json\)"),
+        (400, b'{"error": ["invalid_client"]}', True, r"\(HTTP 400, application/json\)"),
+        (
+            200,
+            b'{"error": "bad_verification_code"}',
+            True,
+            r"refuses .* \(bad_verification_code, HTTP 200\)",
+        ),
+        (404, b'{"error": "invalid_client"}', True, r"refuses client_id=crm \(invalid_client, HTTP 404\)"),
+        (409, b'{"error": "invalid_client"}', True, r"refuses client_id=crm \(invalid_client, HTTP 409\)"),
     ],
 )
 def test_other_refusals_name_what_to_check(status: int, body: bytes, text: str, *, said: bool) -> None:
-    """The text names what to check; a bare 403 may be about this machine only, a 404 is a wrong URL."""
+    """The text names what to check; a bare 403 may be about this machine only."""
     with pytest.raises(CredentialRejected, match=text) as caught:
-        grant(body, status=status)
-    assert said is caught.value.said
+        grant(body, status=status, retry_after=9.0)
+    assert (said, 9.0) == (caught.value.said, caught.value.retry_after)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (404, "has no token endpoint at /oauth/token (HTTP 404, text/html): check token_url"),
+        (405, "takes no POST at /oauth/token (HTTP 405, text/html): check token_url"),
+        (406, "takes no token request at /oauth/token (HTTP 406, text/html): check token_url"),
+        (410, "no longer has a token endpoint at /oauth/token (HTTP 410, text/html): check token_url"),
+        (415, "takes no form at /oauth/token (HTTP 415, text/html): check token_url"),
+        (422, "answers as no token endpoint does at /oauth/token (HTTP 422, text/html): check token_url"),
+    ],
+)
+def test_wrong_url_is_no_rejected_credential(status: int, text: str) -> None:
+    """The text names the option, host and path, without the query; other instances would get the same answer."""
+    with pytest.raises(TokenUnavailable) as caught:
+        grant(b"<html>nothing here", status=status, content_type="text/html; charset=utf-8")
+    assert f"idp.example:443 {text}" == str(caught.value)
+    assert caught.value.said
+
+
+@pytest.mark.parametrize("path", [f"/{SECRET}", "/a b", "/" + "x" * 300, "/\u00e4", "/\x1b[2J"])
+def test_odd_path_is_not_shown(path: str) -> None:
+    """A path that may hold the secret, or could forge a log line, is left out."""
+    with pytest.raises(TokenUnavailable, match=r"has no token endpoint at this path \(HTTP 404"):
+        grant(b"", status=404, url=f"https://idp.example{path}")
+
+
+@pytest.mark.parametrize("status", [409, 425])
+def test_conflict_with_another_request_is_transient(status: int) -> None:
+    """Hydra answers 409 to two requests at the same time; it is not shared, because it concerns one request."""
+    with pytest.raises(TokenUnavailable, match="cannot serve client_id=crm now") as caught:
+        grant({"error": "request_conflict"}, status=status)
+    assert not caught.value.said
+
+
+def test_answer_without_access_token_names_what_it_has() -> None:
+    """Known names are shown, other names and all values are not."""
+    with pytest.raises(TokenUnavailable) as caught:
+        grant({"token": "t-1", "expires_in": 60, SECRET: SECRET, "x": 1})
+    assert "idp.example:443 answered HTTP 200 without access_token: it has token, expires_in" == str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>sign in", b"[]", b'"t-1"', b"access_token=t-1"])
@@ -185,7 +273,8 @@ def test_code_that_could_repeat_the_secret_or_break_a_log_is_not_shown(code: str
     with pytest.raises(CredentialRejected) as caught:
         grant({"error": code}, status=400)
     assert "" == caught.value.code
-    assert "the token endpoint refuses (HTTP 400): check the credential" == str(caught.value)
+    refused = "idp.example:443 refuses client_id=crm (HTTP 400): the server's documentation explains the code"
+    assert refused == str(caught.value)
 
 
 JSON = st.recursive(

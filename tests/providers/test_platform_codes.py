@@ -121,7 +121,7 @@ async def test_feishu_s_rate_limit_header_is_read(status: int, headers: dict[str
 async def test_error_without_the_other_fields_is_an_error() -> None:
     """An error body without a lifetime is reported by its code."""
     error = await failure(BY_NAME["feishu_tenant"], Fault(body={"code": 10014}))
-    assert "refuses (10014, HTTP 200): check app_id and app_secret" in str(error)
+    assert "refuses app_id=client-1 (10014, HTTP 200): check app_id and app_secret" in str(error)
 
 
 async def test_missing_code_is_no_error() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenmw.errors import ConfigurationError
-from tokenmw.outgoing.request import may_receive_token
+from tokenmw.outgoing.hosts import may_receive_token
 from tokenmw.providers import ClientCredentials, WeCom
 from tokenmw.providers.urls import checked_base_url, checked_hosts, checked_token_url
 

@@ -53,7 +53,8 @@ async def test_an_unexpected_exception_of_the_client_shows_no_secret(
             errors.append(report_of(error))
         assert broker.status().shared_error == "client"
     line = BrokenClient.execute_command.__code__.co_firstlineno + 5
-    assert f"tokenmw: The Redis client raised ValueError at {__name__}:{line}" in caplog.messages
+    place, address = f"{__name__}:{line}", f"127.0.0.1:{redis_server.port}"
+    assert f"tokenmw: The Redis client raised ValueError at {place} ({address})" in caplog.messages
     assert "a bug" not in caplog.text
     assert SECRET not in caplog.text + "".join(errors)
     assert len(errors) == (policy == "required" and "session" in method)

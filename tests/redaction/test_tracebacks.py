@@ -212,3 +212,11 @@ async def test_a_value_returned_by_a_function_is_not_report_of(function: str) ->
         with pytest.raises(TokenUnavailable) as caught:
             await FUNCTIONS[function].fetch(TokenHTTP(client, limits=Limits(), clock=SYSTEM_CLOCK))
     assert SECRET not in report_of(caught.value)
+
+
+@pytest.mark.parametrize("extra", [{SECRET: {SECRET}}, {"a": {SECRET: float("nan")}}, {"a": [{SECRET: object()}]}])
+def test_an_extra_that_is_not_json_has_no_context(extra: dict[str, Any]) -> None:
+    """The error of the JSON encoder is no context of ours: from Python 3.14 on, its notes have the keys."""
+    with pytest.raises(TokenUnavailable, match="not JSON") as caught:
+        Grant("t", expires_in=1, extra=extra)
+    assert caught.value.__context__ is None

@@ -49,7 +49,7 @@ class GuardedClient:
         """Record that the circuit was opened."""
         self.unavailable.append(reason)
 
-    def server_recovered(self) -> None:
+    def server_recovered(self, address: str) -> None:
         """Record that it was closed."""
         self.recovered += 1
 

@@ -33,12 +33,12 @@ class Scripts:
 
     def read(self) -> tuple[bytes | None, int]:
         """Return the token and the tombstone's version."""
-        found, _left, tombstone = self.run("read", KEYS)
+        found, _left, tombstone, _now = self.run("read", KEYS)
         return found, int(tombstone)
 
     def acquire(self, owner: str, *, known: int = 0, ms: int = 6_000) -> tuple[str, Any, int]:
         """Return the kind of the reply, its value or version, and the milliseconds left."""
-        kind, found, left = self.run("acquire", KEYS, owner, ms, known)
+        kind, found, left, _now = self.run("acquire", KEYS, owner, ms, known)
         return kind.decode(), int(found) if kind == b"lease" else found, left
 
     def lease(self, owner: str, *, known: int = 0) -> int:
@@ -58,5 +58,7 @@ class Scripts:
 
     def write_tombstone(self, version: int | None, *, known: int = 0, ms: int = TTL) -> tuple[str, int]:
         """Declare a version invalid, and return the kind of the reply and the tombstone's version."""
-        kind, _value, _left, tombstone = self.run("tombstone", KEYS, "" if version is None else version, known, ms)
+        kind, _value, _left, tombstone, _now = self.run(
+            "tombstone", KEYS, "" if version is None else version, known, ms
+        )
         return kind.decode(), int(tombstone)

@@ -88,6 +88,44 @@ def test_url_that_is_not_valid_is_refused_without_its_password(url: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        (
+            "redis://:s3cret@host?unheard_of=1",
+            'unknown option "unheard_of": remove it, or pass a client of redis.asyncio',
+        ),
+        ("rediss://host?ssl_ca_cert=/ca.pem", 'unknown option "ssl_ca_cert": did you mean "ssl_ca_certs"?'),
+        ("unix:///run/redis.sock?data=1", 'unknown option "data"'),
+        ("redis://host?timeout=5", '"timeout" is not used: Limits(command_seconds=…) bounds that'),
+        ("redis://host?protocol=4", '"protocol" has a value that is not valid'),
+        ("redis://host?socket_timeout=5&db=first", '"db" has a value that is not valid'),
+        ("redis://host?max_connections=-1", '"max_connections" has a value that is not valid'),
+        ("redis://host?db", '"db" has no value'),
+        ("redis://host:6379/0#fragment", 'has a "#", which ends it'),
+        ("redis://:s3cret#x@host", 'an unquoted "/", "?" or "#"'),
+        ("redis://:s3cret/x@host", 'an unquoted "/", "?" or "#"'),
+        ("redis://:s3cret?x@host", 'an unquoted "/", "?" or "#"'),
+        ("redis://:1/s3cret@host", 'an unquoted "/", "?" or "#"'),
+        ("redis://:1/s3cret@host:port", 'an unquoted "/", "?" or "#"'),
+        ("redis://:1?hush=1", "the URL has a host, a port or an option after the ? that is not valid"),
+        ("redis://host:port", "its host or its port is not valid"),
+        ("redis://host/first", "the URL's path must be a database number"),
+        pytest.param(
+            "redis+cluster://host?unheard_of=1",
+            'unknown option "unheard_of"',
+            marks=needs_cluster_urls,
+        ),
+    ],
+)
+def test_error_of_a_url_says_what_to_change(url: str, text: str) -> None:
+    """An option is named, unless it may be a part of the password."""
+    with pytest.raises(ConfigurationError) as caught:
+        checked_redis(url)
+    assert text in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "redis://localhost",

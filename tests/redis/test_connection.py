@@ -70,7 +70,7 @@ async def test_frozen_server_costs_three_deadlines_and_recovers(
     assert len(lines) == 3
     assert lines[1].startswith(lines[0])
     assert "in the last 61 s" in lines[1]
-    assert lines[2].startswith("tokenmw: Redis recovered")
+    assert lines[2].startswith(f"tokenmw: Redis recovered (127.0.0.1:{private_redis.port}) after ")
 
 
 async def test_killed_server_is_used_again_after_its_restart(
@@ -199,7 +199,7 @@ async def test_probing_continues_if_the_lookup_of_slots_raises(
         next(iter(connection._servers)).guard._failed("timeout", began=time.monotonic())
     await until(lambda: connection.state == "up", within=6)
     place = f"{__name__}:{look_up.__code__.co_firstlineno + 2}"
-    assert f"tokenmw: The probe of Redis raised KeyError at {place}" in caplog.messages
+    assert f"tokenmw: The probe of Redis raised KeyError at {place} ({connection.address})" in caplog.messages
     assert "of-the-program" not in caplog.text
 
 
@@ -224,7 +224,8 @@ async def test_exception_of_user_code_inside_of_a_client_is_an_outage(
             await broker.session_id(f"k{number}")
         assert ("down", "client") == (broker.status().shared, broker.status().shared_error)
     place = f"{__name__}:{Expired.get_credentials.__code__.co_firstlineno + 2}"
-    assert f"tokenmw: The Redis client raised KeyError at {place}" in caplog.messages
+    line = f"tokenmw: The Redis client raised KeyError at {place} (localhost:{redis_server.port})"
+    assert line in caplog.messages
     assert "of-the-program" not in caplog.text
 
 

@@ -151,7 +151,7 @@ def test_every_step_may_be_repeated_in_any_order(scripts: Scripts, first: str, s
 def test_missing_permission_is_an_error(private_redis: RedisServer) -> None:
     """A refused GET is no key of another type: nothing counts as absent, and nothing is deleted."""
     private_redis.command("SET", TOKEN, value(50), "PX", TTL)
-    private_redis.command("ACL", "SETUSER", "half", "on", ">half", "~*", "+@all", "-get")
+    private_redis.command("ACL", "SETUSER", "half", "on", ">half", "~*", "+@all", "-get", "-getrange")
     with private_redis.connect() as connection:
         connection.call("AUTH", "half", "half")
         with pytest.raises(RedisServerError, match=r"(?i)permission|can't run|NOPERM"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Sealer, Unreadable
 from tokenmw.redis.token_store import (
     Busy,
+    ClockMismatch,
     FailureNoted,
     Found,
     Leased,
@@ -27,11 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tokenmw.redis.connection import RedisConnection
+    from tokenmw.redis.scripts import ScriptName
 
     Connect = Callable[..., RedisConnection]
 
 OLD, NEW = "old-secret-0123456789", "new-secret-0123456789"
 RECORD = TokenRecord("t-1", "Bearer", 7200.0, 60.0, {"instance_url": "https://eu.example"})
+NOW = time.time_ns() // 1_000
+"""The version of a token that was requested when the tests started."""
+DAY = 86_400_000_000
 
 
 class Store(RedisTokenStore):
@@ -89,19 +95,19 @@ async def test_token_is_leased_committed_found_and_invalidated(store: Store, key
 async def test_late_commit_returns_the_newer_token(store: Store, keys: TokenKeys) -> None:
     """So does a late tombstone."""
     newer = TokenRecord("t-2", "Bearer", 7200.0, None, {})
-    await store.commit(keys, "b2", newer, version=60, left=100.0)
+    await store.commit(keys, "b2", newer, version=NOW + 60, left=100.0)
     for answer in (
-        await store.commit(keys, "a1", RECORD, version=50, left=100.0),
-        await store.write_tombstone(keys, version=50, known=50, left=100.0),
+        await store.commit(keys, "a1", RECORD, version=NOW + 50, left=100.0),
+        await store.write_tombstone(keys, version=NOW + 50, known=NOW + 50, left=100.0),
     ):
         assert isinstance(answer, Found)
-        assert (answer.record, answer.version) == (newer, 60)
+        assert (answer.record, answer.version) == (newer, NOW + 60)
 
 
 async def test_a_commit_under_anothers_lease_is_refused(store: Store, keys: TokenKeys) -> None:
     """The caller learns for how long the other process has the lease."""
     await lease(store, keys, "b2")
-    answer = await store.commit(keys, "a1", RECORD, version=50, left=100.0)
+    answer = await store.commit(keys, "a1", RECORD, version=NOW + 50, left=100.0)
     assert isinstance(answer, Busy)
     assert 0 < answer.left <= 6
 
@@ -151,7 +157,7 @@ async def test_damaged_values_are_deleted_and_count_as_absent(
 ) -> None:
     """Each operation that meets one reports it."""
 
-    def damage(version: int = 50) -> None:
+    def damage(version: int = NOW + 50) -> None:
         body = Sealer([]).seal(b"not a record", key=b"", version=version)
         redis_server.command("SET", keys.token, body, "PX", 60_000)
 
@@ -160,20 +166,20 @@ async def test_damaged_values_are_deleted_and_count_as_absent(
     assert redis_server.command("EXISTS", keys.token) == 0
     damage()
     assert isinstance(await store.acquire(keys, "a1", known=0, seconds=6), Leased)
-    damage(2**50)
-    assert await store.commit(keys, "b2", RECORD, version=70, left=100.0) != Stored()
+    damage(NOW + 1_000)
+    assert await store.commit(keys, "b2", RECORD, version=NOW + 70, left=100.0) != Stored()
     redis_server.command("DEL", keys.lease)
-    damage(2**50)
-    assert await store.commit(keys, "b2", RECORD, version=70, left=100.0) == Stored()
-    damage(2**50)
-    assert await store.write_tombstone(keys, version=70, known=70, left=100.0) == Tombstoned(70)
-    assert await store.read(keys) == (None, 70)
+    damage(NOW + 1_000)
+    assert await store.commit(keys, "b2", RECORD, version=NOW + 70, left=100.0) == Stored()
+    damage(NOW + 1_000)
+    assert await store.write_tombstone(keys, version=NOW + 70, known=NOW + 70, left=100.0) == Tombstoned(NOW + 70)
+    assert await store.read(keys) == (None, NOW + 70)
     assert store.unreadable == ["token damaged"] * 5
 
 
 async def test_damaged_note_counts_as_absent(store: Store, keys: TokenKeys, redis_server: RedisServer) -> None:
-    """However long it would have existed."""
-    redis_server.command("SET", keys.note, "garbage", "PX", 10**9)
+    """It is deleted."""
+    redis_server.command("SET", keys.note, "garbage", "PX", 1_000_000)
     assert isinstance(await store.acquire(keys, "a1", known=0, seconds=6), Leased)
     assert store.unreadable == ["token damaged"]
 
@@ -189,8 +195,8 @@ async def test_token_of_an_unknown_secret_is_left_alone(
     for operation in (
         ours.read(keys),
         ours.acquire(keys, "b2", known=0, seconds=6),
-        ours.commit(keys, "b2", RECORD, version=50, left=100.0),
-        ours.write_tombstone(keys, version=50, known=50, left=100.0),
+        ours.commit(keys, "b2", RECORD, version=NOW + 50, left=100.0),
+        ours.write_tombstone(keys, version=NOW + 50, known=NOW + 50, left=100.0),
     ):
         with pytest.raises(Unreadable, match="unknown-key"):
             await operation
@@ -211,8 +217,72 @@ async def test_longer_ttl_in_redis_does_not_extend_a_token(
     store: Store, keys: TokenKeys, redis_server: RedisServer
 ) -> None:
     """A token is never used for longer than the lifetime that the provider granted."""
-    await store.commit(keys, "a1", RECORD, version=50, left=100.0)
-    redis_server.command("PEXPIRE", keys.token, 10**10)
+    await store.commit(keys, "a1", RECORD, version=await lease(store, keys), left=RECORD.lifetime)
+    redis_server.command("PEXPIRE", keys.token, 10**9)
     found, _dead = await store.read(keys)
     assert found is not None
     assert found.left == RECORD.lifetime
+
+
+async def test_old_value_written_again_is_not_used(store: Store, keys: TokenKeys, redis_server: RedisServer) -> None:
+    """Without the secret nobody can make a value, but anyone can keep one, and write it again under its own key."""
+    record = TokenRecord("t-1", "Bearer", 10.0, None, {})
+    sealed = store._sealer.seal(record.encode(), key=keys.token, version=NOW - 3_600_000_000)
+    for operation in (
+        store.read(keys),
+        store.acquire(keys, "a1", known=0, seconds=6),
+        store.commit(keys, "b2", record, version=NOW - 7_200_000_000, left=-7_300.0),
+        store.write_tombstone(keys, version=NOW - 7_200_000_000, known=0, left=1.0),
+    ):
+        redis_server.command("DEL", *keys.all)
+        redis_server.command("SET", keys.token, sealed, "PX", DAY // 1_000)
+        assert not isinstance(await operation, Found)
+        assert redis_server.command("GET", keys.token) != sealed
+    assert set(store.unreadable) == {"token expired"}
+    assert await store.read(keys) == (None, NOW - 7_200_000_000)
+
+
+async def test_longer_ttl_in_redis_does_not_extend_a_token_again_and_again(
+    store: Store, keys: TokenKeys, redis_server: RedisServer
+) -> None:
+    """What is left of it is counted from its request, and not from when it is read."""
+    record = TokenRecord("t-1", "Bearer", 100.0, None, {})
+    asked = time.time_ns() // 1_000 - 90_000_000
+    assert await store.commit(keys, "a1", record, version=asked, left=10.0) == Stored()
+    redis_server.command("PEXPIRE", keys.token, 10**9)
+    found, _dead = await store.read(keys)
+    assert found is not None
+    assert 60 < found.left <= 70
+
+
+async def test_token_of_a_slow_clock_is_used_for_its_whole_lifetime(store: Store, keys: TokenKeys) -> None:
+    """An instance whose clock is an hour slow learns the server's time instead of storing a token that looks old."""
+    record = TokenRecord("t-1", "Bearer", 1800.0, None, {})
+    reply = await store.commit(keys, "a1", record, version=NOW - 3_600_000_000, left=1700.0)
+    assert isinstance(reply, ClockMismatch)
+    version = int((reply.server_time - 100) * 1_000_000)
+    assert await store.commit(keys, "a1", record, version=version, left=1700.0) == Stored()
+    found, _dead = await store.read(keys)
+    assert found is not None
+    assert 1695 < found.left <= 1700
+
+
+async def test_values_that_are_damaged_again_and_again_do_not_keep_a_caller(
+    connection: RedisConnection, keys: TokenKeys, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If something writes as fast as this process deletes, the caller goes on without Redis."""
+    store, run = Store(connection, Sealer([OLD])), connection.run
+
+    async def damage_again(script: ScriptName, *rest: Any) -> Any:
+        value = Sealer([]).seal(b"garbage", key=b"", version=time.time_ns() // 1_000)
+        redis_server.command("SET", keys.token, value, "PX", 60_000)
+        return await run(script, *rest)
+
+    monkeypatch.setattr(connection, "run", damage_again)
+    for operation in (
+        store.acquire(keys, "a1", known=0, seconds=6),
+        store.commit(keys, "b2", RECORD, version=NOW, left=100.0),
+        store.write_tombstone(keys, version=NOW - 1, known=0, left=1.0),
+    ):
+        with pytest.raises(RedisUnavailable, match="damaged"):
+            await operation

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenmw.redis.errors import RedisUnavailable
-from tokenmw.redis.token_store import Busy, FailureNoted, Found, Leased, Stored, TokenKeys, TokenRecord, Tombstoned
+from tokenmw.redis.token_store import (
+    Busy,
+    ClockMismatch,
+    FailureNoted,
+    Found,
+    Leased,
+    Stored,
+    TokenKeys,
+    TokenRecord,
+    Tombstoned,
+)
 
 if TYPE_CHECKING:
     from tokenmw.testing import ManualClock
@@ -79,15 +89,23 @@ class MemoryStore:
         if self.cut or not self.server.up:
             raise RedisUnavailable("connection")
 
+    @property
+    def _latest(self) -> int:
+        return self.server.now() + 86_400_000_000
+
+    @property
+    def _mismatch(self) -> ClockMismatch:
+        return ClockMismatch(self.server.now() / 1_000_000)
+
     def _token(self, keys: TokenKeys) -> Found | None:
         value = self.server.get(keys, "token")
-        if value is None or value.record is None:
+        if value is None or value.record is None or value.version > self._latest:
             return None
         return Found(value.record, value.version, self.server.left(value))
 
     def _invalid(self, keys: TokenKeys) -> int:
         value = self.server.get(keys, "tomb")
-        return 0 if value is None else value.version
+        return 0 if value is None or value.version > self._latest else value.version
 
     async def read(self, keys: TokenKeys, /) -> tuple[Found | None, int]:
         self._check_reachable()
@@ -95,8 +113,10 @@ class MemoryStore:
 
     async def acquire(
         self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float
-    ) -> Found | Leased | Busy | FailureNoted:
+    ) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
         self._check_reachable()
+        if known > self._latest:
+            return self._mismatch
         found, invalid = self._token(keys), self._invalid(keys)
         if found is not None and found.version > max(known, invalid):
             return found
@@ -112,12 +132,15 @@ class MemoryStore:
 
     async def commit(
         self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float
-    ) -> Stored | Found | Busy | Tombstoned:
+    ) -> Stored | Found | Busy | Tombstoned | ClockMismatch:
         self._check_reachable()
         lease = self.server.get(keys, "lease")
         mine = lease is not None and (lease.owner, lease.version) == (owner, version)
         if mine:
             self.server.delete(keys, "lease")
+        requested = self.server.now() - int((record.lifetime - left + 60) * 1_000_000)
+        if not requested <= version <= self._latest:
+            return self._mismatch
         found = self._token(keys)
         if found is not None and (found.record, found.version) == (record, version):
             return Stored()
@@ -142,8 +165,10 @@ class MemoryStore:
 
     async def write_tombstone(
         self, keys: TokenKeys, /, *, version: int | None, known: int, left: float
-    ) -> Found | Tombstoned:
+    ) -> Found | Tombstoned | ClockMismatch:
         self._check_reachable()
+        if max(known, version or 0) > self._latest:
+            return self._mismatch
         found = self._token(keys)
         if version is None:
             lease = self.server.get(keys, "lease")
@@ -159,3 +184,7 @@ class MemoryStore:
             version, left = tomb.version, max(left, self.server.left(tomb))
         self.server.data[keys, "tomb"] = StoredValue(self.server.expires_in(left), version=version)
         return Tombstoned(version)
+
+    async def has_note(self, keys: TokenKeys, /) -> bool:
+        self._check_reachable()
+        return self.server.get(keys, "note") is not None

@@ -12,7 +12,7 @@ from tests.tokens.providers import ScriptedProvider
 from tests.tokens.world import World
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
-from tokenmw.redis.token_store import Found, Tombstoned
+from tokenmw.redis.token_store import ClockMismatch, Found, Tombstoned
 from tokenmw.values import MAX_LIFETIME
 
 
@@ -141,7 +141,7 @@ async def test_a_late_reply_does_not_confirm_a_later_invalidation(
     world.clock.advance(10)
     reply, write = asyncio.Event(), store.write_tombstone
 
-    async def slow(*args: Any, **options: Any) -> Found | Tombstoned:
+    async def slow(*args: Any, **options: Any) -> Found | Tombstoned | ClockMismatch:
         answer = await write(*args, **options)
         await reply.wait()
         return answer

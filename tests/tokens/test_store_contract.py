@@ -17,6 +17,7 @@ from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Sealer
 from tokenmw.redis.token_store import (
     Busy,
+    ClockMismatch,
     FailureNoted,
     Found,
     Leased,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 KEYS = TokenKeys.of(KeyNames("test", name_key=None), "digest")
 A, B = "aaaa", "bbbb"
+HALF_A_DAY = 43_200_000_000  # microseconds
 
 
 def record(value: str) -> TokenRecord:
@@ -42,11 +44,12 @@ def record(value: str) -> TokenRecord:
 
 
 class StoreUnderTest:
-    """A store, and `lose`, which deletes its keys of one kind, or all."""
+    """A store, `lose`, which deletes its keys of one kind, or all, and `now`, the server's time as a version."""
 
-    def __init__(self, store: TokenStore, lose: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, store: TokenStore, lose: Callable[[str], Awaitable[None]], now: Callable[[], int]) -> None:
         self.store = store
         self.lose = lose
+        self.now = now
 
 
 @pytest.fixture(params=["redis", "memory"])
@@ -61,7 +64,7 @@ async def shared(request: pytest.FixtureRequest) -> AsyncIterator[StoreUnderTest
             else:
                 server.delete(KEYS, {"tombstone": "tomb"}.get(kind, kind))
 
-        yield StoreUnderTest(MemoryStore(server), drop)
+        yield StoreUnderTest(MemoryStore(server), drop, server.now)
         return
     redis: RedisServer = request.getfixturevalue("redis_server")
     log = ThrottledLog(SYSTEM_CLOCK)
@@ -81,8 +84,12 @@ async def shared(request: pytest.FixtureRequest) -> AsyncIterator[StoreUnderTest
         else:
             redis.command("DEL", getattr(KEYS, kind))
 
+    def now() -> int:
+        seconds, micros = redis.command("TIME")
+        return int(seconds) * 1_000_000 + int(micros)
+
     yield StoreUnderTest(
-        RedisTokenStore(connection, sealer=Sealer(()), on_unreadable=lambda _kind, _reason: None), delete
+        RedisTokenStore(connection, sealer=Sealer(()), on_unreadable=lambda _kind, _reason: None), delete, now
     )
     await connection.close()
 
@@ -143,12 +150,13 @@ async def test_a_commit_may_be_repeated(shared: StoreUnderTest) -> None:
 
 async def test_an_upload_without_a_lease_replaces_only_an_older_token(shared: StoreUnderTest) -> None:
     """Of two tokens with equal versions, the stored one stays."""
-    assert Stored() == await shared.store.commit(KEYS, A, record("t5"), version=5, left=7200)
-    for version in (4, 5):
+    now = shared.now()
+    assert Stored() == await shared.store.commit(KEYS, A, record("t5"), version=now + 5, left=7200)
+    for version in (now + 4, now + 5):
         reply = await shared.store.commit(KEYS, B, record("other"), version=version, left=7200)
         assert isinstance(reply, Found)
         assert "t5" == reply.record.value
-    assert Stored() == await shared.store.commit(KEYS, B, record("t6"), version=6, left=7200)
+    assert Stored() == await shared.store.commit(KEYS, B, record("t6"), version=now + 6, left=7200)
 
 
 async def test_an_invalidated_version_does_not_come_back(shared: StoreUnderTest) -> None:
@@ -183,7 +191,7 @@ async def test_invalidating_the_stored_version_deletes_the_failure_note(shared: 
 
 async def test_invalidating_the_stored_version_invalidates_the_one_being_fetched(shared: StoreUnderTest) -> None:
     """This holds even if the version of the lease is ahead of the server's clock."""
-    future = 4_000_000_000_000_000  # microseconds: in the year 2096
+    future = shared.now() + HALF_A_DAY
     version = await lease(shared.store, A, known=future)
     assert Tombstoned(version) == await shared.store.write_tombstone(KEYS, version=None, known=0, left=10)
     assert Tombstoned(version) == await shared.store.commit(KEYS, A, record("t1"), version=version, left=7200)
@@ -193,7 +201,7 @@ async def test_invalidating_the_stored_version_invalidates_the_one_being_fetched
 @pytest.mark.parametrize("seen", ["stored", "invalidated", "known"])
 async def test_the_version_of_a_lease_is_above_all_earlier_versions(shared: StoreUnderTest, seen: str) -> None:
     """This holds even if the server's clock was set back, or an instance whose clock is ahead uploaded its token."""
-    future = 4_000_000_000_000_000  # microseconds: in the year 2096
+    future = shared.now() + HALF_A_DAY
     store = shared.store
     if seen == "stored":
         assert Stored() == await store.commit(KEYS, A, record("t1"), version=future, left=7200)
@@ -245,3 +253,31 @@ async def test_losing_keys_between_any_two_steps_blocks_nothing(shared: StoreUnd
     found, _invalid = await store.read(KEYS)
     assert found is not None
     assert "t3" == found.record.value
+
+
+async def test_versions_that_the_clock_of_redis_rules_out_change_nothing(shared: StoreUnderTest) -> None:
+    """They are more than a day ahead, or of a token that is more than a minute older than its time to live says."""
+    store, now = shared.store, shared.now()
+    ahead = now + 3 * HALF_A_DAY
+    replies = (
+        await store.acquire(KEYS, A, known=ahead, seconds=6),
+        await store.write_tombstone(KEYS, version=ahead, known=0, left=7200),
+        await store.write_tombstone(KEYS, version=None, known=ahead, left=7200),
+        await store.commit(KEYS, A, record("t1"), version=ahead, left=7200),
+        await store.commit(KEYS, A, record("t1"), version=now - 3_600_000_000, left=7200),
+    )
+    for reply in replies:
+        assert isinstance(reply, ClockMismatch)
+        assert 0 <= reply.server_time - now / 1_000_000 < 60
+    assert (None, 0) == await store.read(KEYS)
+    assert Stored() == await store.commit(KEYS, A, record("t1"), version=now - 3_600_000_000, left=3600)
+
+
+async def test_has_note_until_the_note_is_deleted(shared: StoreUnderTest) -> None:
+    """A process that has read a note asks again when it is deleted."""
+    store = shared.store
+    assert not await store.has_note(KEYS)
+    await store.release(KEYS, A, version=await lease(store, A), note=b"why", seconds=60)
+    assert await store.has_note(KEYS)
+    await shared.lose("note")
+    assert not await store.has_note(KEYS)

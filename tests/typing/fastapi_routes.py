@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, assert_type
 from fastapi import Depends, FastAPI, WebSocket
 
 from tokenmw import RequestTokens, Token, TokenBroker, TokenMiddleware, provider_token, request_tokens, session_id
+from tokenmw.errors import RequestError
 from tokenmw.fastapi import SessionID, Tokens, token_from
+from tokenmw.problems import add_problem_handlers, problem_response
 from tokenmw.providers import Provider, StaticToken
 from tokenmw.testing import make_token
 
@@ -32,7 +34,9 @@ async def crm_of_tenant(tenant: str) -> Provider:
 
 
 app = FastAPI(lifespan=broker.lifespan_with(mine))
-app.add_middleware(TokenMiddleware, broker=broker, inject=["feishu"])
+app.add_middleware(TokenMiddleware, broker=broker, inject=["feishu"], on_error=problem_response)
+app.add_exception_handler(RequestError, problem_response)
+assert_type(add_problem_handlers(app), FastAPI)
 CRM = Annotated[Token, Depends(token_from(crm_of_tenant))]
 Feishu = Annotated[Token, Depends(provider_token("feishu"))]
 

@@ -6,22 +6,33 @@ They work behind :class:`TokenMiddleware`, and without it in an application that
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from starlette.requests import HTTPConnection
 
-from tokenmw.asgi.identity import authenticate_connection, identify, requires_authentication
+from tokenmw.asgi.identity import (
+    authenticate_connection,
+    check_by_dependencies,
+    identify,
+    requires_authentication,
+)
 from tokenmw.asgi.request import RequestTokens, tokens_of
 from tokenmw.broker import STATE_KEY, TokenBroker
 from tokenmw.errors import ConfigurationError
 from tokenmw.redaction import without_locals
+from tokenmw.startup.declared_names import DeclaredName
 from tokenmw.values import Token
 
 __all__ = ["provider_token", "request_tokens", "session_id"]
 
-_NO_BROKER = (
+_NO_BROKER: Final = (
     "This application has no TokenBroker: add Middleware(TokenMiddleware, broker=broker), or "
     "lifespan=broker.lifespan. If it has that lifespan, this server or test client has sent no lifespan events: write "
     "`with TestClient(app)`, or add the middleware, which works without them."
+)
+_NO_CONNECTION: Final = (
+    "A dependency of tokenmw takes a connection, such as a Request, not {}. In FastAPI, Depends passes it. Outside of "
+    "a request, use `await broker.session_id(api_key)` and `await broker.token(name)`."
 )
 
 
@@ -45,28 +56,29 @@ def provider_token(name: str) -> Callable[[HTTPConnection], Awaitable[Token]]:
     return _ProviderToken(name)
 
 
-class _ProviderToken:
+class _ProviderToken(DeclaredName):
     """A dependency; two of the same name are equal."""
 
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
+    __slots__ = ()
 
     async def __call__(self, connection: HTTPConnection) -> Token:
-        tokens = _tokens_here(connection)
-        if tokens._identified_by is None:
-            await _check_caller(tokens, connection)
-        return await tokens.resolve(self._name)
+        try:
+            tokens = _tokens_here(connection)
+            if tokens._identified_by is None:
+                await _check_caller(tokens, connection)
+            return await tokens.resolve(self.name)
+        except BaseException:
+            del connection  # error reports show the variables of each frame, and walk into a mapping
+            raise
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ProviderToken) and other._name == self._name
+        return isinstance(other, _ProviderToken) and other.name == self.name
 
     def __hash__(self) -> int:
-        return hash((_ProviderToken, self._name))
+        return hash((_ProviderToken, self.name))
 
     def __repr__(self) -> str:
-        return f"provider_token({self._name!r})"
+        return f"provider_token({self.name!r})"
 
 
 async def session_id(connection: HTTPConnection) -> str:
@@ -77,12 +89,16 @@ async def session_id(connection: HTTPConnection) -> str:
         SessionUnavailable: The key cannot be checked now, or `session_policy="required"` and Redis is unavailable.
         ConfigurationError: The application has neither the middleware nor the broker's lifespan.
     """
-    tokens = _tokens_here(connection)
-    if tokens._identified_by is not None:
-        # By the middleware, whose options may differ from the broker's.
-        identified: str = connection.scope["state"]["session_id"]
-        return identified
-    return await _identify(tokens, connection)
+    try:
+        tokens = _tokens_here(connection)
+        if tokens._identified_by is not None:
+            # By the middleware, whose options may differ from the broker's.
+            identified: str = connection.scope["state"]["session_id"]
+            return identified
+        return await _identify(tokens, connection)
+    except BaseException:
+        del connection
+        raise
 
 
 async def request_tokens(connection: HTTPConnection) -> RequestTokens:
@@ -96,33 +112,45 @@ async def request_tokens(connection: HTTPConnection) -> RequestTokens:
         ConfigurationError: The application has neither the middleware nor the broker's lifespan.
     """
     # A coroutine function, because FastAPI runs every other dependency in a worker thread.
-    tokens = _tokens_here(connection)
-    if tokens._identified_by is None:
-        await _check_caller(tokens, connection)
+    try:
+        tokens = _tokens_here(connection)
+        if tokens._identified_by is None:
+            await _check_caller(tokens, connection)
+    except BaseException:
+        del connection
+        raise
     return tokens
 
 
 def _tokens_here(connection: HTTPConnection) -> RequestTokens:
     """Return the tokens of a connection without a check of its caller."""
-    tokens = connection.scope.get(STATE_KEY)
-    if isinstance(tokens, RequestTokens):
-        return tokens
+    try:
+        tokens = connection.scope[STATE_KEY]
+        if isinstance(tokens, RequestTokens):
+            return tokens
+    except KeyError:  # the first dependency of a connection without the middleware
+        pass
+    except AttributeError:
+        wrong = type(connection).__name__
+        del connection
+        raise ConfigurationError(_NO_CONNECTION.format(wrong)) from None
     broker = connection.scope.get("state", {}).get(STATE_KEY)
     if not isinstance(broker, TokenBroker):
+        del connection
         raise ConfigurationError(_NO_BROKER)
     return tokens_of(broker, connection.scope)
 
 
 @without_locals
 async def _identify(tokens: RequestTokens, connection: HTTPConnection) -> str:
-    broker = tokens._broker
-    return await identify(tokens, connection.scope, source=broker._api_key, missing_key=broker._missing_key)
+    source, missing_key = check_by_dependencies(tokens, connection.scope)
+    return await identify(tokens, connection.scope, source=source, missing_key=missing_key)
 
 
 @without_locals
 async def _check_caller(tokens: RequestTokens, connection: HTTPConnection) -> None:
-    # The middleware has checked it by its own options. Without the middleware, a route that needs no session id must
-    # not be open to every caller.
-    broker = tokens._broker
-    if tokens._authenticated_by is None and requires_authentication(broker):
-        await authenticate_connection(tokens, connection.scope, source=broker._api_key, missing_key=broker._missing_key)
+    # The middleware has checked it by its own options. Without the middleware, and in a request that is exempt from it,
+    # a route that needs no session id must not be open to every caller.
+    source, missing_key = check_by_dependencies(tokens, connection.scope)
+    if tokens._authenticated_by is None and requires_authentication(tokens._broker, missing_key):
+        await authenticate_connection(tokens, connection.scope, source=source, missing_key=missing_key)

@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
+from tokenmw.broker import STATE_KEY
 from tokenmw.errors import APIKeyRefused, SessionUnavailable
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
     from tokenmw.asgi.request import RequestTokens
-    from tokenmw.broker import TokenBroker
+    from tokenmw.broker import MissingKey, TokenBroker
     from tokenmw.callers.api_key import APIKeySource
 
-__all__ = ["authenticate_connection", "identify", "identify_from_cache", "requires_authentication"]
+__all__ = [
+    "CallerCheck",
+    "authenticate_connection",
+    "check_by_dependencies",
+    "identify",
+    "identify_from_cache",
+    "leave_unchecked",
+    "requires_authentication",
+]
+
+_UNCHECKED_KEY: Final = "tokenmw.unchecked"  # where an exempt connection's scope has the check that was left out
 
 
-def requires_authentication(broker: TokenBroker) -> bool:
-    """Return whether a broker refuses some callers, so that no dependency may skip the check."""
-    return broker._settings.authenticate is not None or broker._missing_key == "reject"
+class CallerCheck(NamedTuple):
+    """The options by which callers are checked: those of a middleware, or else of the broker."""
+
+    source: APIKeySource
+    missing_key: MissingKey
+
+
+def requires_authentication(broker: TokenBroker, missing_key: MissingKey) -> bool:
+    """Return whether some callers are refused, so that neither the middleware nor a dependency may skip the check."""
+    return broker._settings.authenticate is not None or missing_key == "reject"
+
+
+def leave_unchecked(tokens: RequestTokens, scope: Scope, check: CallerCheck) -> None:
+    """Leave an exempt connection as it would be without the middleware: no tokens and no caller in its state.
+
+    A dependency that needs the caller makes the check that is left out here. If an outer middleware of the same broker
+    has made it, the connection stays as it is.
+    """
+    if tokens._authenticated_by is None and tokens._identified_by is None:
+        del scope[STATE_KEY]
+        scope["state"].pop("tokens", None)
+        scope[_UNCHECKED_KEY] = check
+
+
+def check_by_dependencies(tokens: RequestTokens, scope: Scope) -> CallerCheck:
+    """Return the options by which a dependency checks a connection that no middleware has checked."""
+    left_out: CallerCheck | None = scope.get(_UNCHECKED_KEY)
+    return left_out or CallerCheck(tokens._broker._api_key, tokens._broker._missing_key)
 
 
 def identify_from_cache(tokens: RequestTokens, scope: Scope, *, source: APIKeySource) -> bool:
@@ -40,7 +76,7 @@ def identify_from_cache(tokens: RequestTokens, scope: Scope, *, source: APIKeySo
 
 
 async def authenticate_connection(
-    tokens: RequestTokens, scope: Scope, *, source: APIKeySource, missing_key: Literal["random", "reject"]
+    tokens: RequestTokens, scope: Scope, *, source: APIKeySource, missing_key: MissingKey
 ) -> bytes | None:
     """Return the API key of a connection if it is accepted, and put the caller into its state.
 
@@ -66,9 +102,7 @@ async def authenticate_connection(
     return api_key
 
 
-async def identify(
-    tokens: RequestTokens, scope: Scope, *, source: APIKeySource, missing_key: Literal["random", "reject"]
-) -> str:
+async def identify(tokens: RequestTokens, scope: Scope, *, source: APIKeySource, missing_key: MissingKey) -> str:
     """Return the session id of a connection, and put it into its state, with the caller if there is `authenticate`.
 
     This is done once for a connection and source: a second middleware of the same broker uses the first one's id.

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from tokenmw.broker import STATE_KEY
+from tokenmw.broker import STATE_KEY, TokenBroker
 from tokenmw.errors import TokenmwError
+from tokenmw.observe.throttle import warn
+from tokenmw.redaction import Unpicklable
+from tokenmw.startup.declared_names import check_declared_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from tokenmw.broker import TokenBroker
-
 __all__ = ["run_lifespan"]
+
+_TWO_BROKERS: Final = (
+    "Two TokenMiddlewares with two brokers are around one application, {outer} outside and {inner} inside: "
+    "request.state and the dependencies have the session id and the tokens of the inner one only. Give all providers "
+    "to one broker, or mount an application for each."
+)
 
 
 async def run_lifespan(
@@ -33,8 +40,11 @@ async def run_lifespan(
         broker: The broker.
         warm: Names of providers whose tokens are resolved before the application starts.
     """
-    channels = _Channels(receive, send, broker=broker, warm=warm)
+    channels = _Channels(receive, send, app=scope.get("app", app), broker=broker, warm=warm)
     if isinstance(scope.get("state"), dict):
+        outer = scope["state"].get(STATE_KEY)
+        if isinstance(outer, TokenBroker) and outer is not broker:
+            warn("two-brokers", _TWO_BROKERS.format(outer=outer, inner=broker))
         scope["state"][STATE_KEY] = broker
     try:
         try:
@@ -49,7 +59,7 @@ async def run_lifespan(
         await channels.close_broker()
 
 
-class _Channels:
+class _Channels(Unpicklable):
     """A lifespan's two channels; the broker is opened and closed when the events pass through them.
 
     Attributes:
@@ -58,9 +68,10 @@ class _Channels:
         sent_http: Whether the application has tried to send an HTTP response.
     """
 
-    def __init__(self, receive: Receive, send: Send, *, broker: TokenBroker, warm: Sequence[str]) -> None:
+    def __init__(self, receive: Receive, send: Send, *, app: object, broker: TokenBroker, warm: Sequence[str]) -> None:
         self._receive = receive
         self._send = send
+        self._app = app
         self._broker = broker
         self._warm = warm
         self._entered = False
@@ -77,6 +88,8 @@ class _Channels:
 
     async def _open_broker(self) -> None:
         try:
+            names = self._broker._credentials
+            check_declared_names(self._app, names=names.names, other_names=names.names_of_all_brokers)
             await self._broker.__aenter__()
             self._entered = True
             await self._broker._warm_up(self._warm)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
-from tokenmw.asgi.identity import authenticate_connection, identify, identify_from_cache, requires_authentication
+from tokenmw.asgi.exempt import Exempt, ExemptOption, is_preflight
+from tokenmw.asgi.identity import (
+    CallerCheck,
+    authenticate_connection,
+    identify,
+    identify_from_cache,
+    leave_unchecked,
+    requires_authentication,
+)
 from tokenmw.asgi.lifespan import run_lifespan
 from tokenmw.asgi.problems import problem_response, refuse
 from tokenmw.asgi.request import tokens_of
@@ -51,6 +59,9 @@ class TokenMiddleware(Unpicklable):
             middleware. By default `application/problem+json` (RFC 9457).
         api_key: Where the API key of a request is found. None: the broker's `api_key`.
         missing_key: `"random"` or `"reject"`. None: the broker's `missing_key`.
+        exempt: The requests that are served as without the middleware: no check of the caller, and none of its names in
+            the state. Paths, `"/docs"` for itself and `"/static/*"` for all below, or a callable `(connection) ->
+            bool`, sync or async. A dependency in such a route still checks the caller.
 
     Raises:
         ConfigurationError: An option cannot work, or the broker has no provider of a name in `inject`.
@@ -66,6 +77,7 @@ class TokenMiddleware(Unpicklable):
         on_error: OnError = problem_response,
         api_key: APIKeySource | None = None,
         missing_key: MissingKey | None = None,
+        exempt: ExemptOption = (),
     ) -> None:
         if not isinstance(broker, TokenBroker):
             raise ConfigurationError(f"TokenMiddleware(broker=…) must be a TokenBroker, not {type(broker).__name__}.")
@@ -88,10 +100,19 @@ class TokenMiddleware(Unpicklable):
         self._names = () if callable(inject) else self._checked_names(inject)
         self._sessions = sessions
         self._on_error = on_error
-        self._source = api_key or broker._api_key
-        self._missing_key: MissingKey = missing_key or broker._missing_key
-        self._needs_api_key = sessions or requires_authentication(broker) or missing_key == "reject"
-        self._session_may_be_cached = sessions and broker._settings.authenticate is None
+        self._check = CallerCheck(api_key or broker._api_key, missing_key or broker._missing_key)
+        broker._data.missing_keys.add(self._check.missing_key)
+        self._source = self._check.source
+        self._checks_callers = requires_authentication(broker, self._check.missing_key)
+        self._needs_api_key = sessions or self._checks_callers or requires_authentication(broker, broker._missing_key)
+        self._exempt = Exempt(exempt)
+        # What no cache decides: a callable of the program, a path, the check of a caller without a session id.
+        self._always_prepare = (
+            self._names_of is not None
+            or broker._settings.authenticate is not None
+            or bool(self._exempt)
+            or (self._needs_api_key and not sessions)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -111,18 +132,21 @@ class TokenMiddleware(Unpicklable):
         tokens = tokens_of(self._broker, scope)
         try:
             # The warm path: with session id and tokens cached, nothing is awaited before the application runs.
-            identified = not self._needs_api_key or (
-                self._session_may_be_cached and identify_from_cache(tokens, scope, source=self._source)
-            )
-            if not identified or self._names_of is not None or not tokens._inject_from_cache(self._names):
+            if (
+                self._always_prepare
+                or scope["method"] == "OPTIONS"
+                or (self._sessions and not identify_from_cache(tokens, scope, source=self._source))
+                or not tokens._inject_from_cache(self._names)
+            ):
                 await self._prepare(tokens, scope)
             await self.app(scope, receive, send_on)
         except BaseException as error:
-            connection, scope = HTTPConnection(scope), {}
+            # Error reports show the variables of this frame, and walk into the scope and the mapping that wraps it.
+            kept, scope = _KeptScope(scope), {}
             # Once the response has started, there can be no other; the server closes the connection.
             if started or not isinstance(error, RequestError):
                 raise
-            await self._refuse(connection, error, receive, send)
+            await self._refuse(kept, error, receive, send)
         finally:
             tokens._release()
 
@@ -143,21 +167,24 @@ class TokenMiddleware(Unpicklable):
             await self._prepare(tokens, scope)
             await self.app(scope, receive, websocket_send)
         except BaseException as error:
-            connection, scope = HTTPConnection(scope), {}
+            kept, scope = _KeptScope(scope), {}
             if not isinstance(error, RequestError):
                 raise
             if websocket_send.started:
                 await websocket_send.abort()
                 raise
-            await self._refuse(connection, error, receive, send)
+            await self._refuse(kept, error, receive, send)
         finally:
             tokens._release()
 
     @without_locals
     async def _prepare(self, tokens: RequestTokens, scope: Scope) -> None:
+        if (self._checks_callers and is_preflight(scope)) or (self._exempt and await self._exempt.covers(scope)):
+            leave_unchecked(tokens, scope, self._check)
+            return
         if self._needs_api_key:
             check = identify if self._sessions else authenticate_connection
-            await check(tokens, scope, source=self._source, missing_key=self._missing_key)
+            await check(tokens, scope, source=self._source, missing_key=self._check.missing_key)
         names = self._names
         if self._names_of is not None:
             chosen = self._names_of(HTTPConnection(scope))
@@ -169,12 +196,21 @@ class TokenMiddleware(Unpicklable):
     def _checked_names(self, names: object) -> tuple[str, ...]:
         return checked_names(names, option="TokenMiddleware(inject=…)", known=self._broker._credentials.names)
 
-    async def _refuse(self, connection: HTTPConnection, error: RequestError, receive: Receive, send: Send) -> None:
-        response = self._on_error(connection, error)
+    async def _refuse(self, kept: _KeptScope, error: RequestError, receive: Receive, send: Send) -> None:
+        response = self._on_error(HTTPConnection(kept.scope), error)
         if inspect.isawaitable(response):
             response = await response
         if not callable(response):
             raise ConfigurationError(
                 f"TokenMiddleware(on_error=…) must return a Response, not {type(response).__name__}."
             )
-        await refuse(response, connection.scope, receive, send)
+        await refuse(response, kept.scope, receive, send)
+
+
+class _KeptScope(Unpicklable):
+    """A scope in a variable that error reports show without its contents."""
+
+    __slots__ = ("scope",)
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketState
 
+from tokenmw.errors import ConfigurationError, RequestError
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from starlette.requests import HTTPConnection
     from starlette.types import Receive, Scope, Send
 
-    from tokenmw.errors import RequestError
+__all__ = ["AFTER_ACCEPT", "DENIAL", "add_problem_handlers", "close_code", "problem_response", "refuse"]
 
-__all__ = ["AFTER_ACCEPT", "DENIAL", "close_code", "problem_response", "refuse"]
+A = TypeVar("A")
 
 AFTER_ACCEPT: Final = 1011  # internal error (RFC 6455 §7.4.1)
 DENIAL: Final = "websocket.http.response"  # the ASGI extension for HTTP responses before `accept`
@@ -24,23 +28,92 @@ _REFUSED: Final = 1008  # policy violation
 _TRY_LATER: Final = 1013
 
 
-def problem_response(_connection: HTTPConnection, error: RequestError) -> Response:
+def problem_response(_connection: HTTPConnection, error: Exception) -> Response:
     """Return an error as `application/problem+json` (RFC 9457), with its status and headers.
 
-    `type` is "about:blank" and `title` the standard phrase of the status. `detail` says what happened, without secrets.
+    `type` is "about:blank" and `title` the standard phrase of the status. `detail` is the error's text for callers.
+
+    It is the default of `TokenMiddleware(on_error=…)`, and can be registered in Starlette and FastAPI as the exception
+    handler for :class:`tokenmw.errors.RequestError`; :func:`add_problem_handlers` does more.
+
+    Raises:
+        Exception: The error itself, if it is not a `RequestError`.
     """
-    problem = {
-        "type": "about:blank",
-        "title": HTTPStatus(error.status_code).phrase,
-        "status": error.status_code,
-        "detail": error.detail,
-    }
+    if not isinstance(error, RequestError):
+        raise error
+    try:
+        title = {"title": HTTPStatus(error.status_code).phrase}
+    except ValueError:  # the status of a program's own class
+        title = {}
+    problem = {"type": "about:blank", **title, "status": error.status_code, "detail": error.detail}
     return Response(
         json.dumps(problem),
         status_code=error.status_code,
         headers=dict(error.headers or {}),
         media_type="application/problem+json",
     )
+
+
+def add_problem_handlers(app: A) -> A:
+    """Make the routes of a Starlette or FastAPI application answer our errors as the middleware does. Return it.
+
+        app = add_problem_handlers(FastAPI(lifespan=broker.lifespan))
+
+    Without this, the framework answers an error that is raised in a route, in its own format. Applications that are
+    already mounted in it are included, except those that have a handler of their own for
+    :class:`tokenmw.errors.RequestError`. A WebSocket gets a denial response or a close code.
+
+    Raises:
+        ConfigurationError: It is not such an application, or it has started and would ignore further handlers.
+    """
+    handlers = _handlers_of(app)
+    if handlers is None:
+        raise ConfigurationError(
+            f"add_problem_handlers takes a Starlette or FastAPI application, not {type(app).__name__}."
+        )
+    if getattr(app, "middleware_stack", None) is not None:
+        raise ConfigurationError("Call add_problem_handlers before the application starts: it has copied its handlers.")
+    handlers[RequestError] = _answer_problem
+    for mounted in _mounted_in(app):
+        mounted.setdefault(RequestError, _answer_problem)
+    return app
+
+
+def _handlers_of(app: object) -> dict[Any, Any] | None:
+    handlers = cast("dict[Any, Any] | None", getattr(app, "exception_handlers", None))
+    return handlers if isinstance(handlers, dict) else None
+
+
+def _mounted_in(app: object) -> Iterator[dict[Any, Any]]:
+    """Yield the exception handlers of the applications that are mounted in another one, at any depth."""
+    waiting, seen = [app], {id(app)}
+    while waiting:
+        one = waiting.pop()
+        routes: Any = getattr(one, "routes", None)
+        # A route without an application of its own has routes, and a middleware has the application inside it.
+        inside: list[Any] = [*(routes if isinstance(routes, list) else ()), getattr(one, "app", None)]
+        for found in inside:
+            if found is None or id(found) in seen:
+                continue
+            seen.add(id(found))
+            waiting.append(found)
+            handlers = _handlers_of(found)
+            if handlers is not None:
+                yield handlers
+
+
+async def _answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
+    # A coroutine function: the framework would run any other handler in a worker thread.
+    response = problem_response(connection, error)
+    if not isinstance(connection, WebSocket):
+        return response
+    if connection.application_state is WebSocketState.CONNECTING:
+        if DENIAL in connection.scope.get("extensions", {}):
+            return response
+        await connection.close(close_code(response.status_code))
+    elif connection.application_state is WebSocketState.CONNECTED:
+        await connection.close(AFTER_ACCEPT)
+    return None
 
 
 def close_code(status: int) -> int:

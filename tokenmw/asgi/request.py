@@ -156,7 +156,8 @@ class RequestTokens(Unpicklable):
         """Return an auth object for an httpx or httpx2 request, with this request's credentials."""
         broker = self._broker
         broker._credentials.find(name)
-        return token_auth(partial(self._find, name), get_token=broker._token_of, invalidate=broker.invalidate)
+        find, withheld = partial(self._find, name), broker._data.withheld.of(name)
+        return token_auth(find, get_token=broker._token_of, invalidate=broker.invalidate, withheld=withheld)
 
     async def _inject(self, names: Sequence[str]) -> None:
         """Resolve tokens before the handler runs, concurrently. An exception is kept, and raised when it is used."""

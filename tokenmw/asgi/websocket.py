@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tokenmw.asgi.problems import AFTER_ACCEPT, DENIAL, close_code
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from starlette.types import Message, Scope, Send
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketSend"]
 
 
-class WebSocketSend:
+class WebSocketSend(Unpicklable):
     """Sends the messages of a WebSocket, with HTTP responses turned into close codes where it can have none.
 
     Frameworks respond to an error with an HTTP response. A WebSocket can have one only before `accept`, and only if the

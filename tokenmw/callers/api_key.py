@@ -1,6 +1,7 @@
 """Finding the API key of a request in headers, the query or cookies.
 
-A key is the bytes that the request has: `Authorization: Bearer k` and `X-API-Key: k` are the same key.
+A key is the bytes that the request has: `Authorization: Bearer k` and `X-API-Key: k` are the same key. They are UTF-8,
+so that each key is one text: `é` in latin-1 would be another key for the session, and the same one for `authenticate`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["APIKeySource"]
 
 _AUTHORIZATION: Final = b"authorization"
-# The schemes used for API keys; `Basic`, `Digest` and the rest are other credentials.
+# The schemes used for API keys.
 _SCHEMES: Final = frozenset({b"bearer", b"apikey", b"api-key", b"token"})
+# Schemes of other credentials: those registered at IANA, and those in wide use. One of them alone is no key without a
+# scheme: a client that has no credentials would share its session with all others that have none.
+_OTHER_SCHEMES: Final = frozenset(
+    b"aws4-hmac-sha256 basic concealed digest dpop gnap hawk hoba kerberos mutual negotiate ntlm oauth privatetoken "
+    b"scram-sha-1 scram-sha-256 vapid".split()
+)
 # Visible ASCII without the characters that end a name in a header, a query or a cookie.
 _NAME: Final = re.compile(r"[!#-+\-.-9<>-~]+")
 _ESCAPED: Final = re.compile(rb"\\(?:([0-3][0-7]{2})|(.))", re.DOTALL)
@@ -30,12 +37,13 @@ _ESCAPED: Final = re.compile(rb"\\(?:([0-3][0-7]{2})|(.))", re.DOTALL)
 class APIKeySource:
     """Finds the API key of a request: in headers, then in the query, then in cookies, in the order given.
 
-    If a source is empty, longer than `max_bytes`, or given twice with different values, the request has no key and no
-    later source is read: otherwise a request could present another key than the one a proxy in front has checked.
+    If a source is empty, longer than `max_bytes`, not UTF-8, or given twice with different values, the request has no
+    key and no later source is read: otherwise a request could present another key than the one a proxy in front has
+    checked.
 
     Args:
         headers: Header names. From `Authorization` the schemes Bearer, ApiKey, Api-Key and Token are taken, and a value
-            without any scheme.
+            without any scheme that is not the name of another one.
         query: Names of query parameters. They are in access logs of servers and proxies; prefer a header.
         cookies: Names of cookies.
         max_bytes: The longest key that is accepted, in bytes.
@@ -44,7 +52,7 @@ class APIKeySource:
         ConfigurationError: A name is malformed, a lone string stands for a list, or no source is named.
     """
 
-    __slots__ = ("_cookies", "_headers", "_max", "_query", "cookies", "headers", "query")
+    __slots__ = ("_cookies", "_headers", "_lengths", "_query", "cookies", "headers", "query")
 
     def __init__(
         self,
@@ -64,11 +72,12 @@ class APIKeySource:
         self._headers = tuple(name.encode("latin-1") for name in self.headers)
         self._query = tuple(name.encode() for name in self.query)
         self._cookies = tuple(name.encode() for name in self.cookies)
-        self._max = max_bytes
+        self._lengths = range(1, max_bytes + 1)
 
     def find(self, scope: Scope) -> bytes | None:
         """Return the API key of an ASGI connection, or None."""
         headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        key: bytes | None
         for wanted in self._headers:
             found: bytes | None = None
             for name, value in headers:
@@ -77,17 +86,22 @@ class APIKeySource:
                         return None
                     found = value
             if found is not None:
-                key = _unschemed(found) if wanted == _AUTHORIZATION else found.strip()
-                if key is not None:
-                    return key if key and len(key) <= self._max else None  # inline: on the path of every request
+                # On the path of every request: nearly all have this case, and `_usable` would be one more call.
+                if found[:7] == b"Bearer " and wanted == _AUTHORIZATION:
+                    key = found[7:].strip()
+                else:
+                    key = _key_in(wanted, found)
+                    if key is None:
+                        continue
+                return key if len(key) in self._lengths and (key.isascii() or _is_text(key)) else None
         if self._query and scope.get("query_string"):
             key = self._in_query(scope["query_string"])
             if key is not None:
-                return self._bounded(key)
+                return self._usable(key)
         return self._in_cookies(headers) if self.cookies else None
 
-    def _bounded(self, key: bytes) -> bytes | None:
-        return key if key and len(key) <= self._max else None
+    def _usable(self, key: bytes) -> bytes | None:
+        return key if len(key) in self._lengths and _is_text(key) else None
 
     def _in_query(self, query: bytes) -> bytes | None:
         found: dict[bytes, set[bytes]] = {}
@@ -111,20 +125,30 @@ class APIKeySource:
                         jar.setdefault(name.strip(), set()).add(_unquoted(value.strip()))
         for name in self._cookies:
             if name in jar:
-                return self._bounded(jar[name].pop()) if len(jar[name]) == 1 else None
+                return self._usable(jar[name].pop()) if len(jar[name]) == 1 else None
         return None
 
     def __repr__(self) -> str:
         return f"APIKeySource(headers={self.headers!r}, query={self.query!r}, cookies={self.cookies!r})"
 
 
-def _unschemed(value: bytes) -> bytes | None:
-    if value[:7] == b"Bearer ":
-        return value[7:].strip()  # nearly all requests; the same as below in fewer steps
+def _key_in(header: bytes, value: bytes) -> bytes | None:
+    """Return the key in a header's value; b"" if it is empty, None if the header holds another credential."""
+    if header != _AUTHORIZATION:
+        return value.strip()
     words = value.split(None, 1)
-    if words and words[0].lower() in _SCHEMES:
+    scheme = words[0].lower() if words else b""
+    if scheme in _SCHEMES:
         return words[1].strip() if len(words) == 2 else b""  # a scheme alone is an empty key
-    return None if len(words) == 2 else value.strip()
+    return None if len(words) == 2 or scheme in _OTHER_SCHEMES else value.strip()
+
+
+def _is_text(key: bytes) -> bool:
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _unquoted(value: bytes) -> bytes:

@@ -6,14 +6,15 @@ import asyncio
 import hashlib
 import inspect
 from collections.abc import Callable
-from copy import copy
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from starlette.requests import HTTPConnection
 
 from tokenmw.caches import TTLCache
-from tokenmw.errors import APIKeyRefused, SessionUnavailable
+from tokenmw.callers.answers import UndecidedAnswer, is_caller, refusal, refusal_by
+from tokenmw.errors import APIKeyRefused, SessionUnavailable, copy_of
 from tokenmw.observe.error_place import with_place
+from tokenmw.redaction import Unpicklable
 from tokenmw.singleflight import FlightCancelled, SingleFlight, TooManyFlights
 
 if TYPE_CHECKING:
@@ -25,21 +26,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Authenticate", "Authenticator", "RefusedKeys"]
 
+E = TypeVar("E", bound=Exception)
+
 Authenticate = Callable[[HTTPConnection, str], object]
-"""The program's callable: the caller of an API key, or an awaitable of it; None or False refuses the key."""
+"""The program's callable: the caller of an API key, or an awaitable of it; a falsy answer refuses the key."""
 
 _REFUSED_SECONDS: Final = 5.0  # a caller with a wrong key costs one call in this time, not one for each request
 
 
-class RefusedKeys(TTLCache[bytes, None]):
-    """The digests of API keys that were refused in the last 5 s, up to `Limits(refused_keys=…)`."""
+class RefusedKeys(TTLCache[bytes, APIKeyRefused | None]):
+    """The digests of API keys that were refused in the last 5 s, up to `Limits(refused_keys=…)`.
+
+    The value is what `authenticate` raised, without its traceback; None if it returned a falsy answer.
+    """
 
     def __init__(self, *, limits: Limits, clock: Clock) -> None:
         super().__init__(limits.refused_keys, _REFUSED_SECONDS, timer=clock.monotonic)
 
 
-class Authenticator:
+class Authenticator(Unpicklable):
     """Calls `authenticate`. A refusal holds for 5 s; an acceptance holds for the requests that wait for it.
+
+    The answer is the caller if it is true. A falsy answer, `APIKeyRefused("…")`, or an `HTTPException` with 401 or 403
+    refuses the key. Any other exception, or an answer that means neither, leaves the key unchecked: the request gets
+    503, and the log a line.
 
     It must decide by the key alone: the connection is that of the first of the waiting requests, and is passed for the
     application's state. Decide by path or other headers in a dependency or in the handler.
@@ -64,53 +74,69 @@ class Authenticator:
         """Return the caller of an API key.
 
         Raises:
-            APIKeyRefused: `authenticate` returned None or False.
-            SessionUnavailable: It raised, or took longer than `Limits(wait_seconds=…)`.
+            APIKeyRefused: `authenticate` refuses the key.
+            SessionUnavailable: It did not decide, or took longer than `Limits(wait_seconds=…)`.
         """
         digest = hashlib.blake2b(api_key, digest_size=16).digest()
-        if digest in self._refused:
-            raise _refusal()
         try:
-            flight = self._calls.join(digest, lambda: self._call(HTTPConnection(scope), as_text(api_key)))
+            refused = self._refused[digest]
+        except KeyError:
+            pass
+        else:
+            raise _copy_of(refused)
+        try:
+            flight = self._calls.join(digest, lambda: self._call(HTTPConnection(scope), api_key.decode()))
             if not await flight.wait(self._wait_seconds):
                 raise SessionUnavailable("The API key could not be checked in time.", retry_after=1.0)
             caller = flight.result()
         except (TooManyFlights, FlightCancelled):
             raise SessionUnavailable("The API key cannot be checked now.", retry_after=1.0) from None
-        if caller is None or caller is False:  # `return key in KEYS` is the natural way to write it
-            self._refused[digest] = None
-            raise _refusal()
         if isinstance(caller, _Failed):
-            raise copy(caller.error)  # an exception raised twice mixes up the tracebacks of two requests
+            raise copy_of(caller.error, None)  # an exception raised twice mixes up the tracebacks of two requests
+        if isinstance(caller, _Refused):
+            self._refused[digest] = caller.error
+            raise _copy_of(caller.error)
         return caller
 
-    async def _call(self, connection: HTTPConnection, api_key: str) -> object | None:
+    async def _call(self, connection: HTTPConnection, api_key: str) -> object:
         try:
             # A timeout of its own: a call that hangs after all its waiters have left would lock the key out for ever.
             async with asyncio.timeout(self._wait_seconds):
-                caller = self._authenticate(connection, api_key)
-                return await caller if inspect.isawaitable(caller) else caller
-        except (APIKeyRefused, SessionUnavailable) as error:
-            return _Failed(error)
+                answer = self._authenticate(connection, api_key)
+                if inspect.isawaitable(answer):
+                    answer = await answer
+            return answer if is_caller(answer) else _Refused(None)
+        except UndecidedAnswer as undecided:
+            self._log.problem("authenticate-answer", "authenticate returned %s; callers get 503", str(undecided))
+        except SessionUnavailable as error:
+            return _Failed(_without_chain(error))
         except Exception as error:  # noqa: BLE001  whatever the program raises, the caller may try again
+            refused = refusal_by(error)
+            if refused is not None:
+                return _Refused(_without_chain(refused))
             self._log.problem("authenticate", "authenticate raised %s", with_place(error, called=self._authenticate))
-            return _Failed(SessionUnavailable("The API key could not be checked.", retry_after=1.0))
+        return _Failed(SessionUnavailable("The API key could not be checked.", retry_after=1.0))
+
+
+class _Refused:
+    __slots__ = ("error",)
+
+    def __init__(self, error: APIKeyRefused | None) -> None:
+        self.error = error
 
 
 class _Failed:
     __slots__ = ("error",)
 
-    def __init__(self, error: APIKeyRefused | SessionUnavailable) -> None:
+    def __init__(self, error: SessionUnavailable) -> None:
         self.error = error
 
 
-def as_text(api_key: bytes) -> str:
-    """Return an API key as text: UTF-8 if it is valid, else latin-1, which any bytes are."""
-    try:
-        return api_key.decode()
-    except UnicodeDecodeError:
-        return api_key.decode("latin-1")
+def _copy_of(error: APIKeyRefused | None) -> APIKeyRefused:
+    return refusal() if error is None else copy_of(error, None)
 
 
-def _refusal() -> APIKeyRefused:
-    return APIKeyRefused("The API key is not accepted.")
+def _without_chain(error: E) -> E:
+    """Return an error that is kept: what it was raised from, and its frames, hold the connection and the API key."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

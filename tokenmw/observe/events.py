@@ -79,7 +79,8 @@ class ValueUnreadable(Event):
 
     Attributes:
         kind: `token` or `session`.
-        why: `unknown-key` (sealed with a key that this process does not have) or `damaged`.
+        why: `unknown-key` (sealed with a key that this process does not have), `expired` (a token whose lifetime is
+            over) or `damaged`.
     """
 
     kind: str

@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import httpx
 
 from tokenmw.errors import ConfigurationError, RequestError
+from tokenmw.outgoing.hosts import may_receive_token, may_receive_token_after_redirect
 from tokenmw.outgoing.redirects import contains_token
-from tokenmw.outgoing.request import (
-    OriginalRequest,
-    is_replayable,
-    library_of,
-    may_receive_token,
-    may_receive_token_after_redirect,
-)
+from tokenmw.outgoing.request import OriginalRequest, is_replayable, library_of
 from tokenmw.outgoing.response import discard, is_rejected
 from tokenmw.providers.base import check_provider
 from tokenmw.redaction import Unpicklable
@@ -30,6 +25,7 @@ if TYPE_CHECKING:
     FindCredential = Callable[[], Awaitable[tuple[Provider, TokenEntry]]]
     GetToken = Callable[[TokenEntry], Awaitable[Token]]
     Invalidate = Callable[[Token], Awaitable[bool]]
+    Withheld = Callable[[Any], None]
 
 __all__ = ["TokenAuth", "token_auth"]
 
@@ -37,12 +33,15 @@ __all__ = ["TokenAuth", "token_auth"]
 class _Calls(Unpicklable):
     """What an auth object calls, outside of its `__dict__`, in which a JSON encoder would find it."""
 
-    __slots__ = ("find_credential", "get_token", "invalidate")
+    __slots__ = ("find_credential", "get_token", "invalidate", "withheld")
 
-    def __init__(self, find_credential: FindCredential, get_token: GetToken, invalidate: Invalidate) -> None:
+    def __init__(
+        self, find_credential: FindCredential, get_token: GetToken, invalidate: Invalidate, withheld: Withheld
+    ) -> None:
         self.find_credential = find_credential
         self.get_token = get_token
         self.invalidate = invalidate
+        self.withheld = withheld
 
 
 class TokenAuth(Unpicklable, httpx.Auth):
@@ -51,7 +50,7 @@ class TokenAuth(Unpicklable, httpx.Auth):
     If the API answers that the token is invalid, the token is invalidated, a newer one is taken or fetched, and the
     request is sent once more, provided that its body can be sent again. Requests to other hosts than the provider's
     are sent unchanged and fetch no token; redirects to such hosts are followed without the token. The body of an
-    answer is read only if its status does not decide, and then only JSON of at most 64 KiB.
+    answer is read only if its status does not decide, and then only JSON of at most 64 KiB, for at most 5 s.
 
     Made by `broker.auth("crm")` or `request.state.tokens.auth("crm")`:
 
@@ -61,6 +60,7 @@ class TokenAuth(Unpicklable, httpx.Auth):
         find_credential: Returns the provider as the program gave it, and the entry of its token.
         get_token: Returns a valid token of an entry; waits for a refresh if there is none.
         invalidate: Drops a token that an API rejected, if it is still the current one.
+        withheld: Is called with each URL whose host is not one of the provider's, so that it gets no token.
 
     Raises, when a request is sent:
         TokenUnavailable: There is no valid token now.
@@ -68,8 +68,10 @@ class TokenAuth(Unpicklable, httpx.Auth):
         ConfigurationError: The request would carry the token over plain HTTP, or the client is a sync one.
     """
 
-    def __init__(self, find_credential: FindCredential, *, get_token: GetToken, invalidate: Invalidate) -> None:
-        self._calls = _Calls(find_credential, get_token, invalidate)
+    def __init__(
+        self, find_credential: FindCredential, *, get_token: GetToken, invalidate: Invalidate, withheld: Withheld
+    ) -> None:
+        self._calls = _Calls(find_credential, get_token, invalidate, withheld)
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Send the request with the token, and once more if the token was rejected. Called by the client."""
@@ -77,34 +79,36 @@ class TokenAuth(Unpicklable, httpx.Auth):
         if provider is not entry.provider:
             # An equal credential, so it shares the entry. But its `hosts` are its own, and were not checked yet.
             check_provider(provider)
-        library = library_of(request)
         if not may_receive_token(request.url, provider=provider):
+            self._calls.withheld(request.url)
             yield request
             return
+        library = library_of(request)
         original, token = OriginalRequest(request), await self._calls.get_token(entry)
         start = request.url
-        response = yield original.with_token(token, provider=provider)
+        response = yield original.with_token(token, provider=provider, library=library)
         if response.history and not contains_token(response.request, token):
             # The client followed a redirect and left the token behind. Send the last request again with the token
             # if its host may receive it and its answer asks for it.
             redirected = response.request
             if not (
                 may_receive_token_after_redirect(redirected.url, start=start, provider=provider)
-                and is_replayable(redirected)
+                and is_replayable(redirected, library=library)
                 and await is_rejected(response, provider=provider, library=library)
             ):
                 return
             await discard(response, library=library)
             original = OriginalRequest(redirected)
-            response = yield original.with_token(token, provider=provider)
+            response = yield original.with_token(token, provider=provider, library=library)
         if response.history and not contains_token(response.request, token):
             return  # another redirect: this answer says nothing about the token
         if await is_rejected(response, provider=provider, library=library):
             await self._calls.invalidate(token)
-            newer = await self._newer_token(entry, token) if is_replayable(original.request) else None
+            can_retry = is_replayable(original.request, library=library)
+            newer = await self._newer_token(entry, token) if can_retry else None
             if newer is not None:
                 await discard(response, library=library)
-                yield original.with_token(newer, provider=provider)
+                yield original.with_token(newer, provider=provider, library=library)
 
     async def _newer_token(self, entry: TokenEntry, rejected: Token) -> Token | None:
         try:
@@ -132,7 +136,9 @@ class TokenAuth(Unpicklable, httpx.Auth):
 _class_for_both: type[TokenAuth] | None = None
 
 
-def token_auth(find_credential: FindCredential, *, get_token: GetToken, invalidate: Invalidate) -> TokenAuth:
+def token_auth(
+    find_credential: FindCredential, *, get_token: GetToken, invalidate: Invalidate, withheld: Withheld
+) -> TokenAuth:
     """Return an auth object for the client libraries that this program has imported.
 
     httpx2's clients accept only subclasses of `httpx2.Auth`, so with httpx2 imported the object has both bases.
@@ -140,7 +146,7 @@ def token_auth(find_credential: FindCredential, *, get_token: GetToken, invalida
     global _class_for_both  # noqa: PLW0603  made once, as soon as httpx2 is imported
     httpx2 = sys.modules.get("httpx2")
     if httpx2 is None:
-        return TokenAuth(find_credential, get_token=get_token, invalidate=invalidate)
+        return TokenAuth(find_credential, get_token=get_token, invalidate=invalidate, withheld=withheld)
     if _class_for_both is None:
         _class_for_both = type("TokenAuth", (TokenAuth, httpx2.Auth), {"__doc__": TokenAuth.__doc__})
-    return _class_for_both(find_credential, get_token=get_token, invalidate=invalidate)
+    return _class_for_both(find_credential, get_token=get_token, invalidate=invalidate, withheld=withheld)

@@ -1,79 +1,29 @@
-"""Redirects: the client makes the next request by itself, and this keeps the token out of it.
+"""Redirects: the client makes the next request by itself, and this keeps a token in a header out of it.
 
-A client removes `Authorization` when a redirect leads to another host (RFC 9110 §15.4), but copies every other header,
-and a server may repeat the query of a request, with the token, in its `Location`.
+A client removes `Authorization` when a redirect leads to another host (RFC 9110 §15.4), but copies every other header.
+Tokens in a URL are the subject of `url_tokens`.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+    from collections.abc import Iterable
     from types import ModuleType
 
     from tokenmw.values import Token
 
-    Trace = Callable[[str, Any], Awaitable[None]]
-
-__all__ = ["RedirectGuard", "contains_token", "uncopied_headers"]
+__all__ = ["contains_token", "uncopied_headers"]
 
 
 def contains_token(request: Any, token: Token) -> bool:
     """Return whether a request, perhaps one that the client made for a redirect, carries the token."""
     value = token.value.encode()
-    return _is_in(request.url.query, token) or any(value in line for _, line in request.headers.raw)
-
-
-def _is_in(text: bytes, token: Token) -> bool:
-    # Token and text may both be percent-encoded, and differently.
-    return token.value in unquote(text.decode("ascii", "replace"))
-
-
-class RedirectGuard:
-    """An httpx `trace` extension for a request with the token in its URL: stops a redirect that repeats the token.
-
-    The auth object never sees the request that a client makes for a redirect. But that request gets the extensions of
-    the first one, and the transport calls this extension before it sends anything.
-
-    Args:
-        url: The URL of the request that may have the token in it.
-        token: The token in it.
-        library: httpx or httpx2, whichever made the request.
-        inner: The `trace` extension that the request had before, or None. It is still called.
-    """
-
-    __slots__ = ("_library", "_target", "_token", "inner")
-
-    def __init__(self, url: Any, *, token: Token, library: ModuleType, inner: Trace | None) -> None:
-        self._target = (url.raw_host, url.raw_path)
-        self._token = token
-        self._library = library
-        self.inner = inner
-
-    async def __call__(self, event: str, info: MutableMapping[str, Any]) -> None:
-        """Check a request before it is sent, and an answer before the transport logs it.
-
-        Raises:
-            RemoteProtocolError: The library's; a redirect repeats the token in its URL.
-        """
-        if event.endswith("send_request_headers.started") and self._repeats_token(info["request"].url):
-            raise self._library.RemoteProtocolError("A redirect repeats the token in its URL; it is not followed.")
-        if self.inner is not None:
-            await self.inner(event, info)
-        if event.endswith("receive_response_headers.complete"):
-            # The transport logs this value at DEBUG after the call.
-            info["return_value"] = self._redacted(info["return_value"])
-
-    def _repeats_token(self, url: Any) -> bool:
-        return _is_in(url.target, self._token) and (url.host, url.target) != self._target
-
-    def _redacted(self, value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return [self._redacted(part) for part in cast("Sequence[object]", value)]
-        return b"[the token]" if isinstance(value, bytes) and _is_in(value, self._token) else value
+    query: str = request.url.query.decode("ascii")
+    return token.value in unquote(query) or any(value in line for _, line in request.headers.raw)
 
 
 def uncopied_headers(

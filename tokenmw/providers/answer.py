@@ -10,21 +10,23 @@ import sys
 import zlib
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redaction import FrozenValue
-from tokenmw.values import MAX_LIFETIME
+from tokenmw.values import MAX_LIFETIME, Grant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "MAX_RETRY_AFTER",
     "Answer",
     "UnusableAnswer",
     "failure_of",
+    "grant_in",
     "http_date",
+    "json_object",
     "lifetime",
     "number",
     "read_body",
@@ -36,8 +38,24 @@ MAX_RETRY_AFTER: Final = 3600.0  # seconds; a longer wait would outlive the mist
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 # As JSON writes numbers (RFC 8259 §6). Python also reads 1_000 and the digits of every script; servers never mean that.
 _NUMBER: Final = re.compile(r"[ \t\r\n]*-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?[ \t\r\n]*", re.ASCII)
-_MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,60}", re.ASCII)
+_MAX_NUMBER: Final = 64  # characters of a number that is text
+_MAX_DATE: Final = 64  # characters; the parser of dates takes longer for a longer text
+_HTML: Final = "text/html"
+# Only these are shown: the server chooses the text, which may repeat the secret.
+_MEDIA_TYPES: Final = frozenset(
+    {
+        *("application/json", "application/problem+json", "application/xml", "application/octet-stream"),
+        *("application/jwt", "application/x-www-form-urlencoded", _HTML, "text/plain", "text/xml"),
+    }
+)
+# Names of fields that answers without a token have. Only these are shown.
+_KNOWN_FIELDS: Final = (
+    *("access_token", "accessToken", "tenant_access_token", "app_access_token", "token", "id_token", "refresh_token"),
+    *("token_type", "expires_in", "expireIn", "expire", "expires_on", "expires_at", "scope", "error", "errors"),
+    *("code", "errcode", "errmsg", "message", "msg", "status", "success", "data", "result"),
+)
 _REQUEST_TIMEOUT: Final = 408
+_PROXY_AUTHENTICATION: Final = 407
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
 # The request asks for none, but some servers compress every response.
@@ -56,14 +74,17 @@ class Answer(FrozenValue):
         headers: The header lines, names in lower case.
         body: The decoded body in bytes.
         retry_after: Seconds that the endpoint asks to wait, at most 3600; None if it does not say.
+        endpoint: The endpoint's host and port, with which the texts of errors begin.
     """
 
-    __slots__ = ("body", "headers", "retry_after", "status")
+    __slots__ = ("_fields", "body", "endpoint", "headers", "retry_after", "status")
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     retry_after: float | None
+    endpoint: str
+    _fields: dict[str, Any] | None
 
     def __init__(
         self,
@@ -72,51 +93,114 @@ class Answer(FrozenValue):
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         retry_after: float | None = None,
+        endpoint: str = "the token endpoint",
     ) -> None:
         put = object.__setattr__
         put(self, "status", status)
         put(self, "headers", {name.lower(): value for name, value in (headers or {}).items()})
         put(self, "body", body)
         put(self, "retry_after", retry_after)
+        put(self, "endpoint", endpoint)
+
+    @property
+    def fields(self) -> dict[str, Any] | None:
+        """The JSON object in the body, or None if the body is something else. It is parsed once."""
+        try:
+            return self._fields
+        except AttributeError:
+            object.__setattr__(self, "_fields", json_object(self.body))
+            return self._fields
 
     def json(self) -> dict[str, Any]:
-        """Return the body as a JSON object.
+        """Return the body as a JSON object. Of a name that occurs twice, the last value counts.
 
         Raises:
             TokenUnavailable: The body is not a JSON object. The text has the status and the content type, never the
                 body, because error pages repeat what was sent.
         """
-        try:
-            document: Any = json.loads(self.body)
-        except (ValueError, RecursionError):
-            document = None
-        if isinstance(document, dict):
-            return cast("dict[str, Any]", document)
-        del document  # it may repeat what was sent
-        raise TokenUnavailable(
-            f"the token endpoint did not answer with a JSON object "
-            f"(HTTP {self.status}, {self._media_type()}, {len(self.body)} bytes)"
-        )
+        if self.fields is None:
+            raise self.not_json()
+        return self.fields
 
     def check_busy(self) -> None:
-        """Raise if the status means "not now" (RFC 9110 §15.5.9, §15.6; RFC 6585 §4).
+        """Raise if the status means "not now" (RFC 9110 §15.5.9, §15.6; RFC 6585 §4), or is a proxy's own (407).
 
         Raises:
-            TokenUnavailable: The status is 408, 429 or 5xx.
+            TokenUnavailable: The status is 407, 408, 429 or 5xx.
         """
-        if self.status in (_REQUEST_TIMEOUT, _TOO_MANY_REQUESTS) or self.status >= _SERVER_ERROR:
+        if self.status == _PROXY_AUTHENTICATION:
             raise TokenUnavailable(
-                f"the token endpoint is busy or broken (HTTP {self.status})",
-                retry_after=self.retry_after,
-                said=True,
+                f"the proxy in front of {self.endpoint} requires a login (HTTP 407): give http= a client with the "
+                f"proxy's user name and password"
             )
+        if self.status not in (_REQUEST_TIMEOUT, _TOO_MANY_REQUESTS) and self.status < _SERVER_ERROR:
+            return
+        waits = "" if self.retry_after is None else f", Retry-After: {self.retry_after:.0f} s"
+        answered = f"HTTP {self.status}, {self.media_type}{waits}"
+        if self.status == _TOO_MANY_REQUESTS:
+            text = f"limits the rate of token requests ({answered}): check what else requests tokens there"
+        elif self.status == _REQUEST_TIMEOUT:
+            text = f"did not receive the whole request in time ({answered}): check the network"
+        else:
+            text = f"is busy or broken, or a proxy in front of it is ({answered}): check the provider's status page"
+        raise TokenUnavailable(f"{self.endpoint} {text}", retry_after=self.retry_after, said=True)
 
-    def _media_type(self) -> str:
-        named = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        return named if _MEDIA_TYPE.fullmatch(named) else "no content type"
+    def not_json(self, *, check: str = "") -> TokenUnavailable:
+        """Return the error for a body that is not a JSON object; `check` names the options to check."""
+        page = "it is a web page, such as a login page or the error page of a proxy" if self.media_type == _HTML else ""
+        hints = "; ".join(hint for hint in (page, check and f"check {check}") if hint)
+        return TokenUnavailable(
+            f"{self.endpoint} did not answer with a JSON object "
+            f"(HTTP {self.status}, {self.media_type}, {len(self.body)} bytes){hints and ': '}{hints}"
+        )
+
+    @property
+    def media_type(self) -> str:
+        """The content type as text for an error: a well-known one, "no content type" or "another content type"."""
+        named = self.headers.get("content-type", "")[:_MAX_DATE].partition(";")[0].strip().lower()
+        if not named:
+            return "no content type"
+        return named if named in _MEDIA_TYPES else "another content type"
 
     def __repr__(self) -> str:
         return f"<Answer {self.status}, {len(self.body)} bytes>"
+
+
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in a body, or None if the body is something else or has a number of 4 300 digits."""
+    try:
+        document: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", document) if isinstance(document, dict) else None
+
+
+def grant_in(
+    answer: Answer,
+    fields: Mapping[str, Any],
+    *tokens: str,
+    seconds: Callable[[], float],
+    token_type: str = "Bearer",
+    extra: Mapping[str, Any] | None = None,
+) -> Grant:
+    """Return the token in the first of the fields `tokens` that is not empty, with a lifetime of `seconds()`.
+
+    Raises:
+        TokenUnavailable: There is no token, or the token or its lifetime cannot be used. The text begins with the
+            endpoint and names the field.
+    """
+    value = next((fields[name] for name in tokens if fields.get(name)), None)
+    if value is None:
+        # By the known names, not by the answer's: it may have thousands.
+        found = [name for name in _KNOWN_FIELDS if name in fields]
+        has = f"it has {', '.join(found)}" if found else "it has none of the usual fields"
+        problem = f"answered HTTP {answer.status} without {' or '.join(tokens)}: {has}"
+    else:
+        try:
+            return Grant(value, expires_in=seconds(), token_type=token_type, extra=extra)
+        except TokenUnavailable as unusable:
+            problem = f"granted a token that cannot be used: {unusable}"
+    raise TokenUnavailable(f"{answer.endpoint} {problem}")
 
 
 class UnusableAnswer(Exception):
@@ -184,7 +268,7 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
         headers: The header lines, names in lower case.
         now: Seconds since 1970 (UTC), for responses without a `Date`.
     """
-    raw = headers.get("retry-after", "").strip()
+    raw = headers.get("retry-after", "")[: _MAX_DATE + 1].strip()
     if _SECONDS.fullmatch(raw):
         return min(float(raw), MAX_RETRY_AFTER)
     until = http_date(raw)
@@ -197,6 +281,8 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
 
 def http_date(text: str) -> float | None:
     """Return a header's date in seconds since 1970, or None if the text is not a date (RFC 9110 §5.6.7)."""
+    if len(text) > _MAX_DATE:
+        return None
     # On some malformed input the parser raises IndexError.
     try:
         instant = parsedate_to_datetime(text)
@@ -206,7 +292,7 @@ def http_date(text: str) -> float | None:
         return None
 
 
-def lifetime(raw: object, *, default: float | None = None) -> float:
+def lifetime(raw: object, *, default: float | None = None, field: str = "") -> float:
     """Return a token's lifetime in seconds, from a field of any JSON type: a number, or text that holds one.
 
     >>> lifetime("7200"), lifetime(None, default=600.0)
@@ -217,38 +303,38 @@ def lifetime(raw: object, *, default: float | None = None) -> float:
     Args:
         raw: The field's value; None if the field is missing or null.
         default: The documented lifetime in seconds, for providers that leave the field out. Default: an error.
+        field: The field's name, for error texts. Default: they do not name it.
 
     Raises:
         TokenUnavailable: The field is missing and there is no default, or it is not a positive, finite number.
     """
+    named = f"the token's lifetime ({field})" if field else "the token's lifetime"
     if raw is None:
         if default is None:
-            raise TokenUnavailable("the response does not say how long the token lives")
+            missing = f": {field} is missing" if field else ""
+            raise TokenUnavailable(f"the response does not say how long the token lives{missing}")
         return default
     seconds = number(raw)
     if seconds is None:
-        _refuse_lifetime("not a number")
+        raise TokenUnavailable(f"{named} in the response is not a number")
     if not math.isfinite(seconds):
-        _refuse_lifetime("not finite")
+        raise TokenUnavailable(f"{named} in the response is not finite")
     if seconds <= 0:
-        _refuse_lifetime("not positive: the token has already expired")
+        raise TokenUnavailable(f"{named} in the response is not positive: the token has already expired")
     return min(seconds, MAX_LIFETIME)
 
 
 def number(raw: object) -> float | None:
     """Return the number in a field, given as one or as text; None if there is none.
 
-    Text counts if JSON could write the number so, at most with spaces around it: `"7200"`, `" 7.2e3 "`.
+    Text counts if JSON could write the number so, at most with spaces around it, in at most 64 characters: `"7200"`,
+    `" 7.2e3 "`.
     """
     if isinstance(raw, str):
-        return float(raw) if _NUMBER.fullmatch(raw) else None
+        return float(raw) if len(raw) <= _MAX_NUMBER and _NUMBER.fullmatch(raw) else None
     if isinstance(raw, bool) or not isinstance(raw, (int, float)):
         return None
     try:
         return float(raw)
     except OverflowError:  # beyond the range of float; only the sign still matters
         return math.copysign(sys.float_info.max, 1 if raw > 0 else -1)
-
-
-def _refuse_lifetime(why: str) -> NoReturn:
-    raise TokenUnavailable(f"the token's lifetime in the response is {why}")

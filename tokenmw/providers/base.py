@@ -89,8 +89,8 @@ class Provider(FrozenValue):
             quarter of the lifetime, at most 3600 s. Nine tenths of `renewal_window` bound both.
         shareable: Whether the token may be shared through Redis. Equal providers of one process share it in any case.
             Default: True.
-        hosts: Host names to which an auth object may send the token; one that begins with a dot stands for every name
-            below it. Default: None, every host that the auth object is used for.
+        hosts: Host names to which an auth object may send the token, at any port; one that begins with a dot stands
+            for every name below it. Default: None, every host that the auth object is used for.
         allow_http: Whether the token endpoint and the API may be reached without TLS on other machines. Default:
             False.
         scheme: The word in front of the token in the `Authorization` header; None if `authorize` puts the token

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tokenmw.errors import CredentialRejected, TokenUnavailable
-from tokenmw.providers.answer import lifetime, retry_after
-from tokenmw.values import Grant
+from tokenmw.providers.answer import grant_in, json_object, lifetime, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingAnswer
+    from tokenmw.values import Grant
 
-__all__ = ["GrantCodes", "RejectionCodes", "code_in", "code_of", "declared_length"]
+__all__ = ["App", "GrantCodes", "RejectionCodes", "code_in", "code_of", "declared_length"]
 
-_NUMBER: Final = re.compile(r"-?[0-9]{1,12}", re.ASCII)
+_CODE: Final = re.compile(r"-?[a-z0-9_.]{1,64}", re.ASCII)
+_MAX_CODE: Final = 64  # characters
+_MAX_CODE_BITS: Final = 64  # of an integer; more digits take longer to write than to receive
+_MAX_SECOND: Final = 4096  # characters of a second token
+_WRONG_URL: Final = frozenset({404, 405, 410})
 _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _PLAIN_TEXT: Final = "text/plain"
 _MAX_REJECTION_BYTES: Final = 64 << 10  # every rejection is shorter, so a longer download is not read for its code
+
+
+class App(Protocol):
+    """The app that requested a token, for error texts."""
+
+    @property
+    def shown(self) -> str:
+        """The option with the app's id, such as `app_id=cli_a1`."""
+        ...
+
+    def repeats_secret(self, text: str) -> bool:
+        """Return whether a text of at most some thousand characters repeats the app's secret, or a piece of it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,53 +61,67 @@ class GrantCodes:
     retry_header: str = ""
     min_lifetime: float | None = None
 
-    def grant(self, answer: Answer, *tokens: str, other: str = "") -> Grant:
+    def grant(self, answer: Answer, *tokens: str, app: App, other: str = "") -> Grant:
         """Return the token that the endpoint granted.
 
         Args:
             answer: The endpoint's response.
             tokens: The fields that may hold the token, in order of preference.
+            app: The app that requested it.
             other: A field with a second token, which is kept in `extra` if it differs.
 
         Raises:
             CredentialRejected: The endpoint refuses the credential or this machine's address.
             TokenUnavailable: The endpoint is busy, or its response cannot be used.
         """
-        self.check(answer)
+        self.check(answer, app=app)
         fields = answer.json()
         value = next((fields[name] for name in tokens if fields.get(name)), "")
         second = fields.get(other)
-        differs = isinstance(second, str) and second not in ("", value)
-        return Grant(
-            value,
-            expires_in=lifetime(fields.get(self.lifetime_field), default=self.min_lifetime),
-            extra={other: second} if differs else None,
+        second = second if isinstance(second, str) and second != value and len(second) <= _MAX_SECOND else ""
+        # It goes into Redis with the token, and is readable there unless values are sealed.
+        kept = second != "" and not app.repeats_secret(second)
+        name = self.lifetime_field
+        return grant_in(
+            answer,
+            fields,
+            *tokens,
+            seconds=lambda: lifetime(fields.get(name), default=self.min_lifetime, field=name),
+            extra={other: second} if kept else None,
         )
 
-    def check(self, answer: Answer) -> None:
+    def check(self, answer: Answer, *, app: App) -> None:
         """Raise unless the response reports success.
 
         Raises:
             CredentialRejected: The endpoint refuses the credential or this machine's address.
             TokenUnavailable: The endpoint is busy, or its response cannot be used.
         """
-        fields = _object(answer.body)
+        fields = answer.fields
         if fields is None:
             answer.check_busy()
-            answer.json()  # raises, with status and media type
-            return
+            raise answer.not_json(check="base_url")
         code = code_of(fields.get(self.code_field))
         fix = self.permanent.get(code) or self.address.get(code)
-        # A code that is neither known nor a number may repeat the secret, so it is not shown.
-        shown = f"{code}, " if fix or _NUMBER.fullmatch(code) else ""
+        # Any other code may repeat the secret.
+        shown = f"{code}, " if fix or (_CODE.fullmatch(code) and not app.repeats_secret(code)) else ""
         answered = f"{shown}HTTP {answer.status}"
         if fix:
             raise CredentialRejected(
-                f"the token endpoint refuses ({answered}): {fix}", code=code, said=code not in self.address
+                f"{answer.endpoint} refuses {app.shown} ({answered}): {fix}",
+                code=code,
+                said=code not in self.address,
+            )
+        if not code and answer.status in _WRONG_URL:
+            raise TokenUnavailable(
+                f"{answer.endpoint} has no token endpoint of this platform ({answered}): check base_url", said=True
             )
         if code or not 200 <= answer.status < 300:
+            fix = ": see the platform's list of codes" if shown else ""
             raise TokenUnavailable(
-                f"the token endpoint cannot serve now ({answered})", retry_after=self._wait(answer), said=True
+                f"{answer.endpoint} gives no token to {app.shown} now ({answered}){fix}",
+                retry_after=self._wait(answer),
+                said=True,
             )
 
     def _wait(self, answer: Answer) -> float | None:
@@ -137,13 +167,18 @@ def code_of(raw: object) -> str:
     """
     if raw is None or raw is False or raw in ("", "0"):
         return ""
-    text = str(raw).lower() if isinstance(raw, (int, str)) else "an error that is no code"
+    if isinstance(raw, str) and len(raw) <= _MAX_CODE:
+        text = raw.lower()
+    elif isinstance(raw, int) and raw.bit_length() <= _MAX_CODE_BITS:
+        text = str(raw).lower()
+    else:
+        text = "an error that is no code"
     return "" if text == "0" else text
 
 
 def code_in(answer: Answer, name: str) -> str:
     """Return the code in a field of a token endpoint's response, as :func:`code_of` does."""
-    return code_of((_object(answer.body) or {}).get(name))
+    return code_of((answer.fields or {}).get(name))
 
 
 def declared_length(headers: Mapping[str, str]) -> int | None:
@@ -158,7 +193,7 @@ def _rejection_fields(answer: OutgoingAnswer) -> Mapping[str, Any] | None:
     The body is not requested if it cannot be a rejection: a download, an event stream, or more than 64 KiB.
     """
     if answer.body is not None:
-        return _object(answer.body) or {}
+        return json_object(answer.body) or {}
     media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     length = declared_length(answer.headers)
     if length is not None and length > _MAX_REJECTION_BYTES:
@@ -167,11 +202,3 @@ def _rejection_fields(answer: OutgoingAnswer) -> Mapping[str, Any] | None:
         return None
     # Some older APIs of these platforms send JSON as text/plain, or without a content type.
     return None if media_type in ("", _PLAIN_TEXT) and length is not None else {}
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
-    try:
-        document: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, Any]", document) if isinstance(document, dict) else None

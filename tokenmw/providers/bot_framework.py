@@ -42,6 +42,9 @@ class BotFramework(Entra):
             it. Default: the hosts of the cloud's channels, and the host of `base_url`.
         allow_http: Allows plain HTTP to other machines, for `base_url` and for requests of auth objects. Default:
             False, it is refused, because the network would see secret and token.
+        log_description: Whether the log and `status()` show Microsoft's `error_description` of a refusal, with its
+            trace id, at most 200 characters, and not if it repeats a part of the secret. Callers never see it.
+            Default: False, only the codes.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -50,6 +53,7 @@ class BotFramework(Entra):
     __slots__ = ()
 
     kind = "bot_framework"
+    _option_names = ("app_id", "app_secret")
 
     @without_locals
     def __init__(
@@ -65,6 +69,7 @@ class BotFramework(Entra):
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,
         allow_http: bool = False,
+        log_description: bool = False,
     ) -> None:
         chosen = cloud_of(cloud, option="BotFramework(cloud=…)")
         # Checked here, so that error texts use this class's option names.
@@ -83,4 +88,5 @@ class BotFramework(Entra):
             refresh_before=refresh_before,
             hosts=chosen.bot_hosts if hosts is None and base_url is None else hosts,
             allow_http=allow_http,
+            log_description=log_description,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import quote, quote_plus
@@ -15,13 +16,17 @@ from tokenmw.redaction import FrozenValue, HiddenStr
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-__all__ = ["AuthMethod", "ClientAuth", "Proof"]
+__all__ = ["AuthMethod", "ClientAuth", "Proof", "shown_option"]
 
 AuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt"]
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _MAX_ASSERTION_CHARACTERS: Final = 64 << 10
 _MIN_OVERLAP: Final = 6  # characters; a shorter piece may be in a text by chance
+_PIECE: Final = 8  # characters of a secret that no prose may repeat
+_LONG: Final = 1024  # characters; searching each piece of an assertion of 64 KiB would take 0.1 s
+_LONG_STEP: Final = 16
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:@/+-]{1,80}", re.ASCII)
 
 
 class Proof(FrozenValue):
@@ -49,8 +54,46 @@ class Proof(FrozenValue):
         """Return whether a text repeats the secret or assertion that was sent, or a piece of it, encoded or not."""
         return any(_overlap(sent, text) for sent in self._sent)
 
+    def has_piece_in(self, text: str) -> bool:
+        """Return whether a text repeats eight characters of what was sent, in any case, encoded or in base64.
+
+        A shorter secret counts as a whole. Of one of more than 1024 characters, such as an assertion, 23 in a row are
+        found, and no base64. For error texts, of some hundred characters.
+        """
+        if self.is_in(text):
+            return True
+        text = text.lower()
+        secret = self._sent[0]
+        encoded = _in_base64(secret.encode("utf-8", "replace")) if len(secret) <= _LONG else []
+        forms = {form.lower() for form in (*self._sent, *encoded) if form}
+        return any(_shares_piece(form, text) for form in forms)
+
     def __repr__(self) -> str:
         return "<Proof>"
+
+
+def _shares_piece(form: str, text: str) -> bool:
+    step = 1 if len(form) <= _LONG else _LONG_STEP
+    return any(form[begin : begin + _PIECE] in text for begin in range(0, max(1, len(form) - _PIECE + 1), step))
+
+
+def _in_base64(secret: bytes) -> list[str]:
+    # The text depends on how many bytes stand before the secret, modulo three. What other bytes decide is cut off.
+    forms: list[str] = []
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + secret).decode().rstrip("=")
+        known = encoded[0 if before == 0 else before + 1 : (before + len(secret)) * 8 // 6]
+        forms += [known, known.translate(_URL_SAFE)]
+    return [form for form in forms if form]
+
+
+_URL_SAFE: Final = str.maketrans("+/", "-_")
+
+
+def shown_option(option: str, value: str, *, secret: str) -> str:
+    """Return an option with its value for an error text, `client_id=crm`; only its name if the value is unusual."""
+    repeats = Proof(secret, form={}, headers={}).is_in(value)
+    return f"{option}={value}" if _PLAIN_ID.fullmatch(value) and not repeats else option
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -70,14 +113,19 @@ class ClientAuth(FrozenValue):
             The function is called for each attempt, because servers refuse an assertion that they have seen.
         credential_id: A name for the key behind `assertion`.
         form_encode_basic: Whether id and secret are form-encoded in the `Authorization` header.
+        options: The names of the provider's options for the id and the secret, for error texts.
+
+    Attributes:
+        shareable: Whether other processes can make the same proof.
 
     Raises:
         ConfigurationError: A value is missing, contradicts the method, or is not text.
     """
 
-    __slots__ = ("_assertion", "_credential_id", "_form_encode", "_id", "_method", "_secret", "shareable")
+    __slots__ = ("_assertion", "_credential_id", "_form_encode", "_id", "_method", "_options", "_secret", "shareable")
 
     shareable: bool
+    _options: tuple[str, str]
     _assertion: str | Callable[[], Any] | None
     _credential_id: str | None
     _form_encode: bool
@@ -95,6 +143,7 @@ class ClientAuth(FrozenValue):
         assertion: str | Callable[[], str | Awaitable[str]] | None,
         credential_id: str | None,
         form_encode_basic: bool = True,
+        options: tuple[str, str] = ("client_id", "client_secret"),
     ) -> None:
         _check_method(method, provider=provider, secret=secret, assertion=assertion)
         texts = {"client_id": client_id, "client_secret": secret, "credential_id": credential_id}
@@ -109,6 +158,7 @@ class ClientAuth(FrozenValue):
                 f'leave form_encode_basic=True, or use auth_method="client_secret_post".'
             )
         put = object.__setattr__
+        put(self, "_options", options)
         put(self, "_id", client_id)
         put(self, "_method", method)
         put(self, "_secret", None if secret is None else HiddenStr(secret))
@@ -154,6 +204,29 @@ class ClientAuth(FrozenValue):
             "client_assertion": assertion,
         }
         return Proof(assertion, form=form, headers={})
+
+    def client(self) -> str:
+        """Return the client for an error text, such as `client_id=crm`; without the id if it repeats the secret."""
+        fixed = self._secret or (self._assertion if isinstance(self._assertion, str) else "")
+        return shown_option(self._options[0], self._id, secret=fixed)
+
+    def fix(self, *, method_option: bool) -> str:
+        """Return what to check if the server does not accept the client.
+
+        Args:
+            method_option: Whether the provider has the options `auth_method` and `form_encode_basic`.
+        """
+        client_id, secret = self._options
+        if self._assertion is not None:
+            return f"check {client_id}, and key, iss, sub, aud and exp of client_assertion"
+        fix = f"check {client_id}{',' if method_option else ' and'} {secret}"
+        if not method_option:
+            return fix
+        fix += f" and auth_method (now {self._method})"
+        changed = quote_plus(self._id) != self._id or quote_plus(self._secret or "") != self._secret
+        if self._method == "client_secret_basic" and self._form_encode and changed:
+            fix += "; if the server does not form-decode Basic credentials, set form_encode_basic=False"
+        return fix
 
     def __repr__(self) -> str:
         return f"<ClientAuth {self._method}>"

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
-from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
-from tokenmw.options import credential_text, optional_seconds
+from tokenmw.errors import ConfigurationError, TokenUnavailable
+from tokenmw.options import checked_flag, credential_text, optional_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import ClientAuth
+from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
-from tokenmw.providers.oauth2 import bearer_rejected, grant_of
 from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.answer import Answer
+    from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Grant
 
@@ -39,6 +40,8 @@ _FIXES: Final = {
     7000218: "give a secret or an assertion",
     7000222: "the secret has expired: make a new one",
 }
+_OPTIONS_OF_URL: Final = "tenant, cloud and base_url"
+_OTHER_FIXES: Final = {"invalid_request": "check tenant, cloud and the other options"}
 _MAX_CODES: Final = 8  # of one response
 # "Try again" and "request loop"; both come with status 400 as well.
 _TRANSIENT: Final = frozenset({90033, 50196})
@@ -73,6 +76,9 @@ class Entra(Provider):
             `base_url` with them; else every host that the auth object is used for.
         allow_http: Allows plain HTTP to other machines, for `base_url` and for requests of auth objects. Default:
             False, it is refused, because the network would see secret and token.
+        log_description: Whether the log and `status()` show Microsoft's `error_description` of a refusal, with its
+            trace id, at most 200 characters, and not if it repeats a part of the secret. Callers never see it.
+            Default: False, only the codes.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -80,6 +86,7 @@ class Entra(Provider):
 
     __slots__ = (
         "_auth",
+        "_reader",
         "_scope",
         "allow_http",
         "hosts",
@@ -90,6 +97,8 @@ class Entra(Provider):
     )
 
     kind = "entra"
+    _option_names: ClassVar[tuple[str, str]] = ("client_id", "client_secret")
+    """The names of the options for the id and the secret, for error texts."""
     tenant: str
     token_url: str
 
@@ -108,6 +117,7 @@ class Entra(Provider):
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,
         allow_http: bool = False,
+        log_description: bool = False,
     ) -> None:
         name = type(self).__name__
         chosen = cloud_of(cloud, option=f"{name}(cloud=…)")
@@ -125,7 +135,18 @@ class Entra(Provider):
             secret=client_secret,
             assertion=client_assertion,
             credential_id=credential_id,
+            options=self._option_names,
         )
+        self._reader = GrantReader(
+            client=f"{self._auth.client()} of tenant {self.tenant}",
+            client_fix=self._auth.fix(method_option=False),
+            url=self.token_url,
+            url_options=_OPTIONS_OF_URL,
+            default_lifetime=_DEFAULT_LIFETIME,
+            fixes=_OTHER_FIXES,
+            log_description=log_description,
+        )
+        checked_flag(log_description, option=f"{name}(log_description=…)")
         self.shareable = self._auth.shareable
         self._scope = _resource_scope(scope or f"https://{chosen.graph}/.default", option=f"{name}(scope=…)")
         allowed = checked_hosts(hosts, option=f"{name}(hosts=…)") or hosts_of_resource(self._scope)
@@ -155,7 +176,7 @@ class Entra(Provider):
             data={"grant_type": "client_credentials", "scope": self._scope, **proof.form},
             headers=proof.headers,
         )
-        return entra_grant(answer, repeats_secret=proof.is_in)
+        return entra_grant(answer, proof, reader=self._reader)
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid: 401.
@@ -166,7 +187,7 @@ class Entra(Provider):
         return bearer_rejected(answer)
 
 
-def entra_grant(answer: Answer, *, repeats_secret: Callable[[str], bool]) -> Grant:
+def entra_grant(answer: Answer, proof: Proof, *, reader: GrantReader) -> Grant:
     """Return the token that an Entra token endpoint granted; `extra` has `refresh_in` if the endpoint sent it.
 
     `error` and the status decide whether a refusal is permanent; Microsoft's numeric codes only add the reason.
@@ -176,45 +197,23 @@ def entra_grant(answer: Answer, *, repeats_secret: Callable[[str], bool]) -> Gra
         TokenUnavailable: The endpoint is busy, or its response cannot be used.
     """
     codes = error_codes(answer)
+    detail = ", ".join(f"AADSTS{code}" for code in codes)
     if not _TRANSIENT.isdisjoint(codes):
         raise TokenUnavailable(
-            f"the token endpoint cannot serve now ({_text(codes)}, HTTP {answer.status})",
+            f"{answer.endpoint} cannot serve {reader.client} now ({detail}, HTTP {answer.status})",
             retry_after=answer.retry_after,
             said=True,
         )
-    outcome = _grant_or_refusal(answer, repeats_secret)
-    if not isinstance(outcome, CredentialRejected):
-        return outcome
-    if not codes:
-        raise outcome
-    fix = next((_FIXES[code] for code in codes if code in _FIXES), "")
-    detail = f"{outcome} ({_text(codes)}{': ' if fix else ''}{fix})"
-    raise CredentialRejected(detail, code=outcome.code, said=outcome.said)
+    return reader.read(answer, proof, detail=detail, fix=next((_FIXES[code] for code in codes if code in _FIXES), ""))
 
 
 def error_codes(answer: Answer) -> tuple[int, ...]:
     """Return the numeric codes (AADSTS…) of a failed response; empty if it has none."""
     if 200 <= answer.status < 300:
         return ()
-    try:
-        fields: Mapping[str, Any] = answer.json()
-    except TokenUnavailable:
-        return ()
-    codes = fields.get("error_codes")
+    codes = (answer.fields or {}).get("error_codes")
     listed = cast("list[object]", codes)[:_MAX_CODES] if isinstance(codes, list) else []
     return tuple(code for code in listed if isinstance(code, int) and 0 < code < 10**9)
-
-
-def _grant_or_refusal(answer: Answer, repeats_secret: Callable[[str], bool]) -> Grant | CredentialRejected:
-    # Returned, so that the error raised from it has no other error as its context.
-    try:
-        return grant_of(answer, default_lifetime=_DEFAULT_LIFETIME, repeats_secret=repeats_secret)
-    except CredentialRejected as refusal:
-        return refusal
-
-
-def _text(codes: tuple[int, ...]) -> str:
-    return ", ".join(f"AADSTS{code}" for code in codes)
 
 
 def _resource_scope(scope: str, *, option: str) -> str:

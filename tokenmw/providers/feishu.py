@@ -119,7 +119,7 @@ class FeishuTenant(FeishuCredential):
             TokenUnavailable: Feishu cannot be reached, is busy, or its response cannot be used.
         """
         answer = await http.request("POST", self._url, json={"app_id": self._app_id, "app_secret": self._app_secret})
-        return FEISHU_GRANT.grant(answer, *self._token_fields, other=self._token_fields[1])
+        return FEISHU_GRANT.grant(answer, *self._token_fields, app=self, other=self._token_fields[1])
 
 
 class FeishuApp(FeishuTenant):

@@ -77,10 +77,10 @@ class FeishuTicket(_StoreCredential):
             TokenUnavailable: The platform will send the ticket as an event, or it cannot be reached.
         """
         answer = await http.request("POST", self._url, json={"app_id": self._app_id, "app_secret": self._app_secret})
-        FEISHU_GRANT.check(answer)
+        FEISHU_GRANT.check(answer, app=self)
         raise TokenUnavailable(
-            "the platform was asked for the app_ticket, which comes as an event: "
-            "hand it in with broker.hand_in(ticket, FeishuTicket.grant(event[…]))"
+            f"{answer.endpoint} was asked for the app_ticket of {self.shown}, which comes as an event: hand it in with "
+            f'broker.hand_in(ticket, FeishuTicket.grant(event["app_ticket"])), in the process that receives events'
         )
 
 
@@ -132,9 +132,10 @@ class FeishuStoreApp(_StoreCredential):
         if code_in(answer, "code") == _TICKET_REFUSED:
             await http.invalidate(ticket)
             raise TokenUnavailable(
-                f"the platform refuses the app_ticket ({_TICKET_REFUSED}); the next attempt asks for a new one"
+                f"{answer.endpoint} refuses the app_ticket of {self.shown} ({_TICKET_REFUSED}): "
+                f"the next attempt asks for a new one"
             )
-        return FEISHU_GRANT.grant(answer, "app_access_token")
+        return FEISHU_GRANT.grant(answer, "app_access_token", app=self)
 
 
 class FeishuStoreTenant(_StoreCredential):
@@ -203,6 +204,7 @@ class FeishuStoreTenant(_StoreCredential):
         if code_in(answer, "code") == _APP_TOKEN_REFUSED:
             await http.invalidate(app)
             raise TokenUnavailable(
-                f"the platform refuses the app's token ({_APP_TOKEN_REFUSED}); the next attempt asks for a new one"
+                f"{answer.endpoint} refuses the app token of {self.shown} ({_APP_TOKEN_REFUSED}): "
+                f"the next attempt asks for a new one"
             )
-        return FEISHU_GRANT.grant(answer, "tenant_access_token")
+        return FEISHU_GRANT.grant(answer, "tenant_access_token", app=self)

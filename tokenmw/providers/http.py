@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 
@@ -32,6 +32,9 @@ __all__ = [
     "default_client",
     "read_url",
 ]
+
+
+_MAX_LOCATION: Final = 8_000  # characters; every proxy must be able to pass on as much (RFC 9110 §4.1)
 
 
 class AsyncHTTPClient(Protocol):
@@ -184,18 +187,42 @@ class TokenHTTP(Unpicklable):
             _forget_cookies(self._client, response)
             status: int = response.status_code
             if 300 <= status < 400:
-                raise UnusableAnswer(
-                    f"answered with a redirect (HTTP {status}), which is not followed: configure the URL it leads to"
-                )
+                raise UnusableAnswer(_redirect_text(response, request.url))
             received = dict(response.headers.items())
             return Answer(
                 status,
                 headers=received,
                 body=await read_body(response, limit=self._limits.answer_bytes),
                 retry_after=retry_after(received, now=self._clock.time()),
+                endpoint=_server_of(request.url),
             )
         finally:
             await response.aclose()
+
+
+def _server_of(url: Any) -> str:
+    host = url.raw_host.decode("ascii")
+    return f"{f'[{host}]' if ':' in host else host}:{url.port or {'http': 80, 'https': 443}.get(url.scheme, 0)}"
+
+
+def _redirect_text(response: Any, url: Any) -> str:
+    # Without the text of the target: the server chooses it, and may repeat the secret.
+    location = response.headers.get("location", "")
+    try:
+        target = url.join(location) if 0 < len(location) <= _MAX_LOCATION else url
+        scheme, host, server = target.scheme, target.host, _server_of(target)
+    except Exception:  # noqa: BLE001  each library has its own InvalidURL
+        scheme, host, server = "", "", ""
+    if server == _server_of(url):
+        leads = "to the same server"
+    elif host == url.host:
+        leads = f"to {scheme}:// on port {server.rpartition(':')[2]} of the same host"
+    else:
+        leads = "to another host"
+    return (
+        f"answered with a redirect (HTTP {response.status_code}) {leads}, which is not followed: "
+        f"configure the URL it leads to"
+    )
 
 
 def _forget_cookies(client: AsyncHTTPClient, response: Any) -> None:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.options import credential_text, optional_seconds
-from tokenmw.providers.answer import http_date, lifetime, number
+from tokenmw.providers.answer import grant_in, http_date, lifetime, number
 from tokenmw.providers.base import OutgoingAnswer, Provider
+from tokenmw.providers.client_auth import Proof, shown_option
+from tokenmw.providers.grant_reader import bearer_rejected, bearer_type
 from tokenmw.providers.microsoft_clouds import hosts_of_resource
-from tokenmw.providers.oauth2 import bearer_rejected
 from tokenmw.providers.urls import checked_hosts, checked_token_url
 from tokenmw.redaction import HiddenStr, without_locals
-from tokenmw.values import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.values import Grant
 
 __all__ = ["ManagedIdentity"]
 
@@ -29,6 +31,7 @@ _INSTANCE_METADATA: Final = "http://169.254.169.254/metadata/identity/oauth2/tok
 _METADATA_VERSION: Final = "2018-02-01"
 _APP_SERVICE_VERSION: Final = "2019-08-01"
 _BEING_UPDATED: Final = frozenset({404, 410})
+_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class ManagedIdentity(Provider):
@@ -140,17 +143,38 @@ class ManagedIdentity(Provider):
             headers={"metadata": "true"} if self._header is None else {"x-identity-header": self._header},
         )
         answer.check_busy()
+        proof = Proof(self._header or "", form={}, headers={})
         if answer.status in _BEING_UPDATED:
-            raise TokenUnavailable(f"the identity endpoint is being updated (HTTP {answer.status})")
+            fix = "" if self._url == _INSTANCE_METADATA else "; if this lasts, check identity_endpoint"
+            raise TokenUnavailable(
+                f"the identity endpoint at {answer.endpoint} is being updated (HTTP {answer.status}){fix}"
+            )
         if not 200 <= answer.status < 300:
             # `said` is False: another machine may have the identity.
-            raise CredentialRejected(
-                f"the identity endpoint refuses (HTTP {answer.status}): check that the identity is assigned to this "
-                f"machine or app, and check client_id, resource and identity_header",
-                said=False,
-            )
-        fields = answer.json()
-        return Grant(fields.get("access_token", ""), expires_in=_lifetime(fields, answer))
+            raise CredentialRejected(self._refusal(answer, proof), said=False, retry_after=answer.retry_after)
+        if answer.fields is None:
+            raise answer.not_json(check="identity_endpoint")
+        fields = answer.fields
+        return grant_in(
+            answer,
+            fields,
+            "access_token",
+            seconds=lambda: _lifetime(fields, answer),
+            token_type=bearer_type(answer, fields, proof),
+        )
+
+    def _refusal(self, answer: Answer, proof: Proof) -> str:
+        error = (answer.fields or {}).get("error")
+        code = error if isinstance(error, str) and _CODE.fullmatch(error) else ""
+        shown = f"{code}, " if code and not proof.has_piece_in(code) else ""
+        identity = "an identity of its own"
+        if self._client_id is not None:
+            identity = shown_option("client_id", self._client_id, secret=self._header or "")
+        header = " and identity_header" if self._header is not None else ""
+        return (
+            f"the identity endpoint at {answer.endpoint} refuses ({shown}HTTP {answer.status}): "
+            f"check that this machine or app has {identity}, and check resource{header}"
+        )
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid, as for `Entra`."""
@@ -160,9 +184,9 @@ class ManagedIdentity(Provider):
 def _lifetime(fields: Mapping[str, Any], answer: Answer) -> float:
     # Both fields are usually text. App Service sends only the instant of expiry, by the clock of its response.
     if fields.get("expires_in") not in (None, ""):
-        return lifetime(fields["expires_in"])
+        return lifetime(fields["expires_in"], field="expires_in")
     expires_on = number(fields.get("expires_on"))
     if expires_on is None:
-        raise TokenUnavailable("the response does not say how long the token lives")
+        raise TokenUnavailable("expires_in is missing, and expires_on is not a number of seconds")
     sent = http_date(answer.headers.get("date", ""))
-    return lifetime(expires_on - (SYSTEM_CLOCK.time() if sent is None else sent))
+    return lifetime(expires_on - (SYSTEM_CLOCK.time() if sent is None else sent), field="expires_on")

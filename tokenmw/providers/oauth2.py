@@ -1,56 +1,27 @@
-"""The OAuth 2.0 client credentials grant, for any server that offers it (RFC 6749 §4.4), and its responses (§5)."""
+"""The OAuth 2.0 client credentials grant, for any server that offers it (RFC 6749 §4.4)."""
 
 from __future__ import annotations
 
-import math
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
-from tokenmw.options import credential_text, optional_seconds, positive_seconds
-from tokenmw.providers.answer import lifetime
+from tokenmw.errors import ConfigurationError
+from tokenmw.options import checked_flag, credential_text, optional_seconds, positive_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import AuthMethod, ClientAuth
+from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.urls import checked_hosts, checked_token_url
 from tokenmw.redaction import without_locals
-from tokenmw.values import Grant
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
-    from tokenmw.providers.answer import Answer
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.values import Grant
 
-__all__ = ["ClientCredentials", "bearer_rejected", "grant_of"]
+__all__ = ["ClientCredentials"]
 
-# RFC 6749 §5.2 and RFC 8707 §2: the same request will get the same response. Each with the fix.
-_PERMANENT: Final = {
-    "invalid_client": "check client_id, the secret and auth_method",
-    "invalid_grant": "check the credential",
-    "invalid_request": "check auth_method and the other options",
-    "invalid_scope": "check scope",
-    "invalid_target": "check resource and audience",
-    "unauthorized_client": "the client needs the permission to use this grant type",
-    "unsupported_grant_type": "check token_url: this endpoint does not offer the grant type",
-}
-# RFC 6749 §4.1.2.1, RFC 8628 §3.5: token endpoints use them too, some with status 400.
-_TRANSIENT: Final = frozenset({"server_error", "slow_down", "temporarily_unavailable"})
-
-_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_ERROR_OF_CHALLENGE: Final = re.compile(r"""(?<![\w-])error\s*=\s*"?([\w.-]+)""", re.ASCII)
-# A new token of the same kind would have the same permissions (RFC 6750 §3.1, RFC 9470 §3).
-_NOT_ABOUT_VALIDITY: Final = frozenset({"insufficient_scope", "insufficient_claims"})
-
-_CLIENT_ERROR: Final = 400
-_FORBIDDEN: Final = 403
-_REFUSED: Final = frozenset({400, 401, 403})
-
-_NOT_EXTRA: Final = frozenset(
-    {"access_token", "refresh_token", "id_token", "expires_in", "token_type", "error", "error_description"}
-)
-# The extra fields are kept as long as the token, once for each credential.
-_MAX_EXTRAS: Final = 32
-_MAX_EXTRA_CHARACTERS: Final = 4096
+_SCHEME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 
 
 class ClientCredentials(Provider):
@@ -101,6 +72,12 @@ class ClientCredentials(Provider):
             False.
         default_life: The lifetime in seconds of a token whose response does not say one. Default: 600 s; where tokens
             live longer, they are fetched more often than necessary.
+        scheme: The word in front of the token in the `Authorization` header, for servers whose `token_type` is not
+            `Bearer`. Default: `Bearer`, and a token of another type is refused, because APIs that expect `Bearer` would
+            refuse it, and `DPoP` or `MAC` tokens need more than a header.
+        log_description: Whether the log and `status()` show the server's `error_description` of a refusal, at most 200
+            characters, and not if it repeats a part of the secret. Callers never see it. Default: False, only the
+            `error` code, because servers may repeat in it what was sent.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -109,12 +86,13 @@ class ClientCredentials(Provider):
     __slots__ = (
         "_audience",
         "_auth",
-        "_default_lifetime",
+        "_reader",
         "_resource",
         "_scope",
         "allow_http",
         "hosts",
         "refresh_before",
+        "scheme",
         "shareable",
         "token_url",
     )
@@ -140,6 +118,8 @@ class ClientCredentials(Provider):
         hosts: Iterable[str] | None = None,
         form_encode_basic: bool = True,
         default_life: float = 600.0,
+        scheme: str | None = None,
+        log_description: bool = False,
     ) -> None:
         name = type(self).__name__
         self.allow_http = allow_http
@@ -165,12 +145,23 @@ class ClientCredentials(Provider):
         self._resource = resource
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
-        self._default_lifetime = positive_seconds(default_life, option=f"{name}(default_life=…)")
+        checked_flag(log_description, option=f"{name}(log_description=…)")
+        self.scheme = "Bearer" if scheme is None else _checked_scheme(scheme, option=f"{name}(scheme=…)")
+        self._reader = GrantReader(
+            client=self._auth.client(),
+            client_fix=self._auth.fix(method_option=True),
+            url=self.token_url,
+            default_lifetime=positive_seconds(default_life, option=f"{name}(default_life=…)"),
+            scheme=scheme,
+            scheme_option=f"{name}(scheme=…)",
+            log_description=log_description,
+        )
 
     def identity(self) -> tuple[object, ...]:
         """Return what makes this credential differ from another one, the secret included."""
         scopes = tuple(sorted(set(self._scope.split())))
-        return (self.token_url, *self._auth.identity(), scopes, self._audience, self._resource)
+        scheme = () if self._reader.scheme is None else (self._reader.scheme,)
+        return (self.token_url, *self._auth.identity(), scopes, self._audience, self._resource, *scheme)
 
     @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
@@ -183,7 +174,7 @@ class ClientCredentials(Provider):
         """
         proof = await self._auth.prove()
         answer = await http.request("POST", self.token_url, data={**self._form(), **proof.form}, headers=proof.headers)
-        return grant_of(answer, default_lifetime=self._default_lifetime, repeats_secret=proof.is_in)
+        return self._reader.read(answer, proof)
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid (RFC 6750 §3.1)."""
@@ -194,88 +185,7 @@ class ClientCredentials(Provider):
         return {"grant_type": "client_credentials", **{name: value for name, value in fields.items() if value}}
 
 
-def grant_of(answer: Answer, *, default_lifetime: float | None, repeats_secret: Callable[[str], bool]) -> Grant:
-    """Return the token that a token endpoint granted (RFC 6749 §5.1).
-
-    Args:
-        answer: The endpoint's response.
-        default_lifetime: Seconds that a token lives if the response does not say; None: that is an error.
-        repeats_secret: Returns whether a text repeats a secret that was sent. Such an error code is not shown, and such
-            a field is not kept.
-
-    Raises:
-        CredentialRejected: The endpoint refuses the credential or the request, or is not a token endpoint.
-        TokenUnavailable: The endpoint is busy, or its response cannot be used.
-    """
-    answer.check_busy()
-    if not 200 <= answer.status < 300:
-        raise _refusal(answer, _fields_or_none(answer), repeats_secret)
-    fields = answer.json()
-    if fields.get("error"):
-        raise _refusal(answer, fields, repeats_secret)
-    kind = fields.get("token_type")
-    return Grant(
-        fields.get("access_token", ""),
-        expires_in=lifetime(fields.get("expires_in"), default=default_lifetime),
-        # The type is case-insensitive (RFC 6749 §5.1), but APIs that compare it are not.
-        token_type="Bearer" if not kind or str(kind).lower() == "bearer" else kind,
-        extra=_extra(fields, repeats_secret),
-    )
-
-
-def bearer_rejected(answer: OutgoingAnswer) -> bool:
-    """Return whether an API answered that the token is not valid (RFC 6750 §3.1).
-
-    That is a 401, unless its challenge says that the token is valid and lacks a permission.
-    """
-    if answer.status != 401:
-        return False
-    errors = set(_ERROR_OF_CHALLENGE.findall(answer.headers.get("www-authenticate", "").lower()))
-    return not errors or not errors <= _NOT_ABOUT_VALIDITY
-
-
-def _fields_or_none(answer: Answer) -> dict[str, Any]:
-    try:
-        return answer.json()
-    except TokenUnavailable:
-        return {}
-
-
-def _refusal(
-    answer: Answer, fields: Mapping[str, Any], repeats_secret: Callable[[str], bool]
-) -> CredentialRejected | TokenUnavailable:
-    status = answer.status
-    code = fields.get("error")
-    code = code if isinstance(code, str) else ""
-    shown = code if _CODE.fullmatch(code) and not repeats_secret(code) else ""
-    answered = f"{shown}, HTTP {status}" if shown else f"HTTP {status}"
-    if code in _TRANSIENT:
-        return TokenUnavailable(
-            f"the token endpoint cannot serve now ({answered})", retry_after=answer.retry_after, said=True
-        )
-    if code in _PERMANENT or status in _REFUSED or (code and status < _CLIENT_ERROR):
-        fix = _PERMANENT.get(code, "check the credential")
-        # A bare 403 comes from a firewall that refuses this machine's address, not from an RFC 6749 server.
-        return CredentialRejected(
-            f"the token endpoint refuses ({answered}): {fix}",
-            code=shown,
-            said=bool(code) or status != _FORBIDDEN,
-        )
-    if status < _CLIENT_ERROR:
-        return TokenUnavailable("the token endpoint answered with an error that is not text")
-    return CredentialRejected(f"there is no token endpoint at this URL ({answered}): check token_url", code=shown)
-
-
-def _extra(fields: Mapping[str, Any], repeats_secret: Callable[[str], bool]) -> dict[str, Any]:
-    extra: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name in _NOT_EXTRA or len(extra) == _MAX_EXTRAS or len(name) > _MAX_EXTRA_CHARACTERS:
-            continue
-        # Extra fields go into Redis with the token, and are readable there unless values are sealed.
-        if repeats_secret(name) or (isinstance(value, str) and repeats_secret(value)):
-            continue
-        # NaN and Infinity are not JSON, but Python's reader accepts them.
-        finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-        if finite or (isinstance(value, str) and len(value) <= _MAX_EXTRA_CHARACTERS):
-            extra[name] = value
-    return extra
+def _checked_scheme(scheme: object, *, option: str) -> str:
+    if isinstance(scheme, str) and _SCHEME.fullmatch(scheme):
+        return scheme
+    raise ConfigurationError(f'{option} must be one word of at most 64 characters, such as "Bearer".')

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tokenmw.options import credential_text, optional_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
+from tokenmw.providers.client_auth import Proof, shown_option
 from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.redaction import HiddenStr
 
@@ -56,6 +57,15 @@ class PlatformProvider(Provider):
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)") or frozenset({host_of(self.base_url)})
         self.allow_http = allow_http
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
+
+    @property
+    def shown(self) -> str:
+        """The option with the app's id for an error text, such as `app_id=cli_a1`; its name if the id is unusual."""
+        return shown_option(self._option_names[0], self._app_id, secret=self._app_secret)
+
+    def repeats_secret(self, text: str) -> bool:
+        """Return whether a short text repeats the app's secret, or a piece of it."""
+        return Proof(self._app_secret, form={}, headers={}).has_piece_in(text)
 
     def identity(self) -> tuple[object, ...]:
         """Return the deployment, the app and its secret."""

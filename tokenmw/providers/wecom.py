@@ -90,7 +90,8 @@ class WeCom(PlatformProvider):
             TokenUnavailable: WeCom cannot be reached, is busy, or its response cannot be used.
         """
         query = urlencode({"corpid": self._app_id, "corpsecret": self._app_secret})
-        return _GRANT.grant(await http.request("GET", f"{self.base_url}/cgi-bin/gettoken?{query}"), "access_token")
+        answer = await http.request("GET", f"{self.base_url}/cgi-bin/gettoken?{query}")
+        return _GRANT.grant(answer, "access_token", app=self)
 
     def authorize(self, request: OutgoingRequest, token: Token) -> None:
         """Put the token into the query as `access_token`."""

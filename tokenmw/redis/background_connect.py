@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.scripts import load_scripts
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["BACKGROUND_CONNECTIONS", "BackgroundCluster", "BackgroundConnection", "abort"]
 
 
-class _Connecting:
+class _Connecting(Unpicklable):
     """One task at a time that makes a connection. A cancelled waiter does not cancel the task."""
 
     __slots__ = ("began", "task")
@@ -86,7 +87,7 @@ async def _within(connect: Callable[[], Awaitable[Any]], seconds: float | None) 
         raise RedisTimeoutError("Timeout connecting to server") from None
 
 
-class BackgroundConnection(AbstractConnection):
+class BackgroundConnection(Unpicklable, AbstractConnection):
     """A connection that is made in a background task."""
 
     _connecting: _Connecting
@@ -171,7 +172,7 @@ BACKGROUND_CONNECTIONS: Final[dict[type[AbstractConnection], type[BackgroundConn
 }
 
 
-class BackgroundCluster(redis.RedisCluster):
+class BackgroundCluster(Unpicklable, redis.RedisCluster):  # type: ignore[misc]  # two of the library's own bases disagree
     """A cluster client that also looks up the slots in a background task."""
 
     def __init__(self, *, lookup_seconds: float, **options: Any) -> None:

@@ -2,6 +2,8 @@
 
     closed ── 3 failures in a row ──▶ open ── a background probe succeeds ──▶ closed
 
+A probe that fails when the program starts opens it, too.
+
 Requests never probe. A failure counts only if its command began after the last success and after the last counted
 failure: a thousand commands that were running when a server died are one failure, not a thousand.
 
@@ -30,7 +32,8 @@ class Breaker:
 
     Attributes:
         open: Whether commands are refused.
-        since: When it opened or closed last, in seconds since 1970.
+        heard: Whether the server has answered any command so far.
+        since: When it opened or closed last, or the server first answered, in seconds since 1970.
         error: The reason of the last failure: of one that was counted, or of any while it is open; "" after it closed.
     """
 
@@ -43,6 +46,7 @@ class Breaker:
         "_last_write",
         "_write_refused",
         "error",
+        "heard",
         "open",
         "since",
     )
@@ -53,15 +57,23 @@ class Breaker:
         self._write_refused = False
         self._last_failure = self._last_success = self._last_write = float("-inf")
         self._delay = _FIRST_DELAY
-        self.open = False
+        self.open = self.heard = False
         self.since = clock.time()
         self.error = ""
+
+    def answered(self) -> None:
+        """Record that the server has answered, if only with an error."""
+        if not self.heard:
+            self.heard = True
+            if not self.open:
+                self.since = self._clock.time()
 
     def succeeded(self, *, wrote: bool = False) -> bool:
         """Record a command that succeeded, and whether it is known to have written.
 
         Return whether it ended a row of failures that had not opened the circuit.
         """
+        self.answered()
         self._last_success = self._clock.monotonic()
         if wrote:
             self._last_write = self._last_success
@@ -86,10 +98,14 @@ class Breaker:
         self._last_failure = self._clock.monotonic()
         if self._failures < _FAILURES:
             return False
+        self.trip()
+        return True
+
+    def trip(self) -> None:
+        """Open the circuit."""
         self.open = True
         self.since = self._clock.time()
         self._delay = _FIRST_DELAY
-        return True
 
     def next_probe_delay(self) -> float:
         """Return the seconds until the next probe: they double, with jitter, so that instances do not probe at once."""

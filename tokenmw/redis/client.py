@@ -9,15 +9,18 @@ TLS handshake.
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import suppress
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
-from urllib.parse import SplitResult, urlsplit
 
 import redis.asyncio as redis
-from redis import __version__ as redis_version
-from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool, Connection, SSLConnection, parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    BlockingConnectionPool,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -26,6 +29,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.redis.background_connect import BACKGROUND_CONNECTIONS, BackgroundCluster, BackgroundConnection, abort
+from tokenmw.redis.url import is_cluster, option_error, options_of, parameters_of, url_kwargs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +46,6 @@ __all__ = [
 
 AnyClient: TypeAlias = "redis.Redis | redis.RedisCluster"
 
-_SCHEMES: Final = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
-_CLUSTER_SINCE: Final = (8, 0, 1)  # the first redis-py whose nodes release the connection of a cancelled command
 _MAINTENANCE: Final = "maint_notifications_config"
 _REFRESH_SECONDS: Final = 1.0
 
@@ -82,6 +84,21 @@ def _connection_kwargs(client: AnyClient) -> dict[str, Any]:
 
 
 def _check_url(url: str) -> None:
+    if not _can_open(url):
+        # Raised outside of any `except`, so that an error that quotes the URL is not its context.
+        classes = (redis.RedisCluster,) if is_cluster(url) else (Connection, SSLConnection, UnixDomainSocketConnection)
+        for option in options_of(url):
+            scheme = url.partition("://")[0]
+            if not _can_open(f"{scheme}://{'/socket' if scheme == 'unix' else 'localhost'}?{option}"):
+                known = parameters_of(*classes, BlockingConnectionPool)
+                raise option_error(option.partition("=")[0], known=known)
+        raise ConfigurationError(
+            "redis: the URL has a host, a port or an option after the ? that is not valid. "
+            "Write special characters in a password as %XX."
+        )
+
+
+def _can_open(url: str) -> bool:
     # Creating client and connection connects nothing, and raises for options that redis-py would refuse at first use.
     try:
         client, _ours = open_client(url, limits=Limits())
@@ -90,64 +107,9 @@ def _check_url(url: str) -> None:
             pool.connection_class(**pool.connection_kwargs)
     except ConfigurationError:
         raise
-    except (TypeError, ValueError, OSError, RedisError, RedisClusterException) as error:
-        # The text must not even name the option: behind an unquoted "?" it is a part of the password.
-        kind = type(error).__name__
-    else:
-        return
-    # Raised outside of the `except`, so that the error that quotes the URL is not its context.
-    raise ConfigurationError(
-        f"redis: the URL has a host, a port or an option after the ? that is not valid ({kind}). "
-        "Write special characters in a password as %XX."
-    )
-
-
-def _url_kwargs(url: str) -> dict[str, Any]:
-    # No error quotes the URL: it contains the password.
-    scheme, separator, rest = url.partition("://")
-    if scheme not in _SCHEMES or not separator:
-        known = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise ConfigurationError(
-            f"redis: the URL must begin with one of {known}. For a Sentinel, pass sentinel.master_for(name)."
-        )
-    parsed = _parse(url, without_cluster=scheme.removesuffix("+cluster") + separator + rest)
-    if parsed is None:
-        raise ConfigurationError(
-            "redis: the URL is malformed: its host, its port or an option after the ? is not valid. "
-            "Write special characters in a password as %XX."
-        )
-    parts, port, kwargs = parsed
-    if port == 0 or (scheme != "unix" and parts.netloc.endswith(":")):
-        # An environment variable that is not set leaves such a URL; redis-py would use its default.
-        raise ConfigurationError("redis: the URL has a colon without a port from 1 to 65535: omit the colon for 6379.")
-    database = parts.path.strip("/")
-    if scheme != "unix" and database and not database.isdecimal():
-        raise ConfigurationError("redis: the URL's path must be a database number, such as redis://host:6379/0.")
-    if scheme == "unix" and not parts.path:
-        raise ConfigurationError("redis: a unix:// URL needs the socket's path, such as unix:///run/redis.sock?db=0.")
-    if "cluster" in scheme and kwargs.get("db"):
-        raise ConfigurationError("redis: a cluster has only database 0: remove the number from the URL.")
-    if kwargs.get("decode_responses"):
-        raise ConfigurationError("redis: values are bytes: remove decode_responses from the URL.")
-    if "cluster" in scheme and tuple(map(int, re.findall(r"\d+", redis_version)[:3])) < _CLUSTER_SINCE:
-        needed = ".".join(map(str, _CLUSTER_SINCE))
-        raise ConfigurationError(
-            f"redis: with redis-py {redis_version} a cluster node that hung once would never be used again: "
-            f'`pip install "redis>={needed}"`.'
-        )
-    return kwargs
-
-
-def _parse(url: str, *, without_cluster: str) -> tuple[SplitResult, int | None, dict[str, Any]] | None:
-    # Returns None instead of raising, because the text of the error would quote a part of the URL.
-    try:
-        parts = urlsplit(url)
-        port, kwargs = parts.port, dict(parse_url(without_cluster))
-    except ValueError:
-        return None
-    # An unquoted "?" or "#" in a password: what precedes it would be taken for host and port, and be logged as such.
-    cut = parts.fragment or any(option and "=" not in option for option in parts.query.split("&"))
-    return None if cut else (parts, port, kwargs)
+    except (TypeError, ValueError, OSError, RedisError, RedisClusterException):
+        return False
+    return True
 
 
 def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, bool]:
@@ -166,10 +128,10 @@ def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, b
         "max_connections": limits.connections,
         "protocol": 3,
         **_no_maintenance(),
-        **_url_kwargs(given),
+        **url_kwargs(given),
     }
     connection_class = kwargs.pop("connection_class", Connection)
-    if "+cluster" in given.partition("://")[0]:
+    if is_cluster(given):
         kwargs.setdefault("host", "localhost")
         kwargs["ssl"] = connection_class is SSLConnection
         return BackgroundCluster(lookup_seconds=limits.connect_seconds, **kwargs), True

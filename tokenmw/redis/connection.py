@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from redis.exceptions import NoScriptError, ResponseError
 
 from tokenmw.observe.events import SharedStateChanged
-from tokenmw.redis.client import close_client, open_client
+from tokenmw.redaction import Unpicklable
+from tokenmw.redis.client import address_of, close_client, open_client
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.scripts import ScriptName, command_by_text, script_command
 from tokenmw.redis.servers import Server, Servers
@@ -35,7 +36,7 @@ Command: TypeAlias = tuple[_Argument, ...]
 UNAVAILABLE: Final = object()  # in place of a reply: the server of this key is unavailable, others are not
 
 
-class RedisConnection:
+class RedisConnection(Unpicklable):
     """One Redis, Valkey or cluster, in one event loop.
 
     Args:
@@ -68,9 +69,12 @@ class RedisConnection:
         self._observed_down = False
 
     @property
-    def state(self) -> Literal["up", "down"]:
-        """`up` if all servers are in use."""
-        return "down" if any(server.guard.breaker.open for server in self._servers) else "up"
+    def state(self) -> Literal["unknown", "up", "down", "unsupported"]:
+        """`up` if all servers are in use, `unknown` until one has answered; else why one is not in use."""
+        breaker = self._significant
+        if breaker.open:
+            return "unsupported" if breaker.error == "unsupported" else "down"
+        return "up" if any(server.guard.breaker.heard for server in self._servers) else "unknown"
 
     @property
     def usable(self) -> bool:
@@ -88,15 +92,22 @@ class RedisConnection:
         return self._significant.error
 
     @property
+    def address(self) -> str:
+        """The address of the server, or of one of a cluster, for the log."""
+        return address_of(self._client)
+
+    @property
     def epoch_keys(self) -> list[bytes]:
         """The key of each server's epoch marker."""
         return self._servers.epoch_keys()
 
     async def open(self) -> bool:
         """Make the first connection, within `connect_seconds`. Return whether Redis takes writes."""
+        guard = next(iter(self._servers)).guard
         try:
-            await next(iter(self._servers)).guard.probe()
+            await guard.probe()
         except RedisUnavailable:
+            guard.open_circuit()
             return False
         return True
 
@@ -142,9 +153,11 @@ class RedisConnection:
             batches.setdefault(self._servers.of(_key_of(command)), []).append(number)
         if len(batches) == 1:
             (server,) = batches
-            return await server.guard.run(lambda: self._send(commands))
+            return await server.guard.run(lambda: self._send(server, commands))
         running = [
-            server.guard.run(lambda numbers=numbers: self._send([commands[n] for n in numbers]))  # type: ignore[misc]
+            server.guard.run(
+                lambda server=server, numbers=numbers: self._send(server, [commands[n] for n in numbers])  # type: ignore[misc]
+            )
             for server, numbers in batches.items()
         ]
         replies: list[Any] = [UNAVAILABLE] * len(commands)
@@ -184,15 +197,15 @@ class RedisConnection:
             self._observed_down = True
             self._observe(SharedStateChanged(up=False, error=reason))
 
-    def server_recovered(self) -> None:
+    def server_recovered(self, address: str) -> None:
         """Arrange the upload; if it was the last server that was unavailable, log and notify the observers."""
         if self.state == "up":
             self._observed_down = False
-            self._log.recovered("redis", "Redis recovered")
+            self._log.recovered("redis", "Redis recovered (%s)", address, server=address)
             self._observe(SharedStateChanged(up=True))
         self._on_recovered()
 
-    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+    async def _send(self, server: Server, commands: Sequence[Command]) -> list[Any]:
         batch = self._client.pipeline(transaction=False)
         for command in commands:
             batch.execute_command(*command)
@@ -202,6 +215,7 @@ class RedisConnection:
                 # A key of another type affects one command; a read-only server affects all, so it counts as a failure.
                 if not _concerns_one_key(reply):
                     raise reply
+                server.guard.refused(reply)
                 replies[number] = None
         return replies
 

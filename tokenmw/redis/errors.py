@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
@@ -20,8 +21,9 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-__all__ = ["UNKNOWN", "RedisUnavailable", "classify"]
+__all__ = ["UNKNOWN", "RedisUnavailable", "Unsuitable", "classify"]
 
+_BEGINNING: Final = 200  # characters of an error reply that are searched for a code
 # The first that matches counts: some of redis-py's classes are subclasses of others.
 _REASON_OF_CLASS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (MaxConnectionsError, "busy"),
@@ -35,6 +37,7 @@ _REASON_OF_CLASS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (ReadOnlyError, "readonly"),
     (NoPermissionError, "permission"),
     (ClusterDownError, "cluster"),
+    (AskError, "cluster"),  # MOVED as well: the client of a single server was given a node of a cluster
     (ResponseError, "response"),
     (RedisError, "error"),
     (RedisClusterException, "cluster"),
@@ -62,6 +65,8 @@ _IN_SCRIPT: Final = re.compile(r"Error running script .*? -?([A-Z]+) ")
 _NO_CONNECTION: Final = ("No connection available.", "Too many connections")
 # How Redis and Valkey report a command of a script that the ACL forbids; it has no error code.
 _NO_PERMISSION: Final = ("The user executing the script", "ACL failure in script")
+# From an old server, one with renamed commands, or a proxy; in a script, and outside of one.
+_UNKNOWN_COMMAND: Final = re.compile(r"unknown command|Unknown Redis command|NOPROTO", re.IGNORECASE)
 
 
 class RedisUnavailable(Exception):
@@ -76,14 +81,32 @@ class RedisUnavailable(Exception):
         self.reason = reason
 
 
+class Unsuitable(Exception):
+    """Raised when a server answers, but cannot be used as it is.
+
+    Attributes:
+        reason: `unsupported` or `permission`.
+        fix: What is wrong, and how to fix it.
+    """
+
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.fix = fix
+
+
 def classify(error: Exception) -> str:
     """Return the reason of a failed command; `UNKNOWN` if it is no fault of Redis or of the network."""
+    if isinstance(error, Unsuitable):
+        return error.reason
     # The text of another class is not read: its __str__ is somebody else's code, which may raise.
     text = str(error) if isinstance(error, RedisError) else ""
     if type(error) is RedisConnectionError and text in _NO_CONNECTION:
         return "busy"
     if type(error) is ResponseError and text.startswith(_NO_PERMISSION):
         return "permission"
+    if type(error) is ResponseError and _UNKNOWN_COMMAND.search(text[:_BEGINNING]):
+        return "unsupported"
     if type(error) is ResponseError or isinstance(error, RedisConnectionError):
         inner = _IN_SCRIPT.search(text)
         code = inner[1] if inner else text.partition(" ")[0]

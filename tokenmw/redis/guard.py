@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from tokenmw.observe.error_place import with_place
+from tokenmw.redaction import Unpicklable
+from tokenmw.redis.advice import advice, check_probe, summary
 from tokenmw.redis.breaker import Breaker
 from tokenmw.redis.client import abort_connecting, address_of, refresh_slots
 from tokenmw.redis.deadline import Deadline
@@ -38,6 +40,11 @@ T = TypeVar("T")
 _NO_OUTAGE: Final = frozenset({"busy", "response"})
 _SUSPECT_SECONDS: Final = 10.0
 _PROBE: Final = b":probe"
+_UNAVAILABLE: Final = "Redis unavailable (%s, %s); serving from local caches"
+_UNAVAILABLE_FIX: Final = "Redis unavailable (%s, %s): %s; serving from local caches"
+_REFUSED: Final = "Redis refuses a command (%s, %s)"
+_CLIENT_RAISED: Final = "The Redis client raised %s (%s)"
+_PROBE_RAISED: Final = "The probe of Redis raised %s (%s)"
 
 
 class ServerListener(Protocol):
@@ -47,8 +54,8 @@ class ServerListener(Protocol):
         """Note that the circuit of a server has opened."""
         ...
 
-    def server_recovered(self) -> None:
-        """Note that a probe has closed it."""
+    def server_recovered(self, address: str) -> None:
+        """Note that a probe has closed the circuit of the server at that address."""
         ...
 
 
@@ -75,7 +82,7 @@ class CommandLimiter:
         return self.under_way >= self._commands
 
 
-class Guard:
+class Guard(Unpicklable):
     """Runs commands against one server, opens its circuit after three failures, and probes until it recovers.
 
     Args:
@@ -186,9 +193,12 @@ class Guard:
         except Exception as error:  # noqa: BLE001  a client calls the user's own code, which may raise anything
             reason = classify(error) if admitted else "busy"
             if reason == UNKNOWN:
-                self._log.problem("redis-client", "The Redis client raised %s", with_place(error, called=None))
+                place, server = with_place(error, called=None), self._address
+                self._log.problem("redis-client", _CLIENT_RAISED, place, server, reason=reason, server=server)
+            elif reason == "response":
+                self.refused(error)
             if reason not in _NO_OUTAGE and not deadline.excused:
-                self._failed(reason, began=began)
+                self._failed(reason, began=began, fix=advice(error, reason, reached=self.breaker.heard))
             raise RedisUnavailable(reason) from None
         finally:
             self._limiter.under_way -= 1
@@ -196,22 +206,41 @@ class Guard:
             self._log.recovered("redis", "Redis answers again (%s)", self._address, server=self._address)
         return result
 
+    def refused(self, error: Exception) -> None:
+        """Log an error reply that concerns one command only, without what the command was about."""
+        self.breaker.answered()
+        server = self._address
+        self._log.problem("redis-response", _REFUSED, summary(error), server, reason="response", server=server)
+
     async def probe(self) -> None:
-        """Write to the server: a full or read-only one would answer PING.
+        """Write to the server, and check that it has all that is needed: a full or read-only one would answer PING.
 
         Raises:
-            RedisUnavailable: It takes no writes, or not within `command_seconds`.
+            RedisUnavailable: It takes no writes, or not within `command_seconds`, or cannot be used as it is.
         """
         # `…{slot}:session` and `…{slot}:probe` are in one slot.
         key = self.key.rpartition(b":")[0] + _PROBE
 
-        def write() -> Awaitable[Any]:
-            return self._evaluate("probe", (key,), ())
+        async def write() -> None:
+            try:
+                reply = await self._evaluate("probe", (key,), ())
+            except ResponseError as error:
+                # Whatever a server has against this script, it would have against all others.
+                if classify(error) != "response":
+                    raise
+                reply = None
+            check_probe(reply)
 
         # No request waits for a probe, so the first attempt may take as long as connecting does, which a client of the
         # user's does within the command. The second one shows that the server is quick enough for commands.
         await self.attempt(write, seconds=self._limits.connect_seconds, writes=True)
         await self.attempt(write, writes=True)
+
+    def open_circuit(self) -> None:
+        """Open the circuit after a probe has failed at the start: no request need find out again."""
+        if self.breaker.error and not self.breaker.open:
+            self.breaker.trip()
+            self._opened(self.breaker.error)
 
     async def close(self) -> None:
         """Stop probing."""
@@ -228,22 +257,21 @@ class Guard:
     def _suspect(self) -> None:
         self._suspect_until = self._clock.monotonic() + _SUSPECT_SECONDS
 
-    def _failed(self, reason: str, *, began: float) -> None:
+    def _failed(self, reason: str, *, began: float, fix: str = "") -> None:
         self._suspect()
         server = self._address
-        self._log.problem(
-            "redis",
-            "Redis unavailable (%s, %s); serving from local caches",
-            reason,
-            server,
-            reason=reason,
-            server=server,
-        )
+        if fix:
+            self._log.problem("redis", _UNAVAILABLE_FIX, reason, server, fix, reason=reason, server=server)
+        else:
+            self._log.problem("redis", _UNAVAILABLE, reason, server, reason=reason, server=server)
         if self.breaker.failed(reason, began=began):
-            self._listener.server_unavailable(reason)
-            if self._probing is None and not self._closed:
-                loop = asyncio.get_running_loop()
-                self._probing = loop.create_task(self._probe_until_recovered(), name="tokenmw probe of Redis")
+            self._opened(reason)
+
+    def _opened(self, reason: str) -> None:
+        self._listener.server_unavailable(reason)
+        if self._probing is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._probing = loop.create_task(self._probe_until_recovered(), name="tokenmw probe of Redis")
 
     async def _probe_until_recovered(self) -> None:
         while not await self._probe_succeeds():
@@ -252,7 +280,7 @@ class Guard:
         # First, so that a failure after the circuit is closed starts the next task.
         self._probing = None
         self.breaker.close()
-        self._listener.server_recovered()
+        self._listener.server_recovered(self._address)
 
     async def _probe_succeeds(self) -> bool:
         await self._clock.sleep(self.breaker.next_probe_delay())
@@ -265,6 +293,7 @@ class Guard:
                 return False
             await abort_connecting(self._client, before=began)
         except Exception as error:  # noqa: BLE001  if this task ended, Redis would never be used again
-            self._log.problem("redis-probe", "The probe of Redis raised %s", with_place(error, called=None))
+            place, server = with_place(error, called=None), self._address
+            self._log.problem("redis-probe", _PROBE_RAISED, place, server, reason=UNKNOWN, server=server)
             return False
         return True

@@ -14,6 +14,8 @@ import hashlib
 import hmac
 from typing import Final, cast
 
+from tokenmw.redaction import Unpicklable
+
 __all__ = ["KeyNames", "subkey"]
 
 _VERSION: Final = "v1"
@@ -26,7 +28,7 @@ def subkey(secret: str, purpose: str) -> bytes:
     return hmac.digest(extracted, f"tokenmw/{_VERSION}/{purpose}".encode() + b"\x01", "sha256")
 
 
-class KeyNames:
+class KeyNames(Unpicklable):
     """Makes the Redis keys of one namespace; digests are made under the secret `name_key`, if there is one."""
 
     __slots__ = ("_key", "namespace")

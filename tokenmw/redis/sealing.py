@@ -16,6 +16,7 @@ import os
 from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.errors import ConfigurationError
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.keys import subkey
 
 if TYPE_CHECKING:
@@ -42,15 +43,16 @@ class Unreadable(Exception):
 
     Attributes:
         reason: `unknown-key`: it is sealed with a secret that this instance does not have. Other instances may use it,
-            so it is left alone. `damaged`: anything else; no instance can use it.
+            so it is left alone. `expired`: a token whose lifetime is over, although Redis has it: an old value was
+            written again, or its TTL was extended. `damaged`: anything else. No instance can use these two.
     """
 
-    def __init__(self, reason: Literal["unknown-key", "damaged"]) -> None:
+    def __init__(self, reason: Literal["unknown-key", "damaged", "expired"]) -> None:
         super().__init__(reason)
-        self.reason: Literal["unknown-key", "damaged"] = reason
+        self.reason: Literal["unknown-key", "damaged", "expired"] = reason
 
 
-class Sealer:
+class Sealer(Unpicklable):
     """Seals values with the first of its secrets, and opens those that were sealed with any of them.
 
     Args:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import redis.asyncio as redis
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.guard import CommandLimiter, Guard
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ MAX_SERVERS: Final = 1_000  # the primaries of one cluster; any beyond that shar
 _TRIES: Final = 64  # for each primary; with that many names, nearly every slot range has one
 
 
-class Server:
+class Server(Unpicklable):
     """One server.
 
     Attributes:
@@ -44,7 +45,7 @@ class Server:
         self.clock_offset: float | None = None
 
 
-class Servers:
+class Servers(Unpicklable):
     """The servers that have been used."""
 
     __slots__ = ("_by_node", "_client", "_clock", "_cluster", "_limiter", "_limits", "_listener", "_log", "_names")

@@ -10,6 +10,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.scripts import script_command
@@ -28,7 +29,7 @@ Reply: TypeAlias = object  # an id, None, UNAVAILABLE or an Unreadable
 _KEEP_TTL: Final = ""
 
 
-class RedisSessionStore:
+class RedisSessionStore(Unpicklable):
     """Runs the session scripts. Each operation may raise `RedisUnavailable`.
 
     Args:

@@ -6,9 +6,10 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import TokenUnavailable
+from tokenmw.redaction import Unpicklable, not_encoded
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.values import Grant
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Busy",
+    "ClockMismatch",
     "FailureNoted",
     "Found",
     "Leased",
@@ -31,6 +33,13 @@ __all__ = [
     "TokenRecord",
     "Tombstoned",
 ]
+
+# A stored token is refused when this many seconds have passed since its lifetime ended, by the server's clock. They
+# cover the time between lease and request; after them, the value was written again, or its TTL was extended.
+_GRACE: Final = 60.0
+# Times that an operation is repeated because it has found and deleted a damaged value. More of them are no accident:
+# something writes as fast as this process deletes.
+_TRIES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +63,9 @@ class TokenKeys:
         return self.token, self.lease, self.note, self.tombstone
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True, repr=False)
-class TokenRecord:
+class TokenRecord(Unpicklable):
     """What is stored of a token: durations but no times, so that no machine depends on the clock of another.
 
     Attributes:
@@ -96,8 +106,9 @@ class TokenRecord:
         return cls(grant.value, grant.token_type, grant.expires_in, limit, grant.extra)
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True)
-class Found:
+class Found(Unpicklable):
     """There is a token: its record, its version, and the seconds until it expires."""
 
     record: TokenRecord
@@ -139,11 +150,20 @@ class Tombstoned:
     version: int
 
 
-class RedisTokenStore:
+@dataclass(frozen=True, slots=True)
+class ClockMismatch:
+    """A version of the caller's does not agree with the server's clock, in seconds since 1970. Nothing was changed."""
+
+    server_time: float
+
+
+class RedisTokenStore(Unpicklable):
     """Runs the token scripts. Each operation is one round trip and may raise `RedisUnavailable`.
 
-    A damaged value is deleted, unless it has changed in the meantime, and counts as absent. A value that is sealed with
-    an unknown secret raises `Unreadable` and is left alone: instances that have the secret use it.
+    A damaged value is deleted, unless it has changed in the meantime, and counts as absent. So is a token whose
+    lifetime is over: without the secret nobody can make a token, but anyone can write an old one again, or extend its
+    TTL. A value that is sealed with an unknown secret raises `Unreadable` and is left alone: instances that have the
+    secret use it.
 
     Args:
         connection: The connection.
@@ -166,8 +186,8 @@ class RedisTokenStore:
         A token that is sealed with a secret that is being rotated out is sealed again with the first one; tokens in use
         are read every 30 s.
         """
-        value, left, tombstone = await self._connection.run("read", keys.all, ())
-        found = await self._found(keys, value, left) if value else None
+        value, left, tombstone, now = await self._connection.run("read", keys.all, ())
+        found = await self._found(keys, value, left, now) if value else None
         if found is not None and not self._sealer.is_current(value):
             sealed = self._sealer.seal(found.record.encode(), key=keys.token, version=found.version)
             with suppress(RedisUnavailable):  # the next read does it
@@ -176,52 +196,58 @@ class RedisTokenStore:
 
     async def acquire(
         self, keys: TokenKeys, owner: str, *, known: int, seconds: float
-    ) -> Found | Leased | Busy | FailureNoted:
+    ) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
         """Return a token above version `known`; without one, take the lease for `seconds`, or return what prevents it.
 
         It is idempotent for its owner: a repeated call returns the same lease.
         """
-        while True:
+        for _ in range(_TRIES):
             reply = await self._connection.run("acquire", keys.all, (owner, _milliseconds(seconds), known))
-            kind, value, left = reply
+            kind, value, left, now = reply
             match kind:
                 case b"lease":
                     return Leased(int(value))
                 case b"held":
                     return Busy(left / 1000)
+                case b"clock":
+                    return ClockMismatch(now / 1_000_000)
                 case b"note":
                     note = await self._open_note(keys, value)
                     if note is not None:
                         return FailureNoted(note, left / 1000)
                     continue
-            found = await self._found(keys, value, left)
+            found = await self._found(keys, value, left, now)
             if found is not None:
                 return found
             # It was damaged and has been deleted: try again.
+        raise RedisUnavailable("damaged")
 
     async def commit(
         self, keys: TokenKeys, owner: str, record: TokenRecord, *, version: int, left: float
-    ) -> Stored | Found | Busy | Tombstoned:
+    ) -> Stored | Found | Busy | Tombstoned | ClockMismatch:
         """Store a token that has `left` seconds: under this owner's lease, or without any lease if it is newer.
 
         It is idempotent for the same token and version.
         """
         value = self._sealer.seal(record.encode(), key=keys.token, version=version)
-        args = (owner, version, value, _milliseconds(left))
-        while True:
-            kind, other, other_left = await self._connection.run("commit", keys.all, args)
+        args = (owner, version, value, _milliseconds(left), _milliseconds(record.lifetime - left))
+        for _ in range(_TRIES):
+            kind, other, other_left, now = await self._connection.run("commit", keys.all, args)
             match kind:
                 case b"stored":
                     return Stored()
+                case b"clock":
+                    return ClockMismatch(now / 1_000_000)
                 case b"tombstone":
                     return Tombstoned(version)
                 case b"held":
                     return Busy(other_left / 1000)
-            found = await self._found(keys, other, other_left)
+            found = await self._found(keys, other, other_left, now)
             if found is not None:
                 # Each sealing of a token gives other bytes, so the script cannot see that this token is stored already.
                 same = found.version == version and found.record.value == record.value
                 return Stored() if same else found
+        raise RedisUnavailable("damaged")
 
     async def release(self, keys: TokenKeys, owner: str, *, version: int, note: bytes, seconds: float) -> None:
         """Release the lease. A note, if not empty, tells other processes for `seconds` why there is no token."""
@@ -230,24 +256,36 @@ class RedisTokenStore:
 
     async def write_tombstone(
         self, keys: TokenKeys, *, version: int | None, known: int, left: float
-    ) -> Found | Tombstoned:
+    ) -> Found | Tombstoned | ClockMismatch:
         """Declare tokens up to a version invalid, for `left` seconds at least. Return a newer token, if there is one.
 
         With None as the version, any token is invalid that was stored or asked for so far, or is known to the caller.
         """
         args = ("" if version is None else version, known, _milliseconds(left))
-        while True:
-            kind, value, value_left, tombstone = await self._connection.run("tombstone", keys.all, args)
+        for _ in range(_TRIES):
+            kind, value, value_left, tombstone, now = await self._connection.run("tombstone", keys.all, args)
             if kind == b"tombstone":
                 return Tombstoned(int(tombstone))
-            found = await self._found(keys, value, value_left)
+            if kind == b"clock":
+                return ClockMismatch(now / 1_000_000)
+            found = await self._found(keys, value, value_left, now)
             if found is not None:
                 return found
+        raise RedisUnavailable("damaged")
 
-    async def _found(self, keys: TokenKeys, value: bytes, left: int) -> Found | None:
+    async def has_note(self, keys: TokenKeys) -> bool:
+        """Return whether Redis has a failure note, judging by its TTL."""
+        left: int = await self._connection.execute(lambda client: client.pttl(keys.note), key=keys.note)
+        return left > 0
+
+    async def _found(self, keys: TokenKeys, value: bytes, left: int, now: int) -> Found | None:
         try:
             version, body = self._sealer.open(value, key=keys.token)
             record = TokenRecord.decode(body)
+            # The version is the time of the request by the server's clock. Nobody can change it without the secret.
+            until_over = (version - now) / 1_000_000 + record.lifetime + _GRACE
+            if until_over <= 0:
+                raise Unreadable("expired")
         except Unreadable as error:
             self._on_unreadable("token", error.reason)
             if error.reason == "unknown-key":
@@ -255,7 +293,7 @@ class RedisTokenStore:
             await self._connection.run("replace", (keys.token,), (value, "", 1))
             return None
         # A TTL that was extended in Redis does not extend the lifetime of the token.
-        return Found(record, version, min(left / 1000, record.lifetime))
+        return Found(record, version, min(left / 1000, record.lifetime, until_over))
 
     async def _open_note(self, keys: TokenKeys, value: bytes) -> bytes | None:
         try:

@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.caches import SecondChanceCache
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from tokenmw.clock import Clock
@@ -27,7 +28,7 @@ def local_key(api_key: bytes) -> bytes:
     return api_key if len(api_key) <= LONGEST_KEPT else _MARK + hashlib.sha256(api_key).digest()
 
 
-class SessionEntry:
+class SessionEntry(Unpicklable):
     """This process's copy of one session.
 
     Attributes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hmac
 import os
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.keys import subkey
 from tokenmw.redis.session_store import uuid_text
 
 __all__ = ["SessionIds"]
 
 
-class SessionIds:
+class SessionIds(Unpicklable):
     """Makes session ids: derived from the API key if there is a secret to derive with, else random.
 
     A derived id is a UUIDv8 (RFC 9562 §5.8) made of an HMAC-SHA-256: without the `name_key`, its API key is not found.

@@ -24,6 +24,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.errors import SessionUnavailable
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.redis.session_store import UNAVAILABLE
@@ -54,7 +55,7 @@ _BATCH: Final = 32
 _BATCHES: Final = 4
 
 
-class FirstSight:
+class FirstSight(Unpicklable):
     """The lookup of one API key.
 
     Attributes:
@@ -93,7 +94,7 @@ class FirstSight:
                 waiter.set_result(None)
 
 
-class FirstSights:
+class FirstSights(Unpicklable):
     """Looks up API keys, each once however many requests wait for it, and up to `Limits(first_sights=…)` in all.
 
     While Redis answers, all of them wait for their turn. Each entry of the result is in the cache.

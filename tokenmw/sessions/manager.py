@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.sessions.cache import LONGEST_KEPT, local_key
 from tokenmw.sessions.first_sight import SessionPolicy, unavailable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["SessionManager", "SessionPolicy"]
 
 
-class SessionManager:
+class SessionManager(Unpicklable):
     """Finds and makes session ids, in the event loop in which it was made.
 
     Args:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.session_store import UNAVAILABLE
 
@@ -27,7 +28,7 @@ _BATCH: Final = 100  # sessions in one pipeline: a few ms of the event loop, and
 _REUPLOAD_SECONDS: Final = 3.0  # at a time; then the rest of housekeeping has its turn
 
 
-class SessionSync:
+class SessionSync(Unpicklable):
     """Sends touches and uploads. The touches wait in a queue: one for each API key, and `Limits(touches=…)` in all.
 
     Beyond the bound a touch is dropped, and the session is touched again a twentieth of its time later.

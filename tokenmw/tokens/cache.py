@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 from tokenmw.caches import LRUCache, TTLCache
 from tokenmw.clock import Instant
 from tokenmw.providers.base import check_provider
+from tokenmw.redaction import Unpicklable
 from tokenmw.tokens.entry import TokenEntry
 from tokenmw.values import MAX_LIFETIME
 
@@ -27,7 +28,7 @@ __all__ = ["RejectedTokens", "TokenCache"]
 _FAILURE_KEPT: Final = 600.0
 
 
-class TokenCache:
+class TokenCache(Unpicklable):
     """One entry for each credential: the most recently used, up to `Limits(tokens=…)`, and all named ones.
 
     An entry that was evicted is found again as long as anything refers to it, such as its refresh or a failure that it
@@ -97,7 +98,7 @@ class TokenCache:
                 self._recent.pop(provider, None)
 
 
-class RejectedTokens:
+class RejectedTokens(Unpicklable):
     """A bounded set of digests of token values that an API rejected: no stale copy of one is adopted from Redis."""
 
     __slots__ = ("_digests",)

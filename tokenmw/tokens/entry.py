@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.token_store import TokenRecord
 from tokenmw.values import Token, windows
 
@@ -20,7 +21,7 @@ _SAME_EXPIRY: Final = 5.0  # seconds; responses give whole seconds, and a round 
 _MIN_WITHOUT_REFRESH: Final = 60.0  # seconds for which a provider that repeated its token is not asked again
 
 
-class CachedToken:
+class CachedToken(Unpicklable):
     """One token with its times by both clocks.
 
     It is fresh until `refresh`, then aging until `stop`: still returned while a new one is fetched. After `stop` it is
@@ -106,7 +107,7 @@ class CachedToken:
         return TokenRecord(record.value, record.token_type, self.record.lifetime, no_refresh_until, record.extra)
 
 
-class TokenEntry:
+class TokenEntry(Unpicklable):
     """Everything that one process knows of one credential's token. Data only: it outlives an event loop.
 
     Attributes:
@@ -170,6 +171,18 @@ class TokenEntry:
         self.tombstone_until = max(self.tombstone_until, until)
         if not redis_knows:
             self.tombstone_due_until = self.tombstone_until
+
+    def redate(self, server_time: float, now: Instant) -> None:
+        """Replace versions that do not agree with the Redis server's clock, in seconds since 1970, by that clock.
+
+        Versions disagree after that clock, or that of a process without Redis, was wrong by more than a day.
+        """
+        latest = int(server_time * 1_000_000)
+        self.invalid_version = min(self.invalid_version, latest)
+        self.requested_version = min(self.requested_version, latest)
+        if self.current is not None:
+            requested = int((server_time - self.current.age(now)) * 1_000_000)
+            self.current.version = max(requested, self.invalid_version + 1)
 
     def mark_unshared(self, now: float) -> None:
         """Assume that Redis has lost the token and the tombstone, so that housekeeping uploads both again."""

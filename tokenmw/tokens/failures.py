@@ -64,9 +64,21 @@ class Failure:
         place: Where the program's own code raised it; "" if it did not, and for failures of other processes.
         cause: The entry whose failure was passed on; None: the failure is this entry's own.
         redis_read_at: The monotonic time at which Redis was last searched for another process's token.
+        noted: Whether it was read from another process's note; it then ends when Redis no longer has that note.
     """
 
-    __slots__ = ("cause", "code", "count", "detail", "permanent", "place", "redis_read_at", "retry_at", "shareable")
+    __slots__ = (
+        "cause",
+        "code",
+        "count",
+        "detail",
+        "noted",
+        "permanent",
+        "place",
+        "redis_read_at",
+        "retry_at",
+        "shareable",
+    )
 
     def __init__(
         self, *, permanent: bool, detail: str, code: str, count: int, retry_at: float, shareable: bool
@@ -80,6 +92,7 @@ class Failure:
         self.place = ""
         self.cause: Cause | None = None
         self.redis_read_at = float("-inf")
+        self.noted = False
 
     @classmethod
     def from_error(cls, error: BaseException, *, before: Failure | None, now: float) -> Failure:
@@ -91,7 +104,7 @@ class Failure:
         detail, code, shareable, wait = f"the provider's fetch raised {type(error).__name__}", "", False, 0.0
         if isinstance(error, (CredentialRejected, TokenUnavailable)):
             # The text of any other exception is not ours and might hold a secret.
-            detail, shareable = error.detail, error.said
+            detail, shareable = error._text, error.said
             code = error.code if isinstance(error, CredentialRejected) else ""
             wait = min(error.retry_after or 0.0, _MAX_RETRY_AFTER)
         retry_at = now + max(backoff(count, permanent=permanent), wait)
@@ -102,7 +115,7 @@ class Failure:
         # This entry's provider was not asked: its count does not grow, and the other entry writes the failure note.
         failure = cls(
             permanent=isinstance(error, CredentialRejected),
-            detail=error.detail,
+            detail=error._text,
             code=error.code if isinstance(error, CredentialRejected) else "",
             count=0 if before is None else before.count,
             retry_at=now if cause.failure is None else cause.failure.retry_at,
@@ -113,7 +126,10 @@ class Failure:
 
     @classmethod
     def from_note(cls, note: bytes, *, left: float, before: Failure | None, now: float) -> Failure:
-        """Read another process's failure note, valid for `left` seconds; the count is not below that of `before`."""
+        """Read another process's failure note, valid for `left` seconds; the count is not below that of `before`.
+
+        However long Redis would keep the note, this process asks again after an hour at most.
+        """
         try:
             permanent, detail, code, count = json.loads(note)
             permanent, count = permanent is True, min(max(1, int(count)), _MAX_COUNT)
@@ -123,7 +139,10 @@ class Failure:
         detail = detail if detail and _is_short_text(detail) else "another process could not get a token"
         code = code if _is_short_text(code) else ""
         count = max(count, 0 if before is None else before.count)
-        return cls(permanent=permanent, detail=detail, code=code, count=count, retry_at=now + left, shareable=True)
+        retry_at = now + min(left, _MAX_RETRY_AFTER)
+        failure = cls(permanent=permanent, detail=detail, code=code, count=count, retry_at=retry_at, shareable=True)
+        failure.noted = True
+        return failure
 
     def in_backoff(self, now: float) -> bool:
         """Return whether it is too early to ask again.
@@ -135,19 +154,19 @@ class Failure:
 
     def failure_note(self) -> bytes:
         """Return what Redis stores for the other processes; `from_note` reads it."""
-        return json.dumps([self.permanent, self.detail, self.code, self.count]).encode()
+        return json.dumps([self.permanent, self.detail[:_MAX_TEXT], self.code[:_MAX_TEXT], self.count]).encode()
 
     def to_error(self, provider: str, *, now: float) -> RequestError:
         """Return a new exception for one caller: a shared one would collect the tracebacks of all."""
         wait = max(0.0, self.retry_at - now)
         if self.permanent:
-            detail = f"{provider}: the provider rejects the credential: {self.detail}"
+            text = f"{provider}: the provider rejects the credential: {self.detail}"
             error: RequestError = CredentialRejected(
-                detail, provider=provider, code=self.code, retry_after=wait, said=self.shareable
+                text, provider=provider, code=self.code, retry_after=wait, said=self.shareable
             )
         else:
-            detail = f"{provider}: no valid token: {self.detail}"
-            error = TokenUnavailable(detail, provider=provider, retry_after=wait, said=self.shareable)
+            text = f"{provider}: no valid token: {self.detail}"
+            error = TokenUnavailable(text, provider=provider, retry_after=wait, said=self.shareable)
         return error.at(self.place)
 
 

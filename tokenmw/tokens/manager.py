@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import RequestError, TokenUnavailable
+from tokenmw.redaction import Unpicklable
 from tokenmw.singleflight import SingleFlight, TooManyFlights
 from tokenmw.tokens.nested import NestedTokens
 
@@ -32,7 +33,7 @@ _NESTED_SHARE: Final = 0.9
 _READ_REDIS_EVERY: Final = 1.0  # seconds between two reads of Redis during a backoff
 
 
-class TokenManager:
+class TokenManager(Unpicklable):
     """Returns the tokens of entries, and refreshes them in the event loop in which it was made.
 
     A refresh is single-flight and owned by the manager, not by a request.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tokenmw.errors import RequestError
+from tokenmw.redaction import Unpicklable
 from tokenmw.tokens.failures import Cause
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["NestedTokens"]
 
 
-class NestedTokens:
+class NestedTokens(Unpicklable):
     """Returns the tokens that `TokenHTTP.token` asks for, as for any request.
 
     Each has an entry, a refresh and a lease of its own, so one app token serves all tenants. Its refresh is not counted

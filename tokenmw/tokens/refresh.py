@@ -23,9 +23,19 @@ from tokenmw.clock import Instant
 from tokenmw.errors import RequestError, TokenUnavailable
 from tokenmw.observe.error_place import place_of
 from tokenmw.observe.events import TokenAdopted, TokenFetched
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
-from tokenmw.redis.token_store import Busy, FailureNoted, Found, Leased, Stored, TokenRecord, Tombstoned
+from tokenmw.redis.token_store import (
+    Busy,
+    ClockMismatch,
+    FailureNoted,
+    Found,
+    Leased,
+    Stored,
+    TokenRecord,
+    Tombstoned,
+)
 from tokenmw.tokens.entry import CachedToken
 from tokenmw.tokens.failures import Failure, backoff
 from tokenmw.values import Grant
@@ -56,7 +66,7 @@ _LEASE_ONLY: Final = (
 )
 
 
-class Refresher:
+class Refresher(Unpicklable):
     """Gives entries new tokens or failures: from the provider, or from what another process has stored."""
 
     __slots__ = ("_limits", "_log", "_observe", "_rejected", "_single_process", "clock", "store")
@@ -193,14 +203,23 @@ class Refresher:
         return True
 
     async def adopt_stored(self, entry: TokenEntry) -> None:
-        """Take what another process has stored, if it is better than the entry's token; never ask the provider."""
+        """Take what another process has stored, if it is better than the entry's token; never ask the provider.
+
+        A failure that was read from a note ends with the note: it is deleted when an operator invalidates the token,
+        and is lost with the data of Redis.
+        """
         if self.store is None or entry.keys is None:
             return
-        at = Instant(self.clock)
+        at, failure = Instant(self.clock), entry.failure
         try:
             found, _invalid = await self.store.read(entry.keys)
+            noted = failure is None or not failure.noted or await self.store.has_note(entry.keys)
         except (RedisUnavailable, Unreadable):
             return
+        if failure is not None and not noted and entry.failure is failure:
+            # A new object, so that the failures of entries that only passed this one on end, too.
+            entry.failure = ended = copy(failure)
+            ended.retry_at = min(failure.retry_at, at.mono)
         if found is not None:
             self.adopt(entry, found, at)
 
@@ -222,7 +241,7 @@ class Refresher:
         self._log.recovered(f"provider:{entry.name}", "%s: there is a token again", entry.name, provider=entry.name)
 
 
-class _LeasedRefresh:
+class _LeasedRefresh(Unpicklable):
     """One refresh over Redis."""
 
     __slots__ = ("_clock", "_entry", "_http", "_keys", "_known", "_limits", "_owner", "_refresher", "_store")
@@ -258,6 +277,10 @@ class _LeasedRefresh:
                 if self._refresher.adopt(self._entry, reply, at) or self._already_adopted(reply, at):
                     return
                 self._known = max(self._known, reply.version)  # rejected or about to expire: one above it is needed
+                continue
+            if isinstance(reply, ClockMismatch):
+                self._entry.redate(reply.server_time, at)
+                self._known = self._entry.known_version
                 continue
             if isinstance(reply, FailureNoted):
                 self._entry.failure = Failure.from_note(
@@ -315,6 +338,7 @@ class _LeasedRefresh:
             # The lease expired during a pause and another process asks now, or the token was invalidated meanwhile.
             # In both cases the next token counts.
             return False
+        # After a `ClockMismatch` it is unshared, and the upload gives it another version.
         return self._install(record, version, grant.expires_in, asked, shared=isinstance(reply, Stored))
 
     def _install(self, record: TokenRecord, version: int, left: float, at: Instant, *, shared: bool) -> bool:

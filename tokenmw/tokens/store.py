@@ -5,13 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from tokenmw.redis.token_store import Busy, FailureNoted, Found, Leased, Stored, TokenKeys, TokenRecord, Tombstoned
+    from tokenmw.redis.token_store import (
+        Busy,
+        ClockMismatch,
+        FailureNoted,
+        Found,
+        Leased,
+        Stored,
+        TokenKeys,
+        TokenRecord,
+        Tombstoned,
+    )
 
 __all__ = ["TokenStore"]
 
 
 class TokenStore(Protocol):
-    """Tokens that all processes share. Each operation may raise `RedisUnavailable` or `Unreadable`."""
+    """Tokens that all processes share. Each operation may raise `RedisUnavailable` or `Unreadable`.
+
+    `ClockMismatch` means that a version given does not agree with the clock of Redis, and that nothing was changed.
+    """
 
     async def read(self, keys: TokenKeys, /) -> tuple[Found | None, int]:
         """Return the stored token, if any, and the highest version known to be invalid."""
@@ -19,13 +32,13 @@ class TokenStore(Protocol):
 
     async def acquire(
         self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float
-    ) -> Found | Leased | Busy | FailureNoted:
+    ) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
         """Return a token above version `known`, else a lease with a fencing version, else what prevents one."""
         ...
 
     async def commit(
         self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float
-    ) -> Stored | Found | Busy | Tombstoned:
+    ) -> Stored | Found | Busy | Tombstoned | ClockMismatch:
         """Store a token under the lease, or without a lease if it is newer than the stored one."""
         ...
 
@@ -35,6 +48,10 @@ class TokenStore(Protocol):
 
     async def write_tombstone(
         self, keys: TokenKeys, /, *, version: int | None, known: int, left: float
-    ) -> Found | Tombstoned:
+    ) -> Found | Tombstoned | ClockMismatch:
         """Write a tombstone: a version, and all before it, are invalid; None: whatever is stored."""
+        ...
+
+    async def has_note(self, keys: TokenKeys, /) -> bool:
+        """Return whether there is a failure note."""
         ...

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from tokenmw.clock import Instant
 from tokenmw.observe.events import TokenInvalidated
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
-from tokenmw.redis.token_store import Found, Stored, Tombstoned
+from tokenmw.redis.token_store import ClockMismatch, Found, Stored, Tombstoned
 from tokenmw.tokens.entry import TokenEntry
 from tokenmw.tokens.failures import backoff
 from tokenmw.tokens.refresh import new_version, record_of
@@ -38,7 +39,7 @@ _TOO_YOUNG: Final = 5.0  # seconds; an API may reject a younger token because it
 _FORGET_REPORTS_AFTER: Final = 600.0  # seconds without a report, after which the next one counts as the first
 
 
-class TokenSync:
+class TokenSync(Unpicklable):
     """Compares token entries with Redis, and invalidates them in both."""
 
     __slots__ = ("_clock", "_limits", "_observe", "_refresher", "_rejected", "_store")
@@ -167,12 +168,15 @@ class TokenSync:
         return False
 
     async def _upload(self, store: TokenStore, keys: TokenKeys, entry: TokenEntry, token: CachedToken) -> None:
-        left = token.left(Instant(self._clock))
+        now = Instant(self._clock)
+        left = token.left(now)
         if left <= 0:
             token.shared = True  # expired: nothing to upload any more
             return
         reply = await store.commit(keys, secrets.token_hex(8), token.record, version=token.version, left=left)
-        if isinstance(reply, Stored):
+        if isinstance(reply, ClockMismatch):
+            entry.redate(reply.server_time, now)  # the next round uploads it
+        elif isinstance(reply, Stored):
             token.shared = True
         elif isinstance(reply, Found):
             self._refresher.adopt(entry, reply, Instant(self._clock))
@@ -192,10 +196,9 @@ class TokenSync:
             entry.tombstone_due_until = entry.tombstone_until = 0.0
             return True
         at = Instant(self._clock)
-        left = max(0.0, entry.tombstone_due_until - at.mono)
         sent = entry.invalid_version, entry.tombstone_until
         try:
-            reply = await self._store.write_tombstone(entry.keys, version=version, known=entry.known_version, left=left)
+            reply = await self._send_tombstone(self._store, entry.keys, entry, version=version)
         except RedisUnavailable:
             return False  # housekeeping writes it later, as long as the token would live
         except Unreadable:
@@ -207,3 +210,15 @@ class TokenSync:
         elif isinstance(reply, Tombstoned):
             entry.invalid_version = max(entry.invalid_version, reply.version)
         return True
+
+    async def _send_tombstone(
+        self, store: TokenStore, keys: TokenKeys, entry: TokenEntry, *, version: int | None
+    ) -> Found | Tombstoned | ClockMismatch:
+        at = Instant(self._clock)
+        left = max(0.0, entry.tombstone_due_until - at.mono)
+        reply = await store.write_tombstone(keys, version=version, known=entry.known_version, left=left)
+        if isinstance(reply, ClockMismatch):
+            entry.redate(reply.server_time, at)
+            version = None if version is None else entry.invalid_version
+            reply = await store.write_tombstone(keys, version=version, known=entry.known_version, left=left)
+        return reply

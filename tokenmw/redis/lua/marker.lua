@@ -3,7 +3,7 @@
 -- Returns marker and history, 1 if the marker was written now, and the server's time in ms.
 local mark = get(KEYS[1])
 local made = 0
-if not mark then
+if not mark or #mark > 64 or not string.match(mark, '^%x+$') then
   mark = ARGV[1]
   made = 1
 end

@@ -1,43 +1,80 @@
 -- Precedes every script. The keys of one token are, in this order: token, lease, note, tombstone.
--- Reading changes nothing: a value that this package did not write counts as absent, and is overwritten in time.
+-- Reading changes nothing: a value that this package did not write counts as absent, and is overwritten in time. So does
+-- a value that exists for longer than one of its kind can, or is longer: one write of somebody else must not keep every
+-- process from its tokens for years.
 
--- Fencing versions are microseconds since 1970. A version at or above this one (the year 2112) is garbage, so that a
--- damaged value cannot push later versions out of the range in which a double is exact.
+local LONGEST_TOKEN = 1048576 -- bytes
+local LONGEST_TEXT = 32768 -- bytes of any other value
+local TOKEN_LASTS = 2592000000 -- ms: a longer lifetime is cut to 30 days before a token is stored
+local NOTE_LASTS = 3600000 -- ms: the longest Retry-After that is obeyed
+local LEASE_LASTS = 3600000 -- ms: longer than any `Limits(lease_seconds=…)`
+
+-- Fencing versions are microseconds since 1970, by this server's clock or, for tokens fetched without it, by another
+-- one. A version more than a day ahead of this server is garbage, so that a damaged or planted value cannot win all
+-- comparisons. So is one above the year 2112: beyond it, a double is soon inexact.
+local AHEAD = 86400000000
 local LAST = 4503599627370496
+local BEHIND = 60000000
 
--- The string at a key, or false; a key of another type counts as absent.
-local function get(key)
-  local value = redis.pcall('GET', key)
-  if type(value) == 'table' and value.err then
+-- This server's time in microseconds, the same throughout a script.
+local now
+local function microseconds()
+  if not now then
+    local time = redis.call('TIME')
+    now = time[1] * 1000000 + time[2]
+  end
+  return now
+end
+
+local function milliseconds()
+  return math.floor(microseconds() / 1000)
+end
+
+local function possible(version)
+  return version < LAST and version <= microseconds() + AHEAD
+end
+
+-- The string at a key, or false. A key of another type counts as absent, and so does a string that is too long, of which
+-- no more is read than shows that it is.
+local function get(key, longest)
+  longest = longest or LONGEST_TEXT
+  local value = redis.pcall('GETRANGE', key, 0, longest)
+  if type(value) == 'table' and not string.find(value.err, 'WRONGTYPE', 1, true) then
+    value = redis.pcall('GET', key) -- an ACL made for an earlier version of this package allows no GETRANGE
+  end
+  if type(value) == 'table' then
     if not string.find(value.err, 'WRONGTYPE', 1, true) then
       return redis.call('GET', key) -- raises the error, such as a missing permission
     end
     return false
   end
+  if not value or value == '' or #value > longest then
+    return false
+  end
   return value
 end
 
--- A value and its ms to live. A value without a TTL was not stored by this package, and would never expire.
-local function mortal(key)
-  local value = get(key)
+-- A value and its ms to live. A value without a TTL, or with one of more than `lasts` ms, was not stored by this package.
+local function mortal(key, longest, lasts)
+  local value = get(key, longest)
   if not value then
     return false, 0
   end
   local left = redis.call('PTTL', key)
-  if left <= 0 then
+  if left <= 0 or left > lasts then
     return false, 0
   end
   return value, left
 end
 
 -- Owner, version and ms to live of a lease; garbage counts as absent, because no owner would release it.
-local function lease_at(key)
-  local value, left = mortal(key)
+local function lease_at(key, lasts)
+  local value, left = mortal(key, LONGEST_TEXT, lasts)
   if not value then
     return false, false, 0
   end
   local owner, version = string.match(value, '^(%w+):(%d+)$')
-  if not owner or tonumber(version) >= LAST then
+  if not owner or not possible(tonumber(version)) then
     return false, false, 0
   end
   return owner, version, left
@@ -52,20 +89,24 @@ local function version_of(value)
   for i = 2, 9 do
     version = version * 256 + string.byte(value, i)
   end
-  return version < LAST and version or 0
+  return possible(version) and version or 0
+end
+
+-- A token, its ms to live, and its version.
+local function token_at(key)
+  local value, left = mortal(key, LONGEST_TOKEN, TOKEN_LASTS)
+  local version = version_of(value)
+  if version == 0 then
+    return false, 0, 0
+  end
+  return value, left, version
 end
 
 -- The version in a tombstone, or 0. A tombstone without a TTL counts: what is invalid stays invalid.
 local function number_at(key)
   local value = get(key)
   local number = value and string.match(value, '^%d+$') and tonumber(value) or 0
-  return number < LAST and number or 0
-end
-
--- The time of this server.
-local function milliseconds()
-  local now = redis.call('TIME')
-  return now[1] * 1000 + math.floor(now[2] / 1000)
+  return possible(number) and number or 0
 end
 
 -- An integer in decimal digits; tostring would use an exponent.

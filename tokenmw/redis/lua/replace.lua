@@ -1,6 +1,6 @@
 -- Replace a value if it is still the one that was read. KEYS: any. ARGV: old value, new value, ms to live.
 -- '' as the new value deletes the key; '' as ms to live keeps the TTL. Returns the value that is stored afterwards.
-local value = get(KEYS[1])
+local value = get(KEYS[1], LONGEST_TOKEN)
 if value and value ~= ARGV[1] then
   return value
 end

@@ -2,21 +2,24 @@
 -- have, because absence alone may be an eviction, after which another process would upload the token again.
 -- KEYS: token, lease, note, tombstone. ARGV: version, or '' for any token so far; version the caller knows; ms that the
 -- token has left.
-local value, left = mortal(KEYS[1])
-local stored = version_of(value)
-local ttl = tonumber(ARGV[3])
+-- Each reply ends with this server's time; 'clock': it rules out a version of the caller's, and nothing was written.
+local known = tonumber(ARGV[2])
 local version = tonumber(ARGV[1])
+if not possible(math.max(known, version or 0)) then
+  return {'clock', '', 0, '0', microseconds()}
+end
+local value, left, stored = token_at(KEYS[1])
+local ttl = tonumber(ARGV[3])
 if not version then
-  local now = redis.call('TIME')
   -- A token that is being fetched is included; its version may be above this server's time.
-  local _, leased = lease_at(KEYS[2])
-  version = math.max(now[1] * 1000000 + now[2], stored, tonumber(leased or 0), tonumber(ARGV[2]))
+  local _, leased = lease_at(KEYS[2], LEASE_LASTS)
+  version = math.max(microseconds(), stored, tonumber(leased or 0), known)
   ttl = math.max(ttl, left)
   redis.call('DEL', KEYS[3]) -- the caller wants the provider to be asked again, whatever it has answered
 end
 local dead = number_at(KEYS[4])
 if value and stored > version and stored > dead then
-  return {'newer', value, left, text(dead)}
+  return {'newer', value, left, text(dead), microseconds()}
 end
 redis.call('DEL', KEYS[1])
 if dead > 0 then
@@ -24,5 +27,5 @@ if dead > 0 then
   version = math.max(version, dead)
   ttl = math.max(ttl, redis.call('PTTL', KEYS[4]))
 end
-redis.call('SET', KEYS[4], text(version), 'PX', text(ttl))
-return {'tombstone', '', 0, text(version)}
+redis.call('SET', KEYS[4], text(version), 'PX', text(math.min(ttl, TOKEN_LASTS)))
+return {'tombstone', '', 0, text(version), microseconds()}

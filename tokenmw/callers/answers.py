@@ -1,0 +1,120 @@
+"""What the program's `authenticate` may be, and what its answers mean: a caller, a refusal, or neither.
+
+A caller is an object that is true. Python takes every object for true unless its class says otherwise, so a mistake
+would let every key in: a generator, a coroutine without `await`, a cursor without rows. Those are neither, and let
+nobody in.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from tokenmw.errors import APIKeyRefused, ConfigurationError
+from tokenmw.options import checked_callback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["UndecidedAnswer", "checked_authenticate", "is_caller", "refusal", "refusal_by"]
+
+_NOT_ACCEPTED: Final = "The API key is not accepted."
+_UNDECIDED: Final[tuple[tuple[Callable[[object], bool], str], ...]] = (
+    (lambda answer: type(answer) is tuple, "is true whatever is in it: return a named tuple, a dict or an object"),
+    (lambda answer: isinstance(answer, Awaitable), "is true before it is awaited: an `await` is missing"),
+    (
+        lambda answer: isinstance(answer, (Iterator, AsyncIterator)),
+        "is true even if it has no items: return the first one, or None",
+    ),
+    (
+        lambda answer: isinstance(answer, (AbstractContextManager, AbstractAsyncContextManager)),
+        "is true before it is entered: enter it in authenticate, and return what it gives",
+    ),
+    (lambda answer: isinstance(answer, type) or inspect.isroutine(answer), "is true before it is called: call it"),
+    (lambda answer: isinstance(answer, BaseException), "is an exception: raise it"),
+    (lambda answer: isinstance(answer, Response), "is true whatever its status is: raise APIKeyRefused instead"),
+)
+
+
+class UndecidedAnswer(Exception):
+    """Raised for an answer that is neither a caller nor a refusal; its text says why, for the log."""
+
+
+def checked_authenticate(authenticate: object) -> None:
+    """Raise unless `authenticate` takes a connection and a key, and returns its answer instead of yielding it."""
+    checked_callback(authenticate, option="authenticate", takes="(connection, key) -> object | None")
+    seen: list[object] = []
+    function: object = authenticate
+    while function is not None and not any(function is one for one in seen):
+        if inspect.iscoroutinefunction(function):
+            return  # whatever it wraps, it returns what it has awaited
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigurationError(
+                "authenticate must return the caller. This one is a generator function, or a context manager made from "
+                "one, and its result is true for every key: write `return` in place of `yield`."
+            )
+        seen.append(function)
+        function = _wrapped(function)
+
+
+def _wrapped(function: object) -> object | None:
+    """Return the function that a callable calls, as far as its attributes show it."""
+    if isinstance(function, functools.partial):
+        return function.func
+    if inspect.ismethod(function):
+        return function.__func__
+    if hasattr(function, "__wrapped__"):  # set by functools.wraps
+        wrapped: object = function.__wrapped__
+        return wrapped
+    if inspect.isroutine(function) or isinstance(function, type):
+        return None
+    return type(function).__call__
+
+
+def is_caller(answer: object) -> bool:
+    """Return whether an answer of `authenticate` is the caller; a falsy one refuses the key.
+
+    Raises:
+        UndecidedAnswer: It is neither.
+    """
+    described = f"a value of type {type(answer).__name__}"
+    try:
+        if not answer:
+            return False
+    except Exception as error:  # noqa: BLE001  whatever the program's class raises
+        raise UndecidedAnswer(f"{described}, which has no truth value: it raises {type(error).__name__}") from None
+    for applies, fix in _UNDECIDED:
+        if applies(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()  # else Python warns, with a line of the event loop, that it was never awaited
+            raise UndecidedAnswer(f"{described}, which {fix}")
+    return True
+
+
+def refusal() -> APIKeyRefused:
+    """Return the error for a key that `authenticate` refuses without a text of its own."""
+    return APIKeyRefused(_NOT_ACCEPTED)
+
+
+def refusal_by(error: Exception) -> APIKeyRefused | None:
+    """Return the refusal that an exception of `authenticate` means; None if it means that the key cannot be checked.
+
+    It is an `APIKeyRefused`, or an `HTTPException` with 401 or 403, as a FastAPI dependency raises it. Both are a 401:
+    FastAPI's own schemes have responded with 403 to a missing key, and two statuses would show which keys exist.
+    """
+    if isinstance(error, APIKeyRefused):
+        return error
+    if not isinstance(error, HTTPException) or error.status_code not in (401, 403):
+        return None
+    detail: object = error.detail
+    if not isinstance(detail, str) or detail in ("", HTTPStatus(error.status_code).phrase):
+        detail = _NOT_ACCEPTED
+    challenges = [value for name, value in (error.headers or {}).items() if name.lower() == "www-authenticate"]
+    return APIKeyRefused(detail, challenge=challenges[0]) if challenges else APIKeyRefused(detail)

@@ -1,0 +1,177 @@
+"""What is wrong with a server or with the `redis` option, and how to fix it: the second half of a log line.
+
+No text quotes what a server answered, because a server or a proxy may repeat what it was sent. Of an answer, only names
+of commands are used.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from socket import gaierror
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import AskError, ResponseError
+
+from tokenmw.redis.errors import Unsuitable, classify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["advice", "check_probe", "summary"]
+
+_OLDEST: Final = (6, 2)
+_NEEDED: Final = "tokenmw needs Redis 6.2 or newer, or Valkey, with EVAL, EVALSHA and SCRIPT"
+_WORDS: Final = 6
+_WORD: Final = re.compile(r"[A-Za-z]{1,20}")
+_COMMAND: Final = re.compile(r"'([a-z|]{1,20})' command")
+_UNKNOWN_COMMAND: Final = re.compile(r"unknown command ['`]([A-Za-z]{1,20})['`]", re.IGNORECASE)
+_VERSION: Final = re.compile(rb"(\d{1,4})\.(\d{1,4})(\.\d{1,4})?")
+_WHICH_SCHEME: Final = "rediss:// is for a port with TLS, redis:// for one without"
+_OTHER_HOST: Final = (62, 64)  # OpenSSL's codes of a host name and of an IP address that do not match
+_FIX_OF_CLASS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (
+        ssl.SSLCertVerificationError,
+        "its certificate is not trusted: give its CA, in a URL as ?ssl_ca_certs=/path/to/ca.pem",
+    ),
+    (ssl.SSLError, f"TLS failed: {_WHICH_SCHEME}"),
+    (gaierror, "its host name does not resolve"),
+    (ConnectionRefusedError, "nothing listens there: check host and port, and that Redis runs"),
+)
+_CATEGORIES: Final = {
+    "eval": "scripting",
+    "evalsha": "scripting",
+    "script": "scripting",
+    "get": "read",
+    "getrange": "read",
+    "pttl": "read",
+    "set": "write",
+    "getex": "write",
+    "pexpire": "write",
+    "del": "write",
+    "time": "fast",
+    "hello": "connection",
+    "auth": "connection",
+    "select": "connection",
+}
+
+
+def check_probe(reply: Any) -> None:
+    """Check what the probe script returned.
+
+    Raises:
+        Unsuitable: The server is too old, is no Redis, or its ACL refuses a command that is needed.
+    """
+    match reply:
+        case [bytes() as version, bytes() as refused]:
+            pass
+        case _:
+            raise Unsuitable("unsupported", f"it does not run scripts as Redis does; {_NEEDED}")
+    if refused:
+        names = [name for name in refused.decode("ascii", "replace").split() if name in _CATEGORIES]
+        raise Unsuitable("permission", _not_allowed(*names))
+    found = _VERSION.fullmatch(version)
+    if found and (int(found[1]), int(found[2])) < _OLDEST:
+        raise Unsuitable("unsupported", f"it is version {version.decode()}; {_NEEDED}")
+
+
+def advice(error: Exception, reason: str, *, reached: bool) -> str:
+    """Return what is wrong and its fix, without a full stop; "" if the reason says it all.
+
+    Args:
+        error: What the command raised.
+        reason: Its reason.
+        reached: Whether the server has answered any command so far.
+    """
+    if isinstance(error, Unsuitable):
+        return error.fix
+    if reason in _ABOUT_CONNECTING:
+        return _of_connecting(error, reason, reached=reached)
+    advise = _ADVICE.get(reason)
+    return "" if advise is None else advise(error)
+
+
+def _of_login(error: Exception) -> str:
+    text = str(error)
+    if "already authenticated" in text or "Authentication required" in text:
+        return "it requires a password, and redis= has none: redis://user:password@host"
+    if "without any password" in text:
+        return "it has no password, and redis= gives one: remove it"
+    return "it refuses the user or the password of redis=; in a URL, write special characters of a password as %XX"
+
+
+def _of_permission(error: Exception) -> str:
+    found = _COMMAND.search(str(error))
+    if found is None and "key" in str(error):
+        return "its ACL does not allow the keys of the namespace: ACL SETUSER <user> ~<namespace>:*"
+    return _not_allowed(*([found[1]] if found else []))
+
+
+def _not_allowed(*commands: str) -> str:
+    if not commands:
+        return "its ACL does not allow a command: see the server's ACL LOG"
+    names = ", ".join(f"{name} (@{_CATEGORIES[name]})" if name in _CATEGORIES else name for name in commands)
+    return f"its ACL does not allow {names}: ACL SETUSER <user> {' '.join(f'+{name}' for name in commands)}"
+
+
+def _of_support(error: Exception) -> str:
+    command = _UNKNOWN_COMMAND.search(str(error))
+    name = f"the command {command[1].upper()}" if command else "a command"
+    return f"it does not know {name}; {_NEEDED}, not renamed and not behind a proxy that lacks them"
+
+
+def _of_database(_error: Exception) -> str:
+    return "it has no database of that number: change the number at the end of the URL; a cluster has only 0"
+
+
+def _of_cluster(error: Exception) -> str:
+    if isinstance(error, AskError):  # MOVED as well
+        return "it is a node of a cluster: use redis+cluster:// or a RedisCluster"
+    if "Cluster mode is not enabled" in str(error):
+        return "it is not a cluster: use redis:// in place of redis+cluster://"
+    return ""
+
+
+def _of_connecting(error: Exception, reason: str, *, reached: bool) -> str:
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in _OTHER_HOST:
+            return "its certificate is for another host name: use a name that is in the certificate"
+        for kind, fix in _FIX_OF_CLASS:
+            if isinstance(cause, kind):
+                return fix
+    if reached:
+        return ""
+    if reason == "timeout":
+        return f"it has not answered yet: check host and port; {_WHICH_SCHEME}"
+    return f"it closed the connection at the start: {_WHICH_SCHEME}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(5):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+_ABOUT_CONNECTING: Final = frozenset({"connection", "timeout"})
+_ADVICE: Final[dict[str, Callable[[Exception], str]]] = {
+    "auth": _of_login,
+    "permission": _of_permission,
+    "unsupported": _of_support,
+    "database": _of_database,
+    "cluster": _of_cluster,
+}
+
+
+def summary(error: Exception) -> str:
+    """Return the beginning of an error reply: at most six plain words, so that it holds no key and no value."""
+    words: list[str] = []
+    for word in str(error).split()[:_WORDS] if isinstance(error, ResponseError) else ():
+        plain = word.strip("'`\".,:;()")
+        if not _WORD.fullmatch(plain):
+            break
+        words.append(plain)
+        if word[-1] in ",:;.":
+            break
+    return " ".join(words) or classify(error)
