@@ -62,6 +62,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Instant",
         "Leased",
         "Limits",
+        "NewSessions",
         "Observers",  # functions of the program
         "OpenTelemetryObserver",
         "PrometheusObserver",
