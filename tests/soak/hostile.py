@@ -139,16 +139,18 @@ class Hostile:
 
     async def _known_callers(self, figures: Figures, *, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        keys, count = list(self._ids), int(seconds / _KNOWN_EVERY)
+        keys = list(self._ids)
         cold = iter(keys[_WARM:])
-        began = loop.time()
+        began, sent = loop.time(), 0
         async with asyncio.TaskGroup() as tasks:
-            for number in range(count):
-                due = began + number * _KNOWN_EVERY
-                await asyncio.sleep(max(0.0, due - loop.time()))
-                tasks.create_task(self._known(keys[number % _WARM], figures, figures.warm, due))
-                if number % 10 == 0 and (key := next(cold, None)) is not None:
-                    tasks.create_task(self._known(key, figures, figures.cold, due))
+            while (passed := loop.time() - began) < seconds:
+                for number in range(sent, int(passed / _KNOWN_EVERY)):
+                    due = began + (number + 1) * _KNOWN_EVERY
+                    tasks.create_task(self._known(keys[number % _WARM], figures, figures.warm, due))
+                    if number % 10 == 0 and (key := next(cold, None)) is not None:
+                        tasks.create_task(self._known(key, figures, figures.cold, due))
+                sent = int(passed / _KNOWN_EVERY)
+                await asyncio.sleep(_TICK)
 
     async def _known(self, key: bytes, figures: Figures, times: list[float], due: float) -> None:
         loop = asyncio.get_running_loop()
