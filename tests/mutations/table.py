@@ -161,9 +161,23 @@ MUTATIONS = (
     Mutation(
         name="derived session id: random instead of derived",
         file="tokenmw/sessions/derive.py",
-        old='raw = bytearray(hmac.digest(self._key, api_key, "sha256")[:16])',
-        new="raw = bytearray(uuid4().bytes)",
+        old='hmac.digest(self._key, api_key, "sha256")[:16]',
+        new="os.urandom(16)",
         tests=("tests/sessions/test_derive.py",),
+    ),
+    Mutation(
+        name="first sight: without a permit nothing is read",
+        file="tokenmw/redis/session_store.py",
+        old='("GETEX", key, "PX", self._ttl) if value is None else',
+        new='("EXISTS", key) if value is None else',
+        tests=("tests/sessions/test_flood.py",),
+    ),
+    Mutation(
+        name="sessions: a long API key is kept",
+        file="tokenmw/sessions/cache.py",
+        old="return api_key if len(api_key) <= LONGEST_KEPT else",
+        new="return api_key if api_key else",
+        tests=("tests/sessions/test_long_keys.py",),
     ),
     Mutation(
         name="single flight: a late waiter gives up when the first one does",
