@@ -41,7 +41,7 @@ from tokenmw.options import (
     checked_session_ttl,
 )
 from tokenmw.outgoing import TokenAuth, token_auth
-from tokenmw.providers.http import checked_client
+from tokenmw.providers.http import checked_http
 from tokenmw.redaction import HiddenStr, Unpicklable, without_locals
 from tokenmw.redis.client import checked_redis
 from tokenmw.redis.keys import KeyNames
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from tokenmw.credentials import ProviderOfRequest
     from tokenmw.observe.events import Observer
     from tokenmw.providers.base import Provider
-    from tokenmw.providers.http import AsyncHTTPClient
+    from tokenmw.providers.http import AsyncHTTPClient, HTTPOptions
     from tokenmw.redis.client import AnyClient
     from tokenmw.sessions.manager import SessionPolicy
 
@@ -77,6 +77,10 @@ _OPENED_ITSELF: Final = (
 )
 _ASYNCIO_ONLY: Final = (
     "tokenmw runs on asyncio only, because its Redis client does: start this program with asyncio, not with trio."
+)
+_OTHER_LOOP: Final = (
+    "This TokenBroker is open in another running event loop: make one broker for each loop. In a sync handler, write "
+    'anyio.from_thread.run(tokens.resolve, "crm") or anyio.from_thread.run(broker.token, "crm"), not asyncio.run(…).'
 )
 
 
@@ -119,8 +123,8 @@ class TokenBroker(Unpicklable):
             `request.state.caller` then holds. A falsy answer, or `raise APIKeyRefused("…")`, refuses the key with 401.
             A request without a key is still served, with a caller of None, unless `missing_key="reject"`. None: no key
             is checked, any text is a caller.
-        http: An `httpx.AsyncClient` or `httpx2.AsyncClient` for token requests, which is never closed here. None: a
-            client of our own, which ignores the environment's variables for proxies and certificates.
+        http: An `httpx.AsyncClient` or `httpx2.AsyncClient` for token requests, which is never closed here; None or an
+            `HTTPOptions`: a client of our own. None ignores the environment's variables for proxies and certificates.
         limits: The bounds of memory, time and concurrency.
         observers: Callables that get each event, for metrics. Without any, only failures are reported, in the log.
         single_process: True promises that no other process uses these credentials. False: a provider whose new token
@@ -161,7 +165,7 @@ class TokenBroker(Unpicklable):
         api_key: APIKeySource = APIKeySource(),  # noqa: B008  frozen
         missing_key: MissingKey = "random",
         authenticate: Authenticate | None = None,
-        http: AsyncHTTPClient | None = None,
+        http: AsyncHTTPClient | HTTPOptions | None = None,
         limits: Limits = Limits(),  # noqa: B008  frozen
         observers: Iterable[Observer] = (),
         single_process: bool = False,
@@ -191,7 +195,7 @@ class TokenBroker(Unpicklable):
             session_policy=session_policy,
             session_ids=SessionIds(checked_key),
             authenticate=authenticate,
-            http=None if http is None else checked_client(http),
+            http=checked_http(http),
             limits=checked_instance(limits, Limits, option="limits", example="Limits(tokens=100)"),
             single_process=single_process,
             clock=clock,
@@ -201,7 +205,7 @@ class TokenBroker(Unpicklable):
         )
         self._data = BrokerData(self._settings)
         self._credentials = Credentials(
-            providers, cache=self._data.tokens, has_leases=redis is not None, single_process=single_process
+            providers, cache=self._data.tokens, has_leases=redis is not None, single_process=single_process, http=http
         )
         self._warned_of_costs = False
         self._warned_of_opening = False
@@ -377,9 +381,7 @@ class TokenBroker(Unpicklable):
             if runtime.is_current:
                 return runtime
             if runtime.is_running_elsewhere:
-                raise ConfigurationError(
-                    "This TokenBroker is open in another running event loop: make one broker for each loop."
-                )
+                raise ConfigurationError(_OTHER_LOOP)
         # A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets are not this one's.
         if not self._warned_of_costs:
             self._warned_of_costs = True

@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 from tokenmw.errors import ConfigurationError, TokenUnavailable, copy_of
 from tokenmw.options import checked_callback, checked_strings
 from tokenmw.providers.base import Provider
+from tokenmw.providers.http import check_reach
 from tokenmw.redaction import Unpicklable
 from tokenmw.status import ProviderStatus
 from tokenmw.tokens.entry import TokenEntry
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tokenmw.clock import Instant
+    from tokenmw.providers.http import AsyncHTTPClient, HTTPOptions
     from tokenmw.tokens.cache import TokenCache
 
 __all__ = ["Credentials", "ProviderOfRequest", "RequestCredential", "checked_names"]
@@ -46,6 +48,7 @@ class Credentials(Unpicklable):
         "_by_name",
         "_cache",
         "_has_leases",
+        "_http",
         "_overrides",
         "_own",
         "_providers",
@@ -61,9 +64,11 @@ class Credentials(Unpicklable):
         cache: TokenCache,
         has_leases: bool,
         single_process: bool,
+        http: AsyncHTTPClient | HTTPOptions | None,
     ) -> None:
         self._cache = cache
         self._has_leases = has_leases
+        self._http = http
         self._single_process = single_process
         given = _checked_providers(providers, option="providers")
         self._own = _Layer(given, self._named(given))
@@ -207,6 +212,7 @@ class Credentials(Unpicklable):
                     f"providers[{name!r}]: each new token of {provider.kind} invalidates the one before, so two "
                     f"processes would take it from each other. {fix}, or single_process=True if there is only this one."
                 )
+            check_reach(provider, http=self._http, option=f"providers[{name!r}]")
             by_name[name] = self._cache.add_named(provider, name)
         return by_name
 
@@ -338,8 +344,10 @@ def _checked_providers(providers: object, *, option: str) -> dict[str, Provider 
 def _check_name(name: object, *, option: str) -> None:
     if isinstance(name, bytes):  # not shown: it may be a credential that was put in the wrong place
         raise ConfigurationError(f"{option}: a name must be text, not bytes.")
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"{option}: {name!r} is not a name: a name is text, and not empty.")
+    if name == "":
+        raise ConfigurationError(f"{option}: '' is not a name: give the provider one, such as 'crm'.")
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{option}: {name!r} is not a name: a name is text.")
     if not name.isprintable() or len(name) > _MAX_NAME:
         raise ConfigurationError(
             f"{option}: {name[:_MAX_NAME]!r} is not a name: it has a control character, or more than "

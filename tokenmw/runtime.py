@@ -21,6 +21,7 @@ from tokenmw.observe.events import ValueUnreadable
 from tokenmw.observe.throttle import warn
 from tokenmw.outgoing.hosts import WithheldTokens
 from tokenmw.providers.http import TokenHTTP, default_client
+from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.redaction import Unpicklable, not_encoded
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.epoch import EpochMarkers
@@ -100,7 +101,7 @@ class Settings(Unpicklable):
 
     Attributes:
         redis: A URL or a client; None without Redis.
-        http: The program's own client for token requests; None: each runtime makes one.
+        http: The program's own client for token requests, or the options of the one that each runtime makes.
         names_follow_secrets: Whether the names in Redis depend on a list of secrets, so that a rotation changes them.
     """
 
@@ -111,7 +112,7 @@ class Settings(Unpicklable):
     session_policy: SessionPolicy
     session_ids: SessionIds
     authenticate: Authenticate | None
-    http: AsyncHTTPClient | None
+    http: AsyncHTTPClient | HTTPOptions | None
     limits: Limits
     single_process: bool
     clock: Clock
@@ -260,8 +261,10 @@ class Runtime(Unpicklable):
                 log=log,
             )
 
-        http = TokenHTTP(settings.http or default_client(), limits=limits, clock=clock)
-        self._http = None if settings.http is not None else http
+        given = settings.http
+        client = default_client(given, limits=limits) if given is None or isinstance(given, HTTPOptions) else given
+        http = TokenHTTP(client, limits=limits, clock=clock)
+        self._http = None if client is given else http
         refresher = Refresher(
             store=token_store,
             rejected=data.rejected,

@@ -26,6 +26,7 @@ CLASSES: Final[tuple[type, ...]] = (
     tokenmw.TokenMiddleware,
     tokenmw.APIKeySource,
     tokenmw.Limits,
+    providers.HTTPOptions,
     *(
         made
         for made in (getattr(providers, name) for name in providers.__all__)

@@ -60,7 +60,7 @@ async def test_slow_endpoint_costs_one_deadline(client: Any, answer: Respond) ->
     http = TokenHTTP(client, limits=replace(LIMITS, fetch_seconds=0.3), clock=SYSTEM_CLOCK)
     async with wire(answer) as server:
         began = time.monotonic()
-        with pytest.raises(TokenUnavailable, match=r"did not answer within 0\.3 s \((TimeoutError|ReadTimeout)\)"):
+        with pytest.raises(TokenUnavailable, match=r"did not answer within 0\.3 s \(read timeout\)"):
             await asyncio.wait_for(http.request("POST", server.url, data={"a": "b"}), 5)
         took = time.monotonic() - began
     # Far below the duration of any of these responses, far above the delay of a loaded machine.
@@ -135,7 +135,7 @@ async def test_unreadable_coding_is_an_error(http: TokenHTTP, coding: str, body:
 async def test_broken_responses_are_unavailability(http: TokenHTTP, answer: bytes) -> None:
     """Bytes that are not an HTTP response raise `TokenUnavailable`."""
     async with wire(answer) as server:
-        with pytest.raises(TokenUnavailable, match=r"could not be reached \((RemoteProtocolError|ReadError)\)"):
+        with pytest.raises(TokenUnavailable, match=r"did not answer \((closed|protocol|reset)\)"):
             await http.request("POST", server.url)
 
 
@@ -144,6 +144,6 @@ async def test_connection_closed_by_a_real_server_is_unavailability(http: TokenH
     server = ProviderServer()
     server.oauth2.script.then(Fault(close=True), Fault(body={"a": 1}))
     with server.running() as base_url:
-        with pytest.raises(TokenUnavailable, match=r"RemoteProtocolError|ReadError"):
+        with pytest.raises(TokenUnavailable, match=r"did not answer \((closed|reset)\)"):
             await http.request("POST", f"{base_url}/oauth2/token")
         assert {"a": 1} == (await http.request("POST", f"{base_url}/oauth2/token")).json()

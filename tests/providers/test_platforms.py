@@ -99,7 +99,7 @@ async def test_invalid_token_is_a_failure(
         (Fault(body=b"[" * 9_000), "JSON object", False),
         (Fault(body="x" * 20_000), "more than 10000 bytes", False),
         (Fault(status=302, headers={"location": "https://elsewhere.example"}), "redirect", False),
-        (Fault(close=True), "could not be reached", False),
+        (Fault(close=True), "did not answer", False),
         (Fault(delay=5), "did not answer within", False),
         (Fault(body={}), "HTTP|empty|how long", False),
     ],

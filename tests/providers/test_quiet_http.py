@@ -72,7 +72,7 @@ async def test_only_the_error_type_of_a_broken_response_is_logged(
     caplog.set_level(logging.DEBUG)
     module = pytest.importorskip(library)
     async with server(f"HTTP/1.1 200 OK\r\nno header {SECRET}\r\n\r\n".encode()) as url, module.AsyncClient() as client:
-        with pytest.raises(TokenUnavailable, match="RemoteProtocolError"):
+        with pytest.raises(TokenUnavailable, match=r"\(protocol\)"):
             await token_http(client).request("GET", url)
     assert "receive_response_headers.failed exception='RemoteProtocolError'" in caplog.text
     assert SECRET not in caplog.text
@@ -82,11 +82,29 @@ async def test_default_client_does_not_log_the_reason_phrase(caplog: pytest.LogC
     """The server chooses the reason phrase, so the log has the standard's phrase instead."""
     caplog.set_level(logging.DEBUG)
     async with server(f"HTTP/1.1 429 {SECRET}\r\ncontent-length: 0\r\n\r\n".encode()) as url:
-        client = default_client()
-        async with client:
-            assert 429 == (await token_http(client).request("GET", url)).status
+        http = token_http(default_client(limits=Limits()))
+        assert 429 == (await http.request("GET", url)).status
+        await http.aclose()
     assert '"HTTP/1.1 429 Too Many Requests"' in caplog.text
     assert SECRET not in caplog.text
+
+
+async def test_headers_of_http2_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The HTTP/2 library logs each header at DEBUG; a `TokenHTTP` over any client drops that, and nothing else."""
+    caplog.set_level(logging.DEBUG)
+    for _ in range(2):
+        async with httpx.AsyncClient() as client:
+            token_http(client)
+    for name in ("hpack.hpack", "hpack.table"):
+        log = logging.getLogger(name)
+        assert 1 == len(log.filters)
+        log.debug("Adding %s to the header table", SECRET)
+        log.warning("a warning of %s", name)
+    logging.getLogger("hpack.other").debug("a line of another module")
+    assert SECRET not in caplog.text
+    assert ["a warning of hpack.hpack", "a warning of hpack.table", "a line of another module"] == [
+        message for message in caplog.messages if " of " in message
+    ]
 
 
 URL = "https://api.example/send?type=a%20b&access_token=old&z=1+2&access_token="

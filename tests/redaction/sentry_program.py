@@ -272,7 +272,9 @@ async def fastapi_requests() -> None:
     for options in choices:
         app = fastapi_app(TokenBroker(PROVIDERS, **options))
         async with lifespan(app) as state:
-            for path in ("/named", "/callable", "/failing", "/nobody", "/wrong", "/session"):
+            # The start refuses a route with an unknown name, if there is one by then.
+            app.get("/unknown", dependencies=[Depends(provider_token("unknown"))])(accepts)
+            for path in ("/named", "/callable", "/unknown", "/failing", "/nobody", "/wrong", "/session"):
                 await reported(call(app, path=path, headers=HEADERS, state=dict(state)))
 
 

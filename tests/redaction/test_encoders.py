@@ -50,7 +50,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "APIKeySource",  # the names of headers
         "Breaker",
         "Busy",
-        "CallerCheck",
+        "CallerCheck",  # names of headers
         "Cause",
         "ClockMismatch",
         "CloudHosts",
@@ -81,8 +81,8 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Tombstoned",
         "Windows",
         "WithheldTokens",  # names of hosts
-        "_Declared",
-        "_Found",  # routes of the program
+        "_Declared",  # a path and a name
+        "_Found",  # an application, while it is searched
         "_AllLines",  # the headers of a user's request, which its library pickles
         "_DocumentedScheme",
         "_Layer",  # a tuple of dicts whose values are providers, which refuse

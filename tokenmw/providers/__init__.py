@@ -1,7 +1,8 @@
 """Providers: credentials that fetch tokens, and the building blocks for providers of your own.
 
-- `base`: the class `Provider`, its checks. `http`: `TokenHTTP`, the only module here that imports httpx. `answer`: a
-  token endpoint's response. `urls`: URLs and host names as options. `quiet_http`: keeps secrets out of HTTP logs.
+- `base`: the class `Provider`, its checks. `http`: `TokenHTTP`, which with `network` is all here that imports httpx.
+  `answer`: a token endpoint's response. `urls`: URLs and host names as options. `quiet_http`: keeps secrets out of HTTP
+  logs. `network`: the HTTP client of our own.
 - OAuth 2.0: `oauth2`, `client_auth`. Microsoft: `entra`, `bot_framework`, `managed_identity`, `microsoft_clouds`.
 - Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
 - `static`: tokens that the program provides.
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.feishu import FeishuApp, FeishuTenant
     from tokenmw.providers.feishu_store import FeishuStoreApp, FeishuStoreTenant, FeishuTicket
     from tokenmw.providers.managed_identity import ManagedIdentity
+    from tokenmw.providers.network.options import HTTPOptions
     from tokenmw.providers.oauth2 import ClientCredentials
     from tokenmw.providers.static import StaticToken
     from tokenmw.providers.wecom import WeCom
@@ -46,6 +48,7 @@ __all__ = [
     "FeishuTenant",
     "FeishuTicket",
     "Grant",
+    "HTTPOptions",
     "ManagedIdentity",
     "OutgoingAnswer",
     "OutgoingRequest",
@@ -68,6 +71,7 @@ _MODULES: Final = {
     "FeishuStoreTenant": "feishu_store",
     "FeishuTenant": "feishu",
     "FeishuTicket": "feishu_store",
+    "HTTPOptions": "network.options",
     "ManagedIdentity": "managed_identity",
     "StaticToken": "static",
     "WeCom": "wecom",

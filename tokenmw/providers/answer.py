@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import math
@@ -10,7 +11,7 @@ import sys
 import zlib
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redaction import FrozenValue
@@ -23,7 +24,6 @@ __all__ = [
     "MAX_RETRY_AFTER",
     "Answer",
     "UnusableAnswer",
-    "failure_of",
     "grant_in",
     "http_date",
     "json_object",
@@ -32,6 +32,8 @@ __all__ = [
     "read_body",
     "retry_after",
 ]
+
+B = TypeVar("B", bytes, bytearray)
 
 MAX_RETRY_AFTER: Final = 3600.0  # seconds; a longer wait would outlive the mistake that caused it
 
@@ -60,6 +62,8 @@ _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
 # The request asks for none, but some servers compress every response.
 _CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_MAX_PIECES: Final = 4096  # of one body; a server sends some hundred bytes in a chunk, or more
+_TURN: Final = 64  # pieces after which the event loop runs other tasks
 _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 
 
@@ -207,52 +211,53 @@ class UnusableAnswer(Exception):
     """Raised for a response that arrived and cannot be used; the text continues "the token endpoint …"."""
 
 
-def failure_of(error: Exception, *, seconds: float) -> str:
-    """Return why a request got no response, as the end of a sentence that begins with the endpoint."""
-    kind = type(error).__name__
-    # Connected, but silent: these two names are httpx's and httpx2's.
-    if isinstance(error, TimeoutError) or kind in ("ReadTimeout", "WriteTimeout"):
-        return f"did not answer within {seconds:g} s ({kind})"
-    # Both libraries name the base of their network errors so.
-    if isinstance(error, OSError) or any(base.__name__ == "TransportError" for base in type(error).__mro__):
-        return f"could not be reached ({kind})"
-    return f"was not asked, because the HTTP client failed ({kind})"  # it is closed, for example
-
-
 async def read_body(response: Any, *, limit: int) -> bytes:
     """Read the decoded body of an httpx or httpx2 response, holding little more than `limit` bytes at any time.
 
     The client's own decoding is not used: it inflates whole chunks before their size can be checked.
 
     Raises:
-        UnusableAnswer: The body is longer, before or after it is inflated, or it cannot be inflated.
+        UnusableAnswer: The body is longer, before or after it is inflated, comes in too many pieces, or cannot be
+            inflated.
     """
-    too_long = UnusableAnswer(f"sent more than {limit} bytes (Limits.answer_bytes)")
     if response.is_stream_consumed:  # a mock transport or an event hook of the client has read and decoded it
-        if len(response.content) > limit:
-            raise too_long
-        return bytes(response.content)
-    body = bytearray()
-    async with contextlib.aclosing(response.aiter_raw()) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > limit:
-                raise too_long
+        return _bounded(bytes(response.content), limit=limit)
+    body = await _read_raw(response, limit=limit)
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if coding == "identity" or not body:
-        return bytes(body)
+        return body
     if coding not in _CODINGS:
         raise UnusableAnswer("compressed its response in a way that was not asked for")
     inflater = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
     try:
-        decoded = inflater.decompress(body, limit + 1)
+        decoded = _bounded(inflater.decompress(body, limit + 1), limit=limit)
     except zlib.error:
         decoded = b""
-    if len(decoded) > limit:
-        raise too_long
     if not inflater.eof:
         raise UnusableAnswer("sent a compressed response that is cut off or broken")
     return decoded
+
+
+async def _read_raw(response: Any, *, limit: int) -> bytes:
+    body = bytearray()
+    pieces = 0
+    async with contextlib.aclosing(response.aiter_raw()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            _bounded(body, limit=limit)
+            pieces += 1
+            if pieces > _MAX_PIECES:
+                raise UnusableAnswer(f"sent its response in more than {_MAX_PIECES} pieces")
+            if pieces % _TURN == 0:
+                # Pieces that have arrived together are read without a pause, each for 20 to 60 µs.
+                await asyncio.sleep(0)
+    return bytes(body)
+
+
+def _bounded(body: B, *, limit: int) -> B:
+    if len(body) > limit:
+        raise UnusableAnswer(f"sent more than {limit} bytes (Limits.answer_bytes)")
+    return body
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:

@@ -98,6 +98,8 @@ class Provider(FrozenValue):
             for every name below it. Default: None, every host that the auth object is used for.
         allow_http: Whether the token endpoint and the API may be reached without TLS on other machines. Default:
             False.
+        allow_private: Whether the token endpoint may have a private address. Default: True. False is for URLs that
+            others choose; the broker's own HTTP client then connects to public addresses only.
         scheme: The word in front of the token in the `Authorization` header; None if `authorize` puts the token
             elsewhere. Default: `"Bearer"`.
     """
@@ -113,6 +115,7 @@ class Provider(FrozenValue):
     shareable: bool = True
     hosts: frozenset[str] | None = None
     allow_http: bool = False
+    allow_private: bool = True
     scheme: str | None = "Bearer"
 
     # Objects of classes with the same one share tokens if their credentials are equal.
@@ -226,6 +229,7 @@ def check_provider(provider: Provider) -> None:
         if not hasattr(provider, option):
             raise ConfigurationError(f"{name} names {option} in __slots__ and never sets it in __init__.")
     checked_flag(provider.allow_http, option=f"{name}.allow_http")
+    checked_flag(provider.allow_private, option=f"{name}.allow_private")
     hosts: object = provider.hosts
     if isinstance(hosts, str):
         checked_hosts(hosts, option=f"{name}.hosts")

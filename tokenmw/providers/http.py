@@ -1,4 +1,4 @@
-"""Requests to token endpoints, bounded and without redirects. The only module of this folder that imports httpx."""
+"""Requests to token endpoints, bounded and without redirects, through a client of the program or of our own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import httpx
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.providers.answer import Answer, UnusableAnswer, failure_of, read_body, retry_after
-from tokenmw.providers.quiet_http import hide_query, hide_response, quiet_transport
+from tokenmw.providers.answer import Answer, UnusableAnswer, read_body, retry_after
+from tokenmw.providers.network.addresses import ONLY_PUBLIC
+from tokenmw.providers.network.failures import Progress, failure_of, host_and_port
+from tokenmw.providers.network.options import HTTPOptions
+from tokenmw.providers.quiet_http import hide_http2_headers, hide_query
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
@@ -25,13 +28,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncHTTPClient",
+    "HTTPOptions",
     "NestedTokens",
     "TokenHTTP",
     "ascii_host",
+    "check_reach",
     "checked_client",
+    "checked_http",
     "default_client",
     "read_url",
 ]
+
+# Shares of `fetch_seconds`, so that the error says what the request waited for. A step ends before the whole request is
+# cancelled, because httpx does not close the connection of a cancelled TLS handshake; and that before the fetch is.
+_STEP_SHARE: Final = 0.9
+_REQUEST_SHARE: Final = 0.95
+_ONLY_OUR_CLIENT: Final = (
+    "allow_private=False needs the HTTP client of tokenmw, because no other one can be kept from private addresses: "
+    "leave http= out, or give it HTTPOptions(…)"
+)
 
 
 _MAX_LOCATION: Final = 8_000  # characters; every proxy must be able to pass on as much (RFC 9110 §4.1)
@@ -89,7 +104,7 @@ class TokenHTTP(Unpicklable):
         ConfigurationError: `client` is not an async client of either library.
     """
 
-    __slots__ = ("_client", "_clock", "_library", "_limits", "_nested")
+    __slots__ = ("_client", "_clock", "_library", "_limits", "_nested", "_only_public")
 
     def __init__(
         self, client: AsyncHTTPClient, *, limits: Limits, clock: Clock, nested: NestedTokens | None = None
@@ -99,10 +114,18 @@ class TokenHTTP(Unpicklable):
         self._limits = limits
         self._clock = clock
         self._nested = nested
+        self._only_public = False
+        hide_http2_headers()
 
     def with_nested(self, nested: NestedTokens) -> TokenHTTP:
         """Return a `TokenHTTP` over the same client that gets the tokens of other providers from `nested`."""
         return TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=nested)
+
+    def public_only(self) -> TokenHTTP:
+        """Return a `TokenHTTP` over the same client that connects to public addresses only."""
+        http = TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=self._nested)
+        http._only_public = True
+        return http
 
     async def token(self, provider: Provider) -> Token:
         """Return a token of another provider, for a provider whose own request needs it.
@@ -113,6 +136,10 @@ class TokenHTTP(Unpicklable):
         """
         if self._nested is None:
             raise TokenUnavailable("the request needs another provider's token, which only a TokenBroker can get")
+        if self._only_public and provider.allow_private:
+            raise TokenUnavailable(
+                f"the request needs the token of a {type(provider).__name__}, which must have allow_private=False too"
+            )
         return await self._nested.token(provider)
 
     async def invalidate(self, token: Token) -> None:
@@ -141,8 +168,9 @@ class TokenHTTP(Unpicklable):
 
         Raises:
             TokenUnavailable: No usable response arrived within `Limits.fetch_seconds` and `Limits.answer_bytes`.
-                The text has the host and the kind of failure only. No other error is chained to it, because the
-                client's errors hold the request with its secrets.
+                The text has the host, the port, the kind of failure and its fix. Its cause is the error of the
+                operating system or of TLS, without anything else: the client's own errors hold the request with its
+                secrets.
         """
         outcome = await self._exchange(method, url, data=data, json=json, headers=headers)
         if isinstance(outcome, TokenUnavailable):
@@ -158,7 +186,10 @@ class TokenHTTP(Unpicklable):
     ) -> Answer | TokenUnavailable:
         # Errors are returned, not raised: one raised here would have the client's error as its context.
         seconds = self._limits.fetch_seconds
-        endpoint = "the token endpoint"
+        endpoint = server = "the token endpoint"
+        progress = Progress()
+        if self._only_public and not _keeps_to_public(self._client):
+            return TokenUnavailable(f"{endpoint} was not asked: {_ONLY_OUR_CLIENT}")
         try:
             request = self._library.Request(
                 method,
@@ -167,19 +198,24 @@ class TokenHTTP(Unpicklable):
                 json=json,
                 headers={"accept": "application/json", "accept-encoding": "identity", **(headers or {})},
                 extensions={
-                    "timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds),
-                    "trace": hide_response,
+                    "timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds * _STEP_SHARE),
+                    "trace": progress,
+                    ONLY_PUBLIC: self._only_public,
                 },
             )
-            endpoint = f"the token endpoint at {request.url.host}"
+            server = _server_of(request.url)
+            endpoint = f"the token endpoint at {server}"
             if request.url.query:
                 request.url = hide_query(request.url)
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds * _REQUEST_SHARE):
                 return await self._send(request)
         except UnusableAnswer as unusable:
             return TokenUnavailable(f"{endpoint} {unusable}")
         except Exception as error:  # noqa: BLE001  a transport may raise anything, and each may hold the secret
-            return TokenUnavailable(f"{endpoint} {failure_of(error, seconds=seconds)}")
+            failure = failure_of(error, seconds=seconds, progress=progress, server=server)
+            unavailable = TokenUnavailable(f"{endpoint} {failure.text}")
+            unavailable.__cause__ = failure.cause
+            return unavailable
 
     async def _send(self, request: Any) -> Answer:
         response = await self._client.send(request, stream=True, auth=None, follow_redirects=False)
@@ -201,8 +237,7 @@ class TokenHTTP(Unpicklable):
 
 
 def _server_of(url: Any) -> str:
-    host = url.raw_host.decode("ascii")
-    return f"{f'[{host}]' if ':' in host else host}:{url.port or {'http': 80, 'https': 443}.get(url.scheme, 0)}"
+    return host_and_port(url.raw_host.decode("ascii"), url.port or {"http": 80, "https": 443}.get(url.scheme, 0))
 
 
 def _redirect_text(response: Any, url: Any) -> str:
@@ -242,7 +277,7 @@ def _library_of(client: object) -> ModuleType:
     if isinstance(client, type):
         raise ConfigurationError(f"http was given the class {client.__name__}: pass an instance of it.")
     raise ConfigurationError(
-        f"http must be an httpx.AsyncClient or httpx2.AsyncClient, not {type(client).__module__}."
+        f"http must be an httpx.AsyncClient, httpx2.AsyncClient or HTTPOptions, not {type(client).__module__}."
         f"{type(client).__name__}: anything else could block the event loop."
     )
 
@@ -257,15 +292,40 @@ def checked_client(http: AsyncHTTPClient) -> AsyncHTTPClient:
     return http
 
 
-def default_client() -> httpx.AsyncClient:
-    """Make the client for brokers that are given none. The caller closes it.
+def checked_http(http: AsyncHTTPClient | HTTPOptions | None) -> AsyncHTTPClient | HTTPOptions | None:
+    """Return the broker's option `http`: a client, the options of a client of our own, or None.
 
-    It ignores the proxies and certificates of environment variables, which could send secrets elsewhere.
-    A service that needs a proxy passes its own client.
+    Raises:
+        ConfigurationError: It is a sync client, or another object.
     """
-    limits = httpx.Limits(max_connections=100, max_keepalive_connections=10, keepalive_expiry=5.0)
-    transport = quiet_transport(httpx, trust_env=False, limits=limits)
-    return httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False)
+    return http if http is None or isinstance(http, HTTPOptions) else checked_client(http)
+
+
+def check_reach(provider: Provider, *, http: AsyncHTTPClient | HTTPOptions | None, option: str) -> None:
+    """Raise if a provider must not reach private addresses, and the broker's option `http` is a client that may.
+
+    Raises:
+        ConfigurationError: The text names the fix.
+    """
+    if not provider.allow_private and not (http is None or isinstance(http, HTTPOptions)):
+        raise ConfigurationError(f"{option}: {_ONLY_OUR_CLIENT}.")
+
+
+def default_client(options: HTTPOptions | None = None, *, limits: Limits) -> AsyncHTTPClient:
+    """Make the client for brokers that are given none, in the running event loop. The caller closes it.
+
+    Without options it ignores the proxies and certificates of environment variables, which could send secrets
+    elsewhere.
+    """
+    # Here, because it imports httpcore: a program that passes a client of its own may use another transport.
+    from tokenmw.providers.network.transport import TokenClient
+
+    return TokenClient(options, body_bytes=limits.answer_bytes)
+
+
+def _keeps_to_public(client: AsyncHTTPClient) -> bool:
+    transport = sys.modules.get("tokenmw.providers.network.transport")
+    return transport is not None and isinstance(client, transport.TokenClient)
 
 
 def read_url(url: object) -> httpx.URL:

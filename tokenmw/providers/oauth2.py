@@ -10,7 +10,7 @@ from tokenmw.options import checked_flag, credential_text, optional_seconds, pos
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import AuthMethod, ClientAuth
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
-from tokenmw.providers.urls import checked_hosts, checked_token_url
+from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ class ClientCredentials(Provider):
         log_description: Whether the log and `status()` show the server's `error_description` of a refusal, at most 200
             characters, and not if it repeats a part of the secret. Callers never see it. Default: False, only the
             `error` code, because servers may repeat in it what was sent.
+        allow_private: False is for a `token_url` that a tenant chooses: one with a private, loopback, link-local or
+            otherwise special address is refused, and requests connect to public addresses only, whatever the name
+            resolves to. It needs the broker's own HTTP client. Default: True, any address.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -90,6 +93,7 @@ class ClientCredentials(Provider):
         "_resource",
         "_scope",
         "allow_http",
+        "allow_private",
         "hosts",
         "refresh_before",
         "scheme",
@@ -120,10 +124,12 @@ class ClientCredentials(Provider):
         default_life: float = 600.0,
         scheme: str | None = None,
         log_description: bool = False,
+        allow_private: bool = True,
     ) -> None:
         name = type(self).__name__
         self.allow_http = allow_http
         self.token_url = checked_token_url(token_url, option=f"{name}(token_url=…)", allow_http=allow_http)
+        self.allow_private = checked_private(allow_private, url=self.token_url, option=f"{name}(token_url=…)")
         self._auth = ClientAuth(
             client_id,
             provider=name,

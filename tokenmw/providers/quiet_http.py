@@ -7,14 +7,12 @@ token in the query, and some servers repeat in a response what they were sent.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import Any
 
 from tokenmw.redaction import without_locals
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-__all__ = ["hide_query", "hide_response", "quiet_transport", "with_query_token"]
+__all__ = ["hide_http2_headers", "hide_query", "hide_response", "with_query_token"]
 
 
 def hide_query(url: Any) -> Any:
@@ -71,20 +69,15 @@ async def hide_response(event: str, info: dict[str, Any]) -> None:
         info["exception"] = type(info.get("exception")).__name__
 
 
-def quiet_transport(library: ModuleType, **options: Any) -> Any:
-    """Make an httpx or httpx2 transport that drops the server's reason phrase from each response.
+def hide_http2_headers() -> None:
+    """Drop what hpack, the header compression of HTTP/2, logs at DEBUG: each header with its value.
 
-    The client logs the phrase at INFO, before any code of ours has seen the response.
+    A client with `http2=True` would log the credential of a token request, and each token. Unlike httpcore, hpack has
+    no other way to change its lines.
     """
-    return _quiet_transport_class(library)(**options)
+    for name in ("hpack.hpack", "hpack.table"):
+        logging.getLogger(name).addFilter(_without_debug)  # a filter that is there already is not added again
 
 
-@functools.cache
-def _quiet_transport_class(library: ModuleType) -> Any:
-    class QuietTransport(library.AsyncHTTPTransport):  # type: ignore[name-defined, misc]
-        async def handle_async_request(self, request: Any) -> Any:
-            response = await library.AsyncHTTPTransport.handle_async_request(self, request)
-            response.extensions.pop("reason_phrase", None)
-            return response
-
-    return QuietTransport
+def _without_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG

@@ -11,6 +11,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.errors import CredentialRejected, RequestError, TokenUnavailable
+from tokenmw.providers.network.failures import system_error
 
 if TYPE_CHECKING:
     from tokenmw.tokens.entry import TokenEntry
@@ -64,6 +65,7 @@ class Failure:
         place: Where the program's own code raised it; "" if it did not, and for failures of other processes.
         cause: The entry whose failure was passed on; None: the failure is this entry's own.
         redis_read_at: The monotonic time at which Redis was last searched for another process's token.
+        system_error: The error of the operating system or of TLS behind a failure of the network; None for any other.
         noted: Whether it was read from another process's note; it then ends when Redis no longer has that note.
     """
 
@@ -78,6 +80,7 @@ class Failure:
         "redis_read_at",
         "retry_at",
         "shareable",
+        "system_error",
     )
 
     def __init__(
@@ -91,6 +94,7 @@ class Failure:
         self.shareable = shareable
         self.place = ""
         self.cause: Cause | None = None
+        self.system_error: OSError | None = None
         self.redis_read_at = float("-inf")
         self.noted = False
 
@@ -108,7 +112,11 @@ class Failure:
             code = error.code if isinstance(error, CredentialRejected) else ""
             wait = min(error.retry_after or 0.0, _MAX_RETRY_AFTER)
         retry_at = now + max(backoff(count, permanent=permanent), wait)
-        return cls(permanent=permanent, detail=detail, code=code, count=count, retry_at=retry_at, shareable=shareable)
+        failure = cls(
+            permanent=permanent, detail=detail, code=code, count=count, retry_at=retry_at, shareable=shareable
+        )
+        failure.system_error = system_error(error)
+        return failure
 
     @classmethod
     def _passed_on(cls, error: RequestError, cause: Cause, *, before: Failure | None, now: float) -> Failure:
@@ -122,6 +130,7 @@ class Failure:
             shareable=False,
         )
         failure.cause = cause
+        failure.system_error = system_error(error)
         return failure
 
     @classmethod
@@ -167,6 +176,7 @@ class Failure:
         else:
             text = f"{provider}: no valid token: {self.detail}"
             error = TokenUnavailable(text, provider=provider, retry_after=wait, said=self.shareable)
+        error.__cause__ = self.system_error
         return error.at(self.place)
 
 

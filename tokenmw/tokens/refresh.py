@@ -281,7 +281,6 @@ class _LeasedRefresh(Unpicklable):
             if isinstance(reply, ClockMismatch):
                 self._entry.redate(reply.server_time, at)
                 self._known = self._entry.known_version
-                continue
             if isinstance(reply, FailureNoted):
                 self._entry.failure = Failure.from_note(
                     reply.note, left=reply.left, before=self._entry.failure, now=self._clock.monotonic()
@@ -366,7 +365,8 @@ def new_version(at: Instant, *known: int) -> int:
 
 async def _call(entry: TokenEntry, http: TokenHTTP) -> Grant:
     # In the task, so that what a provider raises before its first await is a failure like any other.
-    return await entry.provider.fetch(http)
+    provider = entry.provider
+    return await provider.fetch(http if provider.allow_private else http.public_only())
 
 
 def _error_of(fetch: asyncio.Future[Any], *, seconds: float) -> BaseException | None:

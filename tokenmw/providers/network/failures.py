@@ -1,0 +1,268 @@
+"""Why a request got no response: the reason, what happened and the fix, from the errors of any client.
+
+The clients' own errors hold the request with its headers and body. So an error is reduced to a text, and to the error
+of the operating system or of TLS behind it, made anew from its number: nothing of the request is reachable from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tokenmw.providers.quiet_http import hide_response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Failure", "Progress", "failure_of", "host_and_port", "system_error"]
+
+_MAX_ERRORS: Final = 20  # of a chain that are read
+_CONSTANT: Final = re.compile(r"[A-Z0-9_]{1,60}", re.ASCII)
+_TLS_RECORD: Final = re.compile(r"""illegal status line: bytearray\(b['"]\\x1[56]\\x03""")
+_STATUS: Final = re.compile(r"[1-5][0-9]{2}", re.ASCII)
+
+_NO_RESPONSE: Final = "without sending a response"
+
+_Reason = tuple[str, str]  # its name, and what happened with its fix
+_TLS_FIX: Final = "check the port, and whether the URL must begin with http://"
+_NO_HANDSHAKE: Final = ("tls", f"it closed the connection during the handshake: {_TLS_FIX}")
+_SLOW_HANDSHAKE: Final = ("tls", f"the handshake took too long: {_TLS_FIX}")
+_RESET: Final = ("reset", "the connection was reset: check whether the server or a firewall refuses this machine")
+_TOO_MANY_FILES: Final = ("files", "this process has too many open files: raise its limit (ulimit -n)")
+_NO_ROUTE: Final = ("no route", "this machine has no route to it: check its network")
+_CONNECT_TIMEOUT: Final = ("connect timeout", "check host, port and firewalls")
+_NO_SUCH_HOST: Final = ("dns", "there is no host of that name: check the URL")
+_NO_LOOKUP: Final = (
+    "dns",
+    "the name lookup failed or took too long: check the host name and this machine's name servers",
+)
+_NOT_HTTPS: Final = ("https expected", "it answered plain HTTP with TLS: use https:// in the URL")
+_CLOSED: Final = (
+    "closed",
+    "it closed the connection without a response: check the port, and whether it needs https://",
+)
+_NOT_HTTP: Final = ("protocol", "it did not send a whole HTTP response: check the port")
+_CONNECTED: Final = {"reset", "https expected", "closed", "protocol"}  # the reasons of a server that was reached
+_BY_NUMBER: Final[dict[int, _Reason]] = {
+    errno.ECONNREFUSED: ("refused", "nothing accepts connections there: check host and port"),
+    **dict.fromkeys((errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE), _RESET),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), _TOO_MANY_FILES),
+    **dict.fromkeys((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL), _NO_ROUTE),
+    errno.ETIMEDOUT: _CONNECT_TIMEOUT,
+}
+_BY_NAME: Final[dict[str, _Reason]] = {
+    "PoolTimeout": ("pool", "all connections of the HTTP client were in use: other token endpoints do not answer"),
+    "ReadError": _RESET,
+    "WriteError": _RESET,
+}
+_HANDSHAKE_ERRORS: Final = {"ConnectError", "ConnectTimeout", "TimeoutError"}
+# The base classes of httpx's and httpx2's network errors, and of httpcore's.
+_NETWORK_ERRORS: Final = {"TransportError", "NetworkError", "ProtocolError", "TimeoutException", "UnsupportedProtocol"}
+_NO_SUCH_HOST_CODES: Final = {
+    code for name in ("EAI_NONAME", "EAI_NODATA") if (code := getattr(socket, name, None)) is not None
+}
+
+# X.509 verification results of OpenSSL (x509_vfy.h), as it words them; its own text repeats the host name.
+_VERIFY_TEXTS: Final = {
+    9: "certificate is not yet valid",
+    10: "certificate has expired",
+    18: "self-signed certificate",
+    19: "self-signed certificate in certificate chain",
+    20: "unable to get local issuer certificate",
+    21: "unable to verify the first certificate",
+    23: "certificate revoked",
+    62: "hostname mismatch",
+    64: "IP address mismatch",
+}
+# Where the certificate itself is wrong, whatever CA is trusted.
+_CERTIFICATE_FIXES: Final = {
+    9: "check this machine's clock",
+    10: "the server needs a new one",
+    23: "the server needs a new one",
+    62: "use the host name that the certificate is for",
+    64: "use the host name that the certificate is for",
+}
+_TRUST_FIX: Final = (
+    "to trust its CA, use http=HTTPOptions(ca_file=…), or HTTPOptions(trust_env=True) with SSL_CERT_FILE, or a client "
+    "with your CA"
+)
+
+
+class Failure(NamedTuple):
+    """Why there is no response.
+
+    Attributes:
+        text: The end of a sentence that begins with the endpoint.
+        cause: The error of the operating system or of TLS; None if there is none.
+    """
+
+    text: str
+    cause: OSError | None = None
+
+
+class Progress:
+    """How far a request has come: its `trace` extension, which httpcore calls at each step, and httpcore2 too.
+
+    Attributes:
+        peer: The host and port last connected to, which may be those of a proxy; None before that, and for transports
+            that report nothing.
+        step: The step that was last begun.
+    """
+
+    __slots__ = ("peer", "step")
+
+    def __init__(self) -> None:
+        self.peer: tuple[str, int] | None = None
+        self.step = ""
+
+    async def __call__(self, event: str, info: dict[str, Any]) -> None:
+        """Record a step, and keep the response out of the log."""
+        if event.endswith(".started"):
+            self.step = event.split(".")[-2]
+            host, port = info.get("host"), info.get("port")
+            if self.step == "connect_tcp" and isinstance(host, str) and isinstance(port, int):
+                self.peer = host, port
+        await hide_response(event, info)
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether there is no connection yet, with or without TLS."""
+        return self.step in ("connect_tcp", "connect_unix_socket")
+
+
+def failure_of(error: Exception, *, seconds: float, progress: Progress, server: str) -> Failure:
+    """Return why a request got no response.
+
+    Args:
+        error: What the client raised.
+        seconds: The time limit of the request.
+        progress: How far it came.
+        server: The URL's host and port, as `host:port`.
+    """
+    found = next((one for one in _chain(error) if isinstance(one, OSError) and _is_specific(one)), None)
+    cause = None if found is None else _anew(found)
+    reason = _reason_of_name(error, progress) if found is None else _reason_of(found, progress)
+    if reason is None:
+        return Failure(f"was not asked, because the HTTP client failed ({type(error).__name__})")  # it is closed, maybe
+    name, what = reason
+    if name == "read timeout":
+        return Failure(f"did not answer within {seconds:g} s ({name})", cause)
+    if name == "connect timeout":
+        what = f"no connection within {seconds:g} s: {what}"
+    peer = "" if progress.peer is None else host_and_port(*progress.peer)
+    # Only a proxy is connected to in place of the URL's own host.
+    proxy = f" through the proxy at {peer}" if peer and peer != server else ""
+    verb = "did not answer" if name in _CONNECTED else "could not be reached"
+    return Failure(f"{verb}{proxy} ({name}){f': {what}' if what else ''}", cause)
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """Return the error of the operating system or of TLS that caused one of this package's; None if there is none.
+
+    It is made anew, so that it can be kept: the cause of an error of the program's own code may hold anything.
+    """
+    cause = error.__cause__
+    return _anew(cause) if isinstance(cause, OSError) and _is_specific(cause) else None
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Return `host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and everything that caused it, innermost last."""
+    waiting: list[BaseException | None] = [error]
+    for _ in range(_MAX_ERRORS):
+        if not waiting:
+            return
+        one = waiting.pop()
+        if one is None or isinstance(one, asyncio.CancelledError):  # what was interrupted is not why
+            continue
+        yield one
+        waiting.append(one.__cause__ or one.__context__)  # httpcore's pool raises each error again `from None`
+        if isinstance(one, BaseExceptionGroup):
+            waiting += reversed(one.exceptions)
+
+
+def _is_specific(error: OSError) -> bool:
+    # anyio raises an OSError without a number around the errors of several addresses.
+    return isinstance(error, (ssl.SSLError, socket.gaierror)) or isinstance(error.errno, int)
+
+
+def _reason_of(error: OSError, progress: Progress) -> _Reason:
+    """Return the reason that an error of the operating system or of TLS gives."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "certificate", f"{_verify_text(error)}: {_CERTIFICATE_FIXES.get(_verify_code(error), _TRUST_FIX)}"
+    if isinstance(error, ssl.SSLError):
+        return "tls", f"the handshake failed ({_reason_code(error)}): {_TLS_FIX}"
+    number = _number(error)
+    if isinstance(error, socket.gaierror):
+        return _NO_SUCH_HOST if number in _NO_SUCH_HOST_CODES else _NO_LOOKUP
+    reason = _BY_NUMBER.get(number, ("network", os.strerror(number)))
+    return _NO_HANDSHAKE if reason is _RESET and progress.step == "start_tls" else reason
+
+
+def _reason_of_name(error: Exception, progress: Progress) -> _Reason | None:
+    """Return the reason that the class of an error gives; None if it is not about the network.
+
+    httpx, httpx2 and httpcore use the same names.
+    """
+    name = type(error).__name__
+    if name == "ProxyError":
+        status = _STATUS.match(str(error))
+        return (
+            "proxy",
+            f"the proxy refused{f' (HTTP {status[0]})' if status else ''}: check its URL, password and rules",
+        )
+    if name == "RemoteProtocolError":
+        return _not_http(str(error))
+    if progress.step == "start_tls" and name in _HANDSHAKE_ERRORS:
+        return _NO_HANDSHAKE if name == "ConnectError" else _SLOW_HANDSHAKE
+    if name != "PoolTimeout" and (isinstance(error, TimeoutError) or name.endswith("Timeout")):
+        return _CONNECT_TIMEOUT if name == "ConnectTimeout" or progress.is_connecting else ("read timeout", "")
+    if isinstance(error, OSError) or any(base.__name__ in _NETWORK_ERRORS for base in type(error).__mro__):
+        return _BY_NAME.get(name, (name, ""))
+    return None
+
+
+def _not_http(text: str) -> _Reason:
+    if _TLS_RECORD.search(text):
+        return _NOT_HTTPS
+    return _CLOSED if _NO_RESPONSE in text else _NOT_HTTP
+
+
+def _anew(error: OSError) -> OSError:
+    """Return an equal error made of numbers and constants only: the error's own text might be of a user's transport."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ssl.SSLCertVerificationError(1, f"certificate verify failed: {_verify_text(error)}")
+    if isinstance(error, ssl.SSLError):
+        return ssl.SSLError(1, _reason_code(error))
+    number = _number(error)
+    if isinstance(error, socket.gaierror):
+        return socket.gaierror(number, "name lookup failed")
+    return OSError(number, os.strerror(number))  # Python chooses the subclass by the number
+
+
+def _number(error: OSError) -> int:
+    return error.errno if isinstance(error.errno, int) else 0
+
+
+def _reason_code(error: ssl.SSLError) -> str:
+    code = getattr(error, "reason", None)  # only OpenSSL's own errors have it
+    return code if isinstance(code, str) and _CONSTANT.fullmatch(code) else "no reason"
+
+
+def _verify_text(error: ssl.SSLCertVerificationError) -> str:
+    code = _verify_code(error)
+    return _VERIFY_TEXTS.get(code, f"certificate verify code {code}")
+
+
+def _verify_code(error: ssl.SSLCertVerificationError) -> int:
+    code = getattr(error, "verify_code", 0)
+    return code if isinstance(code, int) else 0
