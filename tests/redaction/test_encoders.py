@@ -48,6 +48,7 @@ _BOUNDARIES: Final = (ModuleType, CodeType, asyncio.AbstractEventLoop, logging.L
 _WITHOUT_SECRETS: Final = frozenset(
     {
         "APIKeySource",  # the names of headers
+        "Backend",  # of connections, without them
         "Breaker",
         "Busy",
         "CallerCheck",  # names of headers
@@ -58,7 +59,6 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Deadline",
         "DeclaredName",
         "EpochMarkers",
-        "Exempt",  # paths, or a function of the program
         "FailureNoted",
         "Failure",
         "GrantCodes",
@@ -70,8 +70,10 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Observers",  # functions of the program
         "OpenTelemetryObserver",
         "PrometheusObserver",
+        "Progress",  # a host and a port
         "ProviderStatus",
         "RejectionCodes",
+        "Resolver",  # names of hosts
         "Status",
         "Stored",
         "SystemClock",
@@ -87,9 +89,11 @@ _WITHOUT_SECRETS: Final = frozenset(
         "_DocumentedScheme",
         "_Layer",  # a tuple of dicts whose values are providers, which refuse
         "_Failed",  # an error, as in _Refused
+        "_Lookup",
         "_Problem",
         "_ProviderToken",  # a name
         "_Refused",
+        "_Share",
         "_Replayed",  # the stream of a response of an API; what was read of it refuses
     }
 )
