@@ -17,7 +17,7 @@ from tokenmw import TokenBroker
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.limits import Limits
-from tokenmw.providers import ClientCredentials, HTTPOptions, Provider, TokenHTTP
+from tokenmw.providers import ClientCredentials, HTTPOptions, Provider, TokenHTTP, WeCom
 from tokenmw.providers.http import default_client
 from tokenmw.providers.network import backend
 from tokenmw.providers.network.addresses import is_public
@@ -267,6 +267,20 @@ async def test_providers_of_the_program_are_kept_from_private_addresses() -> Non
         inner = ClientCredentials(token_url=url, client_id="c", client_secret="s")
         with pytest.raises(TokenUnavailable, match="of a ClientCredentials, which must have allow_private=False too"):
             await broker.token(OfTheProgram("https://a.example/", nested=inner))
+
+
+class TenantsWeCom(WeCom):
+    """A platform's private deployment whose URL a tenant chooses."""
+
+    __slots__ = ()
+    allow_private = False
+
+
+async def test_platforms_are_kept_from_private_addresses_by_a_subclass() -> None:
+    """A class derived from a platform's provider needs nothing but the attribute."""
+    async with listening(answers(GRANT)) as port, TokenBroker({}) as broker:
+        with pytest.raises(TokenUnavailable, match="is refused: its address"):
+            await broker.token(TenantsWeCom(corp_id="c", corp_secret="s", base_url=f"http://127.0.0.1:{port}"))
 
 
 @pytest.mark.parametrize("make", [httpx.AsyncClient, httpx2.AsyncClient])
