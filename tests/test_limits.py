@@ -26,7 +26,7 @@ def test_defaults_are_in_order() -> None:
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, "5", None, True])
 def test_a_bound_must_be_a_positive_number(name: str, value: Any) -> None:
     """Zero and infinity are not bounds; the text names the option."""
-    with pytest.raises(ConfigurationError, match=rf"^Limits\({name}=…\) must be a positive, finite number\.$"):
+    with pytest.raises(ConfigurationError, match=rf"^Limits\({name}=…\) must be a positive, finite number, not "):
         Limits(**{name: value})
 
 

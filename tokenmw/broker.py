@@ -78,6 +78,10 @@ _OPENED_ITSELF: Final = (
 _ASYNCIO_ONLY: Final = (
     "tokenmw runs on asyncio only, because its Redis client does: start this program with asyncio, not with trio."
 )
+_OTHER_LOOP: Final = (
+    "This TokenBroker is open in another running event loop: make one broker for each loop. In a sync handler, write "
+    'anyio.from_thread.run(tokens.resolve, "crm") or anyio.from_thread.run(broker.token, "crm"), not asyncio.run(…).'
+)
 
 
 class TokenBroker(Unpicklable):
@@ -377,9 +381,7 @@ class TokenBroker(Unpicklable):
             if runtime.is_current:
                 return runtime
             if runtime.is_running_elsewhere:
-                raise ConfigurationError(
-                    "This TokenBroker is open in another running event loop: make one broker for each loop."
-                )
+                raise ConfigurationError(_OTHER_LOOP)
         # A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets are not this one's.
         if not self._warned_of_costs:
             self._warned_of_costs = True

@@ -97,6 +97,7 @@ class SecondChanceCache(Unpicklable, Generic[K, E]):
         return self.entries[key]
 
     def __setitem__(self, key: K, entry: E) -> None:
+        """Add an entry that is used now, or replace the key's entry by it."""
         if key in self.entries:
             # It stays where it is in the order, and is placed behind all others when its turn comes.
             entry.placed = _ALREADY_USED
@@ -104,7 +105,7 @@ class SecondChanceCache(Unpicklable, Generic[K, E]):
             return
         if len(self.entries) >= self.maxsize:
             self._evict()
-        self._place(key, entry)
+        self._place(key, entry, entry.used)  # not the same time again: a number takes 24 bytes
         self.entries[key] = entry
 
     def get(self, key: K) -> E | None:
@@ -123,7 +124,7 @@ class SecondChanceCache(Unpicklable, Generic[K, E]):
             if now - entry.used > self._idle:
                 del self.entries[key]
             else:
-                self._place(key, entry)
+                self._place(key, entry, now)
 
     def _evict(self) -> None:
         now = self._timer()
@@ -133,12 +134,12 @@ class SecondChanceCache(Unpicklable, Generic[K, E]):
             if entry.used < entry.placed + _FIRST_USE or now - entry.used > self._idle:
                 del self.entries[key]
                 return
-            self._place(key, entry)
+            self._place(key, entry, now)
         # The next one, in use or not: no request examines all entries.
         del self.entries[self._order.popleft()]
 
-    def _place(self, key: K, entry: E) -> None:
-        entry.placed = self._timer()
+    def _place(self, key: K, entry: E, now: float) -> None:
+        entry.placed = now
         self._order.append(key)
 
     def __repr__(self) -> str:

@@ -344,8 +344,10 @@ def _checked_providers(providers: object, *, option: str) -> dict[str, Provider 
 def _check_name(name: object, *, option: str) -> None:
     if isinstance(name, bytes):  # not shown: it may be a credential that was put in the wrong place
         raise ConfigurationError(f"{option}: a name must be text, not bytes.")
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"{option}: {name!r} is not a name: a name is text, and not empty.")
+    if name == "":
+        raise ConfigurationError(f"{option}: '' is not a name: give the provider one, such as 'crm'.")
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{option}: {name!r} is not a name: a name is text.")
     if not name.isprintable() or len(name) > _MAX_NAME:
         raise ConfigurationError(
             f"{option}: {name[:_MAX_NAME]!r} is not a name: it has a control character, or more than "

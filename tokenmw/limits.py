@@ -18,7 +18,8 @@ class Limits:
         tokens: Token entries in memory, one for each credential, not counting those of named providers. With more than
             10 000 credentials in use, the least recently used token is evicted, and fetched or read from Redis again.
         sessions: Session ids in memory. With more than 100 000 API keys in use, one that was evicted costs one round
-            trip to Redis at its next request. An id takes about 400 bytes, so a full cache takes about 40 MB.
+            trip to Redis at its next request. An id takes 300 to 400 bytes however long its API key is, so a full cache
+            takes about 40 MB.
         flights: Token fetches in progress at the same time, not counting the fetches that those need themselves, such
             as that of an app's token. A request that needs a further fetch gets `TokenUnavailable` (503).
         rejected: Token values remembered because an API rejected them, so that they are never read from Redis again.
@@ -27,8 +28,8 @@ class Limits:
             refused in 5 s, `authenticate` is called again for some of them.
         authentications: Calls of `authenticate` in progress at the same time. A request that needs a further one gets
             `SessionUnavailable` (503).
-        touches: Sessions that wait to be touched in Redis. A further touch is dropped, and that session is touched a
-            twentieth of `session_ttl` later.
+        touches: Sessions that wait to be touched in Redis; those that Redis has not had may fill half of it. A further
+            touch is dropped, and that session is touched a twentieth of `session_ttl` later.
         fetch_seconds: Seconds for one request to a token endpoint; less than `lease_seconds`. A provider that takes
             longer than 5 s counts as failed.
         lease_seconds: Seconds for which one process has the exclusive right to fetch a token; less than
@@ -52,13 +53,13 @@ class Limits:
         answer_bytes: Bytes of a token endpoint's response. One longer than 64 KiB counts as a failure of the provider.
         first_sights: API keys that are looked up in Redis at the same time, because this process does not know them.
             If more than 10 000 wait, the request of a further one is served as while Redis is unavailable, and its id
-            is compared with Redis a second later. A lookup takes 1 KB.
+            is compared with Redis a second later. A lookup takes 2 KB with the task of its request.
         new_sessions: New sessions a second that are written to Redis, after a burst of ten times as many. A further API
-            key without an id in Redis gets the one that it would get while Redis is unavailable. Ids that Redis has
-            are read whatever this bound is.
-        new_sessions_per_ttl: New sessions that are written to Redis within 1.1 times `session_ttl`, the time for which
-            it keeps one that is never used again: half of them at any time, the other half as time passes. A flood of new
-            keys leaves 100 000 of them there for each process, 25 MB. Beyond it, as for `new_sessions`.
+            key without an id in Redis gets the one that it would get while Redis is unavailable; an id that Redis has
+            is always read.
+        new_sessions_per_ttl: New sessions that are written to Redis within 1.1 times `session_ttl`, for which it keeps
+            one that is never used again: half of them at any time, the other half as time passes. A flood of new keys
+            leaves 100 000 for each process there, about 25 MB. What is served beyond it is as for `new_sessions`.
     """
 
     tokens: int = 10_000

@@ -12,6 +12,7 @@ import inspect
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from tokenmw.errors import ConfigurationError
@@ -46,7 +47,12 @@ T = TypeVar("T")
 
 MIN_SECRET_LENGTH: Final = 16  # characters; a shorter secret can be guessed by anyone who has read Redis
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_READ: Final = 128  # characters of a secret that are looked at
+_MIN_CORE: Final = 7  # characters of a secret that do not follow from the ones before
+_MIN_DISTINCT: Final = 5
+_LETTERS_AND_NUMBER: Final = re.compile(r"([A-Za-z]?[a-z]{1,19}|[A-Z]{1,20})[^A-Za-z0-9]*[0-9]{0,4}[^A-Za-z0-9]*")
 _MAX_SESSION_TTL: Final = 365 * 86_400.0  # seconds
+_NUMBER: Final = re.compile(r"\s*[+-]?[0-9][0-9_.]{0,9}\s*", re.ASCII)
 _MAKE_A_SECRET: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))" makes a good one.'
 
 
@@ -54,8 +60,21 @@ def positive_number(value: object, *, option: str, unit: str = "") -> float:
     """Return a positive, finite number; `unit` is named in the error, for example "seconds"."""
     # bool is an int, and True as a bound or a duration is always a mistake.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigurationError(f"{option} must be a positive, finite number{f' of {unit}' if unit else ''}.")
+        raise ConfigurationError(
+            f"{option} must be a positive, finite number{f' of {unit}' if unit else ''}, not {_shown_number(value)}"
+        )
     return value
+
+
+def _shown_number(value: object) -> str:
+    """Return what was given instead of a number, with the fix. A text that is no number may be a misplaced secret."""
+    if hasattr(value, "total_seconds"):
+        return f"a {type(value).__name__}: pass its .total_seconds()."
+    if isinstance(value, str):
+        if _NUMBER.fullmatch(value):
+            return f"the text {value!r}: convert it with float() or int()."
+        return "text."
+    return f"{value!r}." if isinstance(value, (bool, int, float)) else f"{type(value).__name__}."
 
 
 def positive_seconds(value: object, *, option: str) -> float:
@@ -70,11 +89,11 @@ def optional_seconds(value: object, *, option: str) -> float | None:
 
 def checked_session_ttl(session_ttl: object) -> float:
     """Return the idle time of sessions in seconds, from 1 to a year."""
-    if hasattr(session_ttl, "total_seconds"):
-        raise ConfigurationError("session_ttl is a number of seconds: pass its .total_seconds().")
     if isinstance(session_ttl, (int, float)) and session_ttl is not True and 1 <= session_ttl <= _MAX_SESSION_TTL:
         return float(session_ttl)
-    raise ConfigurationError("session_ttl must be between 1 s and a year, in seconds.")
+    raise ConfigurationError(
+        f"session_ttl must be between 1 s and a year, in seconds, not {_shown_number(session_ttl)}"
+    )
 
 
 def checked_flag(value: object, *, option: str, optional: bool = False) -> None:
@@ -161,7 +180,25 @@ def _strong(secret: object, *, option: str) -> str:
             f"{option} must be a str of at least {MIN_SECRET_LENGTH} characters, else anyone who reads Redis can guess "
             f"it. {_MAKE_A_SECRET}"
         )
+    if _is_guessable(text):
+        raise ConfigurationError(
+            f"{option} is easy to guess: it repeats itself, counts up or down, or is one word with a number, which "
+            f"anyone with access to Redis can try. {_MAKE_A_SECRET}"
+        )
     return text
+
+
+def _is_guessable(secret: str) -> bool:
+    """Return whether a secret repeats itself, counts up or down, or is one word of up to 20 letters with a number.
+
+    This is no measure of strength. It refuses what people type to have 16 characters, and nothing that a generator of
+    128 random bits has made: `secrets.token_hex(16)`, `token_urlsafe(16)` and UUIDs pass.
+    """
+    start = secret[:_READ]
+    unit = next(start[:size] for size in range(1, len(start) + 1) if start[size:] == start[:-size])
+    # Without each character that repeats the one before it or is its neighbour, so that 12345 counts as 1.
+    core = unit[0] + "".join(after for before, after in pairwise(unit) if abs(ord(after) - ord(before)) > 1)
+    return len(core) < _MIN_CORE or len(set(core)) < _MIN_DISTINCT or _LETTERS_AND_NUMBER.fullmatch(core) is not None
 
 
 def checked_namespace(namespace: object) -> str:
@@ -202,8 +239,8 @@ def checked_callback(function: object, *, option: str, takes: str) -> None:
     Args:
         function: The option's value.
         option: The option's name for the error.
-        takes: The signature for the error, such as `(connection, key) -> object | None`; its commas give the number of
-            arguments.
+        takes: The signature for the error, such as `(connection, key) -> object | None` or `() -> str`; its commas give
+            the number of arguments.
     """
     if not callable(function):
         raise ConfigurationError(f"{option} must be a callable {takes}.")
@@ -211,7 +248,8 @@ def checked_callback(function: object, *, option: str, takes: str) -> None:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return  # some callables written in C have no signature
-    count = takes.partition(")")[0].count(",") + 1
+    parameters = takes.partition(")")[0]
+    count = 0 if parameters == "(" else parameters.count(",") + 1
     try:
         signature.bind(*range(count))
     except TypeError:

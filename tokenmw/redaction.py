@@ -127,7 +127,7 @@ class Unpicklable:
     def __reduce__(self) -> NoReturn:
         raise TypeError(_refusal(self, "pickled"))
 
-    # From Python 3.11 on, every object has one, which returns the values of all slots.
+    # From Python 3.11 on, every object has one, which returns the values of all attributes.
     def __getstate__(self) -> NoReturn:
         raise TypeError(_refusal(self, "pickled"))
 
@@ -142,9 +142,9 @@ def _refusal(of: Unpicklable, what: str) -> str:
 
 
 def not_encoded(dataclass: type[T]) -> type[T]:
-    """Keep encoders from the fields of an `Unpicklable` slotted dataclass: they refuse it like any other object."""
+    """Keep encoders from the fields of an `Unpicklable` dataclass that has `__slots__`."""
     del dataclass.__dataclass_fields__  # type: ignore[attr-defined]
-    # A frozen dataclass with slots gets one of its own, which returns the fields.
+    # A frozen dataclass with `__slots__` gets one of its own, which returns the fields.
     if "__getstate__" in vars(dataclass):
         del dataclass.__getstate__
     return dataclass

@@ -124,7 +124,7 @@ class Settings(Unpicklable):
         """Return the Redis keys of a provider's token; None if it is not shared."""
         if self.redis is None or not provider.shareable:
             return None
-        return TokenKeys.of(self.names, self.names.digest("token", provider.credential))
+        return TokenKeys.of(self.names, self.names.digest("token", provider.key_parts))
 
     def log_costs(self, missing_keys: Collection[str]) -> None:
         """Warn of what these options cost, and of callers that `missing_keys` let in beside `authenticate`."""

@@ -29,6 +29,7 @@ NAMES = (
     "imports",
     "cancelled",
     "expiries",
+    "hostile",
 )
 IN_SHORT = ("warm", "commands", "first", "keys", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")

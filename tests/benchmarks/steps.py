@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2  # noqa: F401  the counts of an auth object depend on whether anything has imported it
 from starlette.requests import HTTPConnection
 
 from tests.benchmarks.asgi import HEADERS, application, scope_of

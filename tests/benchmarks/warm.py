@@ -49,7 +49,9 @@ async def run(plan: Plan) -> list[Row]:
                 secret_key="a secret for this run",
                 observers=[lambda _event: None],
             ),
-            "not sealed": TokenBroker({"crm": StaticToken("t")}, redis=server.url, name_key="n" * 32),
+            "not sealed": TokenBroker(
+                {"crm": StaticToken("t")}, redis=server.url, name_key="a secret for the tests only"
+            ),
             "without Redis": TokenBroker({"crm": StaticToken("t")}),
         }
         for broker in brokers.values():

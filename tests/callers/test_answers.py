@@ -57,7 +57,10 @@ async def request(broker: TokenBroker) -> Exchange:
     return await call(TokenMiddleware(answering(let_in), broker=broker), headers=[KEY])
 
 
-@pytest.mark.parametrize("answer", [None, False, 0, 0.0, "", b"", {}, [], (), frozenset(), Empty()])
+FALSY: list[object] = [None, False, 0, 0.0, "", b"", {}, [], (), set[str](), Empty()]
+
+
+@pytest.mark.parametrize("answer", FALSY)
 async def test_every_falsy_answer_refuses(answer: object, caplog: pytest.LogCaptureFixture) -> None:
     """`sismember` and `exists` return 0, a lookup in a mapping of lists returns an empty one."""
     async with TokenBroker({}, authenticate=lambda _connection, _key: answer, missing_key="reject") as broker:
@@ -308,3 +311,19 @@ async def test_a_raised_refusal_is_kept_for_five_seconds(error: APIKeyRefused, t
     # What it was raised from, and the variables of the frames that raised it, may hold the key.
     assert kept is not None
     assert (None, None, None) == (kept.__traceback__, kept.__cause__, kept.__context__)
+
+
+async def test_a_header_that_a_handler_adds_is_in_one_response_only() -> None:
+    """Each request has a copy of a kept refusal, with headers of its own."""
+
+    def number(_connection: HTTPConnection, error: Any) -> PlainTextResponse:
+        error.headers["x-number"] = str(len(error.headers))
+        return PlainTextResponse("", 401, headers=error.headers)
+
+    async with TokenBroker({}, authenticate=raising(APIKeyRefused("No.")), missing_key="reject") as broker:
+        app = TokenMiddleware(answering(nothing), broker=broker, on_error=number)
+        assert ["1", "1"] == [(await call(app, headers=[KEY])).headers["x-number"] for _ in range(2)]
+
+
+async def nothing(_scope: Any) -> None:
+    """Answer nothing."""

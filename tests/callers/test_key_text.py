@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,17 +13,27 @@ from tokenmw import APIKeySource, ConfigurationError, TokenBroker, TokenMiddlewa
 
 EVERYWHERE = APIKeySource(["authorization", "x-api-key"], query=["key"], cookies=["key"])
 E_IN_LATIN_1 = "é".encode("latin-1")
-PLACES: dict[str, Any] = {
-    "a header": lambda key: {"headers": [(b"x-api-key", key)]},
-    "a bearer token": lambda key: {"headers": [(b"authorization", b"Bearer " + key)]},
-    "another scheme": lambda key: {"headers": [(b"authorization", b"ApiKey " + key)]},
-    "no scheme": lambda key: {"headers": [(b"authorization", key)]},
+
+
+def header(name: bytes, value: bytes) -> dict[str, Any]:
+    """Return the part of a scope that has one header."""
+    return {"headers": [(name, value)]}
+
+
+def escaped(key: bytes, pattern: bytes) -> bytes:
+    """Return a key with each byte written by a pattern."""
+    return b"".join(pattern % byte for byte in key)
+
+
+PLACES: dict[str, Callable[[bytes], dict[str, Any]]] = {
+    "a header": lambda key: header(b"x-api-key", key),
+    "a bearer token": lambda key: header(b"authorization", b"Bearer " + key),
+    "another scheme": lambda key: header(b"authorization", b"ApiKey " + key),
+    "no scheme": lambda key: header(b"authorization", key),
     "the query": lambda key: {"query_string": b"key=" + key},
-    "the query, escaped": lambda key: {"query_string": b"key=" + b"".join(b"%%%02X" % byte for byte in key)},
-    "a cookie": lambda key: {"headers": [(b"cookie", b"key=" + key)]},
-    "a quoted cookie": lambda key: {
-        "headers": [(b"cookie", b'key="' + b"".join(b"\\%03o" % one for one in key) + b'"')]
-    },
+    "the query, escaped": lambda key: {"query_string": b"key=" + escaped(key, b"%%%02X")},
+    "a cookie": lambda key: header(b"cookie", b"key=" + key),
+    "a quoted cookie": lambda key: header(b"cookie", b'key="%s"' % escaped(key, b"\\%03o")),
 }
 NOT_UTF_8 = [
     E_IN_LATIN_1,

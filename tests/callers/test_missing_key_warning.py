@@ -63,7 +63,7 @@ async def test_two_middlewares_count_both(caplog: pytest.LogCaptureFixture) -> N
     """One that refuses does not hide one that does not."""
     broker = TokenBroker({}, authenticate=accept)
     for missing_key in ("reject", "random"):
-        TokenMiddleware(answering(session_of), broker=broker, missing_key=missing_key)  # type: ignore[arg-type]
+        TokenMiddleware(answering(session_of), broker=broker, missing_key=missing_key)
     async with broker:
         pass
     assert 1 == len(warnings_in(caplog))

@@ -192,6 +192,14 @@ def test_callers_are_checked(hosts: World) -> None:
             assert client.get("/").status_code == 401
 
 
+def test_exempt_requests_are_not_checked(hosts: World) -> None:
+    """The example of `exempt` serves its health check without a key, and no other path."""
+    with hosts.run(page("sessions.md"), "Requests without a check") as running, TestClient(running["app"]) as client:
+        assert client.get("/health").text == "up"
+        assert client.get("/health/").status_code == 401
+        assert client.get("/other").status_code == 401
+
+
 async def _caller(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse(scope["state"]["caller"]["name"])(scope, receive, send)
 

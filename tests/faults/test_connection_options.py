@@ -71,22 +71,37 @@ async def test_tls_with_a_ca_and_a_client_certificate(tls_port: int, files: Cert
     assert first == second
 
 
-@pytest.mark.parametrize(("ca", "client"), [("stranger", "client"), ("ca", None)])
+@pytest.mark.parametrize(
+    ("ca", "client", "text"),
+    [
+        ("stranger", "client", "its certificate is not trusted: give its CA, in a URL as ?ssl_ca_certs="),
+        ("ca", None, "it closed the connection at the start: "),
+    ],
+)
 async def test_failed_tls_verification_is_an_outage(
-    tls_port: int, files: Certificates, ca: str, client: str | None
+    tls_port: int, files: Certificates, caplog: pytest.LogCaptureFixture, *, ca: str, client: str | None, text: str
 ) -> None:
     """With an unknown CA, or without a client certificate, Redis is unavailable and the id is derived."""
     error, session_id = await shared_id(tls_url(tls_port, files, ca=ca, client=client))
     assert "connection" == error
     assert "8" == session_id[14]  # the version of a derived UUID
+    assert f"(connection, 127.0.0.1:{tls_port}): {text}" in caplog.text
 
 
-async def test_tls_verifies_the_host_name(files: Certificates) -> None:
+async def test_plain_connection_to_a_tls_port_is_an_outage(tls_port: int, caplog: pytest.LogCaptureFixture) -> None:
+    """The log line says that the scheme decides about TLS."""
+    assert "connection" == (await shared_id(f"redis://127.0.0.1:{tls_port}/0"))[0]
+    text = "it closed the connection at the start: rediss:// is for a port with TLS, redis:// for one without"
+    assert f"(connection, 127.0.0.1:{tls_port}): {text}; serving from local caches" in caplog.text
+
+
+async def test_tls_verifies_the_host_name(files: Certificates, caplog: pytest.LogCaptureFixture) -> None:
     """A certificate for another host is rejected, although the CA is trusted."""
     port = free_port()
     server = tls_server(files, "elsewhere", port=port)
     try:
         assert "connection" == (await shared_id(tls_url(port, files)))[0]
+        assert f"(connection, 127.0.0.1:{port}): its certificate is for another host name: " in caplog.text
     finally:
         server.stop()
 

@@ -44,6 +44,9 @@ class _Judge:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._provider, name)
 
+    def authorize(self, request: Any, token: Token) -> None:
+        self._provider.authorize(request, token)
+
     def is_rejected(self, answer: Any) -> bool | None:
         if answer.body is not None:
             self.judged.append(answer.body)

@@ -44,8 +44,8 @@ MUTATIONS = (
     Mutation(
         name="acquire: the version is only the server's time",
         file="tokenmw/redis/lua/acquire.lua",
-        old="local version = math.max(now[1] * 1000000 + now[2], dead + 1, known + 1)",
-        new="local version = now[1] * 1000000 + now[2]",
+        old="local version = math.max(microseconds(), dead + 1, known + 1)",
+        new="local version = microseconds()",
         tests=("tests/redis/test_scripts.py",),
     ),
     Mutation(
@@ -72,7 +72,7 @@ MUTATIONS = (
     Mutation(
         name="commit: a tombstone is ignored",
         file="tokenmw/redis/lua/commit.lua",
-        old="if number_at(KEYS[4]) >= version then",
+        old="if dead >= version then",
         new="if false then",
         tests=("tests/redis/test_scripts.py",),
     ),
@@ -161,9 +161,23 @@ MUTATIONS = (
     Mutation(
         name="derived session id: random instead of derived",
         file="tokenmw/sessions/derive.py",
-        old='raw = bytearray(hmac.digest(self._key, api_key, "sha256")[:16])',
-        new="raw = bytearray(uuid4().bytes)",
+        old='hmac.digest(self._key, api_key, "sha256")[:16]',
+        new="os.urandom(16)",
         tests=("tests/sessions/test_derive.py",),
+    ),
+    Mutation(
+        name="first sight: without a permit nothing is read",
+        file="tokenmw/redis/session_store.py",
+        old='("GETEX", key, "PX", self._ttl) if value is None else',
+        new='("EXISTS", key) if value is None else',
+        tests=("tests/sessions/test_flood.py",),
+    ),
+    Mutation(
+        name="sessions: a long API key is kept",
+        file="tokenmw/sessions/cache.py",
+        old="return api_key if len(api_key) <= LONGEST_KEPT else",
+        new="return api_key if api_key else",
+        tests=("tests/sessions/test_long_keys.py",),
     ),
     Mutation(
         name="single flight: a late waiter gives up when the first one does",
@@ -191,6 +205,124 @@ MUTATIONS = (
                 if isinstance(result, BaseException):
 """,
         tests=("tests/broker/test_compare_batch.py", "tests/broker/test_housekeeping_cluster.py"),
+    ),
+    Mutation(
+        name="adversary: a lease counts however long it lasts",
+        file="tokenmw/redis/lua/acquire.lua",
+        old="lease_at(KEYS[2], tonumber(ARGV[2]))",
+        new="lease_at(KEYS[2], math.huge)",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: a failure note counts however long it lasts",
+        file="tokenmw/redis/lua/acquire.lua",
+        old="mortal(KEYS[3], LONGEST_TEXT, NOTE_LASTS)",
+        new="mortal(KEYS[3], LONGEST_TEXT, math.huge)",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: a process waits for as long as a failure note would last",
+        file="tokenmw/tokens/failures.py",
+        old="retry_at = now + min(left, _MAX_RETRY_AFTER)",
+        new="retry_at = now + left",
+        tests=("tests/tokens/test_wrong_clocks.py",),
+    ),
+    Mutation(
+        name="adversary: a failure that was read from a note does not end with the note",
+        file="tokenmw/tokens/refresh.py",
+        old="if failure is not None and not noted and entry.failure is failure:",
+        new="if False:",
+        tests=("tests/tokens/test_wrong_clocks.py",),
+    ),
+    Mutation(
+        name="adversary: a version counts however far it is ahead",
+        file="tokenmw/redis/lua/tokens.lua",
+        old="return version < LAST and version <= microseconds() + AHEAD",
+        new="return version < LAST",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: a tombstone that does not count stays, and counts later",
+        file="tokenmw/redis/lua/commit.lua",
+        old="if dead == 0 then",
+        new="if false then",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: a token counts however long it lasts",
+        file="tokenmw/redis/lua/tokens.lua",
+        old="mortal(key, LONGEST_TOKEN, TOKEN_LASTS)",
+        new="mortal(key, LONGEST_TOKEN, math.huge)",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: a value counts however long it is",
+        file="tokenmw/redis/lua/prelude.lua",
+        old="if not value or value == '' or #value > longest then",
+        new="if not value or value == '' then",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: any text is an epoch marker",
+        file="tokenmw/redis/lua/marker.lua",
+        old="if not mark or #mark > 64 or not string.match(mark, '^%x+$') then",
+        new="if not mark then",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="replay: a token is used after the end of its lifetime",
+        file="tokenmw/redis/token_store.py",
+        old="if until_over <= 0:",
+        new="if False:",
+        tests=("tests/redis/test_token_store.py",),
+    ),
+    Mutation(
+        name="replay: a longer TTL extends a token again at each read",
+        file="tokenmw/redis/token_store.py",
+        old="min(left / 1000, record.lifetime, until_over)",
+        new="min(left / 1000, record.lifetime)",
+        tests=("tests/redis/test_token_store.py",),
+    ),
+    Mutation(
+        name="clocks: a token of a slow clock is stored with a version that looks old",
+        file="tokenmw/redis/lua/commit.lua",
+        old="if not possible(version) or version < requested - BEHIND then",
+        new="if not possible(version) then",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="clocks: a process keeps versions that the server's clock rules out",
+        file="tokenmw/tokens/refresh.py",
+        old="self._entry.redate(reply.server_time, at)",
+        new="pass",
+        tests=("tests/tokens/test_wrong_clocks.py",),
+    ),
+    Mutation(
+        name="unsupported: an error reply to the probe is a fault of one command",
+        file="tokenmw/redis/guard.py",
+        old="""\
+                if classify(error) != "response":
+                    raise
+                reply = None
+""",
+        new="""\
+                raise
+""",
+        tests=("tests/redis/test_unsuitable.py",),
+    ),
+    Mutation(
+        name="unsupported: the state is up before Redis has answered",
+        file="tokenmw/redis/connection.py",
+        old='return "up" if any(server.guard.breaker.heard for server in self._servers) else "unknown"',
+        new='return "up"',
+        tests=("tests/redis/test_unsuitable.py",),
+    ),
+    Mutation(
+        name="unsupported: a failed first probe does not open the circuit",
+        file="tokenmw/redis/connection.py",
+        old="            guard.open_circuit()\n",
+        new="",
+        tests=("tests/redis/test_unsuitable.py",),
     ),
     Mutation(
         name="errors: a kept exception is raised itself, and collects the frames of each raise",

@@ -42,9 +42,11 @@ def stream_of(library: Any, parts: AsyncIterator[bytes]) -> Any:
 def client_of(library: Any, stream: Any, **headers: str) -> Any:
     """Return a client whose every response has that stream and headers."""
     lines = {"content-type": JSON, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return library.AsyncClient(
-        transport=library.MockTransport(lambda request: library.Response(200, headers=lines, stream=stream))
-    )
+
+    def answer(_request: Any) -> Any:
+        return library.Response(200, headers=lines, stream=stream)
+
+    return library.AsyncClient(transport=library.MockTransport(answer))
 
 
 async def once(*parts: bytes) -> AsyncGenerator[bytes]:

@@ -238,9 +238,10 @@ async def test_transport_may_send_the_request_twice(broker: TokenBroker, library
 
     class Retrying(library.AsyncHTTPTransport):  # type: ignore[misc]
         async def handle_async_request(self, request: Any) -> Any:
-            first = await super().handle_async_request(request)
+            transport: Any = super()
+            first = await transport.handle_async_request(request)
             await first.aclose()
-            return await super().handle_async_request(request)
+            return await transport.handle_async_request(request)
 
     async with library.AsyncClient(transport=Retrying(), base_url=base_url) as http:
         await http.get("/x", auth=broker.auth(Numbered(place="query")))

@@ -17,7 +17,11 @@ API = Numbered(hosts=frozenset({"api.example"}))
 @pytest.fixture
 def client(library: Any) -> Any:
     """A client whose every request is answered."""
-    return library.AsyncClient(transport=library.MockTransport(lambda request: library.Response(200)))
+
+    def answer(_request: Any) -> Any:
+        return library.Response(200)
+
+    return library.AsyncClient(transport=library.MockTransport(answer))
 
 
 async def test_host_outside_of_hosts_is_logged_once(client: Any, caplog: pytest.LogCaptureFixture) -> None:

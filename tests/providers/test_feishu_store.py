@@ -36,7 +36,10 @@ async def instances(
     """Start instances of a service."""
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(httpx.AsyncClient(transport=server.transport()))
-        made = [TokenBroker({}, redis=redis, secret_key="k" * 32, http=http, clock=clock) for _ in range(count)]
+        made = [
+            TokenBroker({}, redis=redis, secret_key="a secret for the tests only", http=http, clock=clock)
+            for _ in range(count)
+        ]
         yield [await stack.enter_async_context(broker) for broker in made]
 
 

@@ -39,14 +39,17 @@ def grant(provider: Provider, document: object, *, status: int = 200) -> Any:
 
 
 def calls(function: Callable[[], object]) -> int:
-    """Return how many functions, Python's own included, a function calls."""
-    count = Counter[str]()
-    sys.setprofile(lambda _frame, event, _argument: count.update([event]))
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-    return count["call"] + count["c_call"]
+    """Return how many functions, Python's own included, a function calls at least: others run beside it at times."""
+    counts: list[int] = []
+    for _ in range(3):
+        seen = Counter[str]()
+        sys.setprofile(lambda _frame, event, _argument: seen.update([event]))  # noqa: B023  called in this round
+        try:
+            function()
+        finally:
+            sys.setprofile(None)
+        counts.append(seen["call"] + seen["c_call"])
+    return min(counts)
 
 
 @pytest.mark.parametrize("value", ["x", [], 1, None, "x" * 40])

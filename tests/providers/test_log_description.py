@@ -43,6 +43,8 @@ async def refusal(one: Provider, description: object) -> str:
     async with httpx.AsyncClient(transport=server.transport()) as client:
         with pytest.raises(CredentialRejected) as caught:
             await one.fetch(TokenHTTP(client, limits=Limits(), clock=SYSTEM_CLOCK))
+    # What callers see is one sentence, without the description, the host and the client.
+    assert CredentialRejected.fixed_detail == caught.value.detail
     return str(caught.value)
 
 

@@ -208,3 +208,20 @@ def test_options_are_attributes() -> None:
     unnamed = credentials(client_secret=None, auth_method="private_key_jwt", client_assertion=lambda: "a")
     assert not unnamed.shareable
     assert "<ClientCredentials>" == repr(crm)
+
+
+async def test_scheme_replaces_the_type_of_the_response(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """By default a token that is not a bearer token is refused; with `scheme` it is sent behind that word."""
+    server.oauth2.script.then(*(Fault(fields={"token_type": "JWT"}) for _ in range(2)))
+    with pytest.raises(TokenUnavailable, match=r'token_type "JWT" is not Bearer.*ClientCredentials\(scheme=…\)'):
+        await credentials().fetch(in_process)
+    assert "Acme-JWT" == (await credentials(scheme="Acme-JWT").fetch(in_process)).token_type
+    assert "Acme-JWT" == credentials(scheme="Acme-JWT").scheme
+    assert credentials() != credentials(scheme="Acme-JWT") == credentials(scheme="Acme-JWT")
+
+
+@pytest.mark.parametrize("scheme", ["", "two words", "a:b", "-", "x" * 65, 5, "\u5bc6"])
+def test_scheme_is_one_word(scheme: Any) -> None:
+    """It stands in front of the token in a header."""
+    with pytest.raises(ConfigurationError, match=r"ClientCredentials\(scheme=…\) must be one word"):
+        credentials(scheme=scheme)

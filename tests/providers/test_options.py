@@ -9,6 +9,7 @@ import pytest
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.options import credential_text, positive_seconds
+from tokenmw.providers import DingTalk, FeishuApp, FeishuTenant
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "60", None, [60]])
@@ -56,3 +57,12 @@ def test_usable_credential_is_returned_unchanged() -> None:
     """Spaces, colons and letters of every script are allowed."""
     assert " ä:密 " == credential_text(" ä:密 ", option="o")
     assert "" == credential_text("", option="o", empty=True)
+
+
+@pytest.mark.parametrize("provider", [FeishuTenant, FeishuApp])
+def test_a_refresh_that_has_no_effect_is_refused(provider: type[FeishuTenant]) -> None:
+    """Before the renewal window the platform repeats the old token, so the rest of the time would be ignored."""
+    assert 1620.0 == provider(app_id="a", app_secret="s", refresh_before=1620).refresh_before
+    with pytest.raises(ConfigurationError, match=r"\(refresh_before=…\) must be at most 1620: until 1800 s before"):
+        provider(app_id="a", app_secret="s", refresh_before=3600)
+    assert 7200.0 == DingTalk(app_key="k", app_secret="s", corp_id="c", refresh_before=7200).refresh_before

@@ -66,6 +66,20 @@ async def test_error_in_the_function_is_unavailability_without_its_text() -> Non
     assert "s3cr3t" not in str(caught.value)
 
 
+def of_request(request: object) -> str:
+    """Return a token for a request."""
+    return f"t-{request}"
+
+
+@pytest.mark.parametrize("function", [of_request, len, divmod])
+def test_function_that_needs_arguments_is_refused(function: Any) -> None:
+    """It would fail in the first request; the text says what gives a token per request."""
+    with pytest.raises(
+        ConfigurationError, match=r"function of StaticToken must be a callable \(\).*\(connection\) -> "
+    ):
+        StaticToken(function)
+
+
 async def test_function_may_raise_credential_rejected() -> None:
     """Our own errors pass unchanged."""
 
@@ -83,7 +97,7 @@ async def test_function_may_raise_credential_rejected() -> None:
         (StaticToken("t"), StaticToken("u"), False),
         (StaticToken("t"), StaticToken("t", token_type="QQBot"), False),
         (StaticToken(as_text), StaticToken(as_text), False),
-        (StaticToken(as_text, credential_id="a"), StaticToken(len, credential_id="a"), True),  # type: ignore[arg-type]
+        (StaticToken(as_text, credential_id="a"), StaticToken(str, credential_id="a"), True),
         (StaticToken(as_text, credential_id="a"), StaticToken(as_text, credential_id="b"), False),
         (StaticToken("a"), StaticToken(as_text, credential_id="a"), False),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import functools
 import gc
 import importlib
 import json
@@ -49,12 +50,15 @@ _WITHOUT_SECRETS: Final = frozenset(
         "APIKeySource",  # the names of headers
         "Breaker",
         "Busy",
+        "CallerCheck",  # names of headers
         "Cause",
         "ClockMismatch",
         "CloudHosts",
         "CommandLimiter",
         "Deadline",
+        "DeclaredName",
         "EpochMarkers",
+        "Exempt",  # paths, or a function of the program
         "FailureNoted",
         "Failure",
         "GrantCodes",
@@ -62,6 +66,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Instant",
         "Leased",
         "Limits",
+        "NewSessions",
         "Observers",  # functions of the program
         "OpenTelemetryObserver",
         "PrometheusObserver",
@@ -76,6 +81,8 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Tombstoned",
         "Windows",
         "WithheldTokens",  # names of hosts
+        "_Declared",  # a path and a name
+        "_Found",  # an application, while it is searched
         "_AllLines",  # the headers of a user's request, which its library pickles
         "_DocumentedScheme",
         "_Layer",  # a tuple of dicts whose values are providers, which refuse
@@ -87,7 +94,7 @@ _WITHOUT_SECRETS: Final = frozenset(
     }
 )
 ENCODERS: Final[dict[str, Callable[[Any], object]]] = {
-    **{f"pickle {protocol}": lambda value, p=protocol: pickle.dumps(value, p) for protocol in range(6)},
+    **{f"pickle {protocol}": functools.partial(pickle.dumps, protocol=protocol) for protocol in range(6)},
     "copyreg": lambda value: value.__reduce_ex__(4),
     "getstate": lambda value: value.__getstate__(),
     "jsonpickle": jsonpickle.encode,

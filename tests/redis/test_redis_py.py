@@ -26,7 +26,7 @@ def test_option_that_redis_py_does_not_know_is_not_passed(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("version", ["6.0.0", "7.4.1", "8.0.0"])
 def test_cluster_url_needs_a_redis_py_that_releases_connections(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     """The error names the installed version and the fix; a single server and a client of the user do not need it."""
-    monkeypatch.setattr("tokenmw.redis.client.redis_version", version)
+    monkeypatch.setattr("tokenmw.redis.url.redis_version", version)
     for scheme in ("redis+cluster", "rediss+cluster"):
         with pytest.raises(ConfigurationError, match=rf"redis-py {version} .* `pip install \"redis>=8\.0\.1\"`"):
             checked_redis(f"{scheme}://:pass-w0rd@host")
@@ -60,5 +60,5 @@ def test_object_that_is_no_async_client_is_refused(given: object, hint: str) -> 
 @pytest.mark.parametrize("version", ["8.0.1", "8.1.0b2", "8.10.0", "10.0"])
 def test_cluster_url_is_accepted_with_a_newer_redis_py(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     """Versions are compared as numbers, and not as text."""
-    monkeypatch.setattr("tokenmw.redis.client.redis_version", version)
+    monkeypatch.setattr("tokenmw.redis.url.redis_version", version)
     assert checked_redis("redis+cluster://host")

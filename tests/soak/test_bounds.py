@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections import Counter
 from dataclasses import asdict
 
+import pytest
 from starlette.requests import HTTPConnection
 
+from tests.brokers import session_sync_of
 from tests.servers import RedisServer
 from tests.soak.flood import Flood
 from tests.soak.load import CONCURRENCY, SECRET, application, serve
 from tests.soak.reachable import ReachableObjects, sample
 from tokenmw import Limits, TokenBroker, TokenMiddleware
+from tokenmw.sessions.cache import local_key
+from tokenmw.sessions.derive import SessionIds
 from tokenmw.testing import ManualClock
 
 REQUESTS = 1_500  # before, during and after the outage of Redis
@@ -31,6 +37,7 @@ SMALL = Limits(
 )
 MAX_LENGTH = 100  # sessions in one pipeline, and more than any of the bounds
 FLOOD = 300  # keys
+ENTRIES = 2_000
 
 
 async def test_a_flood_of_everything_leaves_every_container_within_its_bound(private_redis: RedisServer) -> None:
@@ -96,3 +103,34 @@ async def test_without_authenticate_a_flood_writes_as_much_as_new_sessions_allow
         assert {204} == statuses
         assert before + 10 * 5 == redis_server.command("DBSIZE")
         assert FLOOD == broker.status().sessions
+
+
+@pytest.mark.parametrize("name", ["refused_keys", "rejected", "touches"])
+async def test_an_entry_that_callers_can_add_is_small(redis_server: RedisServer, name: str) -> None:
+    """Beside the sessions, each map and queue takes at most 500 bytes for an entry, whatever callers send."""
+    limits, long = Limits(refused_keys=ENTRIES, rejected=ENTRIES, touches=ENTRIES), "k" * 4_000
+    async with TokenBroker({}, redis=redis_server.url, secret_key=SECRET, limits=limits, clock=ManualClock()) as broker:
+        data, sync = broker._data, session_sync_of(broker)
+
+        def add(number: int) -> None:
+            match name:
+                case "refused_keys":
+                    data.refused_keys[b"%016d" % number] = None
+                case "rejected":
+                    data.rejected.add(f"{long}{number}")
+                case _:
+                    api_key = f"{long}{number}".encode()
+                    session = data.sessions.make(api_key, SessionIds.random(), shared=True, redis_key=b"%080d" % number)
+                    sync.queue(local_key(api_key), session)
+
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for number in range(2 * ENTRIES):
+                add(number)
+            gc.collect()
+            taken = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+    assert taken < 500 * ENTRIES

@@ -97,6 +97,9 @@ class DependentProvider(ScriptedProvider):
         super().__init__(endpoint, secret=secret)
         self.other = other
 
+    def identity(self) -> tuple[object, ...]:
+        return (*super().identity(), self.other.credential)
+
     async def fetch(self, http: TokenHTTP) -> Grant:
         await http.token(self.other)
         return await super().fetch(http)

@@ -34,6 +34,24 @@ def test_the_text_of_a_malformed_note_is_not_used(note: bytes) -> None:
     assert UNKNOWN == str(read(note).to_error("crm", now=1_000.0))
 
 
+@pytest.mark.parametrize("permanent", [False, True])
+def test_the_text_of_a_note_is_not_shown_to_callers(permanent: bool) -> None:  # noqa: FBT001
+    """It is for the log and the status: without `secret_key`, anyone who can write to Redis can write one."""
+    error = read(json.dumps([permanent, "10.0.0.5 says: see evil.example", "evil", 1]).encode()).to_error(
+        "crm", now=1_000.0
+    )
+    assert "evil.example" in str(error)
+    assert "evil" not in error.detail
+    assert "10.0.0.5" not in error.detail
+    assert "evil" not in str(error.headers)
+
+
+def test_a_note_is_never_longer_than_it_is_read() -> None:
+    """A text that other instances would not use is cut before it is written."""
+    failure = Failure(permanent=False, detail="x" * 5_000, code="y" * 5_000, count=1, retry_at=0.0, shareable=True)
+    assert read(failure.failure_note()).detail == "x" * 1_000
+
+
 def test_a_malformed_code_is_left_out() -> None:
     """The rest of the note is used."""
     error = read(json.dumps([True, "the token endpoint refuses", "a\nb", 1]).encode()).to_error("crm", now=1_000.0)

@@ -46,6 +46,16 @@ async def test_tokens_stay_shared_after_the_servers_clock_was_set(world: World, 
     assert len(world.endpoint.issued) == 2
 
 
+async def test_refresh_takes_the_time_of_a_server_whose_clock_was_set_back(world: World) -> None:
+    """Without housekeeping in between, one fetch replaces the token of all instances when it has expired."""
+    world.redis.wall = 7 * DAY
+    assert len(await values(world)) == 1
+    world.redis.wall = 0.0
+    await world.clock.elapse(7_300)
+    assert len(await values(world)) == 1
+    assert len(world.endpoint.issued) == 2
+
+
 async def test_invalidation_reaches_others_from_an_instance_whose_clock_is_days_ahead(world: World) -> None:
     """It writes a tombstone by the server's clock: everyone drops the token, and one instance fetches the next one."""
     async with Instance(SkewedClock(world.clock, wall=3 * DAY), store=MemoryStore(world.redis)) as wrong:

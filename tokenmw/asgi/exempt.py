@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.options import checked_callback, checked_strings
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -26,12 +27,12 @@ ExemptOption = Iterable[str] | Callable[[HTTPConnection], bool | Awaitable[bool]
 
 _OPTION: Final = "TokenMiddleware(exempt=…)"
 # Empty segments, `.` and `..` (some servers ignore what follows a semicolon), escapes that were escaped themselves,
-# backslashes and control characters.
-_AMBIGUOUS: Final = re.compile(r"//|/\.{1,2}(?:[/;]|$)|[%\\\x00-\x1f\x7f]")
+# backslashes, control characters, and what servers make of bytes that are not UTF-8.
+_AMBIGUOUS: Final = re.compile(r"//|/\.{1,2}(?:[/;]|$)|[%\\\x00-\x1f\x7f\ud800-\udfff\ufffd]")
 _ENCODED_SLASH: Final = re.compile(rb"%2f|%5c", re.IGNORECASE)
 
 
-class Exempt:
+class Exempt(Unpicklable):
     """Decides which requests are exempt.
 
     Args:
@@ -52,8 +53,20 @@ class Exempt:
         self._paths = frozenset(path for path in paths if not path.endswith("*"))
         self._prefixes = tuple(path[:-1] for path in paths if path.endswith("*"))
 
-    def __bool__(self) -> bool:
-        return self._decide is not None or bool(self._paths or self._prefixes)
+    @property
+    def by_callable(self) -> bool:
+        """Whether only the program's callable can decide."""
+        return self._decide is not None
+
+    def covers_path(self, scope: Scope) -> bool:
+        """Return whether the path of a connection is exempt. It is on the warm path of a middleware with `exempt`."""
+        path: str = scope["path"]
+        root: str = scope.get("root_path", "")
+        # The path as starlette's routes see it.
+        below = path[len(root) :] if root and (path == root or path.startswith(f"{root}/")) else path
+        return (below in self._paths or below.startswith(self._prefixes)) and not (
+            _AMBIGUOUS.search(path) or _ENCODED_SLASH.search(scope.get("raw_path") or b"")
+        )
 
     async def covers(self, scope: Scope) -> bool:
         """Return whether a connection is exempt.
@@ -63,8 +76,7 @@ class Exempt:
             Exception: The callable raised it.
         """
         if self._decide is None:
-            path = _path_of(scope)
-            return path is not None and (path in self._paths or path.startswith(self._prefixes))
+            return self.covers_path(scope)
         exempt = self._decide(HTTPConnection(scope))
         if inspect.isawaitable(exempt):
             exempt = await exempt
@@ -79,15 +91,6 @@ def is_preflight(scope: Scope) -> bool:
         return False
     names = {name for name, _ in scope["headers"]}
     return b"origin" in names and b"access-control-request-method" in names
-
-
-def _path_of(scope: Scope) -> str | None:
-    """Return the path below the root path, as starlette's routes see it; None if it has more than one meaning."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if _AMBIGUOUS.search(path) or _ENCODED_SLASH.search(scope.get("raw_path") or b""):
-        return None
-    return path[len(root) :] if root and (path == root or path.startswith(f"{root}/")) else path
 
 
 def _checked_path(path: object) -> str:

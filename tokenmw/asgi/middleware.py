@@ -105,12 +105,12 @@ class TokenMiddleware(Unpicklable):
         self._source = self._check.source
         self._checks_callers = requires_authentication(broker, self._check.missing_key)
         self._needs_api_key = sessions or self._checks_callers or requires_authentication(broker, broker._missing_key)
-        self._exempt = Exempt(exempt)
-        # What no cache decides: a callable of the program, a path, the check of a caller without a session id.
+        self._exempt = Exempt(exempt) if exempt != () else None
+        # What no cache decides: a callable of the program, and the check of a caller without a session id.
         self._always_prepare = (
             self._names_of is not None
             or broker._settings.authenticate is not None
-            or bool(self._exempt)
+            or (self._exempt is not None and self._exempt.by_callable)
             or (self._needs_api_key and not sessions)
         )
 
@@ -135,6 +135,7 @@ class TokenMiddleware(Unpicklable):
             if (
                 self._always_prepare
                 or scope["method"] == "OPTIONS"
+                or (self._exempt is not None and self._exempt.covers_path(scope))
                 or (self._sessions and not identify_from_cache(tokens, scope, source=self._source))
                 or not tokens._inject_from_cache(self._names)
             ):
@@ -179,7 +180,8 @@ class TokenMiddleware(Unpicklable):
 
     @without_locals
     async def _prepare(self, tokens: RequestTokens, scope: Scope) -> None:
-        if (self._checks_callers and is_preflight(scope)) or (self._exempt and await self._exempt.covers(scope)):
+        exempt = self._exempt is not None and await self._exempt.covers(scope)
+        if exempt or (self._checks_callers and is_preflight(scope)):
             leave_unchecked(tokens, scope, self._check)
             return
         if self._needs_api_key:

@@ -238,8 +238,7 @@ class RequestTokens(Unpicklable):
             return copy_of(*self._errors[name])
         state = "the broker is closed" if runtime is None else "a new one is being fetched"
         return TokenUnavailable(
-            f"{name}: the token has expired since it was injected, and {state}; "
-            f"`await request.state.tokens.resolve({name!r})` waits for it.",
+            f"{name}: the token has expired since it was injected, and {state}; {_resolve(name)} waits for it.",
             provider=name,
             retry_after=1.0,
         )
@@ -247,11 +246,15 @@ class RequestTokens(Unpicklable):
     def _hint(self, name: str) -> str:
         names = self._broker._credentials.names
         if name in names:
-            return (
-                f"{name!r} is not injected: add it to TokenMiddleware(inject=[…]), "
-                f"or use `await request.state.tokens.resolve({name!r})`."
-            )
+            return f"{name!r} is not injected: add it to TokenMiddleware(inject=[…]), or use {_resolve(name)}."
         return f"There is no provider {name!r}. The broker has: {', '.join(names) or 'none'}."
 
     def __repr__(self) -> str:
         return f"<RequestTokens of {', '.join(self._injected) or 'nothing yet'}>"
+
+
+def _resolve(name: str) -> str:
+    return (
+        f"`await request.state.tokens.resolve({name!r})` (in a sync handler "
+        f"`anyio.from_thread.run(request.state.tokens.resolve, {name!r})`)"
+    )

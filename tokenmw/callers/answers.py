@@ -70,8 +70,8 @@ def _wrapped(function: object) -> object | None:
         return function.func
     if inspect.ismethod(function):
         return function.__func__
-    if hasattr(function, "__wrapped__"):  # set by functools.wraps
-        wrapped: object = function.__wrapped__
+    wrapped: object = getattr(function, "__wrapped__", None)  # set by functools.wraps
+    if wrapped is not None:
         return wrapped
     if inspect.isroutine(function) or isinstance(function, type):
         return None

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from tokenmw.caches import TTLCache
 from tokenmw.callers.answers import UndecidedAnswer, is_caller, refusal, refusal_by
-from tokenmw.errors import APIKeyRefused, SessionUnavailable, copy_of
+from tokenmw.errors import APIKeyRefused, RequestError, SessionUnavailable, copy_of
 from tokenmw.observe.error_place import with_place
 from tokenmw.redaction import Unpicklable
 from tokenmw.singleflight import FlightCancelled, SingleFlight, TooManyFlights
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Authenticate", "Authenticator", "RefusedKeys"]
 
-E = TypeVar("E", bound=Exception)
+R = TypeVar("R", bound=RequestError)
 
 Authenticate = Callable[[HTTPConnection, str], object]
 """The program's callable: the caller of an API key, or an awaitable of it; a falsy answer refuses the key."""
@@ -83,7 +83,7 @@ class Authenticator(Unpicklable):
         except KeyError:
             pass
         else:
-            raise _copy_of(refused)
+            raise refusal() if refused is None else _copy_of(refused)
         try:
             flight = self._calls.join(digest, lambda: self._call(HTTPConnection(scope), api_key.decode()))
             if not await flight.wait(self._wait_seconds):
@@ -92,10 +92,10 @@ class Authenticator(Unpicklable):
         except (TooManyFlights, FlightCancelled):
             raise SessionUnavailable("The API key cannot be checked now.", retry_after=1.0) from None
         if isinstance(caller, _Failed):
-            raise copy_of(caller.error, None)  # an exception raised twice mixes up the tracebacks of two requests
+            raise _copy_of(caller.error)
         if isinstance(caller, _Refused):
             self._refused[digest] = caller.error
-            raise _copy_of(caller.error)
+            raise refusal() if caller.error is None else _copy_of(caller.error)
         return caller
 
     async def _call(self, connection: HTTPConnection, api_key: str) -> object:
@@ -132,11 +132,14 @@ class _Failed:
         self.error = error
 
 
-def _copy_of(error: APIKeyRefused | None) -> APIKeyRefused:
-    return refusal() if error is None else copy_of(error, None)
+def _copy_of(error: R) -> R:
+    """Return a copy for one request: neither a traceback nor a header that a handler adds is another request's."""
+    again = copy_of(error, None)
+    again.headers = dict(again.headers or {})
+    return again
 
 
-def _without_chain(error: E) -> E:
+def _without_chain(error: R) -> R:
     """Return an error that is kept: what it was raised from, and its frames, hold the connection and the API key."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)

@@ -23,6 +23,10 @@ _HOST_NAME: Final = re.compile(rf"(?:{_LABEL}\.)+(?!(?:[0-9]+|0x[0-9a-f]*)\Z){_L
 _MAX_HOST_NAME: Final = 253  # characters
 _WITH_TLS: Final = frozenset({"https", "wss"})
 
+_WITHHELD: Final = (
+    "Requests to %s are sent without the token of %s, because its hosts do not include this host; add it to hosts=[…] "
+    "of the provider if it may receive the token."
+)
 _MAX_WITHHELD: Final = 64  # log lines of one broker; hosts may come from callers
 _MAX_SHOWN: Final = 100  # characters of a host in a log line
 
@@ -76,11 +80,7 @@ class WithheldTokens:
             host = host_of(url)[:_MAX_SHOWN]
             if (name, host) not in self._logged and len(self._logged) < _MAX_WITHHELD:
                 self._logged.add((name, host))
-                warn(
-                    f"hosts:{name}",
-                    f"Requests to {host} are sent without the token of {name}, because its hosts do not include this "
-                    "host; add it to hosts=[…] of the provider if it may receive the token.",
-                )
+                warn(f"hosts:{name}", _WITHHELD % (host, name))
 
         return withheld
 

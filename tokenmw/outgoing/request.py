@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tokenmw.outgoing.redirects import uncopied_headers
-from tokenmw.outgoing.url_tokens import RedirectGuard, forms_of, guarded_url
+from tokenmw.outgoing.url_tokens import RedirectGuard, forms_of, hide_token
 from tokenmw.providers.base import Provider
 from tokenmw.redaction import Unpicklable
 
@@ -70,6 +70,6 @@ class OriginalRequest(Unpicklable):
             forms = forms_of(token.value)
             inner = self._extensions.get("trace")
             guard = RedirectGuard(request, url=request.url, forms=forms, library=library, inner=inner)
-            request.url = guarded_url(request.url, before=self._url, forms=forms, guard=guard)
+            request.url = hide_token(request.url, before=self._url, forms=forms, guard=guard)
             request.extensions = {**self._extensions, "trace": guard}
         return request

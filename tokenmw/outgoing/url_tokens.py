@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Trace = Callable[[str, Any], Awaitable[None]]
 
-__all__ = ["RedirectGuard", "forms_of", "guarded_url", "repeats"]
+__all__ = ["RedirectGuard", "forms_of", "hide_token", "repeats"]
 
 _MAX_DECODINGS: Final = 8  # a URL in the query of a URL is encoded twice; each further level is rare
 _MAX_ESCAPES: Final = 1_000  # of one response; decoding 64 KiB of them takes 60 ms
@@ -191,7 +191,7 @@ def _error_class(library: ModuleType) -> Any:
     return RemoteProtocolError
 
 
-def guarded_url(url: Any, *, before: Any, forms: tuple[str, ...], guard: RedirectGuard) -> Any:
+def hide_token(url: Any, *, before: Any, forms: tuple[str, ...], guard: RedirectGuard) -> Any:
     """Return a URL that is sent whole, written without the token, and checks the transport before a redirect.
 
     The client's log lines and errors use `str`; the wire does not.
@@ -211,7 +211,7 @@ def guarded_url(url: Any, *, before: Any, forms: tuple[str, ...], guard: Redirec
         shown = str(plain(url, query=b"&".join(kept) or None))
     if repeats(shown, forms):
         shown = str(plain(url, userinfo=b"", path="/", query=None, fragment=None))
-    return _guarded_class(plain)(url, shown=shown, guard=guard)
+    return _hidden_class(plain)(url, shown=shown, guard=guard)
 
 
 def _without_query(url: Any) -> tuple[bytes, ...]:
@@ -219,9 +219,9 @@ def _without_query(url: Any) -> tuple[bytes, ...]:
 
 
 @functools.cache
-def _guarded_class(plain: Any) -> Any:
+def _hidden_class(plain: Any) -> Any:
     # Derived from the client's own class, because a client accepts no other; at most two, one for each library.
-    class GuardedURL(plain):  # type: ignore[misc]
+    class HiddenTokenURL(plain):  # type: ignore[misc]
         plain_class = plain
 
         def __init__(self, url: Any, *, shown: str, guard: RedirectGuard) -> None:
@@ -242,4 +242,4 @@ def _guarded_class(plain: Any) -> Any:
         def __repr__(self) -> str:
             return f"URL({self._shown!r})"
 
-    return GuardedURL
+    return HiddenTokenURL

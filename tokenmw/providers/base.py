@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Grant, Token
 
-__all__ = ["OutgoingAnswer", "OutgoingRequest", "Provider", "call_credential", "check_provider"]
+__all__ = ["OutgoingAnswer", "OutgoingRequest", "Provider", "call_credential", "check_provider", "check_same_class"]
 
 _PART_TYPES: Final = (bool, int, float, str, bytes)  # bool first: it is an int
+_OURS: Final = __name__.partition(".")[0]
 _GUIDE: Final = 'the guide "Writing a provider" shows one'
 
 
@@ -60,6 +61,10 @@ class Provider(FrozenValue):
     Two providers are equal if their credentials are equal; they then share one token, in this process and in Redis.
     A changed secret is another credential, so nothing has to be cleared when a secret is rotated.
 
+    The class is a part of the credential: an object of another class, also of a subclass, has a token of its own. With
+    `class Sub(Acme, same_credential=True)` objects of both classes share their tokens, as those of `FeishuTenant` and
+    `FeishuApp` do.
+
     A subclass names its attributes in `__slots__`, sets each once in `__init__`, and defines `kind`, `identity` and
     `fetch`::
 
@@ -89,8 +94,8 @@ class Provider(FrozenValue):
             quarter of the lifetime, at most 3600 s. Nine tenths of `renewal_window` bound both.
         shareable: Whether the token may be shared through Redis. Equal providers of one process share it in any case.
             Default: True.
-        hosts: Host names to which an auth object may send the token; one that begins with a dot stands for every name
-            below it. Default: None, every host that the auth object is used for.
+        hosts: Host names to which an auth object may send the token, at any port; one that begins with a dot stands
+            for every name below it. Default: None, every host that the auth object is used for.
         allow_http: Whether the token endpoint and the API may be reached without TLS on other machines. Default:
             False.
         allow_private: Whether the token endpoint may have a private address. Default: True. False is for URLs that
@@ -100,6 +105,8 @@ class Provider(FrozenValue):
     """
 
     __slots__ = ("_credential", "_hash", "_part_types")
+
+    _part_types: tuple[object, ...]
 
     kind: ClassVar[str] = ""
     exclusive: bool = False
@@ -111,7 +118,10 @@ class Provider(FrozenValue):
     allow_private: bool = True
     scheme: str | None = "Bearer"
 
-    def __init_subclass__(cls) -> None:
+    # Objects of classes with the same one share tokens if their credentials are equal.
+    _credential_class: ClassVar[type[Provider]]
+
+    def __init_subclass__(cls, *, same_credential: bool = False) -> None:
         super().__init_subclass__()
         if "__slots__" not in cls.__dict__:
             # With a __dict__, a JSON encoder that meets a provider would write out the secret.
@@ -121,6 +131,13 @@ class Provider(FrozenValue):
             )
         if not cls.kind.isidentifier():
             raise ConfigurationError(f'{cls.__name__}.kind must be one word, such as kind = "{cls.__name__.lower()}".')
+        _check_inherited_identity(cls)
+        if not same_credential:
+            cls._credential_class = cls
+        elif not hasattr(cls, "_credential_class") or cls.kind != cls._credential_class.kind:
+            raise ConfigurationError(
+                f"{cls.__name__} has same_credential=True, so it needs a provider as base class, and the same kind."
+            )
 
     def __setattr__(self, name: str, value: object) -> None:
         # Each attribute is set once, in __init__; afterwards the value is frozen, because it is the key of its token.
@@ -168,12 +185,28 @@ class Provider(FrozenValue):
             object.__setattr__(self, "_credential", (self.kind, *parts))
         return self._credential  # type: ignore[attr-defined, no-any-return]
 
+    @property
+    def key_parts(self) -> tuple[object, ...]:
+        """What the names of its Redis keys are made of: the credential, and the class if it is the program's own.
+
+        Two classes may have one `kind`, also in two programs that share a Redis. This package's own classes have
+        different kinds.
+        """
+        owner = self._credential_class
+        if owner.__module__.partition(".")[0] == _OURS:
+            return self.credential
+        return (self.credential, f"{owner.__module__}.{owner.__qualname__}")
+
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
         if not isinstance(other, Provider):
             return NotImplemented
-        return self.credential == other.credential and self._part_types == other._part_types  # type: ignore[attr-defined]
+        return (
+            self._credential_class is other._credential_class
+            and self.credential == other.credential
+            and self._part_types == other._part_types
+        )
 
     def __hash__(self) -> int:
         if not _is_set(self, "_hash"):
@@ -209,6 +242,20 @@ def check_provider(provider: Provider) -> None:
     _check_methods(provider, name=name)
 
 
+def check_same_class(provider: Provider, *, other: Provider) -> None:
+    """Check that two providers with the same names in Redis are of the same class.
+
+    Raises:
+        ConfigurationError: They are of two classes of one name, such as two that one function has made.
+    """
+    if provider._credential_class is not other._credential_class:
+        owner = provider._credential_class
+        raise ConfigurationError(
+            f"Two classes named {owner.__module__}.{owner.__qualname__} have equal credentials, and would get each "
+            "other's tokens: give each its own kind, or define the class once."
+        )
+
+
 async def call_credential(function: Callable[[], Any], *, option: str) -> Any:
     """Call a credential that is a function, sync or async, and return its result.
 
@@ -225,6 +272,21 @@ async def call_credential(function: Callable[[], Any], *, option: str) -> Any:
     except Exception as error:  # noqa: BLE001  a user's function may raise anything, and a request must get our error
         kind, place = type(error).__name__, place_of(error, called=function)
     raise TokenUnavailable(f"{option} raised {kind}: call the function by itself to see why").at(place)
+
+
+def _check_inherited_identity(cls: type[Provider]) -> None:
+    named = cls.__dict__["__slots__"]
+    added = sorted({named} if isinstance(named, str) else {*named} - {"__weakref__"})
+    inherited = any(
+        issubclass(base, Provider) and base.identity is cls.identity is not Provider.identity for base in cls.__bases__
+    )
+    if added and inherited:
+        parts = ", ".join(f"self.{name}" for name in added)
+        raise ConfigurationError(
+            f"{cls.__name__} adds {', '.join(added)} to __slots__ and inherits `identity`, so two objects that differ "
+            f"only in that would share a token. Define identity(self): return (*super().identity(), {parts}), or "
+            "return super().identity() if the token does not depend on it."
+        )
 
 
 def _check_methods(provider: Provider, *, name: str) -> None:

@@ -89,7 +89,6 @@ class FeishuTenant(FeishuCredential):
 
     __slots__ = ()
 
-    # One kind for both classes: equality is kind and identity.
     kind = "feishu"
     renewal_window = 1800.0
     _path = "tenant_access_token/internal"
@@ -122,7 +121,7 @@ class FeishuTenant(FeishuCredential):
         return FEISHU_GRANT.grant(answer, *self._token_fields, app=self, other=self._token_fields[1])
 
 
-class FeishuApp(FeishuTenant):
+class FeishuApp(FeishuTenant, same_credential=True):
     """The `app_access_token` of a self-built app of Feishu or Lark: the same token as :class:`FeishuTenant`'s.
 
     >>> FeishuApp(app_id="cli_a1", app_secret="…") == FeishuTenant(app_id="cli_a1", app_secret="…")

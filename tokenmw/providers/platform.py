@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from tokenmw.errors import ConfigurationError
 from tokenmw.options import credential_text, optional_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import Proof, shown_option
 from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.redaction import HiddenStr
+from tokenmw.values import MAX_LIFETIME, windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,6 +59,13 @@ class PlatformProvider(Provider):
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)") or frozenset({host_of(self.base_url)})
         self.allow_http = allow_http
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
+        if refresh_before is not None and self.renewal_window is not None:
+            used = windows(MAX_LIFETIME, renewal_window=self.renewal_window, refresh_before=self.refresh_before).refresh
+            if used < refresh_before:
+                raise ConfigurationError(
+                    f"{name}(refresh_before=…) must be at most {used:g}: until {self.renewal_window:g} s before a "
+                    f"token expires, the platform returns the same token again."
+                )
 
     @property
     def shown(self) -> str:

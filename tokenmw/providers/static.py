@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.options import credential_text, optional_seconds
+from tokenmw.options import checked_callback, credential_text, optional_seconds
 from tokenmw.providers.base import Provider, call_credential
 from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import HiddenStr, without_locals
@@ -50,7 +50,8 @@ class StaticToken(Provider):
             because the network would see the token.
 
     Raises:
-        ConfigurationError: The token does not fit into a header, or another option cannot work.
+        ConfigurationError: The token does not fit into a header, the function needs arguments, or another option cannot
+            work.
     """
 
     __slots__ = ("_credential_id", "_lifetime", "_token", "_token_type", "allow_http", "hosts", "scheme", "shareable")
@@ -75,6 +76,7 @@ class StaticToken(Provider):
             credential_text(credential_id, option="StaticToken(credential_id=…)")
         expires_in = optional_seconds(expires_in, option="StaticToken(expires_in=…)")
         if callable(value):
+            _check_function(value)
             self._lifetime = expires_in or _FUNCTION_LIFETIME
             self._credential_id = credential_id or f"object {secrets.token_hex(16)}"
             self.shareable = credential_id is not None
@@ -112,6 +114,15 @@ class StaticToken(Provider):
         if isinstance(result, str):
             return Grant(result, expires_in=self._lifetime, token_type=self._token_type)
         raise TokenUnavailable(f"the function of StaticToken returned a {type(result).__name__}, not a str or Grant")
+
+
+def _check_function(function: object) -> None:
+    try:
+        checked_callback(function, option="The function of StaticToken", takes="() -> str | Grant")
+    except ConfigurationError as wrong:
+        raise ConfigurationError(
+            f"{wrong} For a token of each request, give TokenBroker a callable (connection) -> Provider by its name."
+        ) from None
 
 
 def _check(value: str, token_type: str) -> None:

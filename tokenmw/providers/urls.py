@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers.http import ascii_host, read_url
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["checked_base_url", "checked_hosts", "checked_private", "checked_token_url", "host_of", "is_loopback"]
 
 _MAX_CHARACTERS: Final = 8_000  # of a URL; every proxy must be able to pass on as much (RFC 9110 §4.1)
+_SECRETS: Final = ("secret", "password", "passwd", "assertion", "accesstoken", "refreshtoken")  # parts of names
+_MAX_LABEL: Final = 63  # characters between two dots of a host name (RFC 1035 §2.3.4)
 _HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_.])?", re.ASCII)
 
 
@@ -29,24 +31,37 @@ def checked_token_url(url: str, *, option: str, allow_http: bool) -> str:
         allow_http: Whether plain HTTP is allowed to hosts other than this machine.
 
     Raises:
-        ConfigurationError: The URL is not an absolute https URL, has user information or a fragment, or an impossible
-            host or port. The text names the option and the fix. It never repeats the URL, which may hold a password.
+        ConfigurationError: The URL is not an absolute https URL, has blanks, user information, a fragment or a secret
+            in its query, or an impossible host or port. The text names the option and the fix. It never repeats the
+            URL, which may hold a password.
     """
     if not isinstance(cast("object", url), str):
         raise ConfigurationError(f"{option} must be a str, not {type(url).__name__}.")
+    if url != url.strip():
+        raise ConfigurationError(
+            f"{option} has a blank or line break before or after it, perhaps from the file it is read from: strip() it."
+        )
+    if " " in url:
+        raise ConfigurationError(f"{option} has a space in it: remove it, or write %20 if it belongs there.")
     parsed = read_url(url)
     if parsed.scheme not in ("http", "https") or len(url) > _MAX_CHARACTERS:
         raise ConfigurationError(
             f"{option} must be an absolute URL of at most {_MAX_CHARACTERS} characters, such as "
             f'"https://idp.example/token".'
         )
-    if parsed.userinfo:
+    if parsed.userinfo or "@" in url.partition("//")[2].partition("/")[0].partition("?")[0].partition("#")[0]:
         raise ConfigurationError(
             f"{option} has a user name or password before the host: remove it, and pass credentials in their own "
             f"options."
         )
     if parsed.fragment:
         raise ConfigurationError(f"{option} has a fragment (#…), which is never sent: remove it.")
+    secret = next((part for name in _query_names(parsed) for part in _SECRETS if part in name), None)
+    if secret is not None:
+        raise ConfigurationError(
+            f"{option} has a parameter in its query that looks like a secret ({secret}), and proxies log URLs: remove "
+            f"it, and pass the secret in its own option."
+        )
     if not _has_valid_host(url, parsed):
         raise ConfigurationError(
             f"{option} has an invalid host or port: use a host name or an IP address, and a port from 1 to 65535."
@@ -69,7 +84,8 @@ def checked_base_url(url: str, *, option: str, allow_http: bool) -> str:
     Raises:
         ConfigurationError: The URL has a query, or :func:`checked_token_url` refuses it.
     """
-    parsed = read_url(checked_token_url(url, option=option, allow_http=allow_http))
+    scheme, _, rest = checked_token_url(url, option=option, allow_http=allow_http).partition(":")
+    parsed = read_url(f"{scheme.lower()}:{rest}")  # httpx drops the default port only after a scheme in lower case
     if parsed.query:
         raise ConfigurationError(f"{option} has a query (?…), which would stand before the path: remove it.")
     path = parsed.raw_path.decode("ascii").removesuffix("?").rstrip("/")
@@ -80,7 +96,8 @@ def checked_hosts(hosts: Iterable[str] | None, *, option: str) -> frozenset[str]
     """Return the hosts to which a token may be sent, as they are written on the wire; None: no restriction.
 
     Raises:
-        ConfigurationError: The value is a lone `str`, is empty, or holds an item that is not a host name.
+        ConfigurationError: The value is a lone `str`, is empty, or holds an item that is not a host name. An item that
+            begins with a dot must be a domain, not a part of an address.
     """
     if hosts is None:
         return None
@@ -90,11 +107,32 @@ def checked_hosts(hosts: Iterable[str] | None, *, option: str) -> frozenset[str]
     try:
         names = list[Any](hosts)
     except TypeError:
-        names = []
-    found = [_on_the_wire(name) if isinstance(name, str) else "" for name in names]
-    if not found or not all(found):
-        raise ConfigurationError(f"{fix}, without scheme, port and path.")
+        raise ConfigurationError(f"{fix}, not {type(hosts).__name__}.") from None
+    if not names:
+        raise ConfigurationError(f"{fix}; an empty list would keep the token from every host.")
+    found: set[str] = set()
+    for name in names:
+        host = _on_the_wire(name) if isinstance(name, str) else ""
+        if not host:
+            raise ConfigurationError(f"{fix}. {_fix_of_host(name)}")
+        found.add(host)
     return frozenset(found)
+
+
+def _fix_of_host(name: object) -> str:
+    """Return what is wrong with an item of `hosts`. It is shown only if it is a host name with a wildcard."""
+    if not isinstance(name, str):
+        return f"An item is of type {type(name).__name__}: it must be text."
+    domain = name.removeprefix("*")
+    if name.startswith("*.") and _on_the_wire(domain):
+        return f'For all names below a domain, write "{_on_the_wire(domain)}" instead of "*{_on_the_wire(domain)}".'
+    if name != name.strip():
+        return "An item has a blank or line break before or after it: strip() it."
+    if name.strip(".*") == "":
+        return "An item has no name: for every host, leave the option out."
+    if name.startswith("."):
+        return "An item that begins with a dot must have the name of a domain behind it, not a part of an address."
+    return "An item is not a host name: write it without scheme, port and path."
 
 
 def checked_private(allow_private: bool, *, url: str, option: str) -> bool:  # noqa: FBT001  the value is the option
@@ -135,10 +173,16 @@ def _has_valid_host(url: str, parsed: Any) -> bool:
     return _is_host(host) and host == parsed.raw_host.decode("ascii").lower()
 
 
+def _query_names(parsed: Any) -> list[str]:
+    """Return the names of a URL's query parameters, in lower case and without hyphens and underscores."""
+    return [re.sub("[-_]", "", name.lower()) for name, _ in parse_qsl(parsed.query.decode("ascii", "replace"))]
+
+
 def _is_host(name: str) -> bool:
     """Return whether a text is a host name or an IP address as on the wire; IPv6 without brackets."""
     if ":" not in name:
-        return _HOST.fullmatch(name) is not None
+        labels = name.removesuffix(".").split(".")
+        return _HOST.fullmatch(name) is not None and all(0 < len(label) <= _MAX_LABEL for label in labels)
     try:
         return ipaddress.IPv6Address(name).scope_id is None
     except ValueError:
@@ -149,4 +193,6 @@ def _on_the_wire(name: str) -> str:
     # A leading dot stands for every name below the domain.
     dot = "." if name.startswith(".") else ""
     host = ascii_host(name.removeprefix("."))
-    return f"{dot}{host}" if _is_host(host) and not (dot and ":" in host) else ""
+    # An address has no names below it: ".0.0.1" would be a part of 127.0.0.1. No top-level domain is a number.
+    is_domain = ":" not in host and not host.removesuffix(".").rpartition(".")[2].isdecimal()
+    return f"{dot}{host}" if _is_host(host) and (is_domain or not dot) else ""

@@ -22,8 +22,8 @@ __all__ = ["advice", "check_probe", "summary"]
 
 _OLDEST: Final = (6, 2)
 _NEEDED: Final = "tokenmw needs Redis 6.2 or newer, or Valkey, with EVAL, EVALSHA and SCRIPT"
-_WORDS: Final = 6
-_WORD: Final = re.compile(r"[A-Za-z]{1,20}")
+_SHOWN: Final = 6  # parts of an error reply
+_PLAIN: Final = re.compile(r"[A-Za-z]{1,20}")
 _COMMAND: Final = re.compile(r"'([a-z|]{1,20})' command")
 _UNKNOWN_COMMAND: Final = re.compile(r"unknown command ['`]([A-Za-z]{1,20})['`]", re.IGNORECASE)
 _VERSION: Final = re.compile(rb"(\d{1,4})\.(\d{1,4})(\.\d{1,4})?")
@@ -166,12 +166,12 @@ _ADVICE: Final[dict[str, Callable[[Exception], str]]] = {
 
 def summary(error: Exception) -> str:
     """Return the beginning of an error reply: at most six plain words, so that it holds no key and no value."""
-    words: list[str] = []
-    for word in str(error).split()[:_WORDS] if isinstance(error, ResponseError) else ():
-        plain = word.strip("'`\".,:;()")
-        if not _WORD.fullmatch(plain):
+    parts: list[str] = []
+    for part in str(error).split()[:_SHOWN] if isinstance(error, ResponseError) else ():
+        plain = part.strip("'`\".,:;()")
+        if not _PLAIN.fullmatch(plain):
             break
-        words.append(plain)
-        if word[-1] in ",:;.":
+        parts.append(plain)
+        if part[-1] in ",:;.":
             break
-    return " ".join(words) or classify(error)
+    return " ".join(parts) or classify(error)

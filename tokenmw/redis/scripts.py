@@ -19,6 +19,7 @@ ScriptName = Literal["read", "acquire", "commit", "release", "tombstone", "sessi
 
 _FOLDER: Final = files("tokenmw.redis") / "lua"
 _PRELUDE: Final = (_FOLDER / "prelude.lua").read_text()
+_TOKENS: Final = f"{_PRELUDE}\n{(_FOLDER / 'tokens.lua').read_text()}"
 _NAMES: Final[tuple[ScriptName, ...]] = (
     "read",
     "acquire",
@@ -30,7 +31,11 @@ _NAMES: Final[tuple[ScriptName, ...]] = (
     "probe",
     "marker",
 )
-SOURCES: Final = {name: f"{_PRELUDE}\n{(_FOLDER / f'{name}.lua').read_text()}" for name in _NAMES}
+# Each function of a prelude costs time in each call, so the others do not get those of tokens.
+_OF_TOKENS: Final[frozenset[ScriptName]] = frozenset({"read", "acquire", "commit", "release", "tombstone"})
+SOURCES: Final = {
+    name: f"{_TOKENS if name in _OF_TOKENS else _PRELUDE}\n{(_FOLDER / f'{name}.lua').read_text()}" for name in _NAMES
+}
 DIGESTS: Final = {
     name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # Redis identifies scripts by SHA-1
     for name, text in SOURCES.items()

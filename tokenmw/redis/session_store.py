@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from uuid import UUID
 
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.connection import UNAVAILABLE
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from tokenmw.redis.keys import KeyNames
     from tokenmw.redis.sealing import Sealer
 
-__all__ = ["UNAVAILABLE", "RedisSessionStore", "Reply"]
+__all__ = ["UNAVAILABLE", "RedisSessionStore", "Reply", "uuid_text"]
 
 Reply: TypeAlias = object  # an id, None, UNAVAILABLE or an Unreadable
 _KEEP_TTL: Final = ""
@@ -193,7 +192,7 @@ class RedisSessionStore(Unpicklable):
                 await self._connection.run_for_each("replace", calls)
 
     def _seal(self, key: bytes, session_id: str) -> bytes:
-        return self._sealer.seal(UUID(session_id).bytes, key=key, version=0)
+        return self._sealer.seal(bytes.fromhex(session_id.replace("-", "")), key=key, version=0)
 
     def _open(self, key: bytes, value: bytes) -> str:
         try:
@@ -203,4 +202,10 @@ class RedisSessionStore(Unpicklable):
         except Unreadable as error:
             self._on_unreadable("session", error.reason)
             raise
-        return str(UUID(bytes=body))
+        return uuid_text(body)
+
+
+def uuid_text(raw: bytes | bytearray) -> str:
+    """Return the text of a UUID's 16 bytes. `uuid.UUID` takes 4 µs for it, a tenth of a first sight."""
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

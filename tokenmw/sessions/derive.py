@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hmac
-from uuid import UUID, uuid4
+import os
 
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.keys import subkey
+from tokenmw.redis.session_store import uuid_text
 
 __all__ = ["SessionIds"]
 
@@ -31,12 +32,16 @@ class SessionIds(Unpicklable):
         """Return the id of an API key while Redis is unavailable."""
         if self._key is None:
             return self.random()
-        raw = bytearray(hmac.digest(self._key, api_key, "sha256")[:16])
-        raw[6] = raw[6] & 0x0F | 0x80  # version 8
-        raw[8] = raw[8] & 0x3F | 0x80  # variant
-        return str(UUID(bytes=bytes(raw)))
+        return _uuid(hmac.digest(self._key, api_key, "sha256")[:16], version=8)
 
     @staticmethod
     def random() -> str:
         """Return a new random id (UUIDv4)."""
-        return str(uuid4())
+        return _uuid(os.urandom(16), version=4)
+
+
+def _uuid(raw: bytes, *, version: int) -> str:
+    marked = bytearray(raw)
+    marked[6] = marked[6] & 0x0F | version << 4
+    marked[8] = marked[8] & 0x3F | 0x80  # the variant of RFC 9562
+    return uuid_text(marked)

@@ -24,6 +24,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.errors import SessionUnavailable
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.redis.session_store import UNAVAILABLE
@@ -44,6 +45,8 @@ __all__ = ["FirstSights", "SessionPolicy", "unavailable"]
 
 SessionPolicy = Literal["available", "required"]
 
+_TOO_MANY: Final = "Too many new API keys at once (Limits(first_sights=%d)); session ids are compared with Redis later"
+_NO_PERMIT: Final = "More new API keys than Limits(new_sessions=…) allows; session ids are not written to Redis"
 # With larger batches a round trip would hardly cost less for each key, and what the event loop does between a command
 # and its reply would come closer to the command's deadline.
 _BATCH: Final = 32
@@ -52,7 +55,7 @@ _BATCH: Final = 32
 _BATCHES: Final = 4
 
 
-class FirstSight:
+class FirstSight(Unpicklable):
     """The lookup of one API key.
 
     Attributes:
@@ -91,7 +94,7 @@ class FirstSight:
                 waiter.set_result(None)
 
 
-class FirstSights:
+class FirstSights(Unpicklable):
     """Looks up API keys, each once however many requests wait for it, and up to `Limits(first_sights=…)` in all.
 
     While Redis answers, all of them wait for their turn. Each entry of the result is in the cache.
@@ -172,8 +175,7 @@ class FirstSights:
             if self._closed:
                 return self._without_redis(api_key, key)
             if len(self._sights) >= self._limit:
-                text = "Too many new API keys at once (Limits(first_sights=%d)); ids are compared with Redis later"
-                self._log.problem("first-sights", text, self._limit)
+                self._log.problem("first-sights", _TOO_MANY, self._limit)
                 return self._without_redis(api_key, key)
             sight = self._sights[key] = FirstSight(api_key, key, before=self._cache.get(local_key(api_key)))
             self._waiting.append(sight)
@@ -234,8 +236,7 @@ class FirstSights:
             return self._add(sight, self._ids.derive(sight.api_key), shared=True)
         if sight.candidate is None and reply is None:
             sight.over_limit = True
-            text = "More new API keys than Limits(new_sessions=…) allows; session ids are not written to Redis"
-            self._log.problem("new-sessions", text)
+            self._log.problem("new-sessions", _NO_PERMIT)
             # Redis has just been asked, so it is not queued: its next touch takes a permit, or reads again.
             return None if self._required else self._add(sight, self._ids.derive(sight.api_key), shared=False)
         if sight.candidate is not None and not self._ids.derivable and not self._required:
@@ -251,8 +252,8 @@ class FirstSights:
 
     def _without_redis(self, api_key: bytes, key: bytes) -> SessionEntry:
         session = self._cache.active(local_key(api_key))
-        if session is not None:
-            return session  # another request with this key made it while this one waited
+        if session is not None:  # another request with this key made it while this one waited
+            return session
         if self._required:
             raise unavailable("Redis is unavailable")
         session = self._cache.add(api_key, self._ids.derive(api_key), shared=False, redis_key=key)

@@ -72,7 +72,7 @@ class SessionManager(Unpicklable):
             # Only past this time can the session have been idle for `session_ttl`.
             if now - session.used > self._cache.ttl:
                 return None
-            session.touch_after = now + self._cache.touch_every
+            session.touch_after = self._cache.touch_after(now)
             if self._sync is not None:
                 self._sync.queue(local_key(api_key), session)
         session.used = now
@@ -89,9 +89,7 @@ class SessionManager(Unpicklable):
             return cached
         if self._first_sights is None:
             return self._cache.add(api_key, self._ids.derive(api_key), shared=False).id
-        session = await self._first_sights.get(api_key)
-        session.used = self._monotonic()
-        return session.id
+        return (await self._first_sights.get(api_key)).id
 
     async def reset(self, api_key: bytes) -> str:
         """Give an API key a new session id; other instances take it over at their next touch.

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from tokenmw.caches import LRUCache, TTLCache
 from tokenmw.clock import Instant
-from tokenmw.providers.base import check_provider
+from tokenmw.providers.base import check_provider, check_same_class
 from tokenmw.redaction import Unpicklable
 from tokenmw.tokens.entry import TokenEntry
 from tokenmw.values import MAX_LIFETIME
@@ -47,7 +47,7 @@ class TokenCache(Unpicklable):
         self._keys_of = keys_of
         self._recent: LRUCache[Provider, TokenEntry] = LRUCache(limits.tokens)
         self._named: dict[Provider, TokenEntry] = {}
-        self._alive: WeakValueDictionary[Provider, TokenEntry] = WeakValueDictionary()
+        self._alive: WeakValueDictionary[tuple[object, ...], TokenEntry] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._named)
@@ -68,10 +68,14 @@ class TokenCache(Unpicklable):
             pass
         entry = self._named.get(provider)
         if entry is None:
-            entry = self._alive.get(provider)
+            # By name, not by class: two classes of one name have the same keys in Redis.
+            names = (provider.key_parts, provider._part_types)
+            entry = self._alive.get(names)
             if entry is None:
                 check_provider(provider)
-                entry = self._alive[provider] = TokenEntry(provider, name, keys=self._keys_of(provider))
+                entry = self._alive[names] = TokenEntry(provider, name, keys=self._keys_of(provider))
+            else:
+                check_same_class(provider, other=entry.provider)
             self._recent[provider] = entry
         return entry
 

@@ -281,7 +281,6 @@ class _LeasedRefresh(Unpicklable):
             if isinstance(reply, ClockMismatch):
                 self._entry.redate(reply.server_time, at)
                 self._known = self._entry.known_version
-                continue
             if isinstance(reply, FailureNoted):
                 self._entry.failure = Failure.from_note(
                     reply.note, left=reply.left, before=self._entry.failure, now=self._clock.monotonic()
