@@ -26,17 +26,18 @@ async def http2_server(body: bytes) -> AsyncGenerator[tuple[int, list[bytes]]]:
         connection = H2Connection(H2Configuration(client_side=False))
         connection.initiate_connection()
         writer.write(connection.data_to_send())
-        while data := await reader.read(65_536):
-            for event in connection.receive_data(data):
-                if isinstance(event, RequestReceived):
-                    received.extend(value for _, value in event.headers)
-                if isinstance(event, StreamEnded):
-                    headers = [(":status", "200"), ("content-type", "application/json"), ("x-echo", "answered")]
-                    connection.send_headers(event.stream_id, headers)
-                    connection.send_data(event.stream_id, body, end_stream=True)
-            writer.write(connection.data_to_send())
-        writer.close()
-        await writer.wait_closed()
+        try:
+            while data := await reader.read(65_536):
+                for event in connection.receive_data(data):
+                    if isinstance(event, RequestReceived):
+                        received.extend(value for _, value in event.headers)
+                    if isinstance(event, StreamEnded):
+                        headers = [(":status", "200"), ("content-type", "application/json"), ("x-echo", "answered")]
+                        connection.send_headers(event.stream_id, headers)
+                        connection.send_data(event.stream_id, body, end_stream=True)
+                writer.write(connection.data_to_send())
+        finally:
+            writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(serve(reader, writer))

@@ -48,6 +48,7 @@ _BOUNDARIES: Final = (ModuleType, CodeType, asyncio.AbstractEventLoop, logging.L
 _WITHOUT_SECRETS: Final = frozenset(
     {
         "APIKeySource",  # the names of headers
+        "Backend",  # of connections, without them
         "Breaker",
         "Busy",
         "CallerCheck",  # names of headers
@@ -58,7 +59,6 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Deadline",
         "DeclaredName",
         "EpochMarkers",
-        "Exempt",  # paths, or a function of the program
         "FailureNoted",
         "Failure",
         "GrantCodes",
@@ -70,8 +70,10 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Observers",  # functions of the program
         "OpenTelemetryObserver",
         "PrometheusObserver",
+        "Progress",  # a host and a port
         "ProviderStatus",
         "RejectionCodes",
+        "Resolver",  # names of hosts
         "Status",
         "Stored",
         "SystemClock",
@@ -87,9 +89,11 @@ _WITHOUT_SECRETS: Final = frozenset(
         "_DocumentedScheme",
         "_Layer",  # a tuple of dicts whose values are providers, which refuse
         "_Failed",  # an error, as in _Refused
+        "_Lookup",
         "_Problem",
         "_ProviderToken",  # a name
         "_Refused",
+        "_Share",
         "_Replayed",  # the stream of a response of an API; what was read of it refuses
     }
 )
@@ -151,7 +155,15 @@ def parts_of(*roots: object) -> dict[type[object], list[object]]:
 
 def secrets_in(value: object) -> list[str]:
     """Return the encoders that write a secret of an object, or show it in their error."""
-    return [name for name, encode in ENCODERS.items() if _shows_secret(encode, value)]
+    # jsons follows every reference of an object that does not refuse, until the interpreter's stack is full.
+    left_out = set() if isinstance(_innermost(value), Unpicklable | str) else {"jsons"}
+    return [name for name, encode in ENCODERS.items() if name not in left_out and _shows_secret(encode, value)]
+
+
+def _innermost(value: Any) -> object:
+    if isinstance(value, (list, tuple, dict)):
+        return next(iter(value.values() if isinstance(value, dict) else value), None)
+    return value
 
 
 def _shows_secret(encode: Callable[[Any], object], value: object) -> bool:

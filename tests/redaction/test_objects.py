@@ -7,10 +7,12 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
 import pickle
 import pprint
 import warnings
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -39,7 +41,7 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.fastapi import token_from
 from tokenmw.observe import SharedStateChanged, TokenAdopted, TokenFetched, TokenInvalidated, ValueUnreadable
 from tokenmw.outgoing.response import _Answer
-from tokenmw.providers import Answer, FeishuApp, FeishuTenant, TokenHTTP
+from tokenmw.providers import Answer, FeishuApp, FeishuTenant, HTTPOptions, TokenHTTP
 from tokenmw.status import ProviderStatus
 from tokenmw.testing import ManualClock, make_token
 
@@ -66,11 +68,18 @@ def middleware() -> TokenMiddleware:
     return TokenMiddleware(answering(session_of), broker=broker())
 
 
+def http_options() -> HTTPOptions:
+    """Make options with the password of a proxy."""
+    with patch.dict(os.environ, {"HTTPS_PROXY": f"http://u:{SECRET}@127.0.0.1:9"}):
+        return HTTPOptions(trust_env=True)
+
+
 # Immutable values with a secret.
 VALUES: dict[str, Callable[[], Any]] = {
     **{f"provider: {name}": make for name, make in KINDS.items()},
     "Grant": lambda: Grant(SECRET, expires_in=60, extra={SECRET: SECRET}),
     "Token": lambda: make_token(SECRET, extra={SECRET: SECRET}),
+    "HTTPOptions": http_options,
     "Answer": lambda: Answer(200, headers={"x": SECRET}, body=SECRET.encode()),
 }
 # Parts of a running program that refer to secrets.

@@ -20,6 +20,7 @@ import httpcore
 
 from tokenmw.providers.answer import UnusableAnswer
 from tokenmw.providers.network.addresses import is_public
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     import ssl
@@ -113,7 +114,7 @@ class Backend(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError("the name does not resolve") from error
 
 
-class BoundedStream(httpcore.AsyncNetworkStream):
+class BoundedStream(Unpicklable, httpcore.AsyncNetworkStream):
     """A connection whose answers are handed out in small pieces, and are bounded.
 
     Args:

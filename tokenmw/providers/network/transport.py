@@ -19,6 +19,7 @@ from tokenmw.providers.network.addresses import ONLY_PUBLIC
 from tokenmw.providers.network.backend import Backend, BoundedStream
 from tokenmw.providers.network.resolver import Resolver
 from tokenmw.providers.urls import is_loopback
+from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
     import ssl
@@ -31,7 +32,7 @@ __all__ = ["TokenClient"]
 _POOL: Final[dict[str, Any]] = {"max_connections": 100, "max_keepalive_connections": 10, "keepalive_expiry": 5.0}
 
 
-class TokenClient(httpx.AsyncClient):
+class TokenClient(Unpicklable, httpx.AsyncClient):
     """The client for token requests. It can keep a request from private addresses, which other clients cannot."""
 
     def __init__(self, options: HTTPOptions | None, *, body_bytes: int) -> None:
@@ -39,7 +40,7 @@ class TokenClient(httpx.AsyncClient):
         super().__init__(transport=transport, trust_env=False, follow_redirects=False)
 
 
-class _Transport(httpx.AsyncBaseTransport):
+class _Transport(Unpicklable, httpx.AsyncBaseTransport):
     """Sends requests. Errors are those of httpcore, whose classes have the names of httpx's."""
 
     def __init__(self, options: HTTPOptions | None, *, body_bytes: int) -> None:
@@ -90,7 +91,7 @@ class _Transport(httpx.AsyncBaseTransport):
         return self._public if request.extensions.get(ONLY_PUBLIC) else self._direct
 
 
-class _Body(httpx.AsyncByteStream):
+class _Body(Unpicklable, httpx.AsyncByteStream):
     """A response's body, from httpcore to httpx."""
 
     def __init__(self, response: httpcore.Response) -> None:
