@@ -120,7 +120,7 @@ def test_the_framework_responds_to_what_its_routes_raise(make: Any) -> None:
         answer = client.get("/")
     assert 503 == answer.status_code
     assert 5 <= int(answer.headers["retry-after"]) <= 7
-    assert TokenUnavailable.fixed_detail in answer.text
+    assert str(TokenUnavailable.fixed_detail) in answer.text
 
 
 @pytest.mark.parametrize("make", [starlette, fastapi])

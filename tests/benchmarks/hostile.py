@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from tests.benchmarks.rows import Figure, Plan, Row
@@ -23,7 +22,6 @@ async def run(plan: Plan) -> list[Row]:
             before, processor = sample(0), time.process_time()
             figures = await callers.send(rate=RATE, seconds=SECONDS * plan.size)
             after, processor = sample(0), time.process_time() - processor
-            await asyncio.sleep(0)
     answered = figures.statuses.total() - figures.statuses[0]
     waited, served = (percentile(part, 99) for part in (figures.warm, figures.served))
     return [

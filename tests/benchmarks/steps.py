@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import httpx2  # noqa: F401  the counts of an auth object depend on whether anything has imported it
 from starlette.requests import HTTPConnection
 
 from tests.benchmarks.asgi import HEADERS, application, scope_of
@@ -28,6 +28,8 @@ from tests.benchmarks.tracing import Count, count
 from tests.servers import RedisServer
 from tokenmw import TokenBroker, TokenMiddleware, provider_token, request_tokens, session_id
 from tokenmw.providers import StaticToken
+
+importlib.import_module("httpx2")  # the counts of an auth object depend on whether anything has imported it
 
 __all__ = ["ALLOWED_GROWTH", "PYTHON", "RECORD", "counts", "record", "recorded"]
 

@@ -100,7 +100,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("api_key", None, "such as APIKeySource(headers="),
     ("missing_key", "deny", "missing_key must be one of 'random', 'reject'"),
     ("authenticate", "directory", "authenticate must be a callable (connection, key)"),
-    ("http", httpx.Client(), "http must be an httpx.AsyncClient or httpx2.AsyncClient"),
+    ("http", httpx.Client(), "http must be an httpx.AsyncClient, httpx2.AsyncClient or HTTPOptions"),
     ("http", httpx.AsyncClient, "http was given the class AsyncClient: pass an instance of it"),
     ("limits", {"tokens": 5}, "limits must be a Limits, such as Limits(tokens=100), not dict"),
     ("observers", print, "observers must be a list of observers, not builtin_function_or_method"),

@@ -136,7 +136,8 @@ class Program:
         for broker in brokers:
             parts = (broker, broker._credentials, *broker._data.tokens, broker._settings, broker._data, broker._runtime)
             self.write(broker.status(), broker._settings.sealer, *parts)
-            self._output(jsonpickle.encode(parts, keys=True))
+            encode: Any = jsonpickle.encode  # pyright: ignore[reportUnknownVariableType]  it has no types
+            self._output(encode(parts, keys=True))
 
     def write_metrics(self) -> None:
         """Print all metrics and the tasks of the event loop."""

@@ -209,7 +209,11 @@ def test_a_new_slot_needs_an_identity_of_its_own(slots: object) -> None:
         ConfigurationError, match=r"adds scope to __slots__ .* \(\*super\(\)\.identity\(\), self\.scope\)"
     ):
         type("Scoped", (Part,), {"__slots__": slots})
-    type("Scoped", (Part,), {"__slots__": slots, "identity": lambda _: ("own",)})
+
+    def identity(_self: Part) -> tuple[object, ...]:
+        return ("own",)
+
+    type("Scoped", (Part,), {"__slots__": slots, "identity": identity})
 
 
 def test_a_new_slot_below_a_mixin_needs_an_identity_too() -> None:

@@ -133,17 +133,22 @@ def test_odd_json_is_read(body: bytes) -> None:
     "body",
     [
         b'{"access_token": "t-1", "expires_in": 60, "a": ' + b"9" * 5_000 + b"}",
-        b'{"access_token": "t-1", "expires_in": 60, "a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
         b'{"access_token": "\\ud800", "expires_in": 60}',
         b'{"access_token": "t-1", "expires_in": 1e999}',
         b'{"access_token": "t-1", "expires_in": "' + b"9" * 60_000 + b'"}',
         b'{"access_token": "t-1", "expires_in": "0.' + b"0" * 60_000 + b'1e60002"}',
     ],
-    ids=["5000 digits", "30000 lists", "half a pair", "infinity", "60000 digits", "60000 zeros"],
+    ids=["5000 digits", "half a pair", "infinity", "60000 digits", "60000 zeros"],
 )
 def test_unreadable_answers_are_unavailability(body: bytes) -> None:
-    """Neither `int`'s limit of digits nor the depth of the parser raises another error."""
+    """Neither `int`'s limit of digits nor odd numbers raise another error."""
     assert isinstance(grant(OAUTH, body), TokenUnavailable)
+
+
+def test_deep_lists_are_left_out_or_unreadable() -> None:
+    """The depth of the parser, which Python 3.14 does not limit, raises no other error, and no list is kept."""
+    granted = grant(OAUTH, b'{"access_token": "t-1", "expires_in": 60, "a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}")
+    assert isinstance(granted, TokenUnavailable) or dict(granted.extra) == {}
 
 
 def test_a_grant_of_a_program_has_the_same_bounds() -> None:

@@ -102,7 +102,7 @@ ENCODERS: Final[dict[str, Callable[[Any], object]]] = {
     "copyreg": lambda value: value.__reduce_ex__(4),
     "getstate": lambda value: value.__getstate__(),
     "jsonpickle": jsonpickle.encode,
-    "jsonpickle, one way": lambda value: jsonpickle.encode(value, unpicklable=False, include_properties=True),
+    "jsonpickle, one way": functools.partial(jsonpickle.encode, unpicklable=False, include_properties=True),
     "jsons": jsons.dumps,
     "orjson": orjson.dumps,
     "orjson with repr": lambda value: orjson.dumps(value, default=repr),
@@ -156,13 +156,15 @@ def parts_of(*roots: object) -> dict[type[object], list[object]]:
 def secrets_in(value: object) -> list[str]:
     """Return the encoders that write a secret of an object, or show it in their error."""
     # jsons follows every reference of an object that does not refuse, until the interpreter's stack is full.
-    left_out = set() if isinstance(_innermost(value), Unpicklable | str) else {"jsons"}
+    left_out: set[str] = set() if isinstance(_innermost(value), Unpicklable | str) else {"jsons"}
     return [name for name, encode in ENCODERS.items() if name not in left_out and _shows_secret(encode, value)]
 
 
 def _innermost(value: Any) -> object:
     if isinstance(value, (list, tuple, dict)):
-        return next(iter(value.values() if isinstance(value, dict) else value), None)
+        items: Any = value.values() if isinstance(value, dict) else value  # pyright: ignore[reportUnknownVariableType]
+        parts: list[Any] = list(items)
+        return parts[0] if parts else None
     return value
 
 

@@ -18,7 +18,8 @@ def frames_of(event: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the place and the variables of each frame of the package and its libraries in an event."""
     values = [*event.get("exception", {}).get("values", ()), *event.get("threads", {}).get("values", ())]
     for value in values:
-        for frame in (value.get("stacktrace") or {}).get("frames", ()):
+        stack: dict[str, list[dict[str, Any]]] = value.get("stacktrace") or {}
+        for frame in stack.get("frames", []):
             if str(frame.get("module")).partition(".")[0] in _OURS:
                 yield f"{frame['module']}:{frame['function']}:{frame['lineno']}", frame.get("vars", {})
 

@@ -226,20 +226,20 @@ async def test_longer_ttl_in_redis_does_not_extend_a_token(
 
 async def test_old_value_written_again_is_not_used(store: Store, keys: TokenKeys, redis_server: RedisServer) -> None:
     """Without the secret nobody can make a value, but anyone can keep one, and write it again under its own key."""
-    record = TokenRecord("t-1", "Bearer", 10.0, None, {})
-    sealed = store._sealer.seal(record.encode(), key=keys.token, version=NOW - 3_600_000_000)
+    record, now = TokenRecord("t-1", "Bearer", 10.0, None, {}), time.time_ns() // 1_000
+    sealed = store._sealer.seal(record.encode(), key=keys.token, version=now - 3_600_000_000)
     for operation in (
         store.read(keys),
         store.acquire(keys, "a1", known=0, seconds=6),
-        store.commit(keys, "b2", record, version=NOW - 7_200_000_000, left=-7_300.0),
-        store.write_tombstone(keys, version=NOW - 7_200_000_000, known=0, left=1.0),
+        store.commit(keys, "b2", record, version=now - 7_200_000_000, left=-7_300.0),
+        store.write_tombstone(keys, version=now - 7_200_000_000, known=0, left=1.0),
     ):
         redis_server.command("DEL", *keys.all)
         redis_server.command("SET", keys.token, sealed, "PX", DAY // 1_000)
         assert not isinstance(await operation, Found)
         assert redis_server.command("GET", keys.token) != sealed
     assert set(store.unreadable) == {"token expired"}
-    assert await store.read(keys) == (None, NOW - 7_200_000_000)
+    assert await store.read(keys) == (None, now - 7_200_000_000)
 
 
 async def test_longer_ttl_in_redis_does_not_extend_a_token_again_and_again(

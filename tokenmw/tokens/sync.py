@@ -173,10 +173,12 @@ class TokenSync(Unpicklable):
         if left <= 0:
             token.shared = True  # expired: nothing to upload any more
             return
-        reply = await store.commit(keys, secrets.token_hex(8), token.record, version=token.version, left=left)
-        if isinstance(reply, ClockMismatch):
-            entry.redate(reply.server_time, now)  # the next round uploads it
-        elif isinstance(reply, Stored):
+        owner = secrets.token_hex(8)
+        reply = await store.commit(keys, owner, token.record, version=token.version, left=left)
+        if isinstance(reply, ClockMismatch) and entry.current is token:
+            entry.redate(reply.server_time, now)
+            reply = await store.commit(keys, owner, token.record, version=token.version, left=left)
+        if isinstance(reply, Stored):
             token.shared = True
         elif isinstance(reply, Found):
             self._refresher.adopt(entry, reply, Instant(self._clock))

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
     Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -78,7 +78,7 @@ async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 @contextlib.contextmanager
-def closed_port() -> Iterator[int]:
+def closed_port() -> Generator[int]:
     """Yield a port that nothing listens on."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -86,7 +86,7 @@ def closed_port() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def full_port() -> Iterator[int]:
+def full_port() -> Generator[int]:
     """Yield a port whose queue of connections is full, so that a further one gets no answer."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.socket())

@@ -17,7 +17,7 @@ from tokenmw import TokenBroker
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.limits import Limits
-from tokenmw.providers import ClientCredentials, HTTPOptions, Provider, TokenHTTP
+from tokenmw.providers import ClientCredentials, HTTPOptions, Provider, TokenHTTP, WeCom
 from tokenmw.providers.http import default_client
 from tokenmw.providers.network import backend
 from tokenmw.providers.network.addresses import is_public
@@ -26,6 +26,14 @@ from tokenmw.values import Grant
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
+
+PLAIN_BACKEND: Any = httpcore.AnyIOBackend  # pyright sees the stand-in for a missing anyio
+
+
+def anything(_: str) -> bool:
+    """Take every address for a public one."""
+    return True
+
 
 PRIVATE = [
     *("0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "100.100.100.200", "127.0.0.1", "127.255.255.255"),
@@ -161,7 +169,7 @@ async def test_name_that_changes_its_address(
     """The address that was checked is the one connected to: a name is looked up once for each connection."""
     resolved += [["8.8.8.8"], ["127.0.0.1"]]
     connected: list[str] = []
-    connect = httpcore.AnyIOBackend.connect_tcp
+    connect = PLAIN_BACKEND.connect_tcp
 
     async def record(self: Any, host: str, *arguments: Any, **options: Any) -> Any:
         connected.append(host)
@@ -169,7 +177,7 @@ async def test_name_that_changes_its_address(
             raise httpcore.ConnectError("there is no network here")
         return await connect(self, host, *arguments, **options)
 
-    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", record)
+    monkeypatch.setattr(PLAIN_BACKEND, "connect_tcp", record)
     async with listening(answers(GRANT)) as port:
         with pytest.raises(TokenUnavailable, match="could not be reached"):
             await public_http.request("POST", f"http://tenant.example:{port}/")
@@ -183,7 +191,7 @@ async def test_only_the_public_addresses_of_a_name_are_used(
 ) -> None:
     """Of a name with addresses of both sorts, the private ones are left out."""
     resolved.append(["10.0.0.1", "127.0.0.2", "127.0.0.1"])
-    monkeypatch.setattr(backend, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(backend, "is_public", "127.0.0.1".__eq__)
     async with listening(answers(GRANT)) as port:
         answer = await public_http.request("POST", f"http://tenant.example:{port}/")
     assert "t-1" == answer.json()["access_token"]
@@ -205,7 +213,7 @@ async def test_certificate_is_checked_for_the_name(
 ) -> None:
     """TLS verifies the URL's name, not the address that it was resolved to."""
     resolved.append(["127.0.0.1"])
-    monkeypatch.setattr(backend, "is_public", lambda _: True)
+    monkeypatch.setattr(backend, "is_public", anything)
     ca_file, context = self_signed(tmp_path, host="tenant.example")
     http = TokenHTTP(
         default_client(HTTPOptions(ca_file=ca_file), limits=Limits()), limits=Limits(), clock=SYSTEM_CLOCK
@@ -261,6 +269,20 @@ async def test_providers_of_the_program_are_kept_from_private_addresses() -> Non
             await broker.token(OfTheProgram("https://a.example/", nested=inner))
 
 
+class TenantsWeCom(WeCom):
+    """A platform's private deployment whose URL a tenant chooses."""
+
+    __slots__ = ()
+    allow_private = False
+
+
+async def test_platforms_are_kept_from_private_addresses_by_a_subclass() -> None:
+    """A class derived from a platform's provider needs nothing but the attribute."""
+    async with listening(answers(GRANT)) as port, TokenBroker({}) as broker:
+        with pytest.raises(TokenUnavailable, match="is refused: its address"):
+            await broker.token(TenantsWeCom(corp_id="c", corp_secret="s", base_url=f"http://127.0.0.1:{port}"))
+
+
 @pytest.mark.parametrize("make", [httpx.AsyncClient, httpx2.AsyncClient])
 async def test_client_of_the_program_is_refused(make: Callable[[], Any]) -> None:
     """Another client cannot be kept from private addresses, so it is refused as early as the provider is known."""
@@ -278,14 +300,14 @@ async def test_client_of_the_program_is_refused(make: Callable[[], Any]) -> None
 async def test_an_address_is_tried_after_another(resolved: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """An address that refuses or does not answer delays the next one by a quarter of a second at most."""
     resolved.append(["127.0.0.9", "127.0.0.8", "127.0.0.1"])
-    connect = httpcore.AnyIOBackend.connect_tcp
+    connect = PLAIN_BACKEND.connect_tcp
 
     async def slow(self: Any, host: str, *arguments: Any, **options: Any) -> Any:
         if host == "127.0.0.9":
             await asyncio.sleep(60)
         return await connect(self, host, *arguments, **options)
 
-    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", slow)
+    monkeypatch.setattr(PLAIN_BACKEND, "connect_tcp", slow)
     http = TokenHTTP(default_client(limits=Limits()), limits=Limits(), clock=SYSTEM_CLOCK)
     async with listening(answers(GRANT)) as port:
         answer = await http.request("POST", f"http://tenant.example:{port}/")

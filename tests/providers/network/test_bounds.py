@@ -19,7 +19,7 @@ from tokenmw.providers import TokenHTTP
 from tokenmw.providers.http import default_client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 MAX_TURN = 0.04
 """Processor seconds of one turn of the event loop. Without bounds the answers below take 0.08 to 0.46 s of one turn."""
@@ -56,7 +56,7 @@ def trailers(client: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def in_thread(send: Callable[[socket.socket], None]) -> Iterator[str]:
+def in_thread(send: Callable[[socket.socket], None]) -> Generator[str]:
     """Answer one connection in a thread, so that the event loop's time is that of the client alone."""
 
     def serve() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -164,17 +164,17 @@ class OfTheProgram(OSError):
         self.request = request
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        OfTheProgram,
-        lambda _: ssl.SSLError(1, SECRET),
-        lambda _: socket.gaierror(socket.EAI_NONAME, SECRET),
-        lambda _: ExceptionGroup(SECRET, [OSError(SECRET), ConnectionResetError(errno.ECONNRESET, SECRET)]),
-        lambda request: httpx.ConnectError(SECRET, request=request),
-        lambda _: RuntimeError(SECRET),
-    ],
-)
+ERRORS: list[Callable[[httpx.Request], Exception]] = [
+    OfTheProgram,
+    lambda _: ssl.SSLError(1, SECRET),
+    lambda _: socket.gaierror(socket.EAI_NONAME, SECRET),
+    lambda _: ExceptionGroup(SECRET, [OSError(SECRET), ConnectionResetError(errno.ECONNRESET, SECRET)]),
+    lambda request: httpx.ConnectError(SECRET, request=request),
+    lambda _: RuntimeError(SECRET),
+]
+
+
+@pytest.mark.parametrize("make", ERRORS)
 async def test_no_text_of_a_transport_is_shown_or_kept(make: Any) -> None:
     """Causes are made anew from numbers, so that nothing of an error of the program's transport is reachable."""
 
@@ -206,16 +206,10 @@ def test_numbers_of_the_system(number: int, reason: str) -> None:
 
 def test_an_interrupted_read_is_not_the_reason() -> None:
     """A time-out over TLS interrupts a read that wants more data; that is no failure of TLS."""
-    with contextlib.suppress(TimeoutError):
-        try:
-            raise ssl.SSLWantReadError(2, "more")
-        except ssl.SSLWantReadError:
-            interrupted = asyncio.CancelledError()
-            try:
-                raise interrupted
-            except asyncio.CancelledError as error:
-                timed_out = TimeoutError()
-                timed_out.__cause__ = error
+    interrupted = asyncio.CancelledError()
+    interrupted.__context__ = ssl.SSLWantReadError(2, "more")
+    timed_out = TimeoutError()
+    timed_out.__cause__ = interrupted
     found = failure_of(timed_out, seconds=5, progress=Progress(), server="idp.example:443")
     assert "did not answer within 5 s (read timeout)" == found.text
 
@@ -239,7 +233,7 @@ def test_every_reason_is_in_the_guide() -> None:
     """The table in "Troubleshooting" has each reason that the code gives, and no other."""
     guide = (ROOT / "examples" / "guides" / "troubleshooting.md").read_text()
     section = guide.partition("## Reasons of token requests that fail")[2].partition("\n## ")[0]
-    values = [*vars(failures).values(), *failures._BY_NUMBER.values(), *failures._BY_NAME.values()]
-    constants = {value[0] for value in values if isinstance(value, tuple) and len(value) == 2}
+    values: list[Any] = [*vars(failures).values(), *failures._BY_NUMBER.values(), *failures._BY_NAME.values()]
+    constants = {str(value[0]) for value in values if isinstance(value, tuple) and len(value) == 2}  # pyright: ignore[reportUnknownArgumentType]
     composed = {"certificate", "network", "proxy", "read timeout", "tls"}  # their texts depend on the error
     assert constants | composed == set(re.findall(r"^\| `([a-z ]+)` \|", section, re.MULTILINE))

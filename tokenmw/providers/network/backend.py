@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpcore
 
@@ -57,7 +57,7 @@ class Backend(httpcore.AsyncNetworkBackend):
         self._resolver = resolver
         self._only_public = only_public
         self._body_bytes = body_bytes
-        self._plain = httpcore.AnyIOBackend()
+        self._plain = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())  # anyio is installed
 
     async def connect_tcp(
         self,
@@ -126,7 +126,7 @@ class BoundedStream(Unpicklable, httpcore.AsyncNetworkStream):
         self._stream = stream
         self._body_bytes = body_bytes
         self._max_answer = 2 * body_bytes + _MAX_FRAMING
-        self._received = b""
+        self._received: bytes = b""
         self._handed_out = 0  # of `_received`
         self._answer = 0  # bytes since the request
         self._lines = self._bytes = 0  # since the last result

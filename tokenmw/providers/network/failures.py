@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from tokenmw.providers.quiet_http import hide_response
 
@@ -187,7 +187,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         yield one
         waiting.append(one.__cause__ or one.__context__)  # httpcore's pool raises each error again `from None`
         if isinstance(one, BaseExceptionGroup):
-            waiting += reversed(one.exceptions)
+            waiting += reversed(cast("tuple[BaseException, ...]", one.exceptions))
 
 
 def _is_specific(error: OSError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.request import getproxies_environment
 
@@ -15,7 +16,6 @@ from tokenmw.redaction import FrozenValue, HiddenStr, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = ["HTTPOptions"]
 
@@ -73,10 +73,10 @@ def _context(ca_file: object, *, trust_env: bool) -> ssl.SSLContext:
             "they are in PEM."
         ) from None
     if ca_file is not None:
-        if not isinstance(ca_file, (str, os.PathLike)):
+        if not isinstance(ca_file, (str, Path)):
             raise ConfigurationError(f"HTTPOptions(ca_file=…) must be a path, not {type(ca_file).__name__}.")
         try:
-            context.load_verify_locations(cafile=os.fspath(ca_file))
+            context.load_verify_locations(cafile=ca_file)
         except OSError as error:
             problem = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "it is not PEM"
             raise ConfigurationError(
