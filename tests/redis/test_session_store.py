@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.servers import RedisServer
+from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Sealer, Unreadable
-from tokenmw.redis.session_store import RedisSessionStore
+from tokenmw.redis.session_store import UNAVAILABLE, RedisSessionStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from tokenmw.redis.connection import RedisConnection
+    from tokenmw.redis.connection import Command, RedisConnection
 
     Connect = Callable[..., RedisConnection]
     MakeStore = Callable[..., RedisSessionStore]
@@ -168,6 +169,33 @@ async def test_id_that_was_copied_to_another_key_is_not_used(make: MakeStore, re
     await get_or_create(store, mine, ONE)
     redis_server.command("SET", other, redis_server.command("GET", mine))
     assert await get_or_create(store, other, TWO) == TWO
+
+
+@pytest.mark.parametrize("lost", ["a candidate sent again", "a script sent as text"])
+async def test_replies_are_kept_if_a_second_round_trip_of_their_batch_fails(
+    make: MakeStore, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Only the keys of the second round trip are unavailable; the ids that the first one returned are used."""
+    store = make(OLD)
+    known, new = store.key(b"sk-1"), store.key(b"sk-2")
+    await get_or_create(store, known, ONE)
+    connection = store._connection
+    if lost == "a candidate sent again":
+        connection.note_server_time(new, 1_000, began=asyncio.get_running_loop().time())
+    else:
+        redis_server.command("SCRIPT", "FLUSH")
+    first, trips = connection._batches, 0
+
+    async def only_once(commands: Sequence[Command]) -> list[object]:
+        nonlocal trips
+        trips += 1
+        if trips > 1:
+            raise RedisUnavailable("timeout")
+        return await first(commands)
+
+    monkeypatch.setattr(connection, "_batches", only_once)
+    assert [ONE, UNAVAILABLE] == await store.get_or_create([(known, None), (new, TWO)])
+    assert trips == 2
 
 
 async def test_redis_shows_neither_api_key_nor_id(make: MakeStore, redis_server: RedisServer) -> None:

@@ -44,6 +44,13 @@ async def test_a_key_of_any_length_has_one_id(redis_server: RedisServer, api_key
         assert 1 == len(one.cache) == len(two.cache)
 
 
+def test_no_api_key_equals_the_local_key_of_a_long_one() -> None:
+    """A local key with a digest is not UTF-8, and API keys are, so no caller can send one and get the other's id."""
+    with pytest.raises(UnicodeDecodeError):
+        # Digests of text that are UTF-8 by chance are rare; what precedes them must not be.
+        local_key(b"k" * 65)[:-32].decode()
+
+
 @pytest.mark.parametrize("api_key", KEYS, ids=len)
 async def test_without_redis_a_key_of_any_length_is_uploaded_later(private_redis: RedisServer, api_key: bytes) -> None:
     """What was derived, or reset, during an outage reaches Redis under the same key as from any other instance."""

@@ -119,7 +119,9 @@ class TokenHTTP(Unpicklable):
 
     def with_nested(self, nested: NestedTokens) -> TokenHTTP:
         """Return a `TokenHTTP` over the same client that gets the tokens of other providers from `nested`."""
-        return TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=nested)
+        http = TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=nested)
+        http._only_public = self._only_public
+        return http
 
     def public_only(self) -> TokenHTTP:
         """Return a `TokenHTTP` over the same client that connects to public addresses only."""

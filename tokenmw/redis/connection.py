@@ -142,7 +142,12 @@ class RedisConnection(Unpicklable):
         replies = await self._batches(commands)
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
-            again = await self._batches([command_by_text(commands[number]) for number in unknown])
+            try:
+                again = await self._batches([command_by_text(commands[number]) for number in unknown])
+            except RedisUnavailable:
+                if len(unknown) == len(commands):
+                    raise
+                again = [UNAVAILABLE] * len(unknown)  # the other replies are good
             for number, reply in zip(unknown, again, strict=True):
                 replies[number] = reply
         return replies

@@ -82,7 +82,11 @@ class RedisSessionStore(Unpicklable):
         for number in late:
             self._connection.note_server_time(sights[number][0], values[number], began=began)
         again = [(sights[number][0], (sealed[number] or b"", self._ttl)) for number in late]
-        for number, value in zip(late, await self._connection.run_for_each("session", again), strict=True):
+        try:
+            stored = await self._connection.run_for_each("session", again)
+        except RedisUnavailable:
+            stored = [UNAVAILABLE] * len(late)  # the other replies of the batch are good
+        for number, value in zip(late, stored, strict=True):
             values[number] = value
         replies: list[Reply] = []
         opened: list[tuple[bytes, bytes, str]] = []

@@ -152,7 +152,7 @@ class Tombstoned:
 
 @dataclass(frozen=True, slots=True)
 class ClockMismatch:
-    """A version of the caller's does not agree with the server's clock, in seconds since 1970. Nothing was changed."""
+    """A version of the caller's does not agree with the server's clock, in seconds since 1970. Nothing was stored."""
 
     server_time: float
 

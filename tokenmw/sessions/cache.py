@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["LONGEST_KEPT", "SessionCache", "SessionEntry", "local_key"]
 
 LONGEST_KEPT: Final = 64  # bytes of an API key that is itself the key of local maps
-_MARK: Final = bytes(LONGEST_KEPT + 1 - 32)  # makes a digest longer than any API key that is kept
+# Makes a digest longer than any API key that is kept, and no UTF-8, so that no API key equals one: lookups try the
+# key itself first.
+_MARK: Final = b"\xff" * (LONGEST_KEPT + 1 - 32)
 _TOUCHES_PER_TTL: Final = 20  # a session in use is touched after a twentieth of `session_ttl`
 
 

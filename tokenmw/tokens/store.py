@@ -23,7 +23,7 @@ __all__ = ["TokenStore"]
 class TokenStore(Protocol):
     """Tokens that all processes share. Each operation may raise `RedisUnavailable` or `Unreadable`.
 
-    `ClockMismatch` means that a version given does not agree with the clock of Redis, and that nothing was changed.
+    `ClockMismatch` means that a version given does not agree with the clock of Redis, and that nothing was stored.
     """
 
     async def read(self, keys: TokenKeys, /) -> tuple[Found | None, int]:

@@ -21,7 +21,7 @@ from tokenmw.providers import ClientCredentials, HTTPOptions, Provider, TokenHTT
 from tokenmw.providers.http import default_client
 from tokenmw.providers.network import backend
 from tokenmw.providers.network.addresses import is_public
-from tokenmw.values import Grant
+from tokenmw.values import Grant, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -161,6 +161,21 @@ async def test_literal_addresses_are_checked_by_the_request_too(public_http: Tok
     async with listening(answers(GRANT)) as port:
         with pytest.raises(TokenUnavailable, match="is refused: its address"):
             await public_http.request("POST", f"http://{host}:{port}/")
+
+
+class _NoTokens:
+    async def token(self, _provider: Provider, /) -> Token:
+        raise TokenUnavailable("none")
+
+    async def invalidate(self, _token: Token, /) -> None:
+        pass
+
+
+async def test_with_the_tokens_of_other_providers_it_stays_public(public_http: TokenHTTP) -> None:
+    """The order of `public_only` and `with_nested` does not matter."""
+    async with listening(answers(GRANT)) as port:
+        with pytest.raises(TokenUnavailable, match="is refused: its address"):
+            await public_http.with_nested(_NoTokens()).request("POST", f"http://127.0.0.1:{port}/")
 
 
 async def test_name_that_changes_its_address(
