@@ -224,3 +224,50 @@ async def test_calls_beyond_the_bound_are_refused(
     await authenticator.close()
     results = await asyncio.gather(*in_progress, return_exceptions=True)
     assert [SessionUnavailable] * 2 == [type(result) for result in results]
+
+
+async def test_a_timeout_of_authenticate_is_logged_with_its_bound(
+    make_authenticator: Callable[..., Authenticator],
+    authenticate: ScriptedAuthenticate,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It raised nothing, so the line names the bound, and no place in this package."""
+    authenticate.go.clear()
+    with pytest.raises(SessionUnavailable):
+        await make_authenticator(fetch_seconds=0.01, lease_seconds=0.02, wait_seconds=0.05).caller(SCOPE, SECRET)
+    await asyncio.sleep(0.01)
+    assert ["tokenmw: authenticate has not answered within 0.05 s (Limits(wait_seconds=…)); callers get 503"] == (
+        caplog.messages
+    )
+
+
+async def test_a_cancelled_task_in_authenticate_is_an_error_of_the_program(
+    make_authenticator: Callable[..., Authenticator],
+    authenticate: ScriptedAuthenticate,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The caller gets 503, and the log a line; the request is not cancelled."""
+    authenticate.answer = asyncio.CancelledError()
+    with pytest.raises(SessionUnavailable):
+        await make_authenticator().caller(SCOPE, SECRET)
+    (line,) = caplog.messages
+    assert line.startswith(f"tokenmw: authenticate raised CancelledError at {__name__}:")
+
+
+async def test_too_many_calls_at_once_are_logged(
+    make_authenticator: Callable[..., Authenticator],
+    authenticate: ScriptedAuthenticate,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The line names the bound, and the calls in progress go on."""
+    authenticate.go.clear()
+    authenticator = make_authenticator(authentications=1)
+    first = asyncio.create_task(authenticator.caller(SCOPE, b"first"))
+    await asyncio.sleep(0)
+    with pytest.raises(SessionUnavailable):
+        await authenticator.caller(SCOPE, SECRET)
+    authenticate.go.set()
+    assert "alice" == await first
+    assert ["tokenmw: Too many API keys to check at once (Limits(authentications=1)); callers get 503"] == (
+        caplog.messages
+    )

@@ -319,3 +319,11 @@ def test_any_response_is_a_grant_or_our_error(fields: dict[str, Any], status: in
 def test_api_rejects_a_token_with_401_only(status: int, challenge: str, *, rejected: bool) -> None:
     """A 401 is a rejection, unless its challenge says that the token lacks a permission (RFC 6750 §3.1)."""
     assert rejected is bearer_rejected(Answer(status, headers={"WWW-Authenticate": challenge} if challenge else {}))
+
+
+@pytest.mark.parametrize("token", ["", None])
+def test_an_empty_token_is_named_as_empty(token: object) -> None:
+    """The field is there, so the text does not say that it is missing."""
+    with pytest.raises(TokenUnavailable) as caught:
+        grant({"access_token": token, "expires_in": 60})
+    assert "answered HTTP 200 with an empty access_token: it has access_token, expires_in" in str(caught.value)

@@ -103,7 +103,7 @@ def refusal() -> APIKeyRefused:
     return APIKeyRefused(_NOT_ACCEPTED)
 
 
-def refusal_by(error: Exception) -> APIKeyRefused | None:
+def refusal_by(error: BaseException) -> APIKeyRefused | None:
     """Return the refusal that an exception of `authenticate` means; None if it means that the key cannot be checked.
 
     It is an `APIKeyRefused`, or an `HTTPException` with 401 or 403, as a FastAPI dependency raises it. Both are a 401:

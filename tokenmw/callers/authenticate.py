@@ -31,6 +31,8 @@ R = TypeVar("R", bound=RequestError)
 Authenticate = Callable[[HTTPConnection, str], object]
 """The program's callable: the caller of an API key, or an awaitable of it; a falsy answer refuses the key."""
 
+_TOO_SLOW: Final = "authenticate has not answered within %.4g s (Limits(wait_seconds=…)); callers get 503"
+_TOO_MANY: Final = "Too many API keys to check at once (Limits(authentications=%d)); callers get 503"
 _REFUSED_SECONDS: Final = 5.0  # a caller with a wrong key costs one call in this time, not one for each request
 
 
@@ -55,7 +57,7 @@ class Authenticator(Unpicklable):
     application's state. Decide by path or other headers in a dependency or in the handler.
     """
 
-    __slots__ = ("_authenticate", "_calls", "_log", "_refused", "_wait_seconds")
+    __slots__ = ("_authenticate", "_calls", "_limit", "_log", "_refused", "_wait_seconds")
 
     def __init__(
         self, authenticate: Authenticate, *, refused: RefusedKeys, limits: Limits, clock: Clock, log: ThrottledLog
@@ -64,6 +66,7 @@ class Authenticator(Unpicklable):
         self._refused = refused
         self._wait_seconds = limits.wait_seconds
         self._log = log
+        self._limit = limits.authentications
         self._calls: SingleFlight[object | None] = SingleFlight(limits.authentications, clock=clock)
 
     async def close(self) -> None:
@@ -89,7 +92,10 @@ class Authenticator(Unpicklable):
             if not await flight.wait(self._wait_seconds):
                 raise SessionUnavailable("The API key could not be checked in time.", retry_after=1.0)
             caller = flight.result()
-        except (TooManyFlights, FlightCancelled):
+        except TooManyFlights:
+            self._log.problem("authentications", _TOO_MANY, self._limit)
+            raise SessionUnavailable("The API key cannot be checked now.", retry_after=1.0) from None
+        except FlightCancelled:
             raise SessionUnavailable("The API key cannot be checked now.", retry_after=1.0) from None
         if isinstance(caller, _Failed):
             raise _copy_of(caller.error)
@@ -99,9 +105,10 @@ class Authenticator(Unpicklable):
         return caller
 
     async def _call(self, connection: HTTPConnection, api_key: str) -> object:
+        # A timeout of its own: a call that hangs after all its waiters have left would lock the key out for ever.
+        limit = asyncio.timeout(self._wait_seconds)
         try:
-            # A timeout of its own: a call that hangs after all its waiters have left would lock the key out for ever.
-            async with asyncio.timeout(self._wait_seconds):
+            async with limit:
                 answer = self._authenticate(connection, api_key)
                 if inspect.isawaitable(answer):
                     answer = await answer
@@ -110,11 +117,17 @@ class Authenticator(Unpicklable):
             self._log.problem("authenticate-answer", "authenticate returned %s; callers get 503", str(undecided))
         except SessionUnavailable as error:
             return _Failed(_without_chain(error))
-        except Exception as error:  # noqa: BLE001  whatever the program raises, the caller may try again
+        except (Exception, asyncio.CancelledError) as error:  # whatever the program raises, the caller may try again
             refused = refusal_by(error)
             if refused is not None:
                 return _Refused(_without_chain(refused))
-            self._log.problem("authenticate", "authenticate raised %s", with_place(error, called=self._authenticate))
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                raise  # the broker is closing, and not a task of the program's that authenticate has awaited
+            if limit.expired():
+                self._log.problem("authenticate", _TOO_SLOW, self._wait_seconds)
+            else:
+                place = with_place(error, called=self._authenticate)
+                self._log.problem("authenticate", "authenticate raised %s", place)
         return _Failed(SessionUnavailable("The API key could not be checked.", retry_after=1.0))
 
 
@@ -130,6 +143,11 @@ class _Failed:
 
     def __init__(self, error: SessionUnavailable) -> None:
         self.error = error
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _copy_of(error: R) -> R:

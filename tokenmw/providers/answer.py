@@ -197,8 +197,9 @@ def grant_in(
     if value is None:
         # By the known names, not by the answer's: it may have thousands.
         found = [name for name in _KNOWN_FIELDS if name in fields]
-        has = f"it has {', '.join(found)}" if found else "it has none of the usual fields"
-        problem = f"answered HTTP {answer.status} without {' or '.join(tokens)}: {has}"
+        has = f"it has {', '.join(found)}" if found else "it has none of the usual fields: check the URL"
+        without = "with an empty" if any(name in fields for name in tokens) else "without"
+        problem = f"answered HTTP {answer.status} {without} {' or '.join(tokens)}: {has}"
     else:
         try:
             return Grant(value, expires_in=seconds(), token_type=token_type, extra=extra)

@@ -11,7 +11,7 @@ import ssl
 from socket import gaierror
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import AskError, ResponseError
+from redis.exceptions import AskError, InvalidResponse, ResponseError
 
 from tokenmw.redis.errors import Unsuitable, classify
 
@@ -34,7 +34,15 @@ _FIX_OF_CLASS: Final[tuple[tuple[type[BaseException], str], ...]] = (
         ssl.SSLCertVerificationError,
         "its certificate is not trusted: give its CA, in a URL as ?ssl_ca_certs=/path/to/ca.pem",
     ),
-    (ssl.SSLError, f"TLS failed: {_WHICH_SCHEME}"),
+    (ssl.SSLError, f"TLS failed: {_WHICH_SCHEME}, and the files of ssl_ca_certs and ssl_certfile are in PEM"),
+    (
+        FileNotFoundError,
+        "a path of redis= does not exist: check that of the socket, or of ssl_ca_certs and ssl_certfile",
+    ),
+    (
+        PermissionError,
+        "this user has no access to a path of redis=: the socket, or a file of ssl_ca_certs or ssl_keyfile",
+    ),
     (gaierror, "its host name does not resolve"),
     (ConnectionRefusedError, "nothing listens there: check host and port, and that Redis runs"),
 )
@@ -124,6 +132,10 @@ def _of_database(_error: Exception) -> str:
     return "it has no database of that number: change the number at the end of the URL; a cluster has only 0"
 
 
+def _of_protocol(error: Exception) -> str:
+    return "what answers there is not Redis: check host and port" if isinstance(error, InvalidResponse) else ""
+
+
 def _of_cluster(error: Exception) -> str:
     if isinstance(error, AskError):  # MOVED as well
         return "it is a node of a cluster: use redis+cluster:// or a RedisCluster"
@@ -161,6 +173,7 @@ _ADVICE: Final[dict[str, Callable[[Exception], str]]] = {
     "unsupported": _of_support,
     "database": _of_database,
     "cluster": _of_cluster,
+    "error": _of_protocol,
 }
 
 

@@ -19,6 +19,8 @@ __all__ = ["DeclaredName", "check_declared_names"]
 
 _MAX_OBJECTS: Final = 100_000  # applications, routers and routes that are read
 _MAX_MIDDLEWARES: Final = 100  # around one application
+# The function that makes these dependencies, by name, because its module imports this one.
+_FACTORY: Final = ("tokenmw.asgi.dependencies", "provider_token")
 
 
 class DeclaredName:
@@ -49,14 +51,22 @@ def check_declared_names(app: object, *, names: Iterable[str], other_names: Iter
     """
     known, accepted = sorted(names), {*names, *other_names}
     try:
-        wrong = [declared for declared in _declared_in(app) if declared.name not in accepted]
+        declarations = list(_declared_in(app))
+        wrong = [declared for declared in declarations if declared.name is not None and declared.name not in accepted]
+        uncalled = [declared.path for declared in declarations if declared.name is None]
     except Exception:  # noqa: BLE001  an application may be any object, with attributes that raise
         return
+    if uncalled:
+        # FastAPI would make a query parameter of `name`: a caller could choose the provider.
+        raise ConfigurationError(
+            f"{uncalled[0] or 'A route'} depends on provider_token itself: call it with the name of a provider, "
+            'Depends(provider_token("crm")).'
+        )
     if wrong:
         raise ConfigurationError(
             "\n".join(
                 f"{declared.path or 'A route'} needs provider_token({declared.name!r}), and the broker has no such "
-                f"provider{_meant(declared.name, known)}"
+                f"provider{_meant(declared.name or '', known)}"
                 for declared in dict.fromkeys(wrong)
             )
             + f" The broker has: {', '.join(known) or 'none'}."
@@ -69,8 +79,10 @@ def _meant(name: str, known: list[str]) -> str:
 
 
 class _Declared(NamedTuple):
+    """A dependency on a provider's token; without a name, on the function that makes such dependencies."""
+
     path: str
-    name: str
+    name: str | None
 
 
 class _Found(NamedTuple):
@@ -96,6 +108,8 @@ def _declared_in(app: object) -> Iterator[_Declared]:
         for call in _calls(getattr(part, "dependant", None), overrides):
             if isinstance(call, DeclaredName):
                 yield _Declared(path, call.name)
+            elif (getattr(call, "__module__", ""), getattr(call, "__qualname__", "")) == _FACTORY:
+                yield _Declared(path, None)
         waiting += (_Found(inner, path, overrides) for inner in _inside(part))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import pickle
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -244,3 +245,15 @@ def test_the_password_of_a_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch) -
         pickle.dumps(options)
     with pytest.raises(AttributeError):
         options.proxies = {}
+
+
+def test_a_directory_of_certificates_that_is_missing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """OpenSSL would ignore it and trust no server; of several directories, one that exists is enough."""
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "missing"))
+    with pytest.raises(ConfigurationError, match="SSL_CERT_DIR names no directory: check the path"):
+        HTTPOptions(trust_env=True)
+    HTTPOptions()
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'missing'}{os.pathsep}{tmp_path}")
+    HTTPOptions(trust_env=True)

@@ -72,6 +72,11 @@ def _context(ca_file: object, *, trust_env: bool) -> ssl.SSLContext:
             f"HTTPOptions(trust_env=True): the certificates of {variable} cannot be loaded: check the path, and that "
             "they are in PEM."
         ) from None
+    directories = os.environ.get("SSL_CERT_DIR", "")
+    reads_directories = trust_env and directories and not os.environ.get("SSL_CERT_FILE")
+    # OpenSSL ignores a directory that does not exist, and then trusts no server.
+    if reads_directories and not any(map(os.path.isdir, directories.split(os.pathsep))):
+        raise ConfigurationError("HTTPOptions(trust_env=True): SSL_CERT_DIR names no directory: check the path.")
     if ca_file is not None:
         if not isinstance(ca_file, (str, Path)):
             raise ConfigurationError(f"HTTPOptions(ca_file=…) must be a path, not {type(ca_file).__name__}.")
