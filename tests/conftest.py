@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
+from blockbuster import BlockingError, blockbuster_ctx
 from hypothesis import settings
 
 from tests.servers import RedisServer
+from tokenmw.redaction import _UNDER_US
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
 # No deadlines, because durations are measured by the benchmarks. In CI the examples are the same in each run, so that
 # a failure is caused by the change; elsewhere they are new in each run, so that they continue to find faults.
@@ -23,6 +28,17 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 GRACE = 0.25
 """Seconds in which a task may finish after its test."""
+MAY_BLOCK = frozenset(
+    {
+        ("logging", "callHandlers"),  # handlers are the program's
+        ("importlib._bootstrap", "_find_and_load"),  # an extra is imported where it is used first
+        ("redis.utils", "get_lib_version"),  # redis-py reads a file for each connection of a program's own client
+        ("tokenmw.testing.provider_server.running", "running_app"),  # for tests that are not async
+    }
+)
+"""Functions that may block an event loop, by module and name."""
+STACK_SHOWN = 14
+"""Frames that are shown of a blocking call."""
 
 
 def pytest_collection_finish() -> None:
@@ -38,6 +54,52 @@ def pytest_collection_finish() -> None:
 def anyio_backend() -> str:
     """Run async tests on asyncio: redis-py does not support trio, so neither does this package."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def _blocking_calls() -> Iterator[list[str]]:
+    """The calls that blocked an event loop while a function of this package was running, with their stacks."""
+    found: list[str] = []
+
+    class Recorded(BlockingError):
+        # Some code goes on after whatever exception it gets, so that raising is not enough.
+        def __init__(self, function: str) -> None:
+            super().__init__(function)
+            found.append(f"{function}\n{''.join(traceback.format_stack()[-STACK_SHOWN:])}")
+
+    with blockbuster_ctx() as blockbuster, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blockbuster.blockbuster.BlockingError", Recorded)
+        for function in blockbuster.functions.values():
+            function.deactivate()
+            function.can_block_predicate = _unless_ours(function.can_block_predicate)
+            function.activate()
+        yield found
+
+
+def _unless_ours(may_block: Callable[..., bool]) -> Callable[..., bool]:
+    """Return a predicate that allows a call as before, and if the package has not made it."""
+    return lambda *args, **options: may_block(*args, **options) or not _is_ours(sys._getframe(2))
+
+
+def _is_ours(frame: FrameType | None) -> bool:
+    # Of the program's code, of which the package calls some and which calls the package, the test decides.
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if (name, frame.f_code.co_name) in MAY_BLOCK:
+            return False
+        if name.partition(".")[0] not in _UNDER_US:
+            return bool(name.startswith("tokenmw"))
+        frame = frame.f_back
+    return False
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_calls(_blocking_calls: list[str]) -> Iterator[None]:
+    """Fail a test in which the package has blocked an event loop."""
+    _blocking_calls.clear()
+    yield
+    if _blocking_calls:
+        pytest.fail("The event loop was blocked:\n" + "\n".join(_blocking_calls))
 
 
 @pytest.fixture(scope="session")

@@ -91,3 +91,39 @@ def test_uses_the_server(redis_server):
     )
     assert "Use private_redis for outages" in output
     assert "2 passed, 1 error" in output
+
+
+def test_a_blocking_call_of_the_package_is_an_error(tmp_path: Path) -> None:
+    """The call raises, and the test fails even if the package handles what was raised. A test may block as it likes."""
+    output = run(
+        tmp_path,
+        sample="""
+import time
+from tokenmw import TokenBroker, singleflight
+from tokenmw.providers import StaticToken
+
+def block():
+    time.sleep(0.001)
+
+async def test_calls_the_package(monkeypatch):
+    # Compiled as a function of the package.
+    code = "def block():\\n    try:\\n        time.sleep(0)\\n    except Exception:\\n        pass\\n"
+    exec(compile(code, singleflight.__file__, "exec"), {"__name__": "tokenmw.singleflight", "time": time}, keep)
+    keep["block"]()
+
+async def test_blocks_itself():
+    block()
+
+async def test_blocks_in_a_function_that_the_package_calls():
+    def token():
+        block()
+        return "t"
+    async with TokenBroker({"crm": StaticToken(token)}) as broker:
+        assert (await broker.token("crm")).value == "t"
+
+keep = {}
+""",
+    )
+    assert "time.sleep" in output
+    assert "The event loop was blocked" in output
+    assert "3 passed, 1 error" in output

@@ -199,7 +199,7 @@ def test_hosts_become_a_set_in_lower_case(hosts: Any, expected: set[str] | None)
         (["*.0.0.1"], "is not a host name"),
         *(
             ([f".{part}"], "the name of a domain")
-            for part in ("::1", "1", "0.0.1", "127.0.0.1", ".x", "x..y", "x.7", "7.")
+            for part in ("::1", "1", "0.0.1", "127.0.0.1", ".x", "x..y", "x.7", "7.", "example.")
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from redis.asyncio.connection import Connection
 
 from tests.redis.clusters import needs_cluster_urls
@@ -162,3 +163,15 @@ async def test_connection_that_is_lost_while_loading_is_made_again(
     await connection.connect()
     await connection.send_command("ECHO", "whole")
     assert await connection.read_response() == b"whole"
+
+
+async def test_no_connection_reads_a_file(
+    private_redis: RedisServer, make_connection: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py 8 would read its version from disk for each connection, in the event loop, for a millisecond."""
+    read: list[str] = []
+    monkeypatch.setattr("importlib.metadata.version", read.append)
+    connection = make_connection(private_redis.port)
+    await connection.connect()
+    assert [] == read
+    assert redis.__version__.encode() in b"".join(connection.sends)

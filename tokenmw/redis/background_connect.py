@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+import redis as redis_py
 import redis.asyncio as redis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
 __all__ = ["BACKGROUND_CONNECTIONS", "BackgroundCluster", "BackgroundConnection", "abort"]
+
+_VERSION_OPTIONS: Final = frozenset({"driver_info", "lib_name", "lib_version"})
 
 
 class _Connecting(Unpicklable):
@@ -94,7 +97,7 @@ class BackgroundConnection(Unpicklable, AbstractConnection):
 
     def __init__(self, **options: Any) -> None:
         self._connecting = _Connecting()
-        super().__init__(**options)
+        super().__init__(**_with_version(options))
         self._client_info = _take_client_info(self)
 
     @property
@@ -134,6 +137,14 @@ class BackgroundConnection(Unpicklable, AbstractConnection):
         if self._writer is not None:
             self._writer.transport.abort()
         await self.disconnect(nowait=True)
+
+
+def _with_version(options: dict[str, Any]) -> dict[str, Any]:
+    """Return a connection's options with redis-py's version, which it would read from disk for each connection."""
+    made: Any = getattr(redis_py, "DriverInfo", None)  # since redis-py 7.2; before, it was read once
+    if made is None or not _VERSION_OPTIONS.isdisjoint(options):
+        return options
+    return {**options, "driver_info": made(lib_version=redis_py.__version__)}
 
 
 def _take_client_info(connection: Any) -> list[tuple[str, ...]]:
