@@ -139,6 +139,17 @@ def test_an_entry_that_is_set_again_is_the_newest() -> None:
     assert {b"0", b"2", b"3"} == set(cache)
 
 
+def test_expire_checks_a_bounded_number_of_entries() -> None:
+    """After a flood, the event loop is not blocked for all idle entries together; later calls delete the others."""
+    cache, clock = second_chance(25_000)
+    clock.advance(101.0)
+    left: list[int] = []
+    for _ in range(3):
+        cache.expire()
+        left.append(len(cache))
+    assert [15_000, 5_000, 0] == left
+
+
 def test_expire_deletes_idle_entries_and_keeps_those_in_use() -> None:
     """The time of the last use decides, not the time at which an entry was placed."""
     cache, clock = second_chance()

@@ -132,8 +132,8 @@ def _fix_of_host(name: object) -> str:
         return "An item has no name: for every host, leave the option out."
     if name.startswith("."):
         return (
-            "An item that begins with a dot must have the name of a domain behind it, not a part of an address, and no "
-            "dot at its end."
+            "An item that begins with a dot must have the name of a domain behind it, not a part of an address, and "
+            "must not end with a dot."
         )
     return "An item is not a host name: write it without scheme, port and path."
 
@@ -197,6 +197,6 @@ def _on_the_wire(name: str) -> str:
     dot = "." if name.startswith(".") else ""
     host = ascii_host(name.removeprefix("."))
     # An address has no names below it: ".0.0.1" would be a part of 127.0.0.1. No top-level domain is a number.
-    # With a dot at its end, nothing would match it: names below a domain are compared without one.
+    # With a dot behind it, nothing would match it: names below a domain are compared without one.
     is_domain = ":" not in host and not host.endswith(".") and not host.rpartition(".")[2].isdecimal()
     return f"{dot}{host}" if _is_host(host) and (is_domain or not dot) else ""

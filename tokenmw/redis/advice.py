@@ -1,7 +1,7 @@
 """What is wrong with a server or with the `redis` option, and how to fix it: the second half of a log line.
 
 No text quotes what a server answered, because a server or a proxy may repeat what it was sent. Of an answer, only names
-of commands are used.
+of commands are used, and of an error reply that concerns one command, the first plain words (`summary`).
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ class FirstSights(Unpicklable):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if self._waiting:  # the task raised
+        if self._waiting:  # the task raised, or a key came after its last turn
             self._start()
 
     async def _look_up_waiting(self) -> None:

@@ -9,6 +9,7 @@ import pickle
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpcore
 import pytest
 
 from tests.providers.network.certificates import self_signed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+PLAIN_BACKEND: Any = httpcore.AnyIOBackend  # pyright sees the stand-in for a missing anyio
 PASSWORD = "pa55word-of-the-proxy"
 VARIABLES = [
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
@@ -190,6 +192,23 @@ async def test_plain_http_through_a_proxy(monkeypatch: pytest.MonkeyPatch, varia
             for host in ("127.0.0.1", "localhost"):
                 await http.request("POST", f"http://{host}:{port}/")
     assert [b"POST http://idp.example/token HTTP/1.1"] == [head.partition(b"\r\n")[0] for head in heads]
+
+
+async def test_metadata_of_the_machine_is_not_requested_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy would request it of its own machine, and would see the token. `NO_PROXY` need not name it."""
+
+    async def refuse(_self: Any, host: str, port: int, **_: Any) -> Any:
+        connected.append(f"{host} {port}")
+        raise httpcore.ConnectError("refused")
+
+    connected: list[str] = []
+    monkeypatch.setattr(PLAIN_BACKEND, "connect_tcp", refuse)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:3128/")
+    async with http_of(HTTPOptions(trust_env=True)) as http:
+        for host in ("169.254.169.254", "[fe80::1]", "10.0.0.1"):
+            with pytest.raises(TokenUnavailable):
+                await http.request("GET", f"http://{host}/token")
+    assert ["169.254.169.254 80", "fe80::1 80", "127.0.0.1 3128"] == connected
 
 
 async def test_hosts_without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

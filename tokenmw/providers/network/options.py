@@ -35,8 +35,9 @@ class HTTPOptions(FrozenValue):
         ca_file: A PEM file of certificate authorities to trust beside the public ones, such as that of a company's
             own authority. Default: the public ones only.
         trust_env: Whether to honour `SSL_CERT_FILE` and `SSL_CERT_DIR`, which replace the public authorities, and
-            `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`. A proxy is never used for this machine itself.
-            Default: False: what sets a variable decides where secrets go.
+            `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`. A proxy is never used for this machine itself
+            and for link-local addresses, such as those of cloud metadata. Default: False: what sets a variable decides
+            where secrets go.
 
     Attributes:
         ssl_context: What was loaded.

@@ -8,6 +8,7 @@ interface: no attribute of another library is replaced. It uses no proxy and no 
 from __future__ import annotations
 
 import functools
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.request import proxy_bypass
 
@@ -81,7 +82,7 @@ class _Transport(Unpicklable, httpx.AsyncBaseTransport):
     def _pool(self, request: httpx.Request) -> httpcore.AsyncConnectionPool:
         url = request.url
         proxied = self._proxied.get(url.scheme)
-        if proxied is not None and not is_loopback(url.host) and not proxy_bypass(url.netloc.decode("ascii")):
+        if proxied is not None and not _is_local(url.host) and not proxy_bypass(url.netloc.decode("ascii")):
             if request.extensions.get(ONLY_PUBLIC):
                 raise UnusableAnswer(
                     "is refused: the proxy of the environment would resolve its name, so allow_private=False cannot be "
@@ -111,6 +112,17 @@ class _Body(Unpicklable, httpx.AsyncByteStream):
     def _record_progress(self) -> None:
         if isinstance(self._connection, BoundedStream):
             self._connection.progress()
+
+
+def _is_local(host: str) -> bool:
+    """Return whether a host is this machine or a link-local address, such as that of a cloud's metadata.
+
+    A proxy would reach its own machine there, or a neighbour of that one.
+    """
+    try:
+        return is_loopback(host) or ip_address(host).is_link_local
+    except ValueError:
+        return False
 
 
 def _proxy_pool(proxy: httpx.Proxy, *, context: ssl.SSLContext, backend: Backend) -> httpcore.AsyncHTTPProxy:
