@@ -105,6 +105,30 @@ async def test_an_unexpected_error_of_a_batch_stops_no_other(
         assert not len(one.first_sights)
 
 
+async def test_a_slow_server_delays_a_request_for_wait_seconds_at_most(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is served as without Redis, and the id that Redis has is taken when it answers."""
+    answers = asyncio.Event()
+    limits: dict[str, Any] = {"fetch_seconds": 0.01, "lease_seconds": 0.02, "wait_seconds": 0.05}
+    async with Instance(redis_server, **limits) as slow, Instance(redis_server) as other:
+        stored = await other.get(b"sk-1")
+        get_or_create = slow.store.get_or_create
+
+        async def answer_late(_store: object, sights: Any) -> Any:
+            await answers.wait()
+            return await get_or_create(sights)
+
+        monkeypatch.setattr(type(slow.store), "get_or_create", answer_late)
+        assert slow.ids.derive(b"sk-1") == await slow.get(b"sk-1") != stored
+        answers.set()
+        async with asyncio.timeout(5):
+            while slow.first_sights:  # noqa: ASYNC110  no event reports it
+                await asyncio.sleep(0.001)
+        await slow.sync.send_touches()
+        assert stored == await slow.get(b"sk-1")
+
+
 async def test_beyond_the_bound_ids_are_compared_with_redis_in_the_next_round(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

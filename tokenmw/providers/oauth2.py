@@ -127,12 +127,8 @@ class ClientCredentials(Provider):
         allow_private: bool = True,
     ) -> None:
         name = type(self).__name__
-        for flag, given_flag in (
-            ("allow_http", allow_http),
-            ("form_encode_basic", form_encode_basic),
-            ("allow_private", allow_private),
-        ):
-            checked_flag(given_flag, option=f"{name}({flag}=…)")
+        checked_flag(allow_http, option=f"{name}(allow_http=…)")
+        checked_flag(form_encode_basic, option=f"{name}(form_encode_basic=…)")
         self.allow_http = allow_http
         self.token_url = checked_token_url(token_url, option=f"{name}(token_url=…)", allow_http=allow_http)
         self.allow_private = checked_private(allow_private, url=self.token_url, option=f"{name}(token_url=…)")

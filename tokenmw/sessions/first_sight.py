@@ -97,7 +97,8 @@ class FirstSight(Unpicklable):
 class FirstSights(Unpicklable):
     """Looks up API keys, each once however many requests wait for it, and up to `Limits(first_sights=…)` in all.
 
-    While Redis answers, all of them wait for their turn. Each entry of the result is in the cache.
+    While Redis answers, all of them wait for their turn, for `Limits(wait_seconds=…)` at most. Each entry of the result
+    is in the cache.
 
     Args:
         cache: Gets the sessions.
@@ -121,6 +122,7 @@ class FirstSights(Unpicklable):
         "_sights",
         "_store",
         "_sync",
+        "_wait_seconds",
         "_waiting",
     )
 
@@ -142,6 +144,7 @@ class FirstSights(Unpicklable):
         self._new_sessions = new_sessions
         self._required = policy == "required"
         self._limit = limits.first_sights
+        self._wait_seconds = limits.wait_seconds
         self._log = log
         self._sights: dict[bytes, FirstSight] = {}  # by their keys in Redis: reports with variables show no API key
         self._waiting: deque[FirstSight] = deque()
@@ -180,7 +183,11 @@ class FirstSights(Unpicklable):
             sight = self._sights[key] = FirstSight(api_key, key, before=self._cache.get(local_key(api_key)))
             self._waiting.append(sight)
             self._start()
-        await sight.wait()
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await sight.wait()
+        except TimeoutError:  # a server that is slow, but not too slow for its circuit, and many keys before this one
+            self._log.problem("first-sights", _TOO_MANY, self._limit)
         if sight.session is not None:
             return sight.session
         if sight.over_limit:
