@@ -38,6 +38,10 @@ def grant(provider: Provider, document: object, *, status: int = 200) -> Any:
     return fetched(provider, Answer(status, body=body))
 
 
+FOR_COLLECTOR = 200
+"""Calls by the garbage collector's callbacks, such as Hypothesis's: far fewer than one for each field."""
+
+
 def calls(function: Callable[[], object]) -> int:
     """Return how many functions, Python's own included, a function calls at least: others run beside it at times."""
     counts: list[int] = []
@@ -56,7 +60,7 @@ def calls(function: Callable[[], object]) -> int:
 def test_work_does_not_grow_with_the_number_of_fields(value: object) -> None:
     """65 000 fields once stalled the event loop for up to 13 s; now 64 are looked at."""
     few, body = many(64, value) | GOOD, json.dumps(many(MANY, value) | GOOD).encode()
-    assert calls(lambda: grant(OAUTH, body)) <= calls(lambda: grant(OAUTH, few)) + 20
+    assert calls(lambda: grant(OAUTH, body)) <= calls(lambda: grant(OAUTH, few)) + FOR_COLLECTOR
 
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=str)
@@ -68,7 +72,7 @@ def test_work_of_platforms_does_not_grow_with_the_number_of_fields(platform: Pla
     provider = platform.make()
     _ = provider.credential
     few = calls(lambda: grant(provider, good, status=status))
-    assert calls(lambda: grant(provider, body, status=status)) <= few + 20
+    assert calls(lambda: grant(provider, body, status=status)) <= few + FOR_COLLECTOR
 
 
 def test_known_fields_are_found_behind_any_number_of_others() -> None:
@@ -87,7 +91,7 @@ def test_microsoft_s_answers_are_bounded_too(kind: str) -> None:
         provider = ManagedIdentity(resource="https://graph.microsoft.com")
     few, body = many(64, []) | GOOD, json.dumps(many(MANY, []) | GOOD).encode()
     for status in (200, 400):
-        assert calls(lambda: grant(provider, body, status=status)) <= 20 + calls(  # noqa: B023  called at once
+        assert calls(lambda: grant(provider, body, status=status)) <= FOR_COLLECTOR + calls(  # noqa: B023  called at once
             lambda: grant(provider, few, status=status)  # noqa: B023  called at once
         )
 

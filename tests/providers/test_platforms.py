@@ -82,7 +82,7 @@ async def test_invalid_token_is_a_failure(
     """A token that is empty, not text, or unfit for a header raises."""
     fields = dict.fromkeys(("app_access_token", "tenant_access_token", platform.token), fault)
     platform.endpoint(server).script.then(Fault(fields=fields))
-    with pytest.raises(TokenUnavailable, match=r"the token (is empty|has spaces)|without \w+"):
+    with pytest.raises(TokenUnavailable, match=r"the token (is empty|has spaces)|with an empty \w+"):
         await platform.make().fetch(in_process)
 
 
