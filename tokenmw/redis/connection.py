@@ -92,6 +92,11 @@ class RedisConnection(Unpicklable):
         return self._significant.error
 
     @property
+    def client(self) -> AnyClient:
+        """The client, of which another connection gets its options."""
+        return self._client
+
+    @property
     def address(self) -> str:
         """The address of the server, or of one of a cluster, for the log."""
         return address_of(self._client)
