@@ -132,10 +132,10 @@ class TokenBroker(Unpicklable):
         observers: Callables that get each event, for metrics. Without any, only failures are reported, in the log.
         single_process: True promises that no other process uses these credentials. False: a provider whose new token
             invalidates the one before needs `redis`.
+        clock: The source of time; tests give a `ManualClock`.
         hints: True: processes announce to each other what they have changed, on a channel of Redis, so that all stop
             using an invalidated token within about 0.1 s. It takes one more connection for each process. False: they
             notice it when they compare their tokens with Redis, within `Limits(check_seconds=…)`, 30 s.
-        clock: The source of time; tests give a `ManualClock`.
 
     Raises:
         ConfigurationError: An option cannot work; the text names the option and the fix.
@@ -175,8 +175,8 @@ class TokenBroker(Unpicklable):
         limits: Limits = Limits(),  # noqa: B008  frozen
         observers: Iterable[Observer] = (),
         single_process: bool = False,
-        hints: bool = True,
         clock: Clock = SYSTEM_CLOCK,
+        hints: bool = True,
     ) -> None:
         checked_choice(missing_key, option="missing_key", choices=("random", "reject"))
         checked_choice(session_policy, option="session_policy", choices=("available", "required"))

@@ -45,7 +45,11 @@ _PING_SECONDS: Final = 0.75
 _MOST_PINGS: Final = 2  # without an answer; a connection that lost its peer is noticed after 2.25 s
 _PING: Final = b"*1\r\n$4\r\nPING\r\n"
 _FIRST_DELAY: Final = 0.1  # seconds before the connection is made again
-_LONGEST_DELAY: Final = 1.5  # so that hints are heard within 2 s of the server's return
+# So that hints are heard within 2 s of the server's return: an attempt that began before then, and a delay.
+_LONGEST_DELAY: Final = 1.0
+_LEAST_CONNECT_SECONDS: Final = 1.0
+_SLOWER: Final = 4.0  # times what the last connection took, for the next one to be made
+_FORGET_AFTER: Final = 10  # attempts in a row that failed, after which connecting may take `connect_seconds` again
 _STABLE_SECONDS: Final = 10.0  # a connection that lasted longer starts with the first delay again
 _REPORT_AFTER: Final = 10.0  # seconds without hints; a failover or a restart takes less
 _REFUSED_DELAY: Final = 60.0  # seconds until a server that refuses the channel is asked again
@@ -76,6 +80,7 @@ class HintListener(Unpicklable):
         "_channel",
         "_client",
         "_connect_seconds",
+        "_failures",
         "_check_seconds",
         "_hint",
         "_keep",
@@ -85,6 +90,7 @@ class HintListener(Unpicklable):
         "_on_listening",
         "_prefix",
         "_reported",
+        "_took",
         "_usable",
     )
 
@@ -114,6 +120,8 @@ class HintListener(Unpicklable):
         self._on_listening = on_listening
         self._lost_at: float | None = None
         self._reported = False
+        self._took: float | None = None
+        self._failures = 0
 
     async def run(self) -> None:
         """Listen until cancelled. Nothing that the server, the network or the client does ends it."""
@@ -146,12 +154,18 @@ class HintListener(Unpicklable):
         return ""
 
     async def _subscribe(self, connection: AbstractConnection) -> None:
-        async with asyncio.timeout(self._connect_seconds):
+        loop = asyncio.get_running_loop()
+        began, seconds = loop.time(), self._connect_seconds
+        if self._took is not None and self._failures < _FORGET_AFTER:
+            seconds = min(seconds, max(_LEAST_CONNECT_SECONDS, _SLOWER * self._took))
+        self._failures += 1
+        async with asyncio.timeout(seconds):
             await connection.connect()
             # Published first: the scripts do it, and do not say that it is forbidden. The text is no hint.
             for command in (("PUBLISH", self._channel, b""), ("SUBSCRIBE", self._channel)):
                 await connection.send_command(*command, check_health=False)
                 await connection.read_response()
+        self._took, self._failures = loop.time() - began, 0
 
     async def _read(self, connection: Any) -> None:
         reader: asyncio.StreamReader = connection._reader

@@ -36,9 +36,7 @@ _NAMES: Final[tuple[ScriptName, ...]] = (
     "marker",
 )
 # Each function of a prelude costs time in each call, so the others do not get those of tokens.
-_OF_TOKENS: Final[frozenset[ScriptName]] = frozenset(
-    {"read", "compare", "acquire", "commit", "release", "tombstone"}
-)
+_OF_TOKENS: Final[frozenset[ScriptName]] = frozenset({"read", "compare", "acquire", "commit", "release", "tombstone"})
 SOURCES: Final = {
     name: f"{_TOKENS if name in _OF_TOKENS else _PRELUDE}\n{(_FOLDER / f'{name}.lua').read_text()}" for name in _NAMES
 }
