@@ -276,7 +276,9 @@ class TokenBroker(Unpicklable):
 
     @without_locals
     async def reset_session(self, api_key: str | bytes) -> str:
-        """Give an API key a new session id, and return it. Other instances in use take it over in `session_ttl` / 20.
+        """Give an API key a new session id, and return it. Other instances take it over within a second.
+
+        Without hints they do within `session_ttl` / 20 of use.
 
         Raises `SessionUnavailable` under `session_policy="required"` while Redis is unavailable; the id stays the same.
         """

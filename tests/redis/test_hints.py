@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import tracemalloc
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import redis.asyncio as redis
@@ -47,7 +47,7 @@ class Listening:
     def _note(self) -> None:
         self.connected += 1
 
-    async def __aenter__(self) -> Listening:
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self.listener.run())
         await until(lambda: self.connected == 1, within=5)
         return self
@@ -169,7 +169,7 @@ async def test_a_proxy_without_publish_is_logged_with_the_fix(
 async def test_a_connection_class_that_cannot_be_used_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Hints are off for such a client, and nothing is raised."""
 
-    class Odd(redis.connection.Connection):  # type: ignore[misc]
+    class Odd(redis.connection.Connection):
         def __init__(self, **_options: Any) -> None:
             raise LookupError("not for you")
 

@@ -117,7 +117,10 @@ class MemoryStore:
     async def versions(self, keys: Sequence[TokenKeys], /) -> list[StoredVersions | None]:
         self._check_reachable()
         found = [(self._token(one), self._invalid(one)) for one in keys]
-        return [StoredVersions(0 if token is None else token.version, invalid, True) for token, invalid in found]
+        return [
+            StoredVersions(0 if token is None else token.version, invalid, current_seal=True)
+            for token, invalid in found
+        ]
 
     async def acquire(
         self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float
