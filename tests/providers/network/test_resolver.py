@@ -118,9 +118,7 @@ class Odd(OSError):
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_any_exception_of_a_lookup_is_its_failure(
-    monkeypatch: pytest.MonkeyPatch, raised: BaseException
-) -> None:
+async def test_any_exception_of_a_lookup_is_its_failure(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
     """All that wait get an error of the system, and the thread is free for the next name: none waits for ever."""
 
     def fail(*_: Any, **__: Any) -> list[Any]:
@@ -133,7 +131,9 @@ async def test_any_exception_of_a_lookup_is_its_failure(
             waiting = (resolver.resolve(f"h{number}.example") for _ in range(2))
             errors = await asyncio.gather(*waiting, return_exceptions=True)
             assert [True, True] == [isinstance(error, OSError) for error in errors]
-            assert not any(str(raised) in str(error) for error in errors if str(raised) and not isinstance(raised, OSError))
+            assert not any(
+                str(raised) in str(error) for error in errors if str(raised) and not isinstance(raised, OSError)
+            )
     monkeypatch.undo()
     assert "127.0.0.1" in await resolver.resolve("localhost")
 
