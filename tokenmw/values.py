@@ -63,6 +63,8 @@ class Grant(FrozenValue):
             )
         # A line break would let the provider add headers to the outgoing requests that carry the token.
         if not (value.isascii() and value.isprintable()) or " " in value:
+            if value[:7].lower() == "bearer ":
+                raise TokenUnavailable("the token begins with the word `Bearer `: leave it out")
             raise TokenUnavailable("the token has spaces, control characters or characters outside ASCII")
         if isinstance(expires_in, bool) or not isinstance(expires_in, (int, float)):
             raise TokenUnavailable("the token's lifetime is not a number")
