@@ -133,12 +133,11 @@ def _fix_of_host(name: object) -> str:
         return " has no name: for every host, leave the option out."
     if name.startswith("."):
         return (
-            " begins with a dot, so it must have the name of a domain behind it, not a part of an address, and must not "
-            "end with a dot."
+            " begins with a dot, so it must have the name of a domain behind it, not a part of an address, and must "
+            "not end with a dot."
         )
-    if _on_the_wire(name):
-        return " ends with a dot: leave it out, because requests are compared without one."
-    return " is not a host name: write it without scheme, port and path."
+    ends_with_dot = " ends with a dot: leave it out, because requests are compared without one."
+    return ends_with_dot if _on_the_wire(name) else " is not a host name: write it without scheme, port and path."
 
 
 def checked_private(allow_private: bool, *, url: str, option: str) -> bool:  # noqa: FBT001  the value is the option
