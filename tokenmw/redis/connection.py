@@ -97,6 +97,11 @@ class RedisConnection(Unpicklable):
         return address_of(self._client)
 
     @property
+    def one_slot(self) -> bool:
+        """Whether a command may have any keys together: the client is not a cluster's."""
+        return self._servers.one_slot
+
+    @property
     def epoch_keys(self) -> list[bytes]:
         """The key of each server's epoch marker."""
         return self._servers.epoch_keys()

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DIGESTS", "SOURCES", "WRITERS", "ScriptName", "command_by_text", "load_scripts", "script_command"]
 
-ScriptName = Literal["read", "acquire", "commit", "release", "tombstone", "session", "replace", "probe", "marker"]
+ScriptName = Literal[
+    "read", "acquire", "commit", "release", "tombstone", "session", "sessions", "replace", "probe", "marker"
+]
 
 _FOLDER: Final = files("tokenmw.redis") / "lua"
 _PRELUDE: Final = (_FOLDER / "prelude.lua").read_text()
@@ -27,6 +29,7 @@ _NAMES: Final[tuple[ScriptName, ...]] = (
     "release",
     "tombstone",
     "session",
+    "sessions",
     "replace",
     "probe",
     "marker",

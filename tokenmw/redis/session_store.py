@@ -71,12 +71,7 @@ class RedisSessionStore(Unpicklable):
         """
         sealed = [None if candidate is None else self._seal(key, candidate) for key, candidate in sights]
         began = asyncio.get_running_loop().time()
-        values = await self._connection.pipeline(
-            [
-                ("GETEX", key, "PX", self._ttl) if value is None else self._creation(key, value)
-                for (key, _), value in zip(sights, sealed, strict=True)
-            ]
-        )
+        values = await self._values([key for key, _ in sights], sealed)
         # Refused as too late, yet the caller still waits: the clock offset was wrong.
         late = [number for number, value in enumerate(values) if isinstance(value, int)]
         for number in late:
@@ -174,9 +169,25 @@ class RedisSessionStore(Unpicklable):
         except Unreadable as error:
             return error if error.reason == "unknown-key" else None
 
+    async def _values(self, keys: Sequence[bytes], sealed: Sequence[bytes | None]) -> list[Any]:
+        if len(keys) > 1 and self._connection.one_slot:
+            # One command for all, as both sides take less time for one with many keys: a quarter of it here.
+            args = (self._ttl, self._deadline(keys[0]), *(value or b"" for value in sealed))
+            values: list[Any] = await self._connection.run("sessions", keys, args)
+            return values
+        return await self._connection.pipeline(
+            [
+                ("GETEX", key, "PX", self._ttl) if value is None else self._creation(key, value)
+                for key, value in zip(keys, sealed, strict=True)
+            ]
+        )
+
     def _creation(self, key: bytes, sealed: bytes) -> Command:
+        return script_command("session", key, (sealed, self._ttl, "", self._deadline(key)))
+
+    def _deadline(self, key: bytes) -> int | str:
         deadline = self._connection.server_deadline(key)
-        return script_command("session", key, (sealed, self._ttl, "", "" if deadline is None else deadline))
+        return "" if deadline is None else deadline
 
     def _read(self, key: bytes, value: Any, opened: list[tuple[bytes, bytes, str]]) -> Reply:
         if not isinstance(value, bytes):
