@@ -221,20 +221,25 @@ async def test_database_that_does_not_exist_is_named(
 
 
 @pytest.mark.parametrize(
-    ("url", "expected"),
+    ("url", "reason", "expected"),
     [
-        ("redis://127.0.0.1:1/0", "nothing listens there: check host and port, and that Redis runs"),
-        ("redis://no-such-host.invalid:6379/0", "its host name does not resolve"),
+        ("redis://127.0.0.1:1/0", "refused", "nothing listens there: check host and port, and that Redis runs"),
+        ("redis://localhost:1/0", "refused", "nothing listens there: check host and port, and that Redis runs"),
+        (
+            "redis://no-such-host.invalid:6379/0",
+            "dns",
+            "its host name does not resolve: check the name, and this machine's name servers",
+        ),
     ],
 )
 async def test_server_that_is_not_reached_is_named(
-    connect: Connect, caplog: pytest.LogCaptureFixture, url: str, expected: str
+    connect: Connect, caplog: pytest.LogCaptureFixture, url: str, reason: str, expected: str
 ) -> None:
     """A wrong port and a wrong name have different fixes."""
     connection = connect(url)
     assert not await connection.open()
-    assert (connection.state, connection.error) == ("down", "connection")
-    assert line(caplog, "connection") == expected
+    assert (connection.state, connection.error) == ("down", reason)
+    assert line(caplog, reason) == expected
 
 
 async def test_tls_to_a_plain_port_is_named(
@@ -270,7 +275,7 @@ async def test_state_is_down_when_the_first_probe_has_failed(caplog: pytest.LogC
     caplog.set_level(logging.WARNING, "tokenmw")
     broker = TokenBroker({}, redis="redis://127.0.0.1:1/0", secret_key="s" * 8 + "3cr3t-key")
     async with broker:
-        assert (broker.status().shared, broker.status().shared_error) == ("down", "connection")
+        assert (broker.status().shared, broker.status().shared_error) == ("down", "refused")
 
 
 async def test_server_that_starts_later_is_used(connect: Connect, private_redis: RedisServer) -> None:

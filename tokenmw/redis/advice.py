@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 import ssl
-from socket import gaierror
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import AskError, InvalidResponse, ResponseError
+from redis.exceptions import AskError, InvalidResponse, RedisError, ResponseError
 
-from tokenmw.redis.errors import Unsuitable, classify
+from tokenmw.redis.errors import Unsuitable, causes, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ["advice", "check_probe", "summary"]
 
@@ -43,9 +42,18 @@ _FIX_OF_CLASS: Final[tuple[tuple[type[BaseException], str], ...]] = (
         PermissionError,
         "this user has no access to a path of redis=: the socket, or a file of ssl_ca_certs or ssl_keyfile",
     ),
-    (gaierror, "its host name does not resolve"),
-    (ConnectionRefusedError, "nothing listens there: check host and port, and that Redis runs"),
 )
+_FIX_OF_REASON: Final = {
+    "refused": "nothing listens there: check host and port, and that Redis runs",
+    "dns": "its host name does not resolve: check the name, and this machine's name servers",
+    "nofile": "this process has too many open files: raise `ulimit -n`, or lower Limits(connections=…)",
+}
+_CLOSED: Final = (
+    "the server, or what is between, closed the connection: see its log, and the idle limits of firewalls and proxies"
+)
+_CLOSED_AT_START: Final = f"it closed the connection at the start: {_WHICH_SCHEME}"
+_NOT_ANSWERED: Final = f"it has not answered yet: check host and port; {_WHICH_SCHEME}"
+_TOO_MANY_CLIENTS: Final = "max number of clients"
 _CATEGORIES: Final = {
     "eval": "scripting",
     "evalsha": "scripting",
@@ -93,6 +101,8 @@ def advice(error: Exception, reason: str, *, reached: bool) -> str:
     """
     if isinstance(error, Unsuitable):
         return error.fix
+    if reason in _FIX_OF_REASON:
+        return _FIX_OF_REASON[reason]
     if reason in _ABOUT_CONNECTING:
         return _of_connecting(error, reason, reached=reached)
     advise = _ADVICE.get(reason)
@@ -145,28 +155,20 @@ def _of_cluster(error: Exception) -> str:
 
 
 def _of_connecting(error: Exception, reason: str, *, reached: bool) -> str:
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in _OTHER_HOST:
             return "its certificate is for another host name: use a name that is in the certificate"
         for kind, fix in _FIX_OF_CLASS:
             if isinstance(cause, kind):
                 return fix
+        if isinstance(cause, RedisError) and _TOO_MANY_CLIENTS in str(cause):
+            return "it has no free connection: raise its maxclients, or lower Limits(connections=…)"
     if reached:
-        return ""
-    if reason == "timeout":
-        return f"it has not answered yet: check host and port; {_WHICH_SCHEME}"
-    return f"it closed the connection at the start: {_WHICH_SCHEME}"
+        return _CLOSED if reason == "reset" else ""
+    return _NOT_ANSWERED if reason == "timeout" else _CLOSED_AT_START
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    for _ in range(5):
-        if error is None:
-            return
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-_ABOUT_CONNECTING: Final = frozenset({"connection", "timeout"})
+_ABOUT_CONNECTING: Final = frozenset({"connection", "timeout", "reset"})
 _ADVICE: Final[dict[str, Callable[[Exception], str]]] = {
     "auth": _of_login,
     "permission": _of_permission,

@@ -103,11 +103,9 @@ class RedisConnection(Unpicklable):
 
     async def open(self) -> bool:
         """Make the first connection, within `connect_seconds`. Return whether Redis takes writes."""
-        guard = next(iter(self._servers)).guard
         try:
-            await guard.probe()
+            await next(iter(self._servers)).guard.probe(trips=True)
         except RedisUnavailable:
-            guard.open_circuit()
             return False
         return True
 
@@ -202,11 +200,10 @@ class RedisConnection(Unpicklable):
             self._observed_down = True
             self._observe(SharedStateChanged(up=False, error=reason))
 
-    def server_recovered(self, address: str) -> None:
-        """Arrange the upload; if it was the last server that was unavailable, log and notify the observers."""
+    def server_recovered(self) -> None:
+        """Arrange the upload; if it was the last server that was unavailable, notify the observers."""
         if self.state == "up":
             self._observed_down = False
-            self._log.recovered("redis", "Redis recovered (%s)", address, server=address)
             self._observe(SharedStateChanged(up=True))
         self._on_recovered()
 
