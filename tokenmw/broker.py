@@ -46,10 +46,12 @@ from tokenmw.redaction import HiddenStr, Unpicklable, without_locals
 from tokenmw.redis.client import checked_redis
 from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Sealer
-from tokenmw.runtime import BrokerData, Runtime, Settings
+from tokenmw.runtime.data import BrokerData
+from tokenmw.runtime.runtime import Runtime
+from tokenmw.runtime.settings import Settings
+from tokenmw.runtime.snapshot import snapshot
 from tokenmw.sessions.derive import SessionIds
 from tokenmw.startup.lifespan import STATE_KEY, opened_for
-from tokenmw.status import Status
 from tokenmw.tokens.entry import TokenEntry
 from tokenmw.values import Grant, Token
 
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import AsyncHTTPClient, HTTPOptions
     from tokenmw.redis.client import AnyClient
     from tokenmw.sessions.manager import SessionPolicy
+    from tokenmw.status import Status
 
 __all__ = ["STATE_KEY", "MissingKey", "TokenBroker"]
 
@@ -315,23 +318,7 @@ class TokenBroker(Unpicklable):
 
     def status(self) -> Status:
         """Return a snapshot of the broker, without secrets and without I/O."""
-        data, runtime, now = self._data, self._runtime, Instant(self._settings.clock)
-        redis, session_sync = (None, None) if runtime is None else (runtime.redis, runtime.session_sync)
-        entries = list(data.tokens)
-        return Status(
-            shared="off" if redis is None else redis.state,
-            shared_since=None if redis is None else redis.since,
-            shared_error="" if redis is None else redis.error,
-            providers=self._credentials.statuses(now),
-            tokens=sum(entry.current is not None for entry in entries),
-            sessions=len(data.sessions),
-            unshared_tokens=sum(entry.token_unshared(now) for entry in entries),
-            unshared_invalidations=sum(entry.tombstone_unshared(now) for entry in entries),
-            unshared_sessions=0 if session_sync is None else session_sync.unshared,
-            touches=0 if session_sync is None else session_sync.touches,
-            unreadable=data.unreadable,
-            sealed=self._settings.sealer.sealing,
-        )
+        return snapshot(self._settings, self._data, self._runtime, self._credentials)
 
     @without_locals
     def override(self, providers: Mapping[str, Provider | ProviderOfRequest]) -> AbstractContextManager[None]:
