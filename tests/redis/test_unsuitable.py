@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.redis.refusing_proxy import RefusingProxy
 from tests.redis.waiting import get, reason_of, until
 from tests.servers import RedisServer, find_server, wheel_server
 from tokenmw import Limits, TokenBroker
+from tokenmw.status import ServerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -274,8 +276,18 @@ async def test_state_is_down_when_the_first_probe_has_failed(caplog: pytest.LogC
     """It was `up` until the third request had failed."""
     caplog.set_level(logging.WARNING, "tokenmw")
     broker = TokenBroker({}, redis="redis://127.0.0.1:1/0", secret_key="s" * 8 + "3cr3t-key")
+    began = time.time()
     async with broker:
-        assert (broker.status().shared, broker.status().shared_error) == ("down", "refused")
+        status = broker.status()
+        assert (status.shared, status.shared_error) == ("down", "refused")
+        assert status.shared_error_at is not None
+        assert began <= status.shared_error_at <= time.time()
+        (server,) = status.servers.items()
+        assert server == (
+            "127.0.0.1:1",
+            ServerStatus("down", server[1].since, "refused", status.shared_error_at),
+        )
+    assert broker.status().servers == {}
 
 
 async def test_server_that_starts_later_is_used(connect: Connect, private_redis: RedisServer) -> None:

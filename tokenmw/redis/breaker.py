@@ -17,12 +17,14 @@ count, and for such a failure only a write counts as the last success: a read pr
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from tokenmw.clock import Clock
 
-__all__ = ["Breaker"]
+__all__ = ["Breaker", "State"]
+
+State: TypeAlias = Literal["unknown", "up", "down", "unsupported"]
 
 _FAILURES: Final = 3
 _FIRST_DELAY: Final = 0.25  # seconds
@@ -72,6 +74,13 @@ class Breaker:
         self.since = clock.time()
         self.error = ""
         self.error_at: float | None = None
+
+    @property
+    def state(self) -> State:
+        """What the status says of the server."""
+        if self.open:
+            return "unsupported" if self.error == "unsupported" else "down"
+        return "up" if self.heard else "unknown"
 
     @property
     def failing(self) -> bool:

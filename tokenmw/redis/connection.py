@@ -7,7 +7,7 @@ recovered, `on_recovered` is called, so that what changed in the meantime is upl
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tokenmw.limits import Limits
     from tokenmw.observe.events import Event
     from tokenmw.observe.throttle import ThrottledLog
-    from tokenmw.redis.breaker import Breaker
+    from tokenmw.redis.breaker import Breaker, State
     from tokenmw.redis.client import AnyClient
     from tokenmw.redis.keys import KeyNames
 
@@ -69,11 +69,12 @@ class RedisConnection(Unpicklable):
         self._observed_down = False
 
     @property
-    def state(self) -> Literal["unknown", "up", "down", "unsupported"]:
+    def state(self) -> State:
         """`up` if all servers are in use, `unknown` until one has answered; else why one is not in use."""
-        breaker = self._significant
-        if breaker.open:
-            return "unsupported" if breaker.error == "unsupported" else "down"
+        significant = self._significant
+        significant = self._significant
+        if significant.open:
+            return significant.state
         return "up" if any(server.guard.breaker.heard for server in self._servers) else "unknown"
 
     @property
@@ -90,6 +91,22 @@ class RedisConnection(Unpicklable):
     def error(self) -> str:
         """The reason of the last failure, a short word; "" if there was none since the last outage."""
         return self._significant.error
+
+    @property
+    def error_at(self) -> float | None:
+        """When that failure happened, in seconds since 1970; None without one."""
+        return self._significant.error_at
+
+    @property
+    def servers(self) -> dict[str, tuple[State, float, str, float | None]]:
+        """The state of each server by its address, since when, and the reason and time of its last failure."""
+        found: dict[str, tuple[State, float, str, float | None]] = {}
+        for server in self._servers:
+            breaker = server.guard.breaker
+            # Until the client of a cluster knows the slots, one without a name stands for all servers.
+            if server.guard.node or breaker.open or len(self._servers) == 1:
+                found[server.guard.address] = (breaker.state, breaker.since, breaker.error, breaker.error_at)
+        return found
 
     @property
     def address(self) -> str:

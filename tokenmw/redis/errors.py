@@ -163,7 +163,9 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def _of_reply(text: str) -> str:
     if text.startswith(_NO_PERMISSION):
         return "permission"
-    return "unsupported" if _UNKNOWN_COMMAND.search(text[:_BEGINNING]) else ""
+    if _UNKNOWN_COMMAND.search(text[:_BEGINNING]):
+        return "unsupported"
+    return ""
 
 
 def _of_connection(error: BaseException) -> str:

@@ -93,6 +93,7 @@ class Guard(Unpicklable):
 
     Attributes:
         key: A key that this server has; the key that probes write is in the same slot.
+        node: The name of the server in its cluster; "" for a single one.
         breaker: Its circuit breaker.
     """
 
@@ -108,6 +109,7 @@ class Guard(Unpicklable):
         "_suspect_until",
         "breaker",
         "key",
+        "node",
     )
 
     def __init__(
@@ -132,7 +134,13 @@ class Guard(Unpicklable):
         self._probing: asyncio.Task[None] | None = None
         self._closed = False
         self.key = key
+        self.node = node
         self.breaker = Breaker(clock)
+
+    @property
+    def address(self) -> str:
+        """The server's address, for the log and the status."""
+        return self._failures.address
 
     @property
     def reply_may_be_lost(self) -> bool:

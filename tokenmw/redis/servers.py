@@ -73,6 +73,9 @@ class Servers(Unpicklable):
     def __iter__(self) -> Iterator[Server]:
         return iter(list(self._by_node.values()))
 
+    def __len__(self) -> int:
+        return len(self._by_node)
+
     def of(self, key: bytes) -> Server:
         """Return the server that has a key."""
         node = self._node_of(key)
