@@ -8,6 +8,7 @@ from tokenmw.clock import SYSTEM_CLOCK, Clock
 from tokenmw.limits import Limits
 from tokenmw.observe.throttle import ThrottledLog
 from tokenmw.redis.client import open_client
+from tokenmw.redis.errors import classify
 from tokenmw.redis.guard import CommandLimiter, Guard
 
 __all__ = ["GuardedClient"]
@@ -60,9 +61,9 @@ class _Guard(Guard):
         super().__init__(client, **options)
         self._reasons = failures
 
-    def _failed(self, error: Exception, reason: str, *, began: float, trips: bool = False) -> None:
-        self._reasons.append(reason)
-        super()._failed(error, reason, began=began, trips=trips)
+    def failed(self, error: Exception, *, began: float, trips: bool = False) -> None:
+        self._reasons.append(classify(error))
+        super().failed(error, began=began, trips=trips)
 
 
 class _Log(ThrottledLog):

@@ -201,7 +201,7 @@ async def test_probing_continues_whatever_a_client_raises(connect: Connect, redi
 
     client.evalsha = odd
     for _ in range(3):
-        next(iter(connection._servers)).guard._failed(TimeoutError(), "timeout", began=time.monotonic())
+        next(iter(connection._servers)).guard.failed(TimeoutError(), began=time.monotonic())
     assert connection.state == "down"
     await until(lambda: connection.state == "up", within=6)
     assert len(raised) == 2
@@ -227,7 +227,7 @@ async def test_probing_continues_if_the_lookup_of_slots_raises(
     monkeypatch.setattr("tokenmw.redis.guard.refresh_slots", look_up)
     client.evalsha = unavailable
     for _ in range(3):
-        next(iter(connection._servers)).guard._failed(TimeoutError(), "timeout", began=time.monotonic())
+        next(iter(connection._servers)).guard.failed(TimeoutError(), began=time.monotonic())
     await until(lambda: connection.state == "up", within=6)
     place = f"{__name__}:{look_up.__code__.co_firstlineno + 2}"
     assert f"tokenmw: The probe of Redis raised KeyError at {place} ({connection.address})" in caplog.messages

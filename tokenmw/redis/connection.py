@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 
 from tokenmw.observe.events import SharedStateChanged
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.client import address_of, close_client, open_client
-from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.errors import RedisUnavailable, classify
 from tokenmw.redis.scripts import ScriptName, command_by_text, script_command
 from tokenmw.redis.servers import Server, Servers
 
@@ -33,7 +33,7 @@ __all__ = ["UNAVAILABLE", "Command", "RedisConnection"]
 
 _Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[_Argument, ...]
-UNAVAILABLE: Final = object()  # in place of a reply: the server of this key is unavailable, others are not
+UNAVAILABLE: Final = object()  # in place of a reply: the server did not serve this command, but others of its batch
 
 
 class RedisConnection(Unpicklable):
@@ -62,6 +62,7 @@ class RedisConnection(Unpicklable):
     ) -> None:
         self._client, self._ours = open_client(given, limits=limits)
         self._limits = limits
+        self._clock = clock
         self._log = log
         self._observe = observe
         self._on_recovered = on_recovered
@@ -148,11 +149,11 @@ class RedisConnection(Unpicklable):
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Run many commands, one batch for each server. A script that a server does not know is run by its text.
 
-        Return their replies: None for a command that failed because of its own key, `UNAVAILABLE` for one whose server
-        is unavailable.
+        Return their replies: None for a command that failed because of its own key, `UNAVAILABLE` for one that failed
+        for another reason, as when its server is unavailable.
 
         Raises:
-            RedisUnavailable: All servers are.
+            RedisUnavailable: All of them failed for another reason.
         """
         replies = await self._batches(commands)
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -228,14 +229,25 @@ class RedisConnection(Unpicklable):
         batch = self._client.pipeline(transaction=False)
         for command in commands:
             batch.execute_command(*command)
+        began = self._clock.monotonic()
         replies: list[Any] = await batch.execute(raise_on_error=False)
-        for number, reply in enumerate(replies):
-            if isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
-                # A key of another type affects one command; a read-only server affects all, so it counts as a failure.
-                if not _concerns_one_key(reply):
-                    raise reply
-                server.guard.refused(reply)
+        errors = {
+            number: reply
+            for number, reply in enumerate(replies)
+            if isinstance(reply, Exception) and not isinstance(reply, NoScriptError)
+        }
+        # A key of another type says nothing of the server. A refused write does, but other replies may be good.
+        failures = [error for error in errors.values() if classify(error) != "response"]
+        if failures and len(errors) == len(replies):
+            raise failures[0]
+        for number, error in errors.items():
+            if classify(error) == "response":
+                server.guard.refused(error)
                 replies[number] = None
+            else:
+                replies[number] = UNAVAILABLE
+        if failures:
+            server.guard.failed(failures[0], began=began)
         return replies
 
     @property
@@ -249,7 +261,3 @@ class RedisConnection(Unpicklable):
 def _key_of(command: Command) -> bytes:
     key = command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
     return key if isinstance(key, bytes) else str(key).encode()
-
-
-def _concerns_one_key(error: Exception) -> bool:
-    return type(error) is ResponseError and str(error).startswith("WRONGTYPE")

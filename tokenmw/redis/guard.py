@@ -208,7 +208,7 @@ class Guard(Unpicklable):
             elif reason == "response":
                 self.refused(cause)
             if reason not in _NO_OUTAGE and not deadline.excused:
-                self._failed(cause, reason, began=began, trips=trips)
+                self.failed(cause, began=began, trips=trips)
             raise RedisUnavailable(reason) from None
         finally:
             self._limiter.under_way -= 1
@@ -220,6 +220,24 @@ class Guard(Unpicklable):
         """Log an error reply that concerns one command only, without what the command was about."""
         self.breaker.answered()
         self._failures.refused(summary(error))
+
+    def failed(self, error: Exception, *, began: float, trips: bool = False) -> None:
+        """Count a failure of a command that began at a monotonic time; with `trips`, it opens the circuit."""
+        self._suspect()
+        reason = classify(error)
+        fix = advice(error, reason, reached=self.breaker.heard)
+        opened = self.breaker.failed(reason, began=began)
+        if trips and self.breaker.failing and not self.breaker.open:
+            self.breaker.trip()
+            opened = True
+        if self.breaker.open:
+            self._failures.unavailable(reason, fix=fix)
+        else:
+            self._failures.failed(reason, fix=fix)
+            if not self.breaker.failing:  # a later command has succeeded already
+                self._failures.answers()
+        if opened:
+            self._opened(reason)
 
     async def probe(self, *, trips: bool = False) -> None:
         """Write to the server, and check that it has all that is needed: a full or read-only one would answer PING.
@@ -257,22 +275,6 @@ class Guard(Unpicklable):
 
     def _suspect(self) -> None:
         self._suspect_until = self._clock.monotonic() + _SUSPECT_SECONDS
-
-    def _failed(self, error: Exception, reason: str, *, began: float, trips: bool = False) -> None:
-        self._suspect()
-        fix = advice(error, reason, reached=self.breaker.heard)
-        opened = self.breaker.failed(reason, began=began)
-        if trips and self.breaker.failing and not self.breaker.open:
-            self.breaker.trip()
-            opened = True
-        if self.breaker.open:
-            self._failures.unavailable(reason, fix=fix)
-        else:
-            self._failures.failed(reason, fix=fix)
-            if not self.breaker.failing:  # a later command has succeeded already
-                self._failures.answers()
-        if opened:
-            self._opened(reason)
 
     def _opened(self, reason: str) -> None:
         self._listener.server_unavailable(reason)
