@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import AskError, InvalidResponse, RedisError, ResponseError
 
+from tokenmw.redis.acl import ACL_RULES, CATEGORIES
 from tokenmw.redis.errors import Unsuitable, causes, classify
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = ["advice", "check_probe", "summary"]
 
 _OLDEST: Final = (6, 2)
 _NEEDED: Final = "tokenmw needs Redis 6.2 or newer, or Valkey, with EVAL, EVALSHA and SCRIPT"
+_ALLOW: Final = f"ACL SETUSER <user> {ACL_RULES}"  # all that is needed: a server names one command at a time
 _SHOWN: Final = 6  # parts of an error reply
 _PLAIN: Final = re.compile(r"[A-Za-z]{1,20}")
 _COMMAND: Final = re.compile(r"'([a-z|]{1,20})' command")
@@ -54,22 +56,6 @@ _CLOSED: Final = (
 _CLOSED_AT_START: Final = f"it closed the connection at the start: {_WHICH_SCHEME}"
 _NOT_ANSWERED: Final = f"it has not answered yet: check host and port; {_WHICH_SCHEME}"
 _TOO_MANY_CLIENTS: Final = "max number of clients"
-_CATEGORIES: Final = {
-    "eval": "scripting",
-    "evalsha": "scripting",
-    "script": "scripting",
-    "get": "read",
-    "getrange": "read",
-    "pttl": "read",
-    "set": "write",
-    "getex": "write",
-    "pexpire": "write",
-    "del": "write",
-    "time": "fast",
-    "hello": "connection",
-    "auth": "connection",
-    "select": "connection",
-}
 
 
 def check_probe(reply: Any) -> None:
@@ -84,7 +70,7 @@ def check_probe(reply: Any) -> None:
         case _:
             raise Unsuitable("unsupported", f"it does not run scripts as Redis does; {_NEEDED}")
     if refused:
-        names = [name for name in refused.decode("ascii", "replace").split() if name in _CATEGORIES]
+        names = [name for name in refused.decode("ascii", "replace").split() if name in CATEGORIES]
         raise Unsuitable("permission", _not_allowed(*names))
     found = _VERSION.fullmatch(version)
     if found and (int(found[1]), int(found[2])) < _OLDEST:
@@ -121,15 +107,16 @@ def _of_login(error: Exception) -> str:
 def _of_permission(error: Exception) -> str:
     found = _COMMAND.search(str(error))
     if found is None and "key" in str(error):
-        return "its ACL does not allow the keys of the namespace: ACL SETUSER <user> ~<namespace>:*"
+        return f"its ACL does not allow the keys of the namespace: {_ALLOW}"
     return _not_allowed(*([found[1]] if found else []))
 
 
 def _not_allowed(*commands: str) -> str:
     if not commands:
-        return "its ACL does not allow a command: see the server's ACL LOG"
-    names = ", ".join(f"{name} (@{_CATEGORIES[name]})" if name in _CATEGORIES else name for name in commands)
-    return f"its ACL does not allow {names}: ACL SETUSER <user> {' '.join(f'+{name}' for name in commands)}"
+        return f"its ACL does not allow a command: {_ALLOW}"
+    names = ", ".join(f"{name} (@{CATEGORIES[name]})" if name in CATEGORIES else name for name in commands)
+    more = "".join(f" +{name}" for name in commands if name not in CATEGORIES)
+    return f"its ACL does not allow {names}: {_ALLOW}{more}"
 
 
 def _of_support(error: Exception) -> str:
