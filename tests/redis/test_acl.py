@@ -101,4 +101,4 @@ def test_each_right_is_one_that_servers_know(executable: Path, name: str) -> Non
 
 def test_guide_has_the_rules() -> None:
     """They are those of the log line."""
-    assert f"`ACL SETUSER <user> {ACL_RULES}`" in page("troubleshooting.md").text
+    assert f"\nACL SETUSER <user> {ACL_RULES}\n" in page("troubleshooting.md").text
