@@ -78,7 +78,7 @@ async def test_new_connection_loads_the_scripts_again(connect: Connect, private_
     for forget in (("SCRIPT", "FLUSH"), ("FLUSHALL",)):
         private_redis.command(*forget)
         private_redis.command("CLIENT", "KILL", "TYPE", "normal")
-        assert await reason_of(get(connection)) == "connection"
+        assert await reason_of(get(connection)) == "reset"
         reset_statistics(private_redis)
         assert await connection.run(*SESSION) == b"id"
         assert sent(private_redis) == {"evalsha": 1}

@@ -106,6 +106,22 @@ async def test_an_unexpected_error_of_a_batch_stops_no_other(
         assert not len(one.first_sights)
 
 
+@pytest.mark.parametrize("error", [LookupError(), asyncio.CancelledError()])
+async def test_a_batch_that_raises_uses_up_no_permits(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Each such batch took up to 32 permits with it."""
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    async with Instance(redis_server, new_sessions=1) as one:
+
+        async def broken(_store: object, _sights: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(type(one.store), "get_or_create", broken)
+        await asyncio.gather(*(one.get(b"%d" % number) for number in range(8)))
+        assert 10 == sum(one.new_sessions.take() for _ in range(20))
+
+
 async def test_a_slow_server_delays_a_request_for_wait_seconds_at_most(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

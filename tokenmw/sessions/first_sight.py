@@ -284,6 +284,11 @@ class FirstSights(Unpicklable):
         except RedisUnavailable:
             # Those that wait go on: if Redis does not answer them either, its circuit opens, and they fail at once.
             replies = [UNAVAILABLE] * len(batch)
+        except BaseException:
+            for sight in batch:
+                if sight.candidate is not None:
+                    self._new_sessions.give_back()
+            raise
         for sight, reply in zip(batch, replies, strict=True):
             sight.session = self._session_of(sight, reply)
 
