@@ -128,7 +128,7 @@ async def test_a_slow_server_delays_a_request_for_wait_seconds_at_most(
     """The request is served as without Redis, and the id that Redis has is taken when it answers."""
     answers = asyncio.Event()
     limits: dict[str, Any] = {"fetch_seconds": 0.01, "lease_seconds": 0.02, "wait_seconds": 0.05}
-    async with Instance(redis_server, **limits) as slow, Instance(redis_server) as other:
+    async with Instance(redis_server, **limits) as slow, Instance(redis_server, new="random") as other:
         stored = await other.get(b"sk-1")
         get_or_create = slow.store.get_or_create
 
@@ -165,7 +165,7 @@ async def test_beyond_the_bound_ids_are_compared_with_redis_in_the_next_round(
 
 async def test_without_a_permit_a_touch_takes_the_id_of_another_instance(redis_server: RedisServer) -> None:
     """It reads, and writes nothing if Redis has no id."""
-    async with Instance(redis_server, new_sessions=1) as one, Instance(redis_server) as two:
+    async with Instance(redis_server, new_sessions=1) as one, Instance(redis_server, new="random") as two:
         while one.new_sessions.take():
             pass
         mine = await one.get(KEY)
