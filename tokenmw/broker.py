@@ -270,7 +270,7 @@ class TokenBroker(Unpicklable):
 
     @without_locals
     async def reset_session(self, api_key: str | bytes) -> str:
-        """Give an API key a new session id, and return it. Other instances in use take it over in `session_ttl` / 20.
+        """Give an API key a new session id, and return it. Other instances in use take it over in `session_ttl` / 4.
 
         Raises `SessionUnavailable` under `session_policy="required"` while Redis is unavailable; the id stays the same.
         """
