@@ -92,6 +92,7 @@ async def delays(tokens: int, *, kill: RedisServer | None = None, **options: Any
     async with Workers(f"{__name__}:serve", processes=PROCESSES, arguments=arguments, within=180) as workers:
         await workers.receive()
         await workers.send("go")
+        await workers.receive()
         invalidated: dict[str, float] = {}
         for number in range(tokens):
             if kill is not None and number % KILLED_EVERY == 0:
@@ -135,6 +136,7 @@ async def serve(*, tokens: int, hints: bool = True, url: str = "", sentinel_port
         send("ready")
         await asyncio.to_thread(receive)
         dropped.clear()
+        send("listening")
         while (name := await asyncio.to_thread(receive)) is not None:
             began = time.monotonic()
             await broker.invalidate_provider(name)

@@ -29,6 +29,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.redis.background_connect import BACKGROUND_CONNECTIONS, BackgroundCluster, BackgroundConnection, abort
+from tokenmw.redis.name_lookup import NameLookups
 from tokenmw.redis.url import is_cluster, option_error, options_of, parameters_of, url_kwargs
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, b
         kwargs["ssl"] = connection_class is SSLConnection
         return BackgroundCluster(lookup_seconds=limits.connect_seconds, **kwargs), True
     # The pool waits without a limit: the guard's deadline also covers the wait for a connection.
+    if connection_class is not UnixDomainSocketConnection:
+        kwargs["lookups"] = NameLookups()
     pool = BlockingConnectionPool(timeout=None, connection_class=BACKGROUND_CONNECTIONS[connection_class], **kwargs)
     return redis.Redis(connection_pool=pool), True
 

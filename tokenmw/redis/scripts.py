@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 __all__ = ["DIGESTS", "SOURCES", "WRITERS", "ScriptName", "command_by_text", "load_scripts", "script_command"]
 
 ScriptName = Literal[
-    "read", "compare", "acquire", "commit", "release", "tombstone", "session", "put", "replace", "probe", "marker"
+    "read",
+    "compare",
+    "acquire",
+    "commit",
+    "release",
+    "tombstone",
+    "session",
+    "sessions",
+    "put",
+    "replace",
+    "probe",
+    "marker",
 ]
 
 _FOLDER: Final = files("tokenmw.redis") / "lua"
@@ -30,6 +41,7 @@ _NAMES: Final[tuple[ScriptName, ...]] = (
     "release",
     "tombstone",
     "session",
+    "sessions",
     "put",
     "replace",
     "probe",

@@ -210,6 +210,6 @@ class Runtime(Unpicklable):
             self._housekeeping.cancel()
             await asyncio.wait([self._housekeeping])
             if self.session_sync is not None and self.redis is not None and self.redis.usable:
-                with suppress(RedisUnavailable, TimeoutError):  # sessions lose a twentieth of their TTL at most
+                with suppress(RedisUnavailable, TimeoutError):  # sessions lose a quarter of their TTL at most
                     async with asyncio.timeout(self._close_seconds):
                         await self.session_sync.send_touches()

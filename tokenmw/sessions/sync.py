@@ -31,7 +31,7 @@ _REUPLOAD_SECONDS: Final = 3.0  # at a time; then the rest of housekeeping has i
 class SessionSync(Unpicklable):
     """Sends touches and uploads. The touches wait in a queue: one for each API key, and `Limits(touches=…)` in all.
 
-    Beyond the bound a touch is dropped, and the session is touched again a twentieth of its time later.
+    Beyond the bound a touch is dropped, and the session is touched again a quarter of `session_ttl` later.
     """
 
     __slots__ = ("_cache", "_limit", "_monotonic", "_new_sessions", "_queue", "_reupload", "store")
