@@ -227,10 +227,27 @@ def _publish(connection: Any, messages: list[bytes]) -> None:
     connection.call("EVAL", script, 0, CHANNEL, *messages)
 
 
-def _calls(server: RedisServer) -> int:
+def _calls(server: RedisServer, name: bytes = b"evalsha") -> int:
     stats: bytes = server.command("INFO", "commandstats")
-    lines = [line for line in stats.splitlines() if line.startswith(b"cmdstat_evalsha:")]
+    lines = [line for line in stats.splitlines() if line.startswith(b"cmdstat_%b:" % name)]
     return sum(int(line.partition(b"calls=")[2].partition(b",")[0]) for line in lines)
+
+
+async def test_what_is_stored_again_after_a_loss_of_data_is_not_announced(private_redis: RedisServer) -> None:
+    """Each process of a fleet stores what it knows; only news is published."""
+    async with pair(private_redis) as (first, second):
+        await first.invalidate()
+        await second.loses_its_token(within=QUICK)
+        assert "second" == await first.value() == await second.value()
+        private_redis.command("FLUSHALL")
+        published = _calls(private_redis, b"publish")
+        for one in (first, second, first):
+            one.entry.mark_unshared(asyncio.get_running_loop().time())
+            await runtime_of(one.broker).token_sync.compare(one.entry)
+        assert first.entry.current is not None
+        assert first.entry.current.shared
+        assert 2 == len([key for key in private_redis.command("KEYS", "*") if key.endswith((b":token", b":tomb"))])
+        assert _calls(private_redis, b"publish") <= published + 1  # the first tombstone is news for Redis
 
 
 async def test_a_user_without_the_channel_is_served_and_logged_once(

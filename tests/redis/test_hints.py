@@ -107,18 +107,18 @@ def test_hints_are_found_however_the_stream_is_divided() -> None:
 
 
 async def test_a_huge_message_takes_no_memory(redis_server: RedisServer) -> None:
-    """A message of 20 MB is skipped while it arrives, and the next hint is heard."""
+    """A message of 6 MB is skipped while it arrives, and the next hint is heard."""
     async with Listening(redis_server.url) as one:
         tracemalloc.start()
         with redis_server.connect(within=30) as connection:
             await asyncio.to_thread(
-                connection.call, "EVAL", "redis.call('PUBLISH', KEYS[1], string.rep('x', 20000000))", 1, CHANNEL
+                connection.call, "EVAL", "redis.call('PUBLISH', KEYS[1], string.rep('x', 6000000))", 1, CHANNEL
             )
         redis_server.command("PUBLISH", CHANNEL, TOKEN.removeprefix(b"shop:v1:"))
-        await until(lambda: [TOKEN] == one.heard, within=10)
+        await until(lambda: [TOKEN] == one.heard, within=20)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert peak < 4e6
+        assert peak < 2e6
         assert 1 == one.connected
 
 

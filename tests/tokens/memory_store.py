@@ -142,7 +142,7 @@ class MemoryStore:
         return Leased(version)
 
     async def commit(
-        self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float
+        self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float, announce: bool = True
     ) -> Stored | Found | Busy | Tombstoned | ClockMismatch:
         self._check_reachable()
         lease = self.server.get(keys, "lease")
