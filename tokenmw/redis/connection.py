@@ -110,6 +110,11 @@ class RedisConnection(Unpicklable):
         return found
 
     @property
+    def client(self) -> AnyClient:
+        """The client, of which another connection gets its options."""
+        return self._client
+
+    @property
     def address(self) -> str:
         """The address of the server, or of one of a cluster, for the log."""
         return address_of(self._client)

@@ -39,9 +39,10 @@ class RedisSessionStore(Unpicklable):
         sealer: Seals and opens values.
         ttl: Seconds after which Redis forgets an id that is not used.
         on_unreadable: Is called with "session" and the reason for each value that does not open.
+        hints: The channel on which an id that replaces another one is announced; b"" for none.
     """
 
-    __slots__ = ("_connection", "_names", "_on_unreadable", "_sealer", "_ttl")
+    __slots__ = ("_connection", "_hints", "_names", "_on_unreadable", "_sealer", "_ttl")
 
     def __init__(
         self,
@@ -51,8 +52,10 @@ class RedisSessionStore(Unpicklable):
         sealer: Sealer,
         ttl: float,
         on_unreadable: Callable[[str, str], None],
+        hints: bytes = b"",
     ) -> None:
         self._connection = connection
+        self._hints = hints
         self._names = names
         self._sealer = sealer
         self._ttl = int(ttl * 1000)
@@ -108,9 +111,9 @@ class RedisSessionStore(Unpicklable):
         return self._connection.reply_may_be_lost(key)
 
     async def put(self, key: bytes, session_id: str) -> None:
-        """Store an id in place of any other."""
+        """Store an id in place of any other, and announce it."""
         sealed = self._seal(key, session_id)
-        await self._connection.execute(lambda client: client.set(key, sealed, px=self._ttl), key=key, writes=True)
+        await self._connection.run("put", (key,), (sealed, self._ttl, self._hints))
 
     async def touch(self, keys: Sequence[bytes], *, restart: bool = True) -> list[Reply]:
         """Restart the TTL of sessions, in one batch; without `restart` only read them.
