@@ -94,11 +94,6 @@ class RedisConnection(Unpicklable):
         return self._significant.error
 
     @property
-    def client(self) -> AnyClient:
-        """The client, of which another connection gets its options."""
-        return self._client
-
-    @property
     def error_at(self) -> float | None:
         """When that failure happened, in seconds since 1970; None without one."""
         return self._significant.error_at
@@ -113,6 +108,11 @@ class RedisConnection(Unpicklable):
             if server.guard.node or breaker.open or len(self._servers) == 1:
                 found[server.guard.address] = (breaker.state, breaker.since, breaker.error, breaker.error_at)
         return found
+
+    @property
+    def client(self) -> AnyClient:
+        """The client, of which another connection gets its options."""
+        return self._client
 
     @property
     def address(self) -> str:
