@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -42,17 +43,22 @@ def problem_response(_connection: HTTPConnection, error: Exception) -> Response:
     """
     if not isinstance(error, RequestError):
         raise error
-    try:
-        title = {"title": HTTPStatus(error.status_code).phrase}
-    except ValueError:  # the status of a program's own class
-        title = {}
-    problem = {"type": "about:blank", **title, "status": error.status_code, "detail": error.detail}
     return Response(
-        json.dumps(problem),
+        _document(error.status_code, error.detail),
         status_code=error.status_code,
         headers=dict(error.headers or {}),
         media_type="application/problem+json",
     )
+
+
+# Nearly all are one of a few fixed sentences, and a flood of refused requests gets the same one each time.
+@functools.lru_cache(maxsize=16)
+def _document(status: int, detail: str) -> bytes:
+    try:
+        title = {"title": HTTPStatus(status).phrase}
+    except ValueError:  # the status of a program's own class
+        title = {}
+    return json.dumps({"type": "about:blank", **title, "status": status, "detail": detail}).encode()
 
 
 def add_problem_handlers(app: A) -> A:

@@ -37,7 +37,7 @@ def may_receive_token(url: Any, *, provider: Provider) -> bool:
     Raises:
         ConfigurationError: The host is the provider's, but the request would go there without TLS.
     """
-    if not _is_one_of(provider.hosts, host_of(url)):
+    if provider.hosts is not None and not _is_one_of(provider.hosts, host_of(url)):
         return False
     if url.scheme not in _WITH_TLS and not _allows_plain_http(provider, url):
         raise ConfigurationError(
@@ -98,8 +98,8 @@ def _allows_plain_http(provider: Provider, url: Any) -> bool:
     return provider.allow_http or is_loopback(host_of(url))
 
 
-def _is_one_of(hosts: frozenset[str] | None, host: str) -> bool:
-    if hosts is None or (host in hosts and not host.startswith(".")):
+def _is_one_of(hosts: frozenset[str], host: str) -> bool:
+    if host in hosts and not host.startswith("."):
         return True
     # A provider class of the user's own may name hosts that are not in their ASCII form.
     return any(
