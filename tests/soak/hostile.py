@@ -88,6 +88,17 @@ class Figures:
         return self.answered / self.seconds
 
     @property
+    def known(self) -> int:
+        """How many requests of known callers were answered."""
+        return len(self.warm) + len(self.checked) + len(self.cold)
+
+    @property
+    def grown(self) -> int:
+        """The bytes by which resident memory grew in the last third, at most."""
+        last = self.memory[len(self.memory) * 2 // 3 :] or [0]
+        return max(last) - last[0]
+
+    @property
     def machine(self) -> str:
         """How busy the machine was, to tell a disturbed run from a quiet one."""
         ours = self.processor / self.seconds
@@ -97,16 +108,14 @@ class Figures:
         """Return what is printed."""
         by_status = dict(sorted(self.statuses.items()))
         parts = {"warm": self.warm, "of which served": self.served, "checked": self.checked, "cold": self.cold}
-        last = self.memory[len(self.memory) * 2 // 3 :] or [0]
         return [
             f"{self.rate:.0f} hostile requests/s answered, {self.statuses[0]} dropped; by status: {by_status}",
             *(
                 f"known callers, {name}: p50 {percentile(part, 50):.3f} ms, p99 {percentile(part, 99):.3f} ms"
                 for name, part in parts.items()
             ),
-            f"resident memory in the last third: {(max(last) - last[0]) / 1e6:+.1f} MB",
-            f"garbage collector: {sum(self.collecting):.2f} s in all, {max(self.collecting, default=0) * 1e3:.0f} ms "
-            "at most",
+            f"resident memory in the last third: {self.grown / 1e6:+.1f} MB",
+            f"garbage collector: {sum(self.collecting):.2f} s, {max(self.collecting, default=0) * 1e3:.0f} ms at once",
             self.machine,
         ]
 
@@ -209,7 +218,7 @@ class Hostile:
         return figures
 
     def _known_callers(self) -> tuple[list[tuple[TokenMiddleware, bytes]], list[tuple[TokenMiddleware, bytes]]]:
-        """Return the known callers, those of both applications in turns: in this process's memory, and in Redis only."""
+        """Return those in this process's memory, then those that only Redis has, of both applications in turns."""
         keys = [b"known-%d" % number for number in range(_WARM + _COLD)]
         callers = [(app, key) for key in keys for app in (self._open, self._checked)]
         return callers[: 2 * _WARM], callers[2 * _WARM :]
@@ -303,10 +312,14 @@ async def _caller(_connection: HTTPConnection, key: str) -> object | None:
 
 
 async def _note_memory(noted: list[int]) -> None:
-    statm, page = Path("/proc/self/statm"), os.sysconf("SC_PAGESIZE")
-    while statm.exists():
-        noted.append(int(statm.read_text().split()[1]) * page)
+    while True:
+        noted.append(_resident_memory())
         await asyncio.sleep(_MEMORY_EVERY)
+
+
+def _resident_memory() -> int:
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") if statm.exists() else 0
 
 
 @contextmanager
