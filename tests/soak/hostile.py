@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -179,31 +179,31 @@ class Hostile:
 
     async def send(self, *, rate: float, seconds: float) -> Figures:
         """Send hostile requests at a rate, and those of known callers beside them."""
-        figures, running, numbers = Figures(), set[asyncio.Task[None]](), Counter[str]()
+        figures, known_callers = Figures(), count(1)
         loop = asyncio.get_running_loop()
-
-        def start(work: Any) -> None:
-            task = loop.create_task(work)
-            running.add(task)
-            task.add_done_callback(running.discard)
+        start = loop.create_task
 
         def arrive(sent: float, hostile: int, known: int) -> None:
             figures.seconds = figures.seconds or time.perf_counter()
-            for _ in range(hostile):
+            before = self._random.randrange(hostile + 1) if known else 0
+            start_hostile(before)
+            for _ in range(known):
+                caller = next(self._next_cold, None) if next(known_callers) % _COLD_EVERY == 0 else None
+                times = figures.cold
+                if caller is None:
+                    caller = next(self._next_warm)
+                    times = figures.warm if caller[0] is self._open else figures.checked
+                self._in_progress += 1
+                start(self._known(caller, figures, times, sent))
+            start_hostile(hostile - before)
+
+        def start_hostile(requests: int) -> None:
+            for _ in range(requests):
                 if self._in_progress >= _MOST_IN_PROGRESS:
                     figures.statuses[0] += 1
                 else:
                     self._in_progress += 1
                     start(self._hostile(figures.statuses))
-            for _ in range(known):  # behind those that arrived with them
-                numbers["known"] += 1
-                caller = next(self._next_cold, None) if numbers["known"] % _COLD_EVERY == 0 else None
-                if caller is not None:
-                    start(self._known(caller, figures, figures.cold, sent))
-                else:
-                    app, key = next(self._next_warm)
-                    times = figures.warm if app is self._open else figures.checked
-                    start(self._known((app, key), figures, times, sent))
 
         memory = loop.create_task(_note_memory(figures.memory))
         with _collections(figures.collecting):
@@ -214,7 +214,8 @@ class Hostile:
             figures.processor = time.process_time() - processor
             figures.idle, figures.stolen = _parts(machine, _machine())
         memory.cancel()
-        await asyncio.wait([memory, *running])
+        while self._in_progress:  # noqa: ASYNC110  an event would take time in each request
+            await asyncio.sleep(0.01)
         return figures
 
     def _known_callers(self) -> tuple[list[tuple[TokenMiddleware, bytes]], list[tuple[TokenMiddleware, bytes]]]:
@@ -239,6 +240,7 @@ class Hostile:
         times.append(ended - sent)
         if times is figures.warm:
             figures.served.append(ended - began)
+        self._in_progress -= 1
         figures.wrong += status != 204 or scope["state"]["session_id"] != self._ids[caller]
 
     def _random_key(self) -> _Hostile:

@@ -48,7 +48,7 @@ async def test_hostile_requests_leave_memory_bounded(private_redis: RedisServer)
 async def test_a_minute_of_hostile_requests(private_redis: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
     """Resident memory grows by full caches and then no more, and known callers keep their ids."""
     faulthandler.cancel_dump_traceback_later()  # it takes longer than a test may hang
-    async with Hostile(private_redis.url, limits=Limits()) as callers:
+    async with Hostile(private_redis.url, limits=Limits(command_seconds=PATIENT)) as callers:
         await callers.send(rate=1_000, seconds=1.0)
         before = sample(0)
         figures = await callers.send(rate=RATE, seconds=SECONDS)
