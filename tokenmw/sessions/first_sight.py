@@ -57,10 +57,10 @@ _BATCHES: Final = 4
 # A batch costs the event loop as much as ten of its keys: in a flood, a batch for each new key would take the time of
 # all other requests. So there are only so many small batches a second, with some more at first. Beyond them, and beside
 # another batch, one begins when enough keys wait, or one has waited for a while.
-_SMALL_BATCHES: Final = 500.0
+_SMALL_BATCHES: Final = 250.0
 _SMALL_BATCHES_AT_FIRST: Final = 4.0
 _ENOUGH: Final = 16
-_LONGEST_WAIT: Final = 0.002
+_LONGEST_WAIT: Final = 0.004
 # Lookups that are finished in one turn of the event loop. Their requests run in the next one, and whatever else is
 # ready waits for them.
 _FINISHED_AT_ONCE: Final = 8
