@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tokenmw import TokenBroker
-    from tokenmw.runtime import Runtime
+    from tokenmw.runtime.runtime import Runtime
     from tokenmw.sessions.sync import SessionSync
 
 __all__ = ["runtime_of", "session_sync_of"]

@@ -15,7 +15,7 @@ from tests.asgi_client import Source, is_open
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker, TokenUnavailable
 from tokenmw.providers import StaticToken
-from tokenmw.runtime import Runtime
+from tokenmw.runtime.runtime import Runtime
 from tokenmw.sessions.sync import SessionSync
 
 PATIENT = Limits(command_seconds=2.0)

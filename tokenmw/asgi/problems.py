@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from tokenmw.errors import ConfigurationError, RequestError
 from tokenmw.redaction import without_locals
+from tokenmw.startup.parts import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,20 +93,10 @@ def _handlers_of(app: object) -> dict[Any, Any] | None:
 
 def _mounted_in(app: object) -> Iterator[dict[Any, Any]]:
     """Yield the exception handlers of the applications that are mounted in another one, at any depth."""
-    waiting, seen = [app], {id(app)}
-    while waiting:
-        one = waiting.pop()
-        routes: Any = getattr(one, "routes", None)
-        # A route without an application of its own has routes, and a middleware has the application inside it.
-        inside: list[Any] = [*(routes if isinstance(routes, list) else ()), getattr(one, "app", None)]
-        for found in inside:
-            if found is None or id(found) in seen:
-                continue
-            seen.add(id(found))
-            waiting.append(found)
-            handlers = _handlers_of(found)
-            if handlers is not None:
-                yield handlers
+    for part in parts_of(app):
+        handlers = None if part is app else _handlers_of(part)
+        if handlers is not None:
+            yield handlers
 
 
 async def _answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:

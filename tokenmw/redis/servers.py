@@ -78,6 +78,9 @@ class Servers(Unpicklable):
         """Whether all keys are on one server, so that a command may have any of them together."""
         return self._cluster is None
 
+    def __len__(self) -> int:
+        return len(self._by_node)
+
     def of(self, key: bytes) -> Server:
         """Return the server that has a key."""
         node = self._node_of(key)

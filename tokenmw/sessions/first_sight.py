@@ -8,10 +8,11 @@ What is sent for a key is a candidate, which Redis stores if it has no id. If th
 may not be stored, and the request needs an id now: the one derived from the key, which every other instance derives
 too. Redis must not hold a different one by then:
 
-1. The candidate is random while all goes well. For some seconds after a failure or a slow reply it is the derived id:
-   then what Redis may store is what the request gets. Without a secret to derive with, the candidate itself is used.
+1. The candidate is the derived id: then what Redis may store is what the request gets. With `session_ids="random"` it
+   is random while all goes well, and derived for some seconds after a failure or a slow reply. Without a secret to
+   derive with, the candidate itself is used.
 2. A candidate that reaches the server after its deadline, because either side was paused, is not stored.
-3. What remains is the random candidate of the first command that fails, if it arrived in time. The next round of
+3. What remains is a random candidate of the first command that fails, if it arrived in time. The next round of
    housekeeping (not only the next touch) uploads what the request got, and takes the id that Redis has. Then all
    instances agree on the id that was written first; those that asked Redis in the meantime have it already.
 """
@@ -278,18 +279,23 @@ class FirstSights(Unpicklable):
         for sight in batch:
             if self._new_sessions.take():
                 lost = self._store.reply_may_be_lost(sight.key)
-                sight.candidate = self._ids.derive(sight.api_key) if lost else self._ids.random()
+                sight.candidate = self._ids.candidate(sight.api_key, reply_may_be_lost=lost)
         replies: Sequence[Reply]
         try:
             replies = await self._store.get_or_create([(sight.key, sight.candidate) for sight in batch])
         except RedisUnavailable:
             # Those that wait go on: if Redis does not answer them either, its circuit opens, and they fail at once.
             replies = [UNAVAILABLE] * len(batch)
+        except BaseException:
+            for sight in batch:
+                if sight.candidate is not None:
+                    self._new_sessions.give_back()
+            raise
         for sight, reply in zip(batch, replies, strict=True):
             sight.session = self._session_of(sight, reply)
 
     def _session_of(self, sight: FirstSight, reply: Reply) -> SessionEntry | None:
-        if sight.candidate is not None and reply != sight.candidate:
+        if sight.candidate is not None and reply is not sight.candidate:  # Redis may have had the same derived id
             self._new_sessions.give_back()
         current = self._cache.get(sight.local)
         if current is not None and current is not sight.before:
