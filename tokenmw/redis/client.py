@@ -43,6 +43,7 @@ __all__ = [
     "checked_redis",
     "close_client",
     "open_client",
+    "plain_options",
     "refresh_slots",
 ]
 
@@ -144,6 +145,11 @@ def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, b
         kwargs["lookups"] = NameLookups()
     pool = BlockingConnectionPool(timeout=None, connection_class=BACKGROUND_CONNECTIONS[connection_class], **kwargs)
     return redis.Redis(connection_pool=pool), True
+
+
+def plain_options() -> dict[str, Any]:
+    """Return the options of a connection on which nothing arrives unasked but what it has subscribed to, in RESP2."""
+    return {"protocol": 2, "socket_timeout": None, "health_check_interval": 0, **_no_maintenance()}
 
 
 def _no_maintenance() -> dict[str, Any]:
