@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["ACL_RULES", "CATEGORIES"]
 
-# Commands, and the category in which Redis and Valkey have each. The last two are for clusters.
+# Commands, and the category in which Redis and Valkey have each. Three are for hints, and the last two for clusters.
 CATEGORIES: Final = {
     "eval": "scripting",
     "evalsha": "scripting",
@@ -21,7 +21,10 @@ CATEGORIES: Final = {
     "time": "fast",
     "info": "dangerous",
     "select": "connection",
+    "subscribe": "pubsub",
+    "publish": "pubsub",
+    "ping": "connection",
     "cluster|slots": "slow",
     "command": "connection",
 }
-ACL_RULES: Final = " ".join(["~<namespace>:*", *(f"+{name}" for name in CATEGORIES)])
+ACL_RULES: Final = " ".join(["~<namespace>:*", "&<namespace>:*", *(f"+{name}" for name in CATEGORIES)])
