@@ -138,6 +138,9 @@ class TokenBroker(Unpicklable):
         single_process: True promises that no other process uses these credentials. False: a provider whose new token
             invalidates the one before needs `redis`.
         clock: The source of time; tests give a `ManualClock`.
+        hints: True: processes announce to each other what they have changed, on a channel of Redis, so that all stop
+            using an invalidated token within about 0.1 s. It takes one more connection for each process. False: they
+            notice it when they compare their tokens with Redis, within `Limits(check_seconds=…)`, 30 s.
 
     Raises:
         ConfigurationError: An option cannot work; the text names the option and the fix.
@@ -179,12 +182,14 @@ class TokenBroker(Unpicklable):
         observers: Iterable[Observer] = (),
         single_process: bool = False,
         clock: Clock = SYSTEM_CLOCK,
+        hints: bool = True,
     ) -> None:
         checked_choice(missing_key, option="missing_key", choices=("random", "reject"))
         checked_choice(session_policy, option="session_policy", choices=("available", "required"))
         checked_choice(session_ids, option="session_ids", choices=("derived", "random"))
         checked_flag(seal, option="seal", optional=True)
         checked_flag(single_process, option="single_process")
+        checked_flag(hints, option="hints")
         if session_policy == "required" and redis is None:
             raise ConfigurationError('session_policy="required" needs redis=…: ids of one process are not shared.')
         if authenticate is not None:
@@ -209,6 +214,7 @@ class TokenBroker(Unpicklable):
             http=checked_http(http),
             limits=checked_instance(limits, Limits, option="limits", example="Limits(tokens=100)"),
             single_process=single_process,
+            hints=hints,
             clock=clock,
             log=log,
             observe=Observers(observers, log=log),
@@ -278,7 +284,7 @@ class TokenBroker(Unpicklable):
 
     @without_locals
     async def reset_session(self, api_key: str | bytes) -> str:
-        """Give an API key a new session id, and return it. Other instances in use take it over in `session_ttl` / 20.
+        """Give an API key a new session id, and return it. Other instances in use take it over in `session_ttl` / 4.
 
         The new id is random, and lasts as long as the session. With `session_ids="derived"`, a key that comes back
         after `session_ttl` has the id from before the reset. While Redis is unavailable, so has a key in an instance

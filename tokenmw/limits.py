@@ -29,7 +29,7 @@ class Limits:
         authentications: Calls of `authenticate` in progress at the same time. A request that needs a further one gets
             `SessionUnavailable` (503).
         touches: Sessions that wait to be touched in Redis; those that Redis has not had may fill half of it. A further
-            touch is dropped, and that session is touched a twentieth of `session_ttl` later.
+            touch is dropped, and that session is touched a quarter of `session_ttl` later.
         fetch_seconds: Seconds for one request to a token endpoint; less than `lease_seconds`. A provider that takes
             longer than 5 s counts as failed.
         lease_seconds: Seconds for which one process has the exclusive right to fetch a token; less than
@@ -57,7 +57,7 @@ class Limits:
         new_sessions: New sessions a second that are written to Redis, after a burst of ten times as many. A further API
             key without an id in Redis gets the one that it would get while Redis is unavailable; an id that Redis has
             is always read.
-        new_sessions_per_ttl: New sessions that are written to Redis within 1.1 times `session_ttl`, for which it keeps
+        new_sessions_per_ttl: New sessions that are written to Redis within 1.3 times `session_ttl`, for which it keeps
             one that is never used again: half of them at any time, the other half as time passes. A flood of new keys
             leaves 100 000 for each process there, about 25 MB. What is served beyond it is as for `new_sessions`.
     """

@@ -24,6 +24,7 @@ NAMES = (
     "first",
     "frozen",
     "served",
+    "instructions",
     "keys",
     "tenants",
     "imports",

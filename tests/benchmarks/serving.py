@@ -18,7 +18,7 @@ from tokenmw import TokenBroker, TokenMiddleware
 from tokenmw.observe.throttle import LOGGER
 from tokenmw.providers import StaticToken
 
-__all__ = ["BARE", "LEAST", "OURS", "STARLETTE", "serve"]
+__all__ = ["BARE", "LEAST", "OURS", "STARLETTE", "application", "listening", "serve"]
 
 BARE = "no middleware"
 OURS = "tokenmw"
@@ -49,23 +49,34 @@ class KeyBackend:
         return AuthCredentials(["authenticated"]), SimpleUser(connection.headers["authorization"].partition(" ")[2])
 
 
-async def serve(*, kind: str, redis: str | None = None, port: int = 0) -> None:
-    """Serve until killed. Port 0 takes a free port and reports it; several processes may share a port."""
-    LOGGER.setLevel(logging.CRITICAL)  # the outage is intended
-    app: Any = answer
+async def application(kind: str, *, redis: str | None = None) -> Any:
+    """Return the small application, bare or behind a middleware; ours has an open broker."""
     if kind == OURS:
         broker = TokenBroker({"crm": StaticToken("t")}, redis=redis, secret_key="a secret for this run")
-        app = TokenMiddleware(using, broker=broker, inject=["crm"])
         await broker.__aenter__()
-    elif kind == LEAST:
-        app = SettingTwoAndWatching(using)
-    elif kind == STARLETTE:
-        app = AuthenticationMiddleware(answer, backend=KeyBackend())  # type: ignore[arg-type]
+        return TokenMiddleware(using, broker=broker, inject=["crm"])
+    if kind == LEAST:
+        return SettingTwoAndWatching(using)
+    if kind == STARLETTE:
+        return AuthenticationMiddleware(answer, backend=KeyBackend())  # type: ignore[arg-type]
+    return answer
+
+
+def listening(port: int) -> socket.socket:
+    """Return a listening socket on loopback. Port 0 takes a free port; several processes may share a port."""
     # With IPPROTO_TCP: asyncio disables Nagle's algorithm only for sockets that name their protocol.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind(("127.0.0.1", port))
     listener.listen(128)
+    return listener
+
+
+async def serve(*, kind: str, redis: str | None = None, port: int = 0) -> None:
+    """Serve until killed. Port 0 takes a free port; it is reported to the parent process."""
+    LOGGER.setLevel(logging.CRITICAL)  # the outage is intended
+    app = await application(kind, redis=redis)
+    listener = listening(port)
     config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
     serving = asyncio.ensure_future(uvicorn.Server(config).serve(sockets=[listener]))
     send(listener.getsockname()[1])

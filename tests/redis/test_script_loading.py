@@ -78,7 +78,7 @@ async def test_new_connection_loads_the_scripts_again(connect: Connect, private_
     for forget in (("SCRIPT", "FLUSH"), ("FLUSHALL",)):
         private_redis.command(*forget)
         private_redis.command("CLIENT", "KILL", "TYPE", "normal")
-        assert await reason_of(get(connection)) == "connection"
+        assert await reason_of(get(connection)) == "reset"
         reset_statistics(private_redis)
         assert await connection.run(*SESSION) in {0, b"id"}
         assert sent(private_redis) == {"evalsha": 1}
@@ -123,7 +123,7 @@ async def test_handshake_has_as_many_round_trips_as_redis_pys(
     await first.connect()
     await second.connect()
     texts = first.sends[-1]
-    assert 9 == texts.count(b"\r\nLOAD\r\n")
+    assert 12 == texts.count(b"\r\nLOAD\r\n")
     assert first.sends[:-1] == second.sends
     *_, asked = second.sends
     assert 2 == len(second.sends)

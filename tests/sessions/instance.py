@@ -56,7 +56,7 @@ class Instance:
         self._policy = policy
         self.ids = SessionIds(secret, new=new)
         self.cache = SessionCache(ttl=ttl, limits=self.limits, clock=self.clock)
-        self.new_sessions = NewSessions(self.limits, redis_ttl=1.1 * ttl, clock=self.clock)
+        self.new_sessions = NewSessions(self.limits, redis_ttl=1.3 * ttl, clock=self.clock)
 
     async def __aenter__(self) -> Self:
         self.connection = RedisConnection(
@@ -72,7 +72,7 @@ class Instance:
             self.connection,
             names=self._names,
             sealer=self._seals,
-            ttl=1.1 * self._ttl,
+            ttl=1.3 * self._ttl,
             on_unreadable=lambda kind, reason: self.unreadable.append((kind, reason)),
         )
         self.sync = SessionSync(

@@ -29,7 +29,7 @@ async def test_a_key_of_any_length_has_one_id(redis_server: RedisServer, api_key
         session = await one.get(api_key)
         assert session == one.manager.cached(api_key) == one.cache.use(api_key) == await two.get(api_key)
         redis_server.command("FLUSHALL")
-        one.clock.advance(0.051 * TTL)
+        one.clock.advance(0.251 * TTL)
         assert session == one.manager.cached(api_key)
         await one.sync.send_touches()
         assert 1 == redis_server.command("EXISTS", one.key(api_key))
@@ -39,7 +39,7 @@ async def test_a_key_of_any_length_has_one_id(redis_server: RedisServer, api_key
         assert 1 == redis_server.command("EXISTS", one.key(api_key))
         new = await one.manager.reset(api_key)
         assert new == one.manager.cached(api_key) != session
-        two.clock.advance(0.051 * TTL)
+        two.clock.advance(0.251 * TTL)
         two.manager.cached(api_key)
         await two.sync.send_touches()
         assert new == two.manager.cached(api_key)
@@ -82,7 +82,7 @@ async def test_no_local_map_keeps_a_long_key(redis_server: RedisServer) -> None:
     """Neither the cache nor the queue of touches nor the list of a reupload refers to it."""
     async with Instance(redis_server) as one:
         await one.get(b"k" * 4_096)
-        one.clock.advance(0.051 * TTL)
+        one.clock.advance(0.251 * TTL)
         one.manager.cached(b"k" * 4_096)
         one.sync.begin_reupload()
         keys = [*one.cache, *one.sync._queue, *one.sync._reupload]

@@ -47,7 +47,7 @@ async def test_an_upload_does_not_count_as_use(redis_server: RedisServer) -> Non
         one.sync.begin_reupload()
         await one.sync.send_reupload()
         left = [redis_server.command("PTTL", one.key(key)) / 1000 for key in KEYS[:2]]
-        assert [pytest.approx(0.2 * TTL, abs=30), pytest.approx(1.1 * TTL, abs=30)] == left
+        assert [pytest.approx(0.4 * TTL, abs=30), pytest.approx(1.3 * TTL, abs=30)] == left
         one.clock.advance(0.15 * TTL)
         redis_server.command("FLUSHALL")
         one.sync.begin_reupload()

@@ -146,11 +146,11 @@ async def test_reset_gives_a_new_id_to_all(redis_server: RedisServer) -> None:
         assert old == await two.get(KEY)
         new = await one.manager.reset(KEY)
         assert (True, new, new) == (new != old, await one.get(KEY), await three.get(KEY))
-        two.clock.advance(0.051 * TTL)
+        two.clock.advance(0.251 * TTL)
         two.manager.cached(KEY)
         await two.sync.send_touches()
         assert new == await two.get(KEY)
-        assert redis_server.command("PTTL", one.key(KEY)) > 1.09 * TTL * 1000
+        assert redis_server.command("PTTL", one.key(KEY)) > 1.29 * TTL * 1000
 
 
 async def test_a_reset_during_a_first_sight_holds(redis_server: RedisServer) -> None:
@@ -182,7 +182,7 @@ async def test_a_reset_during_an_outage_replaces_the_stored_id(private_redis: Re
                     await one.sync.send_touches()
                 except RedisUnavailable:
                     await asyncio.sleep(0.05)
-        two.clock.advance(0.051 * TTL)
+        two.clock.advance(0.251 * TTL)
         two.manager.cached(KEY)
         await two.sync.send_touches()
         assert (new, new) == (await one.get(KEY), await two.get(KEY))
@@ -237,5 +237,5 @@ async def test_an_id_that_was_reset_is_uploaded_with_one_command(redis_server: R
         one.sync.queue(KEY, session)
         reset_statistics(redis_server)
         await one.sync.send_touches()
-        assert sent(redis_server) == {}
+        assert {"evalsha": 1} == sent(redis_server)
         assert (True, False, 0) == (session.shared, session.overwrite, one.sync.touches)

@@ -11,7 +11,7 @@ from tokenmw.errors import ConfigurationError, RequestError
 from tokenmw.outgoing.hosts import may_receive_token, may_receive_token_after_redirect
 from tokenmw.outgoing.redirects import contains_token
 from tokenmw.outgoing.request import OriginalRequest, is_replayable, library_of
-from tokenmw.outgoing.response import discard, is_rejected
+from tokenmw.outgoing.response import discard, is_rejected, is_rejected_by_body, is_rejected_by_head
 from tokenmw.providers.base import check_provider
 from tokenmw.redaction import Unpicklable
 
@@ -102,7 +102,10 @@ class TokenAuth(Unpicklable, httpx.Auth):
             response = yield original.with_token(token, provider=provider, library=library)
         if response.history and not contains_token(response.request, token):
             return  # another redirect: this answer says nothing about the token
-        if await is_rejected(response, provider=provider, library=library):
+        rejected = is_rejected_by_head(response, provider=provider)
+        if rejected is None:
+            rejected = await is_rejected_by_body(response, provider=provider, library=library)
+        if rejected:
             await self._calls.invalidate(token)
             can_retry = is_replayable(original.request, library=library)
             newer = await self._newer_token(entry, token) if can_retry else None

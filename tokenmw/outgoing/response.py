@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tokenmw.providers.base import Provider
 
-__all__ = ["discard", "is_rejected"]
+__all__ = ["discard", "is_rejected", "is_rejected_by_body", "is_rejected_by_head"]
 
 _JSON: Final = re.compile(r"(application|text)/([\w.-]+\+)?json", re.ASCII)
 # Some APIs send JSON under these types. Without a length it may be a stream of text that the caller waits for.
@@ -43,12 +43,23 @@ class _Answer(Unpicklable):
 
 
 @without_locals
+def is_rejected_by_head(response: Any, *, provider: Provider) -> bool | None:
+    """Return whether an answer says that the token is invalid; None if its body must be read first."""
+    return provider.is_rejected(_Answer(response, body=None))
+
+
+@without_locals
+async def is_rejected_by_body(response: Any, *, provider: Provider, library: ModuleType) -> bool:
+    """Return whether an answer's body says that the token is invalid. A body that is read here can be read again."""
+    body = await _body(response, library=library)
+    return body is not None and bool(provider.is_rejected(_Answer(response, body=body)))
+
+
 async def is_rejected(response: Any, *, provider: Provider, library: ModuleType) -> bool:
-    """Return whether an answer says that the token is invalid. A body that is read here can be read again."""
-    rejected = provider.is_rejected(_Answer(response, body=None))
+    """Return whether an answer says that the token is invalid."""
+    rejected = is_rejected_by_head(response, provider=provider)
     if rejected is None:
-        body = await _body(response, library=library)
-        rejected = body is not None and provider.is_rejected(_Answer(response, body=body))
+        return await is_rejected_by_body(response, provider=provider, library=library)
     return bool(rejected)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
@@ -239,7 +240,9 @@ def check_provider(provider: Provider) -> None:
     scheme: object = provider.scheme
     if scheme is not None and not (isinstance(scheme, str) and scheme.isascii() and scheme.replace("-", "").isalnum()):
         raise ConfigurationError(f"{name}.scheme must be one word, such as Bearer, or None.")
-    _check_methods(provider, name=name)
+    cls: Any = type(provider)
+    _check_methods(cls)
+    _ = provider.credential  # checks the result of `identity`
 
 
 def check_same_class(provider: Provider, *, other: Provider) -> None:
@@ -289,16 +292,17 @@ def _check_inherited_identity(cls: type[Provider]) -> None:
         )
 
 
-def _check_methods(provider: Provider, *, name: str) -> None:
-    if type(provider).fetch is Provider.fetch:
+@functools.lru_cache(maxsize=256)  # an auth object checks the provider that a callable makes in each request
+def _check_methods(cls: type[Provider]) -> None:
+    name = cls.__name__
+    if cls.fetch is Provider.fetch:
         raise ConfigurationError(f"{name} has no fetch: {_GUIDE}.")
-    if not inspect.iscoroutinefunction(provider.fetch):
+    if not inspect.iscoroutinefunction(cls.fetch):
         raise ConfigurationError(f"{name}.fetch must be an `async def`.")
     for method in ("authorize", "is_rejected"):
         # Nothing awaits them: requests would go out without a token, or every response would count as a rejection.
-        if inspect.iscoroutinefunction(getattr(provider, method)):
+        if inspect.iscoroutinefunction(getattr(cls, method)):
             raise ConfigurationError(f"{name}.{method} must be a plain `def`, not an `async def`.")
-    _ = provider.credential  # checks the result of `identity`
 
 
 def _is_set(provider: Provider, name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from tokenmw.observe.throttle import warn
 from tokenmw.redaction import Unpicklable, not_encoded
 from tokenmw.redis.token_store import TokenKeys
+from tokenmw.sessions.cache import TOUCHES_PER_TTL
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["REDIS_TTL", "Settings"]
 
-REDIS_TTL: Final = 1.1  # of `session_ttl`: an instance whose touch is late still finds the session
+# Of `session_ttl`. The last touch may be a quarter of it older than the last use, and a twentieth late.
+REDIS_TTL: Final = 1 + 1 / TOUCHES_PER_TTL + 1 / 20
 
 _NOT_SEALED: Final = (
     "Tokens in Redis are readable by anyone who reads Redis, and anyone who writes to Redis can plant tokens and "
@@ -71,10 +73,16 @@ class Settings(Unpicklable):
     http: AsyncHTTPClient | HTTPOptions | None
     limits: Limits
     single_process: bool
+    hints: bool
     clock: Clock
     log: ThrottledLog
     observe: Observers
     names_follow_secrets: bool
+
+    @property
+    def channel(self) -> bytes:
+        """The channel on which this process announces changes; b"" without hints."""
+        return self.names.hints if self.hints else b""
 
     def token_keys(self, provider: Provider) -> TokenKeys | None:
         """Return the Redis keys of a provider's token; None if it is not shared."""

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
 
-__all__ = ["LONGEST_KEPT", "SessionCache", "SessionEntry", "local_key"]
+__all__ = ["LONGEST_KEPT", "TOUCHES_PER_TTL", "SessionCache", "SessionEntry", "local_key"]
 
 LONGEST_KEPT: Final = 64  # bytes of an API key that is itself the key of local maps
 # Makes a digest longer than any API key that is kept, and no UTF-8, so that no API key equals one: lookups try the
 # key itself first.
 _MARK: Final = b"\xff" * (LONGEST_KEPT + 1 - 32)
-_TOUCHES_PER_TTL: Final = 20  # a session in use is touched after a twentieth of `session_ttl`
+TOUCHES_PER_TTL: Final = 4  # a session in use is touched after a quarter of `session_ttl`
 
 
 def local_key(api_key: bytes) -> bytes:
@@ -96,7 +96,7 @@ class SessionCache(SecondChanceCache[bytes, SessionEntry]):
     def __init__(self, *, ttl: float, limits: Limits, clock: Clock) -> None:
         super().__init__(limits.sessions, ttl, timer=clock.monotonic)
         self.ttl = ttl
-        self._touch_every = ttl / _TOUCHES_PER_TTL
+        self._touch_every = ttl / TOUCHES_PER_TTL
         self._touch_after = float("-inf")
 
     def touch_after(self, now: float) -> float:
