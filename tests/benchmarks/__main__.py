@@ -31,6 +31,7 @@ NAMES = (
     "cancelled",
     "expiries",
     "hostile",
+    "coherence",
 )
 IN_SHORT = ("warm", "commands", "first", "keys", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")
