@@ -30,6 +30,7 @@ NAMES = (
     "imports",
     "cancelled",
     "expiries",
+    "fleet",
     "hostile",
 )
 IN_SHORT = ("warm", "commands", "first", "keys", "imports", "cancelled")
