@@ -108,15 +108,27 @@ def test_an_entry_in_use_gets_a_second_chance() -> None:
         assert 3 == len(cache)
 
 
-def test_a_burst_of_uses_of_a_new_entry_counts_as_one() -> None:
-    """A key that is used only within its first second is evicted before one that was used later."""
-    cache, clock = second_chance()
-    clock.advance(0.5)
+@pytest.mark.parametrize("idle", [0.1, 100.0, 3_600.0])
+@pytest.mark.parametrize("after", [0.000_001, 0.01, 0.5, 0.99])
+def test_a_use_right_after_the_first_one_counts(idle: float, after: float) -> None:
+    """An entry that is used again within its first second stays, and one that is not used again is evicted."""
+    cache, clock = second_chance(idle=idle)
+    clock.advance(min(after, idle / 2))
     use(cache, clock, b"0")
-    clock.advance(5.0)
-    use(cache, clock, b"1")
     cache[b"3"] = Entry(clock)
-    assert {b"1", b"2", b"3"} == set(cache)
+    assert {b"0", b"2", b"3"} == set(cache)
+
+
+def test_entries_that_are_placed_together_share_their_times() -> None:
+    """For a second they do: a number of its own would cost each of them 24 bytes, and twice that with `used`."""
+    clock = ManualClock()
+    cache: SecondChanceCache[bytes, Entry] = SecondChanceCache(1_000, 3_600.0, timer=clock.monotonic)
+    for number in range(1_000):
+        clock.advance(0.01)
+        cache[b"%d" % number] = Entry(clock)
+    assert len({id(entry.placed) for entry in cache.entries.values()}) <= 11
+    assert all(entry.used is entry.placed for entry in cache.entries.values())
+    assert all(0.0 <= cache[b"%d" % n].used - cache[b"0"].used <= n * 0.01 for n in range(1_000))
 
 
 def test_an_eviction_examines_a_bounded_number_of_entries() -> None:

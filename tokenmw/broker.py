@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.base import Provider
     from tokenmw.providers.http import AsyncHTTPClient, HTTPOptions
     from tokenmw.redis.client import AnyClient
+    from tokenmw.sessions.derive import NewSessionIDs
     from tokenmw.sessions.manager import SessionPolicy
     from tokenmw.status import Status
 
@@ -118,6 +119,10 @@ class TokenBroker(Unpicklable):
         session_ttl: Seconds, from 1 to a year, after which an idle API key gets a new session id; an hour by default.
         session_policy: While Redis is unavailable, `"available"` serves a new caller with a derived session id, which
             can differ from the one that Redis has; `"required"` raises `SessionUnavailable` (503).
+        session_ids: `"derived"` gives a new API key the id that every instance derives from it and `name_key`, so
+            that it keeps its id while Redis is unavailable. A key that comes back after `session_ttl` has its former id
+            again. `"random"` gives it a new id then; but while Redis is unavailable, instances that do not know the key
+            derive another id than those that do. Without a key to derive from, all ids are random.
         api_key: Where the API key of a request is found. By default three headers are read, no query parameter and no
             cookie.
         missing_key: `"random"` serves a request without an API key, with a session id for that request alone;
@@ -133,6 +138,9 @@ class TokenBroker(Unpicklable):
         single_process: True promises that no other process uses these credentials. False: a provider whose new token
             invalidates the one before needs `redis`.
         clock: The source of time; tests give a `ManualClock`.
+        hints: True: processes announce to each other what they have changed, on a channel of Redis, so that all stop
+            using an invalidated token within about 0.1 s. It takes one more connection for each process. False: they
+            notice it when they compare their tokens with Redis, within `Limits(check_seconds=…)`, 30 s.
 
     Raises:
         ConfigurationError: An option cannot work; the text names the option and the fix.
@@ -165,6 +173,7 @@ class TokenBroker(Unpicklable):
         namespace: str = "tokenmw",
         session_ttl: float = 3600.0,
         session_policy: SessionPolicy = "available",
+        session_ids: NewSessionIDs = "derived",
         api_key: APIKeySource = APIKeySource(),  # noqa: B008  frozen
         missing_key: MissingKey = "random",
         authenticate: Authenticate | None = None,
@@ -173,11 +182,14 @@ class TokenBroker(Unpicklable):
         observers: Iterable[Observer] = (),
         single_process: bool = False,
         clock: Clock = SYSTEM_CLOCK,
+        hints: bool = True,
     ) -> None:
         checked_choice(missing_key, option="missing_key", choices=("random", "reject"))
         checked_choice(session_policy, option="session_policy", choices=("available", "required"))
+        checked_choice(session_ids, option="session_ids", choices=("derived", "random"))
         checked_flag(seal, option="seal", optional=True)
         checked_flag(single_process, option="single_process")
+        checked_flag(hints, option="hints")
         if session_policy == "required" and redis is None:
             raise ConfigurationError('session_policy="required" needs redis=…: ids of one process are not shared.')
         if authenticate is not None:
@@ -186,21 +198,23 @@ class TokenBroker(Unpicklable):
         checked_key = checked_name_key(name_key, secrets=secrets)
         log = ThrottledLog(checked_clock(clock))
         client = None if redis is None else checked_redis(redis)
+        names = KeyNames(checked_namespace(namespace), name_key=checked_key)
         self._api_key = checked_instance(
             api_key, APIKeySource, option="api_key", example='APIKeySource(headers=["x-api-key"])'
         )
         self._missing_key: MissingKey = missing_key
         self._settings = Settings(
             redis=HiddenStr(client) if isinstance(client, str) else client,  # a URL holds the password
-            names=KeyNames(checked_namespace(namespace), name_key=checked_key),
+            names=names,
             sealer=Sealer(secrets, seal=seal),
             session_ttl=checked_session_ttl(session_ttl),
             session_policy=session_policy,
-            session_ids=SessionIds(checked_key),
+            session_ids=SessionIds(checked_key, namespace=None if redis is None else names.namespace, new=session_ids),
             authenticate=authenticate,
             http=checked_http(http),
             limits=checked_instance(limits, Limits, option="limits", example="Limits(tokens=100)"),
             single_process=single_process,
+            hints=hints,
             clock=clock,
             log=log,
             observe=Observers(observers, log=log),
@@ -271,6 +285,10 @@ class TokenBroker(Unpicklable):
     @without_locals
     async def reset_session(self, api_key: str | bytes) -> str:
         """Give an API key a new session id, and return it. Other instances in use take it over in `session_ttl` / 4.
+
+        The new id is random, and lasts as long as the session. With `session_ids="derived"`, a key that comes back
+        after `session_ttl` has the id from before the reset. While Redis is unavailable, so has a key in an instance
+        that does not know it.
 
         Raises `SessionUnavailable` under `session_policy="required"` while Redis is unavailable; the id stays the same.
         """

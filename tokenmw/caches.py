@@ -25,7 +25,9 @@ E = TypeVar("E", bound="Dated")
 _MAX_SECOND_CHANCES: Final = 16  # entries that are placed again to evict one
 _MAX_EXPIRED: Final = 10_000  # entries that one `expire` checks, each for about 1 µs of the event loop
 _ALREADY_USED: Final = float("-inf")  # a time of placing for an entry that gets a second chance in any case
-_FIRST_USE: Final = 1.0  # seconds; all requests within this time of an entry's placing count as its first use
+# Entries placed within this time share one number, which takes 24 bytes: seconds, and a fraction of the idle time.
+_SHARED_SECONDS: Final = 1.0
+_SHARED_PART: Final = 1_000
 
 
 class LRUCache(Unpicklable, cachetools.LRUCache[K, V]):
@@ -58,7 +60,7 @@ class Dated(Protocol):
 
     Attributes:
         used: When it was last used, by the cache's timer; the code that uses it writes this.
-        placed: When it was placed behind all others; the cache writes this.
+        placed: When it was placed behind all others; the cache writes this. It was used since if `used` is later.
     """
 
     used: float
@@ -72,20 +74,24 @@ class SecondChanceCache(Unpicklable, Generic[K, E]):
     else place it behind all others and try the next one. LRU would write the new order at each read, to memory that is
     in no processor cache once there are a million entries.
 
-    A dict and a queue of its keys take 60 bytes for each entry; a cache of cachetools takes 170.
+    A dict and a queue of its keys take 60 bytes for each entry; a cache of cachetools takes 170. To save the memory of
+    their numbers, entries that are placed within one second of each other have the same `placed`, the earliest of these
+    times, and a use of that second before the placing is dated back to it.
 
     Attributes:
         maxsize: The bound.
         entries: The entries by key. A warm path reads them here, with one lookup; only this class changes them.
     """
 
-    __slots__ = ("_idle", "_order", "_timer", "entries", "maxsize")
+    __slots__ = ("_idle", "_order", "_placed", "_shared_seconds", "_timer", "entries", "maxsize")
 
     def __init__(self, maxsize: int, idle: float, *, timer: Callable[[], float]) -> None:
         self.maxsize = maxsize
         self.entries: dict[K, E] = {}
         self._order: deque[K] = deque()  # each key once, those placed first on the left
         self._idle = idle
+        self._placed = _ALREADY_USED  # the time that the entries placed last share
+        self._shared_seconds = min(_SHARED_SECONDS, idle / _SHARED_PART)
         self._timer = timer
 
     def __len__(self) -> int:
@@ -106,7 +112,7 @@ class SecondChanceCache(Unpicklable, Generic[K, E]):
             return
         if len(self.entries) >= self.maxsize:
             self._evict()
-        self._place(key, entry, entry.used)  # not the same time again: a number takes 24 bytes
+        self._place(key, entry, entry.used)
         self.entries[key] = entry
 
     def get(self, key: K) -> E | None:
@@ -135,7 +141,7 @@ class SecondChanceCache(Unpicklable, Generic[K, E]):
         for _ in range(_MAX_SECOND_CHANCES):
             key = self._order.popleft()
             entry = self.entries[key]
-            if entry.used < entry.placed + _FIRST_USE or now - entry.used > self._idle:
+            if entry.used <= entry.placed or now - entry.used > self._idle:
                 del self.entries[key]
                 return
             self._place(key, entry, now)
@@ -143,7 +149,11 @@ class SecondChanceCache(Unpicklable, Generic[K, E]):
         del self.entries[self._order.popleft()]
 
     def _place(self, key: K, entry: E, now: float) -> None:
-        entry.placed = now
+        # The timer never goes back, but an entry may have been made before another one and added after it.
+        if not 0.0 <= now - self._placed <= self._shared_seconds:
+            self._placed = now
+        entry.placed = self._placed
+        entry.used = min(self._placed, entry.used)
         self._order.append(key)
 
     def __repr__(self) -> str:

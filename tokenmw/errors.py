@@ -178,13 +178,15 @@ class SessionUnavailable(RequestError):
 class APIKeyRefused(RequestError):
     """Raised when a request's API key is missing, malformed or refused (RFC 9110 §11.6.1).
 
-    The caller sees its text: the program's `authenticate` raises it with a text written for its callers.
+    The caller sees its text: the program's `authenticate` raises it with a text written for its callers. Without one,
+    the caller sees a fixed sentence.
     """
 
     status = 401
     close_code = 1008
 
     def __init__(self, text: str = "", *, challenge: str = "Bearer", detail: str | None = None) -> None:
+        text = text or detail or self.fixed_detail or "The API key is not accepted."
         super().__init__(text, detail=detail, headers={"WWW-Authenticate": challenge})
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tokenmw.redis.epoch import EpochMarkers
     from tokenmw.sessions.sync import SessionSync
     from tokenmw.tokens.cache import TokenCache
+    from tokenmw.tokens.entry import TokenEntry
     from tokenmw.tokens.manager import TokenManager
     from tokenmw.tokens.sync import TokenSync
 
@@ -32,7 +33,8 @@ __all__ = ["Housekeeping", "Recovery", "RedisJobs"]
 
 _ROUND_SECONDS: Final = 1.0
 _PURGE_EVERY: Final = 10  # rounds
-_COMPARE_AT_ONCE: Final = 16  # entries compared with Redis at the same time
+_COMPARE_IN_A_BATCH: Final = 100  # entries whose versions are compared with Redis in one round trip
+_COMPARE_AT_ONCE: Final = 16  # entries that have changed, compared with Redis at the same time
 _CHECK_EPOCHS_EVERY: Final = 5.0  # seconds
 _JITTER: Final = 2.0  # seconds over which instances spread, so that they do not upload at the same moment
 _SECOND_UPLOAD_AFTER: Final = 6.5  # seconds: the longest backoff between probes, plus a round of housekeeping
@@ -159,8 +161,12 @@ class RedisJobs(Unpicklable):
             return
         now = self._clock.monotonic()
         due = [entry for entry in self._cache if self._token_sync.is_due(entry, now)]
-        for start in range(0, len(due), _COMPARE_AT_ONCE):
-            batch = due[start : start + _COMPARE_AT_ONCE]
+        for start in range(0, len(due), _COMPARE_IN_A_BATCH):
+            await self._compare(await self._token_sync.changed(due[start : start + _COMPARE_IN_A_BATCH]))
+
+    async def _compare(self, entries: Sequence[TokenEntry]) -> None:
+        for start in range(0, len(entries), _COMPARE_AT_ONCE):
+            batch = entries[start : start + _COMPARE_AT_ONCE]
             # With return_exceptions, none is left running when one raises.
             results = await asyncio.gather(*map(self._token_sync.compare, batch), return_exceptions=True)
             for entry, result in zip(batch, results, strict=True):

@@ -41,6 +41,7 @@ __all__ = [
     "optional_seconds",
     "positive_number",
     "positive_seconds",
+    "secret_text",
 ]
 
 T = TypeVar("T")
@@ -152,6 +153,15 @@ def credential_text(value: object, *, option: str, empty: bool = False) -> str:
             f"{option} holds a control character, perhaps a newline from the file it was read from: strip() it."
         )
     return value
+
+
+@without_locals
+def secret_text(value: object, *, option: str) -> str:
+    """Return a secret or token as :func:`credential_text` does, or raise if it has the scheme of a header in front."""
+    text = credential_text(value, option=option)
+    if text[:7].lower() == "bearer ":
+        raise ConfigurationError(f"{option} begins with the word of an Authorization header: leave out `Bearer `.")
+    return text
 
 
 def checked_secrets(secret_key: object) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, Self, SupportsIndex, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -96,8 +95,10 @@ def _clear(step: TracebackType | None) -> None:
     while step is not None:
         package = str(step.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
         if package == _OURS or (called_by_us and package in _UNDER_US):
-            with suppress(RuntimeError):  # it is running: it is the caller of this function, or one of its callers
+            try:  # noqa: SIM105  a flood of refused requests comes here, and `suppress` takes longer than all the rest
                 step.tb_frame.clear()
+            except RuntimeError:  # it is running: it is the caller of this function, or one of its callers
+                pass
         else:
             called_by_us = False
         step = step.tb_next

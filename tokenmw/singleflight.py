@@ -14,6 +14,7 @@ import asyncio
 import contextvars
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
@@ -62,8 +63,10 @@ class Flight(Unpicklable, Generic[T]):
             return True
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters[waiter] = self._clock.monotonic()
-        timer: asyncio.Task[None] | None = None
-        if seconds is not None:
+        timer: asyncio.TimerHandle | asyncio.Task[None] | None = None
+        if seconds is not None and self._clock is SYSTEM_CLOCK:
+            timer = self._loop.call_later(seconds, _wake, waiter)  # a task would cost ten times as much
+        elif seconds is not None:
             timer = self._loop.create_task(_wake_after(self._clock, seconds, waiter))
         try:
             await waiter

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003  pydantic reads the annotations, where a route returns a status
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["ProviderStatus", "Status"]
+__all__ = ["ProviderStatus", "ServerStatus", "Status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,23 @@ class ProviderStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """One server of Redis: the only one, or a primary of a cluster.
+
+    Attributes:
+        state: `unknown`, `up`, `down` or `unsupported`, as in `Status.shared`.
+        since: When that state began, in seconds since 1970 (UTC).
+        error: The reason of its last failure; "" if there was none since its last outage.
+        error_at: When that was, in seconds since 1970 (UTC); None without one.
+    """
+
+    state: Literal["unknown", "up", "down", "unsupported"]
+    since: float
+    error: str = ""
+    error_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The state of a broker in this process.
 
@@ -48,6 +65,9 @@ class Status:
         touches: Session touches that have yet to be sent to Redis.
         unreadable: How many values in Redis could not be used, since the broker was made.
         sealed: Whether values are sealed before they are stored in Redis.
+        shared_error_at: When that failure happened, in seconds since 1970 (UTC); None if `shared_error` is "".
+        servers: The servers of Redis by their addresses: one, or the primaries of a cluster that have been used. Empty
+            if `shared` is `off`.
     """
 
     shared: Literal["unknown", "up", "down", "unsupported", "off"]
@@ -62,6 +82,8 @@ class Status:
     touches: int
     unreadable: int
     sealed: bool
+    shared_error_at: float | None = None
+    servers: Mapping[str, ServerStatus] = field(default_factory=dict[str, ServerStatus])
 
     @property
     def unshared(self) -> int:

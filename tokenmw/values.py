@@ -58,9 +58,13 @@ class Grant(FrozenValue):
         if not isinstance(value, str) or not value:
             raise TokenUnavailable("the token is empty or not text")
         if len(value) > MAX_TOKEN_BYTES:
-            raise TokenUnavailable(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
+            raise TokenUnavailable(
+                f"the token is longer than {MAX_TOKEN_BYTES} bytes: check what it is read from, or request fewer scopes"
+            )
         # A line break would let the provider add headers to the outgoing requests that carry the token.
         if not (value.isascii() and value.isprintable()) or " " in value:
+            if value[:7].lower() == "bearer ":
+                raise TokenUnavailable("the token begins with the word `Bearer `: leave it out")
             raise TokenUnavailable("the token has spaces, control characters or characters outside ASCII")
         if isinstance(expires_in, bool) or not isinstance(expires_in, (int, float)):
             raise TokenUnavailable("the token's lifetime is not a number")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -86,4 +88,54 @@ def test_a_mounted_application_with_a_broker_of_its_own_is_not_reported(
     routes = [Route("/", names), Mount("/in", inner)]
     app = Starlette(routes=routes, middleware=[middleware(brokers[0], "a")], lifespan=brokers[1].lifespan)
     assert [["a"], ["b"]] == answers(app, "/", "/in/")
+    assert not warnings_in(caplog)
+
+
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["add_middleware", "around"])
+def test_the_lifespan_of_another_broker_is_reported(
+    brokers: list[TokenBroker], caplog: pytest.LogCaptureFixture, make: Any, *, wrapped: bool
+) -> None:
+    """It opens a broker that no request uses. The line names both brokers and the fix."""
+    app = make(lifespan=brokers[1].lifespan)
+    app.add_route("/", names)
+    if not wrapped:
+        app.add_middleware(TokenMiddleware, broker=brokers[0], inject=["a"])
+    assert [["a"]] == answers(TokenMiddleware(app, broker=brokers[0], inject=["a"]) if wrapped else app, "/")
+    (text,) = warnings_in(caplog)
+    assert "TokenMiddleware has <TokenBroker of a>" in text
+    assert "the lifespan has <TokenBroker of b>" in text
+    assert "one broker" in text
+
+
+def test_the_lifespan_of_the_same_broker_is_not_reported(
+    brokers: list[TokenBroker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in an application that names it twice."""
+    routes = [Route("/", names)]
+    answers(Starlette(routes=routes, middleware=[middleware(brokers[0])], lifespan=brokers[0].lifespan), "/")
+    assert not warnings_in(caplog)
+
+
+@pytest.mark.parametrize("inner", [0, 1])
+def test_one_line_for_two_middlewares_and_a_lifespan(
+    brokers: list[TokenBroker], caplog: pytest.LogCaptureFixture, inner: int
+) -> None:
+    """Each pair of brokers is reported once, however many parts have them."""
+    stack = [middleware(brokers[0], "a"), middleware(brokers[inner])]
+    answers(Starlette(routes=[Route("/", names)], middleware=stack, lifespan=brokers[1].lifespan), "/")
+    assert 1 == len(warnings_in(caplog))
+
+
+def test_a_broker_in_the_programs_own_lifespan_state_is_no_conflict(
+    brokers: list[TokenBroker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under a name of the program's it is its own affair."""
+
+    @asynccontextmanager
+    async def mine(_app: Any) -> AsyncGenerator[dict[str, Any]]:
+        async with brokers[1]:
+            yield {"batch": brokers[1]}
+
+    answers(Starlette(routes=[Route("/", names)], middleware=[middleware(brokers[0])], lifespan=mine), "/")
     assert not warnings_in(caplog)

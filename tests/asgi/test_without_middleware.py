@@ -1,11 +1,14 @@
-"""`request.state.tokens` in an application that has the broker's lifespan, and not the middleware."""
+"""`request.state.tokens` and `.session_id` in an application that has the broker's lifespan, and not the middleware."""
 
 from __future__ import annotations
 
 import copy
+import json
+import os
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import pytest
 from fastapi import Depends, FastAPI, Request
@@ -16,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from tests.asgi_client import call, lifespan
-from tokenmw import ConfigurationError, RequestTokens, TokenBroker, TokenMiddleware, request_tokens
+from tokenmw import ConfigurationError, RequestTokens, TokenBroker, TokenMiddleware, request_tokens, session_id
 from tokenmw.providers import StaticToken
 
 if TYPE_CHECKING:
@@ -45,6 +48,91 @@ async def test_every_use_names_the_middleware(use: str) -> None:
     async with running(TokenBroker({"crm": StaticToken("t")})) as tokens:
         with pytest.raises(ConfigurationError, match=r"TokenMiddleware.*not the middleware.*provider_token"):
             USES[use](tokens)
+
+
+SESSION_USES: dict[str, Callable[[Any], Any]] = {
+    "str": str,
+    "format": lambda session: f"session:{session}",
+    "percent": lambda session: "%s" % session,  # noqa: UP031
+    "equal": lambda session: session == "s-1",
+    "dict key": lambda session: {session: 1},
+    "in a set": lambda session: session in {"s-1", "s-2"},
+    "json default": lambda session: json.dumps({"session": session}, default=str),
+    "join": lambda session: "-".join(map(str, [session])),
+    "method": lambda session: session.encode(),
+    "item": lambda session: session[:8],
+    "len": len,
+    "iter": list,
+    "in": lambda session: "a" in session,
+    "add": lambda session: "session:" + session,
+    "bytes": bytes,
+    "path": os.fspath,
+    "order": lambda session: session < "s-1",
+}
+
+
+@pytest.mark.parametrize("use", SESSION_USES)
+async def test_every_use_of_the_session_id_names_the_middleware(use: str) -> None:
+    """Nothing can take the value for an id, which all callers would share."""
+    async with lifespan(Starlette(lifespan=TokenBroker({}).lifespan)) as state:
+        session = HTTPConnection({"type": "http", "state": dict(state)}).state.session_id
+        if use in ("add", "bytes", "path", "order"):  # Python's own error, before it asks the object
+            with pytest.raises((ConfigurationError, TypeError)):
+                SESSION_USES[use](session)
+            return
+        with pytest.raises(ConfigurationError, match=r"TokenMiddleware.*not the middleware.*session_id"):
+            SESSION_USES[use](session)
+
+
+async def test_a_program_that_tests_for_a_session_id_finds_none() -> None:
+    """The value is false, and reports and copies of it do not raise."""
+    async with lifespan(Starlette(lifespan=TokenBroker({}).lifespan)) as state:
+        session = state["session_id"]
+        assert not session
+        assert "without TokenMiddleware" in repr(session)
+        assert copy.copy(session) is session
+        assert copy.deepcopy({"session": session})
+        assert not isinstance(session, str)
+
+
+@pytest.mark.parametrize("sessions", [True, False])
+async def test_the_middleware_takes_the_hint_out(*, sessions: bool) -> None:
+    """With the lifespan and the middleware there is an id, or with `sessions=False` no attribute."""
+    broker = TokenBroker({})
+
+    async def handler(request: Request) -> PlainTextResponse:
+        assert sessions == hasattr(request.state, "session_id")
+        return PlainTextResponse("" if not sessions else str(UUID(request.state.session_id)))
+
+    middleware = [Middleware(TokenMiddleware, broker=broker, sessions=sessions, exempt=["/exempt"])]
+    app = Starlette(routes=[Route("/", handler)], middleware=middleware, lifespan=broker.lifespan)
+    async with lifespan(app) as state:
+        assert "session_id" not in state
+        assert 200 == (await call(app, state=dict(state))).status
+
+
+async def test_the_dependency_replaces_the_hint() -> None:
+    """In a route that depends on `session_id`, the state has the same id."""
+    app = FastAPI(lifespan=TokenBroker({}).lifespan)
+
+    @app.get("/")
+    async def route(session: Annotated[str, Depends(session_id)], request: Request) -> bool:
+        return bool(session == request.state.session_id)
+
+    async with lifespan(app) as state:
+        assert b"true" == (await call(app, state=dict(state))).body
+
+
+async def test_a_session_id_of_the_program_is_kept() -> None:
+    """A state of the program with that name replaces the hint, also behind the middleware."""
+
+    @asynccontextmanager
+    async def mine(_app: Any) -> AsyncGenerator[dict[str, Any]]:
+        yield {"session_id": "mine"}
+
+    broker = TokenBroker({})
+    async with lifespan(Starlette(lifespan=broker.lifespan_with(mine))) as state:
+        assert "mine" == state["session_id"]
 
 
 async def test_a_program_that_tests_for_tokens_finds_none() -> None:

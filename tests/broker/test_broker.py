@@ -96,6 +96,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("session_ttl", dt.timedelta(hours=1), "pass its .total_seconds()"),
     ("session_policy", "strict", "session_policy must be one of 'available', 'required'"),
     ("session_policy", "required", 'session_policy="required" needs redis=…'),
+    ("session_ids", "fresh", "session_ids must be one of 'derived', 'random'"),
     ("api_key", "x-api-key", "such as APIKeySource(headers="),
     ("api_key", None, "such as APIKeySource(headers="),
     ("missing_key", "deny", "missing_key must be one of 'random', 'reject'"),

@@ -30,6 +30,10 @@ class Parts:
         """Return that every entry is due."""
         return True
 
+    async def changed(self, entries: list[str]) -> list[str]:
+        """Return that every entry has changed."""
+        return entries
+
     async def compare(self, entry: str) -> bool:
         """Return or raise the result of an entry."""
         self.compared.append(entry)

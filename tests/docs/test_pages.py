@@ -21,6 +21,7 @@ READ_BY_TESTS = {
     ("README.md", "text", "request ──"),
     ("operations.md", "text", "tokenmw: Redis unavailable "),
     ("performance.md", "console", "$ pip install "),
+    ("troubleshooting.md", "text", "ACL SETUSER "),
     ("testing.md", "toml", "[tool.pytest.ini_options]"),
 }
 # Words that a native reader stumbles over, with the word to use in their place.

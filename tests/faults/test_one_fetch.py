@@ -41,8 +41,8 @@ async def test_8_processes_with_8_000_callers_fetch_a_cold_token_once(
 
 
 async def test_each_expiry_causes_one_fetch_and_no_wait(redis_server: RedisServer) -> None:
-    """Four processes under steady load use twenty tokens in turn; the provider's tokens overlap."""
-    lifetime, lifetimes = 1.5, 20
+    """Four processes under steady load use eight tokens in turn; the provider's tokens overlap."""
+    lifetime, lifetimes = 1.5, 8
     server = ProviderServer(token_life=lifetime, delay=0.02)
     with server.running() as base_url:
         arguments: dict[str, Any] = {

@@ -72,23 +72,24 @@ async def test_newer_token_is_taken_without_a_fetch(
     assert ["t-1", "t-2"] == provider.asked
 
 
-async def test_a_thousand_rejections_are_one_fetch(library: Any, clock: ManualClock) -> None:
-    """A thousand concurrent requests with a revoked token cause one fetch, and all succeed."""
+async def test_hundreds_of_rejections_are_one_fetch(library: Any, clock: ManualClock) -> None:
+    """300 concurrent requests with a revoked token cause one fetch, and all succeed."""
     server = ProviderServer(clock=clock)
-    # The same small server answers the fetch and the thousand requests.
+    # The same small server answers the fetch and all requests.
     patient = Limits(fetch_seconds=60.0, lease_seconds=70.0, wait_seconds=150.0)
     broker = TokenBroker({}, clock=clock, limits=patient)
     with server.running() as url:
         crm = ClientCredentials(token_url=f"{url}/oauth2/token", client_id="crm", client_secret="s")
         options = {"base_url": url, "trust_env": False, "timeout": 60, "auth": broker.auth(crm)}
         async with contextlib.AsyncExitStack() as opened:
-            # A pool is slow with a long queue.
-            clients = [await opened.enter_async_context(library.AsyncClient(**options)) for _ in range(20)]
+            # A pool is slow with a long queue. Reading the certificates takes each client longer than all its requests.
+            made = (library.AsyncClient(**options, verify=False) for _ in range(20))
+            clients = [await opened.enter_async_context(client) for client in made]
             await opened.enter_async_context(broker)
             await clients[0].get("/api/x")
             server.issued.revoke_all()
             clock.advance(10)
-            answers = await asyncio.gather(*(one.get("/api/x") for one in clients for _ in range(50)))
+            answers = await asyncio.gather(*(one.get("/api/x") for one in clients for _ in range(15)))
     assert {200} == {answer.status_code for answer in answers}
     assert 2 == server.calls["oauth2"]
 

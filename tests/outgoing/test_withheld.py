@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -52,14 +53,28 @@ async def test_host_outside_of_hosts_is_logged_once(client: Any, caplog: pytest.
 
 
 async def test_lines_are_bounded(client: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A program that takes hosts from its callers gets at most 64 lines, each with at most 100 characters of a host."""
+    """A program that takes hosts from its callers gets at most 8 lines, each with at most 100 characters of a host."""
     async with TokenBroker({"crm": API}) as broker, client as http:
         for number in range(100):
             await http.get(f"https://{'a' * 1_000}{number}.example/", auth=broker.auth("crm"))
             await http.get(f"https://h{number}.example/", auth=broker.auth("crm"))
     lines = [record.getMessage() for record in caplog.records if record.name == "tokenmw"]
-    assert 64 == len(lines)
+    assert 8 == len(lines)
     assert max(map(len, lines)) < 300
+
+
+async def test_a_provider_does_not_use_up_the_lines_of_another(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Each has its first lines, however many hosts the requests of the others went to before."""
+    crowd = {f"crm-{number}": API for number in range(20)}
+    async with TokenBroker({**crowd, "billing": API}) as broker, client as http:
+        for name in crowd:
+            for number in range(10):
+                await http.get(f"https://h{number}.example/", auth=broker.auth(name))
+        for number in range(10):
+            await http.get(f"https://cdn{number}.example/", auth=broker.auth("billing"))
+    kinds = Counter(vars(record)["tokenmw.kind"] for record in caplog.records if record.name == "tokenmw")
+    assert {"hosts:billing", *(f"hosts:{name}" for name in crowd)} == set(kinds)
+    assert 8 == max(kinds.values())
 
 
 async def test_auth_without_a_call_names_the_fix(library: Any, client: Any) -> None:

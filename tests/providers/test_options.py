@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tokenmw.errors import ConfigurationError
+from tokenmw import TokenBroker
+from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import credential_text, positive_seconds
-from tokenmw.providers import DingTalk, FeishuApp, FeishuTenant
+from tokenmw.providers import (
+    BotFramework,
+    ClientCredentials,
+    DingTalk,
+    Entra,
+    FeishuApp,
+    FeishuTenant,
+    StaticToken,
+    WeCom,
+)
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "60", None, [60]])
@@ -23,6 +34,52 @@ def test_duration_must_be_a_positive_number(value: object) -> None:
 def test_positive_duration_comes_back(value: float) -> None:
     """A valid duration is returned as it is."""
     assert value == positive_seconds(value, option="o")
+
+
+SECRETS: dict[str, Callable[[str], object]] = {
+    "StaticToken(…)": StaticToken,
+    "ClientCredentials(client_secret=…)": lambda text: ClientCredentials(
+        token_url="https://idp.example/token", client_id="c", client_secret=text
+    ),
+    "ClientCredentials(client_assertion=…)": lambda text: ClientCredentials(
+        token_url="https://idp.example/token", client_id="c", client_assertion=text, auth_method="private_key_jwt"
+    ),
+    "Entra(client_secret=…)": lambda text: Entra(
+        tenant="t.example", client_id="c", client_secret=text, scope="https://x.example/.default"
+    ),
+    "BotFramework(app_secret=…)": lambda text: BotFramework(app_id="a", app_secret=text),
+    "FeishuTenant(app_secret=…)": lambda text: FeishuTenant(app_id="a", app_secret=text),
+    "WeCom(corp_secret=…)": lambda text: WeCom(corp_id="a", corp_secret=text),
+    "DingTalk(app_secret=…)": lambda text: DingTalk(app_key="a", app_secret=text),
+}
+
+
+@pytest.mark.parametrize("option", SECRETS)
+@pytest.mark.parametrize("value", ["Bearer s3cr3t-1", "bearer s3cr3t-1", "BEARER  s3cr3t-1"])
+def test_a_secret_with_the_scheme_of_a_header_is_refused(option: str, value: str) -> None:
+    """It was copied from an `Authorization` header; sent so, it would be refused without a reason."""
+    with pytest.raises(ConfigurationError) as caught:
+        SECRETS[option](value)
+    assert f"{option} begins with the word of an Authorization header: leave out `Bearer `." == str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["Bearer-s3cr3t-1", "bearers3cr3t", "Bearer", "tokenBearer"])
+@pytest.mark.parametrize("option", SECRETS)
+def test_other_secrets_with_these_letters_are_accepted(option: str, value: str) -> None:
+    """Only the whole word with a space behind it is a scheme."""
+    assert SECRETS[option](value) is not None
+
+
+def test_an_id_may_begin_with_the_word() -> None:
+    """A `credential_id` is a name of the program's."""
+    assert StaticToken(lambda: "t", credential_id="Bearer token of the CRM")
+
+
+async def test_a_functions_token_with_the_scheme_of_a_header_is_refused() -> None:
+    """The text says what to leave out."""
+    async with TokenBroker({"crm": StaticToken(lambda: "Bearer s3cr3t-1")}) as broker:
+        with pytest.raises(TokenUnavailable, match=r"the token begins with the word `Bearer `: leave it out$"):
+            await broker.token("crm")
 
 
 class Masked:

@@ -176,8 +176,8 @@ def test_hosts_become_a_set_in_lower_case(hosts: Any, expected: set[str] | None)
         (b"api.example", "a lone bytes would be read letter by letter"),
         ([], "an empty list would keep the token from every host"),
         (5, "not int"),
-        ([5], "An item is of type int"),
-        ([None], "An item is of type NoneType"),
+        ([5], r"hosts\[0\] is of type int"),
+        (["a.example", None], r"hosts\[1\] is of type NoneType"),
         (["*.Example"], r'write "\.example" instead of "\*\.example"'),
         (["*.ex\xe4mple"], 'write ".xn--exmple-cua"'),
         (["*"], "for every host, leave the option out"),
@@ -197,6 +197,14 @@ def test_hosts_become_a_set_in_lower_case(hosts: Any, expected: set[str] | None)
         (["a..b"], "is not a host name"),
         (["a." + "b" * 64], "is not a host name"),
         (["*.0.0.1"], "is not a host name"),
+        (["api.example", "crm.example."], r"hosts\[1\] ends with a dot: leave it out"),
+        (["CRM.example."], r"hosts\[0\] ends with a dot: leave it out"),
+        (["127.0.0.1."], r"hosts\[0\] ends with a dot: leave it out"),
+        (["api.example", "b.example", " c.example"], r"hosts\[2\] has a blank"),
+        (["api.example", "*.example"], r'hosts\[1\]: for all names below a domain, write "\.example"'),
+        (["api.example", ""], r"hosts\[1\] has no name"),
+        (["api.example", "https://api.example"], r"hosts\[1\] is not a host name"),
+        (["api.example", ".0.0.1"], r"hosts\[1\] begins with a dot"),
         *(
             ([f".{part}"], "the name of a domain")
             for part in ("::1", "1", "0.0.1", "127.0.0.1", ".x", "x..y", "x.7", "7.", "example.")

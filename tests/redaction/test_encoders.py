@@ -72,6 +72,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "PrometheusObserver",
         "Progress",  # a host and a port
         "ProviderStatus",
+        "ServerStatus",
         "RejectionCodes",
         "Resolver",  # names of hosts
         "Status",

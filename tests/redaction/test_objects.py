@@ -42,7 +42,7 @@ from tokenmw.fastapi import token_from
 from tokenmw.observe import SharedStateChanged, TokenAdopted, TokenFetched, TokenInvalidated, ValueUnreadable
 from tokenmw.outgoing.response import _Answer
 from tokenmw.providers import Answer, FeishuApp, FeishuTenant, HTTPOptions, TokenHTTP
-from tokenmw.status import ProviderStatus
+from tokenmw.status import ProviderStatus, ServerStatus
 from tokenmw.testing import ManualClock, make_token
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ PUBLIC: dict[str, Callable[[], Any]] = {
     "Limits": Limits,
     "Status": lambda: broker().status(),
     "ProviderStatus": lambda: ProviderStatus("cold"),
+    "ServerStatus": lambda: ServerStatus("up", 0.0),
     "SharedStateChanged": lambda: SharedStateChanged(up=False, error="timeout"),
     "TokenAdopted": lambda: TokenAdopted("crm"),
     "TokenFetched": lambda: TokenFetched("crm", "granted", 0.1),

@@ -8,6 +8,7 @@ from tokenmw.clock import SYSTEM_CLOCK, Clock
 from tokenmw.limits import Limits
 from tokenmw.observe.throttle import ThrottledLog
 from tokenmw.redis.client import open_client
+from tokenmw.redis.errors import classify
 from tokenmw.redis.guard import CommandLimiter, Guard
 
 __all__ = ["GuardedClient"]
@@ -17,8 +18,8 @@ class GuardedClient:
     """Runs commands through a guard, and records what it reports.
 
     Attributes:
-        failures: The reasons of failures that were logged, which are those that count.
-        answers_again: How often a short failure was logged as over.
+        failures: The reasons of failures that count or are logged.
+        answers_again: How often failures were logged that had not opened the circuit.
         unavailable: The reasons for which the circuit was opened.
         recovered: How often a probe has closed it.
     """
@@ -31,7 +32,8 @@ class GuardedClient:
         self.unavailable: list[str] = []
         self.recovered = 0
         self.limiter = CommandLimiter(self.limits)
-        self.guard = Guard(
+        self.guard = _Guard(
+            self.failures,
             self.client,
             key=b"test:v1:{probe}:probe",
             limits=self.limits,
@@ -49,9 +51,19 @@ class GuardedClient:
         """Record that the circuit was opened."""
         self.unavailable.append(reason)
 
-    def server_recovered(self, address: str) -> None:
+    def server_recovered(self) -> None:
         """Record that it was closed."""
         self.recovered += 1
+
+
+class _Guard(Guard):
+    def __init__(self, failures: list[str], client: Any, **options: Any) -> None:
+        super().__init__(client, **options)
+        self._reasons = failures
+
+    def failed(self, error: Exception, *, began: float, trips: bool = False) -> None:
+        self._reasons.append(classify(error))
+        super().failed(error, began=began, trips=trips)
 
 
 class _Log(ThrottledLog):
@@ -60,10 +72,5 @@ class _Log(ThrottledLog):
         self._owner = owner
 
     def problem(self, kind: str, text: str, *args: object, **fields: str) -> None:
-        if kind == "redis":
-            self._owner.failures.append(str(args[0]))
+        self._owner.answers_again += kind == "redis-failed"
         super().problem(kind, text, *args, **fields)
-
-    def recovered(self, kind: str, text: str, *args: object, **fields: str) -> None:
-        self._owner.answers_again += kind == "redis"
-        super().recovered(kind, text, *args, **fields)

@@ -59,11 +59,27 @@ def share_a_token(scripts: Scripts) -> None:
     assert scripts.read()[0] == value(version)
 
 
-@pytest.mark.parametrize("ms", [7_000, DAY, YEARS])
+@pytest.mark.parametrize("ms", [61_000, DAY, YEARS])
 def test_lease_that_lasts_longer_than_a_lease_is_taken_over(scripts: Scripts, ms: int) -> None:
     """It made each attempt wait for 12 s, and no token was fetched."""
     scripts.command("SET", LEASE, "f0:5", "PX", ms)
     share_a_token(scripts)
+
+
+def test_longer_lease_of_an_instance_with_other_options_is_not_taken_over(scripts: Scripts) -> None:
+    """While `lease_seconds` was lowered in a rolling deployment, two processes fetched."""
+    version = scripts.acquire("a1", ms=30_000)[1]
+    kind, _, left = scripts.acquire("b2", ms=6_000)
+    assert kind == "held"
+    assert 29_000 < left <= 30_000
+    assert scripts.commit("a1", version) == "stored"
+
+
+def test_lease_longer_than_a_minute_is_kept_by_callers_with_such_leases(scripts: Scripts) -> None:
+    """The bound is the caller's own lease, if that is longer than a minute."""
+    assert scripts.acquire("a1", ms=90_000)[0] == "lease"
+    assert scripts.acquire("b2", ms=120_000)[0] == "held"
+    assert scripts.acquire("c3", ms=6_000)[0] == "lease"
 
 
 def test_lease_of_another_process_is_not_taken_over(scripts: Scripts) -> None:

@@ -116,8 +116,9 @@ def test_error_is_of_the_last_probe_while_open(breaker: Breaker, clock: ManualCl
 
 
 def test_probe_delays_double_up_to_five_seconds_with_jitter(breaker: Breaker, clock: ManualClock) -> None:
-    """They begin at 0.25 s in each outage, and are up to a quarter shorter."""
+    """They begin at 0.25 s in each outage after a calm time, and are up to a quarter shorter."""
     for _outage in range(2):
+        clock.advance(3600)
         fail(breaker, clock, 3)
         for longest in (0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0):
             assert 0.75 * longest <= breaker.next_probe_delay() <= longest
@@ -125,3 +126,45 @@ def test_probe_delays_double_up_to_five_seconds_with_jitter(breaker: Breaker, cl
     fail(breaker, clock, 3)
     breakers = [Breaker(clock) for _ in range(20)]
     assert len({one.next_probe_delay() for one in breakers}) > 10
+
+
+def outage(breaker: Breaker, clock: ManualClock, *, after: float) -> float:
+    """Open and close the circuit some seconds after it closed last; return the first delay, without jitter."""
+    clock.advance(after)
+    breaker.trip()
+    delay = breaker._delay
+    clock.advance(breaker.next_probe_delay())
+    breaker.close()
+    return delay
+
+
+def test_outages_soon_after_each_other_have_longer_delays(breaker: Breaker, clock: ManualClock) -> None:
+    """A server with a latency around the deadline made the circuit open and close 39 times in 40 s."""
+    assert [outage(breaker, clock, after=0.5) for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+def test_calm_time_makes_the_delays_short_again(breaker: Breaker, clock: ManualClock) -> None:
+    """Between 10 and 20 s the delay stays as it was; each 10 s more halve it."""
+    for _ in range(5):
+        outage(breaker, clock, after=1.0)
+    assert outage(breaker, clock, after=15.0) == 4.0
+    assert outage(breaker, clock, after=25.0) == 2.0
+    assert outage(breaker, clock, after=45.0) == 0.25
+    assert outage(breaker, clock, after=3600.0) == 0.25
+
+
+def test_error_has_its_time(breaker: Breaker, clock: ManualClock) -> None:
+    """It is that of the last failure, and there is none after the circuit has closed."""
+    assert (breaker.error, breaker.error_at) == ("", None)
+    fail(breaker, clock, 1)
+    assert breaker.error_at == clock.time()
+    clock.advance(9.0)
+    assert breaker.error_at == clock.time() - 9.0
+    fail(breaker, clock, 2)
+    clock.advance(1.0)
+    breaker.failed("readonly", began=clock.monotonic())
+    assert breaker.error == "readonly"
+    assert breaker.error_at == clock.time()
+    breaker.close()
+    assert breaker.error == ""
+    assert breaker.error_at is None

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.redis.refusing_proxy import RefusingProxy
 from tests.redis.waiting import get, until
 from tests.servers import RedisServer
+from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.scripts import script_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tokenmw.redis.connection import RedisConnection
+    from tokenmw.redis.connection import Command, RedisConnection
 
     Connect = Callable[..., RedisConnection]
 
@@ -67,6 +70,41 @@ async def test_pipeline_notices_a_read_only_server(connect: Connect, private_red
         with pytest.raises(RedisUnavailable, match="readonly"):
             await connection.pipeline([("GETEX", "a", "PX", 1_000)])
     assert connection.state == "down"
+
+
+async def test_write_that_a_full_server_refuses_fails_alone_in_a_batch(
+    connect: Connect, private_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One made the whole batch unavailable: callers whose sessions Redis has got other ids. It counts as a failure."""
+    connection = connect(private_redis.url, command_seconds=2.0)
+    assert await connection.open()
+    for key in ("a", "b"):
+        private_redis.command("SET", key, f"id of {key}")
+    private_redis.command("CONFIG", "SET", "maxmemory", "1")
+    commands = [script_command("session", key, ("new", 60_000)) for key in (b"a", b"other", b"b")]
+    for _ in range(3):
+        assert connection.state == "up"
+        assert await connection.pipeline(commands) == [b"id of a", UNAVAILABLE, b"id of b"]
+    assert (connection.state, connection.error) == ("down", "full")
+    server = f"127.0.0.1:{private_redis.port}"
+    assert caplog.messages == [f"tokenmw: Redis unavailable (full, {server}); serving from local caches"]
+
+
+async def test_error_reply_of_one_command_fails_alone_in_a_batch(
+    connect: Connect, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the server has against one command, the replies to the others are used."""
+    redis_server.command("SET", "a", "value")
+    redis_server.command("SET", "text", "value")
+    async with RefusingProxy(
+        redis_server.port, {"PTTL": b"-NOPERM User x has no permissions to run 'pttl'\r\n"}
+    ) as proxy:
+        connection = connect(proxy.url, command_seconds=2.0)
+        for _ in range(5):
+            commands: list[Command] = [("GET", "a"), ("PTTL", "a"), ("GETEX", "text", "PX", "nonsense"), ("GET", "b")]
+            assert await connection.pipeline(commands) == [b"value", UNAVAILABLE, None, None]
+        assert connection.state == "up"
+    assert "Redis failed 1 command (permission" in caplog.text
 
 
 async def test_key_of_another_type_fails_alone_in_a_batch(connect: Connect, redis_server: RedisServer) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
+import socket
+import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -208,11 +211,25 @@ class Unspeakable(Exception):
         (exceptions.RedisClusterException("cannot be connected"), "cluster"),
         (exceptions.SlotNotCoveredError("slot"), "cluster"),
         (exceptions.ClusterDownError("The cluster is down"), "cluster"),
-        (exceptions.ConnectionError("Connection closed by server."), "connection"),
+        (exceptions.ConnectionError("Connection closed by server."), "reset"),
+        (exceptions.ConnectionError("The connection was lost in the handshake."), "reset"),
+        (exceptions.ConnectionError("max number of clients reached"), "connection"),
+        (RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed"), "reset"),
         (RuntimeError("Event loop is closed"), "client"),
         (KeyError("expired credentials"), "client"),
         (Unspeakable(), "client"),
-        (ConnectionRefusedError(), "connection"),
+        (ConnectionRefusedError(), "refused"),
+        (
+            OSError("Multiple exceptions: [Errno 111] Connect failed ('::1', 1), [Errno 111] Connect"),
+            "refused",
+        ),
+        (OSError("Multiple exceptions: [Errno 111] Connect call failed ('::1', 1), [Errno 113] Connect"), "connection"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "dns"),
+        (OSError(errno.EMFILE, "Too many open files"), "nofile"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "reset"),
+        (BrokenPipeError(), "reset"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "connection"),
+        (ssl.SSLError("wrong version number"), "connection"),
         (TimeoutError(), "timeout"),
         (exceptions.InvalidResponse(), "error"),
     ],

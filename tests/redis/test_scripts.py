@@ -211,7 +211,8 @@ def test_replace_changes_only_the_value_that_was_read(scripts: Scripts) -> None:
 
 
 def test_session_keeps_its_first_id_and_restarts_its_ttl(scripts: Scripts) -> None:
-    """One script gets or creates."""
+    """One script gets or creates, and its reply tells which, also if the stored id is equal to the candidate."""
+    assert scripts.run("session", (b"s",), "first", 1_000) == 0
     assert scripts.run("session", (b"s",), "first", 1_000) == b"first"
     assert scripts.run("session", (b"s",), "second", 9_000) == b"first"
     assert scripts.command("PTTL", b"s") > 1_000

@@ -57,15 +57,18 @@ def keys_on(server: RedisServer, *, low: bool, count: int = 3) -> list[bytes]:
 
 
 async def test_outage_of_one_primary_does_not_affect_the_other(
-    connect: Connect, pair: tuple[RedisServer, RedisServer], events: list[Event]
+    connect: Connect, pair: tuple[RedisServer, RedisServer], events: list[Event], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its keys cost three deadlines and then nothing; keys of the other one are served; then the state is up again."""
+    """Its keys cost three deadlines and then nothing; keys of the other one are served; then the state is up again.
+
+    Log lines and status are of that server only.
+    """
     low, high = pair
     connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=0.4)
     assert await connection.open()
     mine, lost = keys_on(low, low=True), keys_on(low, low=False)
     for key in (*mine, *lost):
-        assert await connection.run("session", (key,), ("id", 60_000)) == b"id"
+        assert await connection.run("session", (key,), ("id", 60_000)) == 0
     high.freeze()
     for _ in range(3):
         with pytest.raises(RedisUnavailable, match="timeout"):
@@ -74,6 +77,8 @@ async def test_outage_of_one_primary_does_not_affect_the_other(
     with pytest.raises(RedisUnavailable, match="open"):
         await connection.run("session", (lost[1],), ("id", 60_000))
     assert ("down", True, "timeout") == (connection.state, connection.usable, connection.error)
+    states = {address: (state, error) for address, (state, _, error, _) in connection.servers.items()}
+    assert {f"127.0.0.1:{low.port}": ("up", ""), f"127.0.0.1:{high.port}": ("down", "timeout")} == states
     commands = [("GETEX", key, "PX", 60_000) for key in (mine[0], lost[0], mine[1])]
     assert [b"id", UNAVAILABLE, b"id"] == await connection.pipeline(commands)
     with pytest.raises(RedisUnavailable, match="open"):
@@ -82,6 +87,37 @@ async def test_outage_of_one_primary_does_not_affect_the_other(
     await until(lambda: connection.state == "up", within=20)
     assert [b"id"] * 3 == await connection.pipeline(commands)
     assert [SharedStateChanged(up=False, error="timeout"), SharedStateChanged(up=True)] == events
+    assert {"up"} == {state for state, *_ in connection.servers.values()}
+    assert {f"redis:127.0.0.1:{high.port}"} == {getattr(record, "tokenmw.kind") for record in caplog.records}
+    down, up = (record.message for record in caplog.records)
+    assert f"tokenmw: Redis unavailable (timeout, 127.0.0.1:{high.port}); serving from local caches" == down
+    assert up.startswith(f"tokenmw: Redis recovered (127.0.0.1:{high.port}) after ")
+
+
+async def test_outages_of_two_primaries_have_lines_of_their_own(
+    connect: Connect, pair: tuple[RedisServer, RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """All primaries shared one kind of line: that of the second one was only counted, and its recovery not logged."""
+    low, high = pair
+    connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=0.4)
+    assert await connection.open()
+    for server in (high, low):
+        key = keys_on(low, low=server is low)[0]
+        assert await connection.run("session", (key,), ("id", 60_000)) == b"id"
+    keys = {server: keys_on(low, low=server is low)[0] for server in pair}
+    for server in pair:
+        server.freeze()
+    for key in (*keys.values(),) * 3:
+        with pytest.raises(RedisUnavailable, match="timeout"):
+            await connection.run("session", (key,), ("id", 60_000))
+    for server in pair:
+        server.thaw()
+    await until(lambda: connection.state == "up", within=20)
+    for server in pair:
+        messages = [one.message for one in caplog.records if getattr(one, "tokenmw.kind").endswith(f":{server.port}")]
+        assert [f"tokenmw: Redis {word} (" for word in ("unavailable", "recovered")] == [
+            message.partition("(")[0] + "(" for message in messages
+        ]
 
 
 async def test_each_primary_has_an_epoch_marker(connect: Connect, pair: tuple[RedisServer, RedisServer]) -> None:
@@ -105,9 +141,9 @@ async def test_scripts_for_many_keys_reach_servers_that_do_not_know_them(
     connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=2.0)
     assert await connection.open()
     keys = [key for two in zip(keys_on(low, low=True), keys_on(low, low=False), strict=True) for key in two]
-    for _ in range(2):
+    for expected in ([0] * len(keys), [b"id of " + key for key in keys]):
         calls = [(key, (b"id of " + key, 60_000)) for key in keys]
-        assert [b"id of " + key for key in keys] == await connection.run_for_each("session", calls)
+        assert expected == await connection.run_for_each("session", calls)
         high.command("SCRIPT", "FLUSH")
 
 

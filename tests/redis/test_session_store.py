@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.servers import RedisServer
+from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Sealer, Unreadable
@@ -16,7 +17,7 @@ from tokenmw.redis.session_store import UNAVAILABLE, RedisSessionStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tokenmw.redis.connection import Command, RedisConnection
+    from tokenmw.redis.connection import Command
 
     Connect = Callable[..., RedisConnection]
     MakeStore = Callable[..., RedisSessionStore]
@@ -171,11 +172,44 @@ async def test_id_that_was_copied_to_another_key_is_not_used(make: MakeStore, re
     assert await get_or_create(store, other, TWO) == TWO
 
 
+async def test_ids_of_one_script_are_kept_if_a_candidate_cannot_be_sent_again(
+    make: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the key whose candidate was too late is unavailable."""
+    store = make(OLD)
+    known, new = store.key(b"sk-1"), store.key(b"sk-2")
+    await get_or_create(store, known, ONE)
+    store._connection.note_server_time(new, 1_000, began=asyncio.get_running_loop().time())
+
+    async def fail(_commands: Sequence[Command]) -> list[object]:
+        raise RedisUnavailable("timeout")
+
+    monkeypatch.setattr(store._connection, "pipeline", fail)
+    assert [ONE, UNAVAILABLE] == await store.get_or_create([(known, None), (new, TWO)])
+
+
+async def test_one_script_does_for_each_key_what_the_script_of_one_key_does(
+    make: MakeStore, redis_server: RedisServer
+) -> None:
+    """It creates, reads with a new TTL, leaves absent keys alone, and takes a key of another type as absent."""
+    store = make(OLD)
+    known, new, absent, foreign = (store.key(b"sk-%d" % number) for number in range(4))
+    await get_or_create(store, known, ONE)
+    redis_server.command("PEXPIRE", known, "1000")
+    redis_server.command("RPUSH", foreign, "x")
+    replies = await store.get_or_create([(known, TWO), (new, TWO), (absent, None), (foreign, None)])
+    assert [ONE, TWO, None, None] == replies
+    assert all(redis_server.command("PTTL", key) > 10_000 for key in (known, new))
+    assert not redis_server.command("EXISTS", absent)
+    assert [None, None, TWO] == await store.touch([absent, foreign, new])
+
+
 @pytest.mark.parametrize("lost", ["a candidate sent again", "a script sent as text"])
 async def test_replies_are_kept_if_a_second_round_trip_of_their_batch_fails(
     make: MakeStore, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    """Only the keys of the second round trip are unavailable; the ids that the first one returned are used."""
+    """In a cluster, only the keys of the second round trip are unavailable; the ids of the first one are used."""
+    monkeypatch.setattr(RedisConnection, "one_slot", False)
     store = make(OLD)
     known, new = store.key(b"sk-1"), store.key(b"sk-2")
     await get_or_create(store, known, ONE)

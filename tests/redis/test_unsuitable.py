@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
 
 from tests.redis.clusters import needs_cluster_urls
 from tests.redis.refusing_proxy import RefusingProxy
 from tests.redis.waiting import get, reason_of, until
 from tests.servers import RedisServer, find_server, wheel_server
 from tokenmw import Limits, TokenBroker
+from tokenmw.redis.acl import ACL_RULES
+from tokenmw.status import ServerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.proxies import Proxy
     from tokenmw.redis.connection import RedisConnection
 
     Connect = Callable[..., RedisConnection]
@@ -117,17 +124,11 @@ async def test_old_version_is_unsupported(
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [
-        ("-evalsha", "its ACL does not allow evalsha (@scripting): ACL SETUSER <user> +evalsha"),
-        ("-@scripting", "its ACL does not allow evalsha (@scripting): ACL SETUSER <user> +evalsha"),
-        ("-set", "its ACL does not allow set (@write): ACL SETUSER <user> +set"),
-        (
-            "-pexpire -time",
-            "its ACL does not allow pexpire (@write), time (@fast): ACL SETUSER <user> +pexpire +time",
-        ),
-        (
-            "resetkeys ~other:*",
-            "its ACL does not allow the keys of the namespace: ACL SETUSER <user> ~<namespace>:*",
-        ),
+        ("-evalsha", "evalsha (@scripting)"),
+        ("-@scripting", "evalsha (@scripting)"),
+        ("-set", "set (@write)"),
+        ("-pexpire -time", "pexpire (@write), time (@fast)"),
+        ("resetkeys ~other:*", "the keys of the namespace"),
     ],
 )
 async def test_missing_permission_is_named(
@@ -139,7 +140,7 @@ async def test_missing_permission_is_named(
         connection = connect(server.url.replace("//", "//lean:lean@"), command_seconds=2.0)
         assert not await connection.open()
         assert (connection.state, connection.error) == ("down", "permission")
-        assert line(caplog, "permission") == expected
+        assert line(caplog, "permission") == f"its ACL does not allow {expected}: ACL SETUSER <user> {ACL_RULES}"
         server.command("ACL", "SETUSER", "lean", "~*", "+@all")
         await until(lambda: connection.state == "up", within=20)
 
@@ -211,6 +212,40 @@ async def test_wrong_password_is_named(
     assert "wr0ng" not in caplog.text
 
 
+async def test_wrong_password_is_named_although_the_client_retries(
+    connect: Connect, executable: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """redis-py tries again after a wrong password by default, so the reason was `timeout`."""
+    with RedisServer("--requirepass", "sesame", executable=executable) as server:
+        retry = Retry(ConstantBackoff(0.2), 10)
+        async with redis.asyncio.Redis(port=server.port, password="wr0ng", retry=retry) as client:
+            connection = connect(client, connect_seconds=0.5)
+            assert not await connection.open()
+            assert (connection.state, connection.error) == ("down", "auth")
+    assert line(caplog, "auth").startswith("it refuses the user or the password of redis=")
+    assert "wr0ng" not in caplog.text
+
+
+async def test_refused_port_is_named_although_the_client_retries(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with a password, the reason was `timeout`."""
+    retry = Retry(ConstantBackoff(0.2), 10)
+    async with redis.asyncio.Redis(port=1, retry=retry) as client:
+        assert not await connect(client, connect_seconds=0.5).open()
+    assert line(caplog, "refused").startswith("nothing listens there")
+
+
+async def test_error_that_the_program_handles_is_not_the_cause_of_a_timeout(connect: Connect, proxy: Proxy) -> None:
+    """It is the context of each error that is raised meanwhile."""
+    proxy.black_hole = True
+    connection = connect(proxy.url)
+    try:
+        raise redis.asyncio.AuthenticationError("of another server")
+    except redis.asyncio.AuthenticationError:
+        assert await reason_of(get(connection)) == "timeout"
+
+
 async def test_database_that_does_not_exist_is_named(
     connect: Connect, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -221,20 +256,25 @@ async def test_database_that_does_not_exist_is_named(
 
 
 @pytest.mark.parametrize(
-    ("url", "expected"),
+    ("url", "reason", "expected"),
     [
-        ("redis://127.0.0.1:1/0", "nothing listens there: check host and port, and that Redis runs"),
-        ("redis://no-such-host.invalid:6379/0", "its host name does not resolve"),
+        ("redis://127.0.0.1:1/0", "refused", "nothing listens there: check host and port, and that Redis runs"),
+        ("redis://localhost:1/0", "refused", "nothing listens there: check host and port, and that Redis runs"),
+        (
+            "redis://no-such-host.invalid:6379/0",
+            "dns",
+            "its host name does not resolve: check the name, and this machine's name servers",
+        ),
     ],
 )
 async def test_server_that_is_not_reached_is_named(
-    connect: Connect, caplog: pytest.LogCaptureFixture, url: str, expected: str
+    connect: Connect, caplog: pytest.LogCaptureFixture, url: str, reason: str, expected: str
 ) -> None:
     """A wrong port and a wrong name have different fixes."""
     connection = connect(url)
     assert not await connection.open()
-    assert (connection.state, connection.error) == ("down", "connection")
-    assert line(caplog, "connection") == expected
+    assert (connection.state, connection.error) == ("down", reason)
+    assert line(caplog, reason) == expected
 
 
 async def test_tls_to_a_plain_port_is_named(
@@ -269,8 +309,18 @@ async def test_state_is_down_when_the_first_probe_has_failed(caplog: pytest.LogC
     """It was `up` until the third request had failed."""
     caplog.set_level(logging.WARNING, "tokenmw")
     broker = TokenBroker({}, redis="redis://127.0.0.1:1/0", secret_key="s" * 8 + "3cr3t-key")
+    began = time.time()
     async with broker:
-        assert (broker.status().shared, broker.status().shared_error) == ("down", "connection")
+        status = broker.status()
+        assert (status.shared, status.shared_error) == ("down", "refused")
+        assert status.shared_error_at is not None
+        assert began <= status.shared_error_at <= time.time()
+        (server,) = status.servers.items()
+        assert server == (
+            "127.0.0.1:1",
+            ServerStatus("down", server[1].since, "refused", status.shared_error_at),
+        )
+    assert broker.status().servers == {}
 
 
 async def test_server_that_starts_later_is_used(connect: Connect, private_redis: RedisServer) -> None:

@@ -37,6 +37,7 @@ class Instance:
         secret: str | None = SECRET,
         seal: str | None = None,
         policy: Any = "available",
+        new: Any = "derived",
         ttl: float = TTL,
         clock: ManualClock | None = None,
         url: str = "",
@@ -53,7 +54,7 @@ class Instance:
         self._seals = Sealer([seal] if seal else [])
         self._ttl = ttl
         self._policy = policy
-        self.ids = SessionIds(secret)
+        self.ids = SessionIds(secret, new=new)
         self.cache = SessionCache(ttl=ttl, limits=self.limits, clock=self.clock)
         self.new_sessions = NewSessions(self.limits, redis_ttl=1.3 * ttl, clock=self.clock)
 

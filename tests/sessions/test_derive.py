@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import RFC_4122, UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,24 @@ def test_different_keys_have_different_ids(keys: list[bytes]) -> None:
 def test_derived_ids_do_not_change_between_versions() -> None:
     """Instances with different versions of this package run side by side during an upgrade."""
     assert SessionIds(SECRET).derive(b"sk-live-1") == "0a21446e-e2f6-8b66-b8e0-1941c7116f76"
+
+
+def test_id_depends_on_the_namespace() -> None:
+    """Two services with one `name_key` give one caller two ids; the default namespace keeps the ids it had."""
+    namespaces = ["tokenmw", "crm", "crm2", "names", "", "é"]
+    ids = {SessionIds(SECRET, namespace=one).derive(b"sk-live-1") for one in namespaces}
+    assert len(namespaces) == len(ids)
+    assert SessionIds(SECRET).derive(b"k") == SessionIds(SECRET, namespace="tokenmw").derive(b"k")
+    assert SessionIds(SECRET, namespace="crm").derive(b"sk-live-1") == "e78d09e2-2e43-8d9d-96f5-e5b9e4fa8bc6"
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_candidate_is_the_derived_id(*, lost: bool) -> None:
+    """With `new="random"` it is derived only while a reply may be lost, and without a secret it is always random."""
+    derived = SessionIds(SECRET).derive(b"k")
+    assert derived == SessionIds(SECRET).candidate(b"k", reply_may_be_lost=lost)
+    assert lost is (derived == SessionIds(SECRET, new="random").candidate(b"k", reply_may_be_lost=lost))
+    assert 4 == UUID(SessionIds(None).candidate(b"k", reply_may_be_lost=lost)).version
 
 
 def test_id_depends_on_the_secret() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.servers import RedisServer
 from tests.sessions.instance import SECRET, TTL, Instance, sent
 from tokenmw import Limits, SessionUnavailable, TokenBroker
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.scripts import ScriptName
 from tokenmw.testing import ManualClock
 
 KNOWN = [f"known-{number}" for number in range(30)]
@@ -61,25 +63,24 @@ async def test_known_callers_keep_their_ids_in_processes_that_start_in_a_flood(
 
 
 async def test_first_sights_at_the_same_time_share_few_round_trips(redis_server: RedisServer) -> None:
-    """A batch has 32 keys, with and without permits, and each key is one command."""
+    """A batch has 32 keys, with and without permits, and is one command."""
     async with Instance(redis_server, new_sessions=1) as one, Instance(redis_server) as two:
         ids = await asyncio.gather(*(two.get(b"%d" % number) for number in range(20)))
         await one.get(b"loads the script")
         batches: list[int] = []
-        pipeline = one.connection.pipeline
+        run = one.connection.run
 
-        async def counted(commands: list[tuple[bytes | str | int, ...]]) -> list[object]:
-            batches.append(len(commands))
-            return await pipeline(commands)
+        async def counted(script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> object:
+            batches.append(len(keys))
+            return await run(script, keys, args)
 
-        one.connection.pipeline = counted  # type: ignore[assignment,method-assign]
+        one.connection.run = counted  # type: ignore[method-assign]
         redis_server.command("CONFIG", "RESETSTAT")
         keys = [b"%d" % number for number in range(160)]
         found = await asyncio.gather(*(one.get(key) for key in keys))
     assert ids == found[:20]
     assert [32] * 5 == batches
-    assert 160 == sum(sent(redis_server).values())
-    assert sent(redis_server)["getex"] >= 160 - 32
+    assert {"evalsha": 5} == sent(redis_server)
 
 
 async def test_an_unexpected_error_of_a_batch_stops_no_other(
@@ -105,13 +106,29 @@ async def test_an_unexpected_error_of_a_batch_stops_no_other(
         assert not len(one.first_sights)
 
 
+@pytest.mark.parametrize("error", [LookupError(), asyncio.CancelledError()])
+async def test_a_batch_that_raises_uses_up_no_permits(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Each such batch took up to 32 permits with it."""
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    async with Instance(redis_server, new_sessions=1) as one:
+
+        async def broken(_store: object, _sights: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(type(one.store), "get_or_create", broken)
+        await asyncio.gather(*(one.get(b"%d" % number) for number in range(8)))
+        assert 10 == sum(one.new_sessions.take() for _ in range(20))
+
+
 async def test_a_slow_server_delays_a_request_for_wait_seconds_at_most(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request is served as without Redis, and the id that Redis has is taken when it answers."""
     answers = asyncio.Event()
     limits: dict[str, Any] = {"fetch_seconds": 0.01, "lease_seconds": 0.02, "wait_seconds": 0.05}
-    async with Instance(redis_server, **limits) as slow, Instance(redis_server) as other:
+    async with Instance(redis_server, **limits) as slow, Instance(redis_server, new="random") as other:
         stored = await other.get(b"sk-1")
         get_or_create = slow.store.get_or_create
 
@@ -148,7 +165,7 @@ async def test_beyond_the_bound_ids_are_compared_with_redis_in_the_next_round(
 
 async def test_without_a_permit_a_touch_takes_the_id_of_another_instance(redis_server: RedisServer) -> None:
     """It reads, and writes nothing if Redis has no id."""
-    async with Instance(redis_server, new_sessions=1) as one, Instance(redis_server) as two:
+    async with Instance(redis_server, new_sessions=1) as one, Instance(redis_server, new="random") as two:
         while one.new_sessions.take():
             pass
         mine = await one.get(KEY)

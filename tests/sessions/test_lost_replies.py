@@ -32,7 +32,7 @@ async def test_after_a_slow_reply_redis_stores_the_id_that_requests_get(private_
     """While one command is slow, the next candidate is the derived id: stored or not, all instances have the same."""
     async with (
         Proxy(private_redis.port) as proxy,
-        Instance(private_redis, url=proxy.url, command_seconds=1.0) as one,
+        Instance(private_redis, url=proxy.url, new="random", command_seconds=1.0) as one,
         Instance(private_redis) as two,
     ):
         await asyncio.gather(*(one.store.touch([b"x"]) for _ in range(5)))  # opens some connections
@@ -45,11 +45,24 @@ async def test_after_a_slow_reply_redis_stores_the_id_that_requests_get(private_
         assert mine == stored_id(private_redis, one, KEY) == await two.get(KEY)
 
 
-async def test_after_the_first_lost_reply_the_next_touches_take_the_stored_id(private_redis: RedisServer) -> None:
-    """Redis stored a random candidate; the next round of touches takes it, not only a touch that is due."""
+async def test_the_first_lost_reply_changes_no_id(private_redis: RedisServer) -> None:
+    """Redis stored the derived id, which is what the request got without the reply."""
     async with (
         Proxy(private_redis.port) as proxy,
         Instance(private_redis, url=proxy.url, **QUICK) as one,
+        Instance(private_redis) as two,
+    ):
+        proxy.lose_replies = True
+        mine = await one.get(KEY)
+        await until(lambda: stored_id(private_redis, one, KEY) is not None, within=10)
+        assert mine == stored_id(private_redis, one, KEY) == await two.get(KEY)
+
+
+async def test_after_the_first_lost_reply_the_next_touches_take_a_random_id(private_redis: RedisServer) -> None:
+    """Redis stored a random candidate; the next round of touches takes it, not only a touch that is due."""
+    async with (
+        Proxy(private_redis.port) as proxy,
+        Instance(private_redis, url=proxy.url, new="random", **QUICK) as one,
         Instance(private_redis) as two,
     ):
         proxy.lose_replies = True
@@ -93,11 +106,11 @@ async def test_required_sessions_take_the_stored_candidate_at_the_next_request(p
 
 
 async def test_ten_seconds_after_a_lost_reply_candidates_are_random_again(private_redis: RedisServer) -> None:
-    """A session that has expired since then gets a new id, though its old one was derived."""
+    """With `session_ids="random"`, a session that has expired since gets a new id, though its old one was derived."""
     clock = ManualClock()
     async with (
         Proxy(private_redis.port) as proxy,
-        Instance(private_redis, url=proxy.url, redis_clock=clock, command_seconds=1.0) as one,
+        Instance(private_redis, url=proxy.url, new="random", redis_clock=clock, command_seconds=1.0) as one,
     ):
         assert 4 == UUID(await one.get(b"before")).version
         proxy.lose_replies = True

@@ -28,7 +28,7 @@ async def test_first_sight_is_one_round_trip_and_the_rest_none(redis_server: Red
             assert session == await one.get(KEY) == one.manager.cached(KEY) == two.manager.cached(KEY)
         await one.sync.send_touches()
         assert sent(redis_server) == {"evalsha": 2}
-        assert UUID(session).version == 4
+        assert UUID(session).version == 8
         assert session != await one.get(KEY + b"1")
 
 
@@ -59,21 +59,25 @@ async def test_idle_for_less_than_the_ttl_keeps_the_id(redis_server: RedisServer
             assert session == one.manager.cached(KEY)
 
 
-async def test_idle_for_longer_than_the_ttl_asks_redis(redis_server: RedisServer) -> None:
-    """The id is kept if Redis still has it, because another instance may have used it; else there is a new one."""
-    async with Instance(redis_server) as one:
+@pytest.mark.parametrize("new", ["derived", "random"])
+async def test_idle_for_longer_than_the_ttl_asks_redis(redis_server: RedisServer, new: str) -> None:
+    """The id is kept if Redis still has it, because another instance may have used it.
+
+    Otherwise there is a new one, or with derived ids the same again.
+    """
+    async with Instance(redis_server, new=new) as one:
         session = await one.get(KEY)
         one.clock.advance(1.01 * TTL)
         assert one.manager.cached(KEY) is None
         assert session == await one.get(KEY)
         one.clock.advance(1.31 * TTL)
         redis_server.command("DEL", one.key(KEY))  # as Redis's own clock does after that time
-        assert session != await one.get(KEY)
+        assert (new == "derived") is (session == await one.get(KEY))
 
 
 async def test_an_idle_session_expires_in_redis(redis_server: RedisServer) -> None:
-    """After 1.3 times a small TTL in real time the key does not exist, and the next id is a new one."""
-    async with Instance(redis_server, ttl=0.1) as one:
+    """After 1.3 times a small TTL in real time the key does not exist, and the next id is a new one if it is random."""
+    async with Instance(redis_server, ttl=0.1, new="random") as one:
         session = await one.get(KEY)
         one.clock.advance(0.12)
         async with asyncio.timeout(5.0):
@@ -109,7 +113,7 @@ async def test_a_session_sealed_by_another_secret_is_left_alone(redis_server: Re
     """Instances with that secret use it; those without it all serve the same derived id."""
     other = "another-secret-of-some-length"
     async with (
-        Instance(redis_server, seal=other) as owner,
+        Instance(redis_server, seal=other, new="random") as owner,
         Instance(redis_server, seal=SECRET) as one,
         Instance(redis_server, seal=SECRET) as two,
     ):
@@ -159,9 +163,16 @@ async def test_a_flood_of_new_keys_does_not_fill_redis(redis_server: RedisServer
         assert 20 <= redis_server.command("DBSIZE") - size <= 40
 
 
-async def test_sessions_that_redis_has_do_not_use_permits(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("new", ["derived", "random"])
+@pytest.mark.parametrize("seal", [None, SECRET])
+async def test_sessions_that_redis_has_do_not_use_permits(
+    redis_server: RedisServer, seal: str | None, new: str
+) -> None:
     """A restarted instance sees many keys for the first time, but they are not new in Redis."""
-    async with Instance(redis_server) as one, Instance(redis_server, secret=SECRET, new_sessions=1) as two:
+    async with (
+        Instance(redis_server, new=new, seal=seal) as one,
+        Instance(redis_server, new=new, seal=seal, new_sessions=1) as two,
+    ):
         for number in range(30):
             session = await one.get(b"%d" % number)
             assert await two.get(b"%d" % number) == session

@@ -79,7 +79,7 @@ async def test_many_touches_are_few_round_trips(redis_server: RedisServer) -> No
 
 async def test_a_touch_that_finds_another_id_takes_it(redis_server: RedisServer) -> None:
     """The id that was written first wins: two instances with different ids agree after one touch."""
-    async with Instance(redis_server) as one, Instance(redis_server) as two:
+    async with Instance(redis_server, new="random") as one, Instance(redis_server, new="random") as two:
         ours = await one.get(KEY)
         redis_server.command("DEL", one.key(KEY))
         theirs = await two.get(KEY)

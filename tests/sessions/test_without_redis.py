@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import UUID
 
 import pytest
 
@@ -60,6 +61,44 @@ async def test_derived_ids_agree_and_are_uploaded_later(private_redis: RedisServ
             assert session == await three.get(KEY)
 
 
+async def test_a_known_key_has_one_id_during_an_outage(private_redis: RedisServer) -> None:
+    """An instance that does not know the key derives the id that Redis had, which the others serve from memory."""
+    async with Instance(private_redis) as one, Instance(private_redis) as two:
+        session = await one.get(KEY)
+        await kill(private_redis, one, two)
+        assert session == await one.get(KEY) == await two.get(KEY)
+        await restart(private_redis, one, two)
+        assert session == await one.get(KEY) == await two.get(KEY)
+
+
+async def test_a_reset_lasts_as_long_as_its_session(private_redis: RedisServer) -> None:
+    """While Redis has it, all instances serve the new id, and the old one is derived only where neither is known."""
+    async with Instance(private_redis) as one, Instance(private_redis) as two, Instance(private_redis) as three:
+        old = await one.get(KEY)
+        new = await one.manager.reset(KEY)
+        assert 4 == UUID(new).version
+        assert new == await two.get(KEY)
+        await kill(private_redis, one, two, three)
+        assert (new, new, old) == (await one.get(KEY), await two.get(KEY), await three.get(KEY))
+        await restart(private_redis, one, two, three)
+        assert new == await one.get(KEY) == await two.get(KEY) == await three.get(KEY)
+        private_redis.command("FLUSHALL")
+        async with Instance(private_redis) as four:
+            assert old == await four.get(KEY)
+
+
+async def test_no_reset_gives_an_id_twice(redis_server: RedisServer) -> None:
+    """Neither repeated resets nor those of a session that has expired meanwhile do."""
+    async with Instance(redis_server) as one:
+        ids = [await one.get(KEY)]
+        for _ in range(3):
+            ids += [await one.manager.reset(KEY), await one.manager.reset(KEY)]
+            one.clock.advance(2 * TTL)
+            redis_server.command("DEL", one.key(KEY))
+            assert ids[0] == await one.get(KEY)
+        assert 7 == len(set(ids))
+
+
 async def test_random_ids_agree_after_the_outage(private_redis: RedisServer) -> None:
     """Without a secret each process has its own id during the outage; the first one uploaded wins."""
     async with Instance(private_redis, secret=None) as one, Instance(private_redis, secret=None) as two:
@@ -73,7 +112,7 @@ async def test_random_ids_agree_after_the_outage(private_redis: RedisServer) -> 
 
 async def test_a_cached_id_is_kept_and_all_agree_afterwards(private_redis: RedisServer) -> None:
     """If the server comes back empty, the id is uploaded immediately, not only with the next touch."""
-    async with Instance(private_redis) as one, Instance(private_redis) as two:
+    async with Instance(private_redis, new="random") as one, Instance(private_redis) as two:
         session = await one.get(KEY)
         await kill(private_redis, one, two)
         assert session == await one.get(KEY)
@@ -198,5 +237,5 @@ async def test_an_id_that_was_reset_is_uploaded_with_one_command(redis_server: R
         one.sync.queue(KEY, session)
         reset_statistics(redis_server)
         await one.sync.send_touches()
-        assert sent(redis_server) == {}
+        assert {"evalsha": 1} == sent(redis_server)
         assert (True, False, 0) == (session.shared, session.overwrite, one.sync.touches)

@@ -1,33 +1,47 @@
 """Thousands of hostile requests a second through the real middleware, beside callers whose sessions are known.
 
-Hostile requests are started at a steady rate, whether or not the ones before have been answered, as a server does that
-accepts connections; beyond a number in progress they are dropped, as by uvicorn's `limit_concurrency`.
+The application is called directly, without an HTTP server, which would take more time than everything that is measured
+here. Requests arrive at a steady rate, whether or not the ones before have been answered. Beyond a number in progress
+they are dropped, as by uvicorn's `limit_concurrency`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-from starlette.requests import HTTPConnection
-
-from tests.soak.load import SECRET, Headers, application, serve
+from tests.soak.arrivals import Arrivals
+from tests.soak.load import SECRET, application
 from tokenmw import Limits, TokenBroker, TokenMiddleware
 
-__all__ = ["Figures", "Hostile"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-_TICK = 0.001  # seconds between two groups of hostile requests
+    from starlette.requests import HTTPConnection
+    from starlette.types import Message
+
+__all__ = ["Figures", "Hostile", "percentile"]
+
 _MOST_IN_PROGRESS = 1_000
-_WARM, _COLD = 500, 500  # known callers: in this process's memory, and in Redis only
-_KNOWN_EVERY = 0.004  # seconds between two requests of known callers
+_WARM, _COLD = 500, 1_500  # known callers of each application: in this process's memory, and in Redis only
+_HOSTILE_FOR_EACH_KNOWN = 50
+_KNOWN_RATE = 200  # requests of known callers a second at least
+_COLD_EVERY = 10  # one of so many known callers is one that only Redis knows
+_MEMORY_EVERY = 1.0  # seconds
+
+_Scope = dict[str, Any]
+_Hostile = tuple[TokenMiddleware, _Scope]
 
 
 @dataclass
@@ -37,76 +51,118 @@ class Figures:
     Attributes:
         seconds: How long it took.
         statuses: The number of hostile requests by status; those that were dropped have status 0.
-        warm: Seconds from when a known caller's request was due until its response.
+        warm: Seconds from when a known caller's request arrived until its response, including the wait for its turn of
+            the event loop.
         served: Of these, the seconds after the event loop came to the request.
+        checked: As `warm`, for callers that `authenticate` accepts.
         cold: As `warm`, for callers that only Redis knows.
         wrong: Known callers that got another id.
+        memory: Resident memory in bytes, each second.
+        collecting: Seconds of each run of the garbage collector.
+        processor: The seconds of processor time that this process took.
+        idle: The part of the machine's processor time that nobody used.
+        stolen: The part of it that the hypervisor gave to other machines.
     """
 
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter[int])
     warm: list[float] = field(default_factory=list[float], repr=False)
     served: list[float] = field(default_factory=list[float], repr=False)
+    checked: list[float] = field(default_factory=list[float], repr=False)
     cold: list[float] = field(default_factory=list[float], repr=False)
     wrong: int = 0
+    memory: list[int] = field(default_factory=list[int], repr=False)
+    collecting: list[float] = field(default_factory=list[float], repr=False)
+    processor: float = 0.0
+    idle: float = 0.0
+    stolen: float = 0.0
+
+    @property
+    def answered(self) -> int:
+        """How many hostile requests were answered."""
+        return self.statuses.total() - self.statuses[0]
 
     @property
     def rate(self) -> float:
         """Hostile requests answered in a second."""
-        return (self.statuses.total() - self.statuses[0]) / self.seconds
+        return self.answered / self.seconds
+
+    @property
+    def machine(self) -> str:
+        """How busy the machine was, to tell a disturbed run from a quiet one."""
+        ours = self.processor / self.seconds
+        return f"this process used {ours:.0%} of a core; of all cores {self.idle:.0%} idle, {self.stolen:.1%} stolen"
 
     def lines(self) -> list[str]:
         """Return what is printed."""
         by_status = dict(sorted(self.statuses.items()))
-        parts = {"warm": self.warm, "of which served": self.served, "cold": self.cold}
+        parts = {"warm": self.warm, "of which served": self.served, "checked": self.checked, "cold": self.cold}
+        last = self.memory[len(self.memory) * 2 // 3 :] or [0]
         return [
             f"{self.rate:.0f} hostile requests/s answered, {self.statuses[0]} dropped; by status: {by_status}",
             *(
                 f"known callers, {name}: p50 {percentile(part, 50):.3f} ms, p99 {percentile(part, 99):.3f} ms"
                 for name, part in parts.items()
             ),
+            f"resident memory in the last third: {(max(last) - last[0]) / 1e6:+.1f} MB",
+            f"garbage collector: {sum(self.collecting):.2f} s in all, {max(self.collecting, default=0) * 1e3:.0f} ms "
+            "at most",
+            self.machine,
         ]
 
 
 def percentile(seconds: list[float], percent: int) -> float:
     """Return a percentile in milliseconds."""
-    return 1e3 * statistics.quantiles(seconds, n=100)[percent - 1]
+    return 1e3 * statistics.quantiles(seconds, n=100)[percent - 1] if len(seconds) > 1 else 0.0
 
 
 class Hostile:
-    """Two brokers on one Redis, without and with `authenticate`, and callers of them."""
+    """Two applications with a broker each on one Redis, and callers of them.
+
+    The first serves every caller. The second refuses callers without a key and those that `authenticate` refuses, and
+    has exempt paths.
+    """
 
     def __init__(self, redis: str, *, limits: Limits) -> None:
         options: dict[str, Any] = {"redis": redis, "secret_key": SECRET, "limits": limits}
-        self.brokers = (TokenBroker({}, **options), TokenBroker({}, authenticate=_caller, namespace="auth", **options))
-        self._options = options
-        self._open, self._checked = (TokenMiddleware(application, broker=broker) for broker in self.brokers)
+        self._open_options = options
+        self._checked_options = {**options, "namespace": "checked", "authenticate": _caller, "missing_key": "reject"}
+        self.brokers = tuple(TokenBroker({}, **each) for each in (self._open_options, self._checked_options))
+        self._open = TokenMiddleware(application, broker=self.brokers[0])
+        self._checked = TokenMiddleware(application, broker=self.brokers[1], exempt=["/health", "/static/*"])
         self._random = random.Random(1)
         self._in_progress = 0
-        self._ids: dict[bytes, str] = {}
+        self._ids: dict[tuple[TokenMiddleware, bytes], str] = {}
         # The percentage of each kind.
-        kinds: dict[Callable[[], tuple[TokenMiddleware, Headers]], int] = {
-            self._random_key: 40,
+        kinds: dict[Callable[[], _Hostile], int] = {
+            self._random_key: 35,
             self._long_key: 10,
             self._too_long_key: 5,
-            self._invalid_encoding: 10,
-            self._no_key: 15,
-            self._refused_key: 20,
+            self._invalid_encoding: 8,
+            self._two_keys: 5,
+            self._bare_basic: 5,
+            self._no_key: 10,
+            self._refused_key: 15,
+            self._preflight_look_alike: 3,
+            self._exempt_look_alike: 4,
         }
-        self._kinds = list(kinds)
-        self._weights = list(kinds.values())
+        self._kinds = self._random.choices(list(kinds), list(kinds.values()), k=10_000)
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            other = await stack.enter_async_context(TokenBroker({}, **self._options))
-            for number in range(_WARM + _COLD):
-                key = b"known-%d" % number
-                self._ids[key] = await other.session_id(key)
+        for app, options in ((self._open, self._open_options), (self._checked, self._checked_options)):
+            async with TokenBroker({}, **options) as other:
+                for number in range(_WARM + _COLD):
+                    key = b"known-%d" % number
+                    self._ids[app, key] = await other.session_id(key)
         self._stack = await AsyncExitStack().__aenter__()
         for broker in self.brokers:
             await self._stack.enter_async_context(broker)
-        for key in list(self._ids)[:_WARM]:
-            await serve(self._open, [(b"x-api-key", key)])
+        warm, cold = self._known_callers()
+        for app, key in warm:
+            await _serve(app, _scope_of((b"x-api-key", key)))
+        # In turns, so that each measurement has both.
+        self._next_warm, self._next_cold = cycle(warm), iter(cold)
+        self._next_kind = cycle(self._kinds)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -114,87 +170,169 @@ class Hostile:
 
     async def send(self, *, rate: float, seconds: float) -> Figures:
         """Send hostile requests at a rate, and those of known callers beside them."""
-        figures, began = Figures(), time.perf_counter()
-        async with asyncio.TaskGroup() as tasks:
-            known = tasks.create_task(self._known_callers(figures, seconds=seconds))
-            sent = 0
-            while (passed := time.perf_counter() - began) < seconds:
-                kinds = self._random.choices(self._kinds, self._weights, k=int(passed * rate) - sent)
-                sent += len(kinds)
-                for kind in kinds:
-                    if self._in_progress >= _MOST_IN_PROGRESS:
-                        figures.statuses[0] += 1
-                    else:
-                        self._in_progress += 1
-                        tasks.create_task(self._request(kind, figures.statuses))
-                await asyncio.sleep(_TICK)
-            await known
-        figures.seconds = time.perf_counter() - began
+        figures, running, numbers = Figures(), set[asyncio.Task[None]](), Counter[str]()
+        loop = asyncio.get_running_loop()
+
+        def start(work: Any) -> None:
+            task = loop.create_task(work)
+            running.add(task)
+            task.add_done_callback(running.discard)
+
+        def arrive(sent: float, hostile: int, known: int) -> None:
+            figures.seconds = figures.seconds or time.perf_counter()
+            for _ in range(hostile):
+                if self._in_progress >= _MOST_IN_PROGRESS:
+                    figures.statuses[0] += 1
+                else:
+                    self._in_progress += 1
+                    start(self._hostile(figures.statuses))
+            for _ in range(known):  # behind those that arrived with them
+                numbers["known"] += 1
+                caller = next(self._next_cold, None) if numbers["known"] % _COLD_EVERY == 0 else None
+                if caller is not None:
+                    start(self._known(caller, figures, figures.cold, sent))
+                else:
+                    app, key = next(self._next_warm)
+                    times = figures.warm if app is self._open else figures.checked
+                    start(self._known((app, key), figures, times, sent))
+
+        memory = loop.create_task(_note_memory(figures.memory))
+        with _collections(figures.collecting):
+            processor, machine = time.process_time(), _machine()
+            known = max(_KNOWN_RATE, rate / _HOSTILE_FOR_EACH_KNOWN)
+            await Arrivals(arrive, rate=rate, known=known, seconds=seconds).run()
+            figures.seconds = time.perf_counter() - figures.seconds  # since the first one arrived
+            figures.processor = time.process_time() - processor
+            figures.idle, figures.stolen = _parts(machine, _machine())
+        memory.cancel()
+        await asyncio.wait([memory, *running])
         return figures
 
-    async def _request(self, kind: Callable[[], tuple[TokenMiddleware, Headers]], statuses: Counter[int]) -> None:
-        app, headers = kind()
-        statuses[await serve(app, headers)] += 1
+    def _known_callers(self) -> tuple[list[tuple[TokenMiddleware, bytes]], list[tuple[TokenMiddleware, bytes]]]:
+        """Return the known callers, those of both applications in turns: in this process's memory, and in Redis only."""
+        keys = [b"known-%d" % number for number in range(_WARM + _COLD)]
+        callers = [(app, key) for key in keys for app in (self._open, self._checked)]
+        return callers[: 2 * _WARM], callers[2 * _WARM :]
+
+    async def _hostile(self, statuses: Counter[int]) -> None:
+        app, scope = next(self._next_kind)()
+        statuses[await _serve(app, scope)] += 1
         self._in_progress -= 1
 
-    async def _known_callers(self, figures: Figures, *, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        keys = list(self._ids)
-        cold = iter(keys[_WARM:])
-        began, sent = loop.time(), 0
-        async with asyncio.TaskGroup() as tasks:
-            while (passed := loop.time() - began) < seconds:
-                for number in range(sent, int(passed / _KNOWN_EVERY)):
-                    due = began + (number + 1) * _KNOWN_EVERY
-                    tasks.create_task(self._known(keys[number % _WARM], figures, figures.warm, due))
-                    if number % 10 == 0 and (key := next(cold, None)) is not None:
-                        tasks.create_task(self._known(key, figures, figures.cold, due))
-                sent = int(passed / _KNOWN_EVERY)
-                await asyncio.sleep(_TICK)
-
-    async def _known(self, key: bytes, figures: Figures, times: list[float], due: float) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        found = await self._session_id(key)
-        ended = loop.time()
-        times.append(ended - due)
+    async def _known(
+        self, caller: tuple[TokenMiddleware, bytes], figures: Figures, times: list[float], sent: float
+    ) -> None:
+        app, key = caller
+        scope = _scope_of((b"x-api-key", key))
+        began = time.monotonic()
+        status = await _serve(app, scope)
+        ended = time.monotonic()
+        times.append(ended - sent)
         if times is figures.warm:
             figures.served.append(ended - began)
-        figures.wrong += found != self._ids[key]
+        figures.wrong += status != 204 or scope["state"]["session_id"] != self._ids[caller]
 
-    async def _session_id(self, key: bytes) -> str:
-        found: list[str] = []
+    def _random_key(self) -> _Hostile:
+        return self._open, _scope_of((b"authorization", b"Bearer " + _random_text()))
 
-        async def send(_message: object) -> None:
-            found.append(scope["state"]["session_id"])
+    def _long_key(self) -> _Hostile:
+        return self._open, _scope_of((b"x-api-key", _random_text() * 128))  # 4 096 bytes
 
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request"}
+    def _too_long_key(self) -> _Hostile:
+        return self._open, _scope_of((b"x-api-key", _random_text() * 200))
 
-        headers = [(b"x-api-key", key)]
-        scope: dict[str, Any] = {"type": "http", "path": "/", "method": "GET", "headers": headers, "query_string": b""}
-        await self._open(scope, receive, send)
-        return found[0]
+    def _invalid_encoding(self) -> _Hostile:
+        return self._open, _scope_of((b"x-api-key", b"\xff\xfe\xed" + _random_text()))
 
-    def _random_key(self) -> tuple[TokenMiddleware, Headers]:
-        return self._open, [(b"authorization", b"Bearer " + os.urandom(16).hex().encode())]
+    def _two_keys(self) -> _Hostile:
+        return self._open, _scope_of((b"x-api-key", _random_text()), (b"x-api-key", _random_text()))
 
-    def _long_key(self) -> tuple[TokenMiddleware, Headers]:
-        return self._open, [(b"x-api-key", os.urandom(16).hex().encode() * 128)]  # 4 096 bytes
+    def _bare_basic(self) -> _Hostile:
+        return self._open, _scope_of((b"authorization", b"Basic"))
 
-    def _too_long_key(self) -> tuple[TokenMiddleware, Headers]:
-        return self._open, [(b"x-api-key", os.urandom(16).hex().encode() * 200)]
+    def _no_key(self) -> _Hostile:
+        return self._checked, _scope_of()
 
-    def _invalid_encoding(self) -> tuple[TokenMiddleware, Headers]:
-        return self._open, [(b"x-api-key", b"\xff\xfe\xed" + os.urandom(12).replace(b"\n", b""))]
+    def _refused_key(self) -> _Hostile:
+        return self._checked, _scope_of((b"x-api-key", _random_text()))
 
-    def _no_key(self) -> tuple[TokenMiddleware, Headers]:
-        return self._open, []
+    def _preflight_look_alike(self) -> _Hostile:
+        origin = (b"origin", b"https://evil.example")
+        if self._random.random() < 0.5:
+            return self._checked, _scope_of(origin, method="OPTIONS")
+        return self._checked, _scope_of(origin, (b"access-control-request-method", b"GET"))
 
-    def _refused_key(self) -> tuple[TokenMiddleware, Headers]:
-        return self._checked, [(b"x-api-key", os.urandom(16).hex().encode())]
+    def _exempt_look_alike(self) -> _Hostile:
+        paths = ("/static/../admin", "/static//x", "/health/", "/HEALTH", "/static/..;/x", "/static/%2e%2e/admin")
+        return self._checked, _scope_of(path=self._random.choice(paths))
 
 
-async def _caller(_connection: HTTPConnection, _key: str) -> object | None:
+def _scope_of(*headers: tuple[bytes, bytes], path: str = "/", method: str = "GET") -> _Scope:
+    return {
+        "type": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "method": method,
+        "headers": list(headers),
+        "query_string": b"",
+    }
+
+
+def _random_text() -> bytes:
+    return os.urandom(16).hex().encode()
+
+
+async def _serve(app: TokenMiddleware, scope: _Scope) -> int:
+    statuses: list[int] = []
+
+    async def send(message: Message) -> None:
+        if "status" in message:
+            statuses.append(message["status"])
+
+    await app(scope, _receive, send)
+    return statuses[0]
+
+
+async def _receive() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _caller(_connection: HTTPConnection, key: str) -> object | None:
     await asyncio.sleep(0)
-    return None
+    return key if key.startswith("known-") else None
+
+
+async def _note_memory(noted: list[int]) -> None:
+    statm, page = Path("/proc/self/statm"), os.sysconf("SC_PAGESIZE")
+    while statm.exists():
+        noted.append(int(statm.read_text().split()[1]) * page)
+        await asyncio.sleep(_MEMORY_EVERY)
+
+
+@contextmanager
+def _collections(seconds: list[float]) -> Iterator[None]:
+    began = 0.0
+
+    def note(phase: str, _info: dict[str, int]) -> None:
+        nonlocal began
+        now = time.perf_counter()
+        if phase == "stop":
+            seconds.append(now - began)
+        began = now
+
+    gc.callbacks.append(note)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(note)
+
+
+def _machine() -> list[int]:
+    """Return the ticks of all cores: user, nice, system, idle, waiting, interrupts (2), stolen."""
+    stat = Path("/proc/stat")
+    return [int(part) for part in stat.read_text().split("\n", 1)[0].split()[1:9]] if stat.exists() else [0] * 8
+
+
+def _parts(before: list[int], after: list[int]) -> tuple[float, float]:
+    passed = [later - earlier for earlier, later in zip(before, after, strict=True)]
+    return passed[3] / max(1, sum(passed)), passed[7] / max(1, sum(passed))

@@ -16,12 +16,15 @@ from tokenmw.redis.token_store import (
     Found,
     Leased,
     Stored,
+    StoredVersions,
     TokenKeys,
     TokenRecord,
     Tombstoned,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokenmw.testing import ManualClock
 
 __all__ = ["MemoryRedis", "MemoryStore", "StoredValue"]
@@ -110,6 +113,11 @@ class MemoryStore:
     async def read(self, keys: TokenKeys, /) -> tuple[Found | None, int]:
         self._check_reachable()
         return self._token(keys), self._invalid(keys)
+
+    async def versions(self, keys: Sequence[TokenKeys], /) -> list[StoredVersions | None]:
+        self._check_reachable()
+        found = [(self._token(one), self._invalid(one)) for one in keys]
+        return [StoredVersions(0 if token is None else token.version, invalid, True) for token, invalid in found]
 
     async def acquire(
         self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float

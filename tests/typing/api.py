@@ -107,6 +107,7 @@ broker = TokenBroker(
     api_key=APIKeySource(["x-api-key"], query=["key"]),
     missing_key="reject",
     session_policy="required",
+    session_ids="random",
     authenticate=authenticate,
     limits=Limits(tokens=5),
     observers=[watcher],

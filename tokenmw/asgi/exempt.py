@@ -89,7 +89,7 @@ def is_preflight(scope: Scope) -> bool:
     """Return whether a request is a CORS preflight (Fetch, "CORS-preflight request"), which never has an API key."""
     if scope["type"] != "http" or scope["method"] != "OPTIONS":
         return False
-    names = {name for name, _ in scope["headers"]}
+    names = {name for name, value in scope["headers"] if value.strip()}  # browsers send none of the two empty
     return b"origin" in names and b"access-control-request-method" in names
 
 

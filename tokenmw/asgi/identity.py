@@ -25,6 +25,7 @@ __all__ = [
     "requires_authentication",
 ]
 
+_MISSING: Final = "This service needs an API key."
 _UNCHECKED_KEY: Final = "tokenmw.unchecked"  # where an exempt connection's scope has the check that was left out
 
 
@@ -88,7 +89,7 @@ async def authenticate_connection(
     """
     api_key = source.find(scope)
     if api_key is None and missing_key == "reject":
-        raise APIKeyRefused("This service needs an API key.")
+        raise APIKeyRefused(source.problem(scope) or _MISSING)
     broker = tokens._broker
     if broker._settings.authenticate is not None and tokens._authenticated_by is not source:
         state: dict[str, Any] = scope["state"]

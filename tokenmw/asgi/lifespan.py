@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenmw.broker import STATE_KEY, TokenBroker
 from tokenmw.errors import TokenmwError
 from tokenmw.observe.throttle import warn
 from tokenmw.redaction import Unpicklable
 from tokenmw.startup.declared_names import check_declared_names
+from tokenmw.startup.lifespan import remove_hint
+from tokenmw.startup.parts import has_middleware_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +23,13 @@ _TWO_BROKERS: Final = (
     "Two TokenMiddlewares with two brokers are around one application, {outer} outside and {inner} inside: "
     "request.state and the dependencies have the session id and the tokens of the inner one only. Give all providers "
     "to one broker, or mount an application for each."
+)
+
+
+_OTHER_LIFESPAN: Final = (
+    "TokenMiddleware has {middleware} and the lifespan has {lifespan}: requests get the session id and the tokens of "
+    "the middleware's broker only. Give all providers to one broker, or leave the lifespan out: the middleware opens "
+    "its broker."
 )
 
 
@@ -40,12 +49,14 @@ async def run_lifespan(
         broker: The broker.
         warm: Names of providers whose tokens are resolved before the application starts.
     """
-    channels = _Channels(receive, send, app=scope.get("app", app), broker=broker, warm=warm)
-    if isinstance(scope.get("state"), dict):
-        outer = scope["state"].get(STATE_KEY)
+    given: object = scope.get("state")
+    state = cast("dict[str, Any]", given) if isinstance(given, dict) else None
+    channels = _Channels(receive, send, app=scope.get("app", app), state=state, broker=broker, warm=warm)
+    if state is not None:
+        outer = state.get(STATE_KEY)
         if isinstance(outer, TokenBroker) and outer is not broker:
             warn("two-brokers", _TWO_BROKERS.format(outer=outer, inner=broker))
-        scope["state"][STATE_KEY] = broker
+        state[STATE_KEY] = broker
     try:
         try:
             await app(scope, channels.receive, channels.send)
@@ -68,10 +79,20 @@ class _Channels(Unpicklable):
         sent_http: Whether the application has tried to send an HTTP response.
     """
 
-    def __init__(self, receive: Receive, send: Send, *, app: object, broker: TokenBroker, warm: Sequence[str]) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        *,
+        app: object,
+        state: dict[str, Any] | None,
+        broker: TokenBroker,
+        warm: Sequence[str],
+    ) -> None:
         self._receive = receive
         self._send = send
         self._app = app
+        self._state = state
         self._broker = broker
         self._warm = warm
         self._entered = False
@@ -108,7 +129,17 @@ class _Channels(Unpicklable):
         self.replied = True
         if message["type"] != "lifespan.startup.complete":
             await self.close_broker()
+        elif self._state is not None:
+            self._check_lifespan(self._state)
         await self._send(message)
+
+    def _check_lifespan(self, state: dict[str, Any]) -> None:
+        """Check what the application's own lifespan has put into the state."""
+        remove_hint(state)
+        other = state.get(STATE_KEY)
+        if isinstance(other, TokenBroker) and other is not self._broker and not has_middleware_of(self._app, other):
+            warn("two-brokers", _OTHER_LIFESPAN.format(middleware=self._broker, lifespan=other))
+            state[STATE_KEY] = self._broker  # so that an outer middleware does not report it again
 
     async def close_broker(self) -> None:
         if self._entered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -11,6 +12,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from tokenmw.errors import ConfigurationError, RequestError
 from tokenmw.redaction import without_locals
+from tokenmw.startup.parts import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,17 +43,22 @@ def problem_response(_connection: HTTPConnection, error: Exception) -> Response:
     """
     if not isinstance(error, RequestError):
         raise error
-    try:
-        title = {"title": HTTPStatus(error.status_code).phrase}
-    except ValueError:  # the status of a program's own class
-        title = {}
-    problem = {"type": "about:blank", **title, "status": error.status_code, "detail": error.detail}
     return Response(
-        json.dumps(problem),
+        _document(error.status_code, error.detail),
         status_code=error.status_code,
         headers=dict(error.headers or {}),
         media_type="application/problem+json",
     )
+
+
+# Nearly all are one of a few fixed sentences, and a flood of refused requests gets the same one each time.
+@functools.lru_cache(maxsize=16)
+def _document(status: int, detail: str) -> bytes:
+    try:
+        title = {"title": HTTPStatus(status).phrase}
+    except ValueError:  # the status of a program's own class
+        title = {}
+    return json.dumps({"type": "about:blank", **title, "status": status, "detail": detail}).encode()
 
 
 def add_problem_handlers(app: A) -> A:
@@ -86,20 +93,10 @@ def _handlers_of(app: object) -> dict[Any, Any] | None:
 
 def _mounted_in(app: object) -> Iterator[dict[Any, Any]]:
     """Yield the exception handlers of the applications that are mounted in another one, at any depth."""
-    waiting, seen = [app], {id(app)}
-    while waiting:
-        one = waiting.pop()
-        routes: Any = getattr(one, "routes", None)
-        # A route without an application of its own has routes, and a middleware has the application inside it.
-        inside: list[Any] = [*(routes if isinstance(routes, list) else ()), getattr(one, "app", None)]
-        for found in inside:
-            if found is None or id(found) in seen:
-                continue
-            seen.add(id(found))
-            waiting.append(found)
-            handlers = _handlers_of(found)
-            if handlers is not None:
-                yield handlers
+    for part in parts_of(app):
+        handlers = None if part is app else _handlers_of(part)
+        if handlers is not None:
+            yield handlers
 
 
 async def _answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:

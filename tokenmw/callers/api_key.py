@@ -31,6 +31,10 @@ _OTHER_SCHEMES: Final = frozenset(
 )
 # Visible ASCII without the characters that end a name in a header, a query or a cookie.
 _NAME: Final = re.compile(r"[!#-+\-.-9<>-~]+")
+# Shown to the caller.
+_TOO_LONG: Final = "The API key of this request is too long."
+_NOT_TEXT: Final = "The API key of this request is not UTF-8 text."
+_TWICE: Final = "This request has more than one API key: send one."
 _ESCAPED: Final = re.compile(rb"\\(?:([0-3][0-7]{2})|(.))", re.DOTALL)
 
 
@@ -94,28 +98,51 @@ class APIKeySource:
                     if key is None:
                         continue
                 return key if len(key) in self._lengths and (key.isascii() or _is_text(key)) else None
-        if self._query and scope.get("query_string"):
-            key = self._in_query(scope["query_string"])
-            if key is not None:
-                return self._usable(key)
-        return self._in_cookies(headers) if self.cookies else None
-
-    def _usable(self, key: bytes) -> bytes | None:
+        keys = self._below_headers(scope)
+        if len(keys) != 1:
+            return None
+        key = keys.pop()
         return key if len(key) in self._lengths and _is_text(key) else None
 
-    def _in_query(self, query: bytes) -> bytes | None:
+    def problem(self, scope: Scope) -> str | None:
+        """Return why the API key of an ASGI connection cannot be used: a sentence for the caller, without the key.
+
+        None if it can be used, and if the connection has none.
+        """
+        keys = self._in_headers(scope["headers"]) or self._below_headers(scope)
+        if len(keys) > 1:
+            return _TWICE
+        for key in keys:
+            if len(key) >= self._lengths.stop:
+                return _TOO_LONG
+            if not _is_text(key):
+                return _NOT_TEXT
+        return None
+
+    def _in_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
+        """Return the keys in the first header that has any; two different values of a header count as two keys."""
+        for wanted in self._headers:
+            values = {value for name, value in headers if name == wanted}
+            keys = {key for key in (_key_in(wanted, value) for value in values) if key is not None}
+            if keys or len(values) > 1:
+                return values if len(values) > 1 else keys
+        return set()
+
+    def _below_headers(self, scope: Scope) -> set[bytes]:
+        """Return the different keys of the first parameter of the query, or else of the first cookie, that has any."""
+        keys = self._in_query(scope.get("query_string") or b"") if self._query else set[bytes]()
+        return keys or (self._in_cookies(scope["headers"]) if self._cookies else set[bytes]())
+
+    def _in_query(self, query: bytes) -> set[bytes]:
         found: dict[bytes, set[bytes]] = {}
         for pair in query.split(b"&"):
             name, _, value = pair.partition(b"=")
             name = unquote_to_bytes(name)
             if name in self._query:
                 found.setdefault(name, set()).add(unquote_to_bytes(value.replace(b"+", b" ")))
-        for name in self._query:
-            if name in found:
-                return found[name].pop() if len(found[name]) == 1 else b""
-        return None
+        return next((found[name] for name in self._query if name in found), set())
 
-    def _in_cookies(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    def _in_cookies(self, headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
         jar: dict[bytes, set[bytes]] = {}
         for header, cookies in headers:
             if header == b"cookie":
@@ -123,10 +150,7 @@ class APIKeySource:
                     name, _, value = pair.partition(b"=")
                     if name.strip() in self._cookies:
                         jar.setdefault(name.strip(), set()).add(_unquoted(value.strip()))
-        for name in self._cookies:
-            if name in jar:
-                return self._usable(jar[name].pop()) if len(jar[name]) == 1 else None
-        return None
+        return next((jar[name] for name in self._cookies if name in jar), set())
 
     def __repr__(self) -> str:
         return f"APIKeySource(headers={self.headers!r}, query={self.query!r}, cookies={self.cookies!r})"

@@ -27,7 +27,7 @@ _WITHHELD: Final = (
     "Requests to %s are sent without the token of %s, because its hosts do not include this host; add it to hosts=[…] "
     "of the provider if it may receive the token."
 )
-_MAX_WITHHELD: Final = 64  # log lines of one broker; hosts may come from callers
+_MAX_WITHHELD: Final = 8  # log lines of one provider; hosts may come from callers
 _MAX_SHOWN: Final = 100  # characters of a host in a log line
 
 
@@ -64,13 +64,14 @@ def may_receive_token_after_redirect(url: Any, *, start: Any, provider: Provider
 class WithheldTokens:
     """Logs once that a request went to a host outside the provider's `hosts`, and so without a token.
 
-    At most 64 lines for all providers of a broker: a program may take hosts from its callers.
+    At most 8 lines for each name of a provider: a program may take hosts from its callers. The number of names is the
+    program's, so one provider's lines leave those of the others.
     """
 
     __slots__ = ("_logged",)
 
     def __init__(self) -> None:
-        self._logged: set[tuple[str, str]] = set()
+        self._logged: dict[str, set[str]] = {}
 
     def of(self, provider: str | Provider) -> Callable[[Any], None]:
         """Return a function that logs a URL to which a provider's token was not sent."""
@@ -78,8 +79,9 @@ class WithheldTokens:
 
         def withheld(url: Any) -> None:
             host = host_of(url)[:_MAX_SHOWN]
-            if (name, host) not in self._logged and len(self._logged) < _MAX_WITHHELD:
-                self._logged.add((name, host))
+            logged = self._logged.setdefault(name, set())
+            if host not in logged and len(logged) < _MAX_WITHHELD:
+                logged.add(host)
                 warn(f"hosts:{name}", _WITHHELD % (host, name))
 
         return withheld

@@ -134,8 +134,9 @@ class Answer(FrozenValue):
         """
         if self.status == _PROXY_AUTHENTICATION:
             raise TokenUnavailable(
-                f"the proxy in front of {self.endpoint} requires a login (HTTP 407): give http= a client with the "
-                f"proxy's user name and password"
+                f"the proxy in front of {self.endpoint} requires a login (HTTP 407): put its user name and password "
+                f"into the proxy's URL: HTTP_PROXY with HTTPOptions(trust_env=True), or an option of the client given "
+                f"as http="
             )
         if self.status not in (_REQUEST_TIMEOUT, _TOO_MANY_REQUESTS) and self.status < _SERVER_ERROR:
             return
@@ -257,7 +258,10 @@ async def _read_raw(response: Any, *, limit: int) -> bytes:
 
 def _bounded(body: B, *, limit: int) -> B:
     if len(body) > limit:
-        raise UnusableAnswer(f"sent more than {limit} bytes (Limits.answer_bytes)")
+        raise UnusableAnswer(
+            f"sent more than {limit} bytes (Limits.answer_bytes): check that the URL is that of the token endpoint; if "
+            f"it is, raise Limits(answer_bytes=…)"
+        )
     return body
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenmw.options import credential_text
+from tokenmw.options import credential_text, secret_text
 from tokenmw.providers.entra import Entra
 from tokenmw.providers.microsoft_clouds import Cloud, cloud_of
 from tokenmw.redaction import without_locals
@@ -75,7 +75,7 @@ class BotFramework(Entra):
         # Checked here, so that error texts use this class's option names.
         credential_text(app_id, option="BotFramework(app_id=…)")
         if client_assertion is None:
-            credential_text(app_secret, option="BotFramework(app_secret=…)")
+            secret_text(app_secret, option="BotFramework(app_secret=…)")
         super().__init__(
             tenant=chosen.bot_tenant if tenant is None else tenant,
             client_id=app_id,

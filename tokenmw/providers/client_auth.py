@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import quote, quote_plus
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.options import credential_text
+from tokenmw.options import credential_text, secret_text
 from tokenmw.providers.base import call_credential
 from tokenmw.redaction import FrozenValue, HiddenStr
 
@@ -26,6 +26,7 @@ _MIN_OVERLAP: Final = 6  # characters; a shorter piece may be in a text by chanc
 _PIECE: Final = 8  # characters of a secret that no prose may repeat
 _LONG: Final = 1024  # characters; searching each piece of an assertion of 64 KiB would take 0.1 s
 _LONG_STEP: Final = 16
+_SECRETS: Final = ("client_secret", "client_assertion")
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:@/+-]{1,80}", re.ASCII)
 
 
@@ -151,7 +152,8 @@ class ClientAuth(FrozenValue):
             texts["client_assertion"] = assertion
         for name, text in texts.items():
             if text is not None or name == "client_id":
-                credential_text(text, option=f"{provider}({name}=…)")
+                checked = secret_text if name in _SECRETS else credential_text
+                checked(text, option=f"{provider}({name}=…)")
         if method == "client_secret_basic" and not form_encode_basic and ":" in client_id:
             raise ConfigurationError(
                 f"{provider}(client_id=…) has a colon, which would end it in the Authorization header: "

@@ -12,9 +12,10 @@ import httpx
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.providers.answer import Answer, UnusableAnswer, read_body, retry_after
 from tokenmw.providers.network.addresses import ONLY_PUBLIC
-from tokenmw.providers.network.failures import Progress, failure_of, host_and_port
+from tokenmw.providers.network.failures import Progress, expects_https, failure_of
 from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.providers.quiet_http import hide_http2_headers, hide_query
+from tokenmw.providers.redirect_text import redirect_text, server_of
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
@@ -47,9 +48,6 @@ _ONLY_OUR_CLIENT: Final = (
     "allow_private=False needs the HTTP client of tokenmw, because no other one can be kept from private addresses: "
     "leave http= out, or give it HTTPOptions(…)"
 )
-
-
-_MAX_LOCATION: Final = 8_000  # characters; every proxy must be able to pass on as much (RFC 9110 §4.1)
 
 
 class AsyncHTTPClient(Protocol):
@@ -189,6 +187,7 @@ class TokenHTTP(Unpicklable):
         # Errors are returned, not raised: one raised here would have the client's error as its context.
         seconds = self._limits.fetch_seconds
         endpoint = server = "the token endpoint"
+        scheme = ""
         progress = Progress()
         if self._only_public and not _keeps_to_public(self._client):
             return TokenUnavailable(f"{endpoint} was not asked: {_ONLY_OUR_CLIENT}")
@@ -205,7 +204,7 @@ class TokenHTTP(Unpicklable):
                     ONLY_PUBLIC: self._only_public,
                 },
             )
-            server = _server_of(request.url)
+            server, scheme = server_of(request.url), request.url.scheme
             endpoint = f"the token endpoint at {server}"
             if request.url.query:
                 request.url = hide_query(request.url)
@@ -214,7 +213,7 @@ class TokenHTTP(Unpicklable):
         except UnusableAnswer as unusable:
             return TokenUnavailable(f"{endpoint} {unusable}")
         except Exception as error:  # noqa: BLE001  a transport may raise anything, and each may hold the secret
-            failure = failure_of(error, seconds=seconds, progress=progress, server=server)
+            failure = failure_of(error, seconds=seconds, progress=progress, server=server, scheme=scheme)
             unavailable = TokenUnavailable(f"{endpoint} {failure.text}")
             unavailable.__cause__ = failure.cause
             return unavailable
@@ -225,41 +224,21 @@ class TokenHTTP(Unpicklable):
             _forget_cookies(self._client, response)
             status: int = response.status_code
             if 300 <= status < 400:
-                raise UnusableAnswer(_redirect_text(response, request.url))
+                raise UnusableAnswer(redirect_text(response, request.url))
             received = dict(response.headers.items())
+            body = await read_body(response, limit=self._limits.answer_bytes)
+            plain = expects_https(status, body) if request.url.scheme == "http" else None
+            if plain is not None:
+                raise UnusableAnswer(plain)
             return Answer(
                 status,
                 headers=received,
-                body=await read_body(response, limit=self._limits.answer_bytes),
+                body=body,
                 retry_after=retry_after(received, now=self._clock.time()),
-                endpoint=_server_of(request.url),
+                endpoint=server_of(request.url),
             )
         finally:
             await response.aclose()
-
-
-def _server_of(url: Any) -> str:
-    return host_and_port(url.raw_host.decode("ascii"), url.port or {"http": 80, "https": 443}.get(url.scheme, 0))
-
-
-def _redirect_text(response: Any, url: Any) -> str:
-    # Without the text of the target: the server chooses it, and may repeat the secret.
-    location = response.headers.get("location", "")
-    try:
-        target = url.join(location) if 0 < len(location) <= _MAX_LOCATION else url
-        scheme, host, server = target.scheme, target.host, _server_of(target)
-    except Exception:  # noqa: BLE001  each library has its own InvalidURL
-        scheme, host, server = "", "", ""
-    if server == _server_of(url):
-        leads = "to the same server"
-    elif host == url.host:
-        leads = f"to {scheme}:// on port {server.rpartition(':')[2]} of the same host"
-    else:
-        leads = "to another host"
-    return (
-        f"answered with a redirect (HTTP {response.status_code}) {leads}, which is not followed: "
-        f"configure the URL it leads to"
-    )
 
 
 def _forget_cookies(client: AsyncHTTPClient, response: Any) -> None:

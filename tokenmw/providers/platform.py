@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from tokenmw.errors import ConfigurationError
-from tokenmw.options import credential_text, optional_seconds
+from tokenmw.options import credential_text, optional_seconds, secret_text
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import Proof, shown_option
 from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
@@ -54,7 +54,7 @@ class PlatformProvider(Provider):
         name = type(self).__name__
         id_option, secret_option = (f"{name}({option}=…)" for option in self._option_names)
         self._app_id = credential_text(app_id, option=id_option)
-        self._app_secret = HiddenStr(credential_text(app_secret, option=secret_option))
+        self._app_secret = HiddenStr(secret_text(app_secret, option=secret_option))
         self.base_url = checked_base_url(base_url, option=f"{name}(base_url=…)", allow_http=allow_http)
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)") or frozenset({host_of(self.base_url)})
         self.allow_http = allow_http

@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.options import checked_callback, credential_text, optional_seconds
+from tokenmw.options import checked_callback, credential_text, optional_seconds, secret_text
 from tokenmw.providers.base import Provider, call_credential
 from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import HiddenStr, without_locals
@@ -84,7 +84,7 @@ class StaticToken(Provider):
             self._lifetime = expires_in or MAX_LIFETIME
             self._credential_id = credential_id
             self.shareable = False
-        self._token = value if callable(value) else HiddenStr(credential_text(value, option="StaticToken(…)"))
+        self._token = value if callable(value) else HiddenStr(secret_text(value, option="StaticToken(…)"))
         self._token_type = token_type
         self.scheme = token_type
         self.hosts = checked_hosts(hosts, option="StaticToken(hosts=…)")

@@ -96,8 +96,9 @@ def checked_hosts(hosts: Iterable[str] | None, *, option: str) -> frozenset[str]
     """Return the hosts to which a token may be sent, as they are written on the wire; None: no restriction.
 
     Raises:
-        ConfigurationError: The value is a lone `str`, is empty, or holds an item that is not a host name. An item that
-            begins with a dot must be a domain, not a part of an address.
+        ConfigurationError: The value is a lone `str`, is empty, or holds an item that is not a host name; the text has
+            the index of the item. An item that begins with a dot must be a domain, not a part of an address. A dot at
+            the end is refused, because requests are compared without one.
     """
     if hosts is None:
         return None
@@ -111,10 +112,10 @@ def checked_hosts(hosts: Iterable[str] | None, *, option: str) -> frozenset[str]
     if not names:
         raise ConfigurationError(f"{fix}; an empty list would keep the token from every host.")
     found: set[str] = set()
-    for name in names:
+    for index, name in enumerate(names):
         host = _on_the_wire(name) if isinstance(name, str) else ""
-        if not host:
-            raise ConfigurationError(f"{fix}. {_fix_of_host(name)}")
+        if not host or host.endswith("."):
+            raise ConfigurationError(f"{fix}. hosts[{index}]{_fix_of_host(name)}")
         found.add(host)
     return frozenset(found)
 
@@ -122,20 +123,21 @@ def checked_hosts(hosts: Iterable[str] | None, *, option: str) -> frozenset[str]
 def _fix_of_host(name: object) -> str:
     """Return what is wrong with an item of `hosts`. It is shown only if it is a host name with a wildcard."""
     if not isinstance(name, str):
-        return f"An item is of type {type(name).__name__}: it must be text."
+        return f" is of type {type(name).__name__}: it must be text."
     domain = name.removeprefix("*")
     if name.startswith("*.") and _on_the_wire(domain):
-        return f'For all names below a domain, write "{_on_the_wire(domain)}" instead of "*{_on_the_wire(domain)}".'
+        return f': for all names below a domain, write "{_on_the_wire(domain)}" instead of "*{_on_the_wire(domain)}".'
     if name != name.strip():
-        return "An item has a blank or line break before or after it: strip() it."
+        return " has a blank or line break before or after it: strip() it."
     if name.strip(".*") == "":
-        return "An item has no name: for every host, leave the option out."
+        return " has no name: for every host, leave the option out."
     if name.startswith("."):
         return (
-            "An item that begins with a dot must have the name of a domain behind it, not a part of an address, and "
-            "must not end with a dot."
+            " begins with a dot, so it must have the name of a domain behind it, not a part of an address, and must "
+            "not end with a dot."
         )
-    return "An item is not a host name: write it without scheme, port and path."
+    ends_with_dot = " ends with a dot: leave it out, because requests are compared without one."
+    return ends_with_dot if _on_the_wire(name) else " is not a host name: write it without scheme, port and path."
 
 
 def checked_private(allow_private: bool, *, url: str, option: str) -> bool:  # noqa: FBT001  the value is the option

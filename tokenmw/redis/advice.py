@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import re
 import ssl
-from socket import gaierror
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import AskError, InvalidResponse, ResponseError
+from redis.exceptions import AskError, InvalidResponse, RedisError, ResponseError
 
-from tokenmw.redis.errors import Unsuitable, classify
+from tokenmw.redis.acl import ACL_RULES, CATEGORIES
+from tokenmw.redis.errors import Unsuitable, causes, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ["advice", "check_probe", "summary"]
 
 _OLDEST: Final = (6, 2)
 _NEEDED: Final = "tokenmw needs Redis 6.2 or newer, or Valkey, with EVAL, EVALSHA and SCRIPT"
+_ALLOW: Final = f"ACL SETUSER <user> {ACL_RULES}"  # all that is needed: a server names one command at a time
 _SHOWN: Final = 6  # parts of an error reply
 _PLAIN: Final = re.compile(r"[A-Za-z]{1,20}")
 _COMMAND: Final = re.compile(r"'([a-z|]{1,20})' command")
@@ -43,25 +44,18 @@ _FIX_OF_CLASS: Final[tuple[tuple[type[BaseException], str], ...]] = (
         PermissionError,
         "this user has no access to a path of redis=: the socket, or a file of ssl_ca_certs or ssl_keyfile",
     ),
-    (gaierror, "its host name does not resolve"),
-    (ConnectionRefusedError, "nothing listens there: check host and port, and that Redis runs"),
 )
-_CATEGORIES: Final = {
-    "eval": "scripting",
-    "evalsha": "scripting",
-    "script": "scripting",
-    "get": "read",
-    "getrange": "read",
-    "pttl": "read",
-    "set": "write",
-    "getex": "write",
-    "pexpire": "write",
-    "del": "write",
-    "time": "fast",
-    "hello": "connection",
-    "auth": "connection",
-    "select": "connection",
+_FIX_OF_REASON: Final = {
+    "refused": "nothing listens there: check host and port, and that Redis runs",
+    "dns": "its host name does not resolve: check the name, and this machine's name servers",
+    "nofile": "this process has too many open files: raise `ulimit -n`, or lower Limits(connections=…)",
 }
+_CLOSED: Final = (
+    "the server, or what is between, closed the connection: see its log, and the idle limits of firewalls and proxies"
+)
+_CLOSED_AT_START: Final = f"it closed the connection at the start: {_WHICH_SCHEME}"
+_NOT_ANSWERED: Final = f"it has not answered yet: check host and port; {_WHICH_SCHEME}"
+_TOO_MANY_CLIENTS: Final = "max number of clients"
 
 
 def check_probe(reply: Any) -> None:
@@ -76,7 +70,7 @@ def check_probe(reply: Any) -> None:
         case _:
             raise Unsuitable("unsupported", f"it does not run scripts as Redis does; {_NEEDED}")
     if refused:
-        names = [name for name in refused.decode("ascii", "replace").split() if name in _CATEGORIES]
+        names = [name for name in refused.decode("ascii", "replace").split() if name in CATEGORIES]
         raise Unsuitable("permission", _not_allowed(*names))
     found = _VERSION.fullmatch(version)
     if found and (int(found[1]), int(found[2])) < _OLDEST:
@@ -93,6 +87,8 @@ def advice(error: Exception, reason: str, *, reached: bool) -> str:
     """
     if isinstance(error, Unsuitable):
         return error.fix
+    if reason in _FIX_OF_REASON:
+        return _FIX_OF_REASON[reason]
     if reason in _ABOUT_CONNECTING:
         return _of_connecting(error, reason, reached=reached)
     advise = _ADVICE.get(reason)
@@ -111,15 +107,16 @@ def _of_login(error: Exception) -> str:
 def _of_permission(error: Exception) -> str:
     found = _COMMAND.search(str(error))
     if found is None and "key" in str(error):
-        return "its ACL does not allow the keys of the namespace: ACL SETUSER <user> ~<namespace>:*"
+        return f"its ACL does not allow the keys of the namespace: {_ALLOW}"
     return _not_allowed(*([found[1]] if found else []))
 
 
 def _not_allowed(*commands: str) -> str:
     if not commands:
-        return "its ACL does not allow a command: see the server's ACL LOG"
-    names = ", ".join(f"{name} (@{_CATEGORIES[name]})" if name in _CATEGORIES else name for name in commands)
-    return f"its ACL does not allow {names}: ACL SETUSER <user> {' '.join(f'+{name}' for name in commands)}"
+        return f"its ACL does not allow a command: {_ALLOW}"
+    names = ", ".join(f"{name} (@{CATEGORIES[name]})" if name in CATEGORIES else name for name in commands)
+    more = "".join(f" +{name}" for name in commands if name not in CATEGORIES)
+    return f"its ACL does not allow {names}: {_ALLOW}{more}"
 
 
 def _of_support(error: Exception) -> str:
@@ -145,28 +142,20 @@ def _of_cluster(error: Exception) -> str:
 
 
 def _of_connecting(error: Exception, reason: str, *, reached: bool) -> str:
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in _OTHER_HOST:
             return "its certificate is for another host name: use a name that is in the certificate"
         for kind, fix in _FIX_OF_CLASS:
             if isinstance(cause, kind):
                 return fix
+        if isinstance(cause, RedisError) and _TOO_MANY_CLIENTS in str(cause):
+            return "it has no free connection: raise its maxclients, or lower Limits(connections=…)"
     if reached:
-        return ""
-    if reason == "timeout":
-        return f"it has not answered yet: check host and port; {_WHICH_SCHEME}"
-    return f"it closed the connection at the start: {_WHICH_SCHEME}"
+        return _CLOSED if reason == "reset" else ""
+    return _NOT_ANSWERED if reason == "timeout" else _CLOSED_AT_START
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    for _ in range(5):
-        if error is None:
-            return
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-_ABOUT_CONNECTING: Final = frozenset({"connection", "timeout"})
+_ABOUT_CONNECTING: Final = frozenset({"connection", "timeout", "reset"})
 _ADVICE: Final[dict[str, Callable[[Exception], str]]] = {
     "auth": _of_login,
     "permission": _of_permission,

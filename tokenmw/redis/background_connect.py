@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tokenmw.redaction import Unpicklable
+from tokenmw.redis.name_lookup import NameLookups
 from tokenmw.redis.scripts import load_scripts
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKGROUND_CONNECTIONS", "BackgroundCluster", "BackgroundConnection", "abort"]
 
+# Of the time for connecting: what takes longer is reported as a name that does not resolve, and not as a slow server.
+_LOOKUP_SHARE: Final = 0.8
 _VERSION_OPTIONS: Final = frozenset({"driver_info", "lib_name", "lib_version"})
 
 
@@ -165,10 +168,32 @@ def _take_client_info(connection: Any) -> list[tuple[str, ...]]:
 
 
 class _TCP(BackgroundConnection, Connection):
-    pass
+    """A connection to a host and port; the name is looked up outside of the event loop's default executor."""
+
+    def __init__(self, *, lookups: NameLookups | None = None, **options: Any) -> None:
+        self._lookups = lookups or NameLookups()
+        self._address = ""
+        super().__init__(**options)
+
+    async def _connect(self) -> None:
+        bound = self.socket_connect_timeout
+        seconds = None if bound is None else bound * _LOOKUP_SHARE
+        addresses = await self._lookups.addresses(self.host, seconds=seconds)
+        for number, self._address in enumerate(addresses, 1):
+            try:
+                await super()._connect()  # type: ignore[no-untyped-call]
+            except OSError:
+                if number == len(addresses):
+                    raise
+            else:
+                return
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        arguments = {**super()._connection_arguments(), "host": self._address}
+        return {**arguments, "server_hostname": self.host} if "ssl" in arguments else arguments
 
 
-class _TLS(BackgroundConnection, SSLConnection):
+class _TLS(_TCP, SSLConnection):
     pass
 
 
@@ -193,8 +218,10 @@ class BackgroundCluster(Unpicklable, redis.RedisCluster):  # type: ignore[misc] 
         # redis-py has no option for the class; nodes that are found later get theirs from this dict.
         connection_class: Any = BACKGROUND_CONNECTIONS[self.connection_kwargs["connection_class"]]
         self.connection_kwargs["connection_class"] = connection_class
+        self.connection_kwargs["lookups"] = NameLookups()
         for node in self.nodes_manager.startup_nodes.values():
             node.connection_class = connection_class
+            node.connection_kwargs["lookups"] = self.connection_kwargs["lookups"]
 
     async def initialize(self, *args: Any, **options: Any) -> BackgroundCluster:
         """Look up the slots, unless they are known."""

@@ -29,6 +29,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.redis.background_connect import BACKGROUND_CONNECTIONS, BackgroundCluster, BackgroundConnection, abort
+from tokenmw.redis.name_lookup import NameLookups
 from tokenmw.redis.url import is_cluster, option_error, options_of, parameters_of, url_kwargs
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
     "checked_redis",
     "close_client",
     "open_client",
+    "plain_options",
     "refresh_slots",
 ]
 
@@ -136,8 +138,15 @@ def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, b
         kwargs["ssl"] = connection_class is SSLConnection
         return BackgroundCluster(lookup_seconds=limits.connect_seconds, **kwargs), True
     # The pool waits without a limit: the guard's deadline also covers the wait for a connection.
+    if connection_class is not UnixDomainSocketConnection:
+        kwargs["lookups"] = NameLookups()
     pool = BlockingConnectionPool(timeout=None, connection_class=BACKGROUND_CONNECTIONS[connection_class], **kwargs)
     return redis.Redis(connection_pool=pool), True
+
+
+def plain_options() -> dict[str, Any]:
+    """Return the options of a connection on which nothing arrives unasked but what it has subscribed to, in RESP2."""
+    return {"protocol": 2, "socket_timeout": None, "health_check_interval": 0, **_no_maintenance()}
 
 
 def _no_maintenance() -> dict[str, Any]:

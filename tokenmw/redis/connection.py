@@ -7,14 +7,14 @@ recovered, `on_recovered` is called, so that what changed in the meantime is upl
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 
 from tokenmw.observe.events import SharedStateChanged
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.client import address_of, close_client, open_client
-from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.errors import RedisUnavailable, classify
 from tokenmw.redis.scripts import ScriptName, command_by_text, script_command
 from tokenmw.redis.servers import Server, Servers
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tokenmw.limits import Limits
     from tokenmw.observe.events import Event
     from tokenmw.observe.throttle import ThrottledLog
-    from tokenmw.redis.breaker import Breaker
+    from tokenmw.redis.breaker import Breaker, State
     from tokenmw.redis.client import AnyClient
     from tokenmw.redis.keys import KeyNames
 
@@ -33,7 +33,7 @@ __all__ = ["UNAVAILABLE", "Command", "RedisConnection"]
 
 _Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[_Argument, ...]
-UNAVAILABLE: Final = object()  # in place of a reply: the server of this key is unavailable, others are not
+UNAVAILABLE: Final = object()  # in place of a reply: the server did not serve this command, but others of its batch
 
 
 class RedisConnection(Unpicklable):
@@ -62,6 +62,7 @@ class RedisConnection(Unpicklable):
     ) -> None:
         self._client, self._ours = open_client(given, limits=limits)
         self._limits = limits
+        self._clock = clock
         self._log = log
         self._observe = observe
         self._on_recovered = on_recovered
@@ -69,11 +70,12 @@ class RedisConnection(Unpicklable):
         self._observed_down = False
 
     @property
-    def state(self) -> Literal["unknown", "up", "down", "unsupported"]:
+    def state(self) -> State:
         """`up` if all servers are in use, `unknown` until one has answered; else why one is not in use."""
-        breaker = self._significant
-        if breaker.open:
-            return "unsupported" if breaker.error == "unsupported" else "down"
+        significant = self._significant
+        significant = self._significant
+        if significant.open:
+            return significant.state
         return "up" if any(server.guard.breaker.heard for server in self._servers) else "unknown"
 
     @property
@@ -92,9 +94,35 @@ class RedisConnection(Unpicklable):
         return self._significant.error
 
     @property
+    def error_at(self) -> float | None:
+        """When that failure happened, in seconds since 1970; None without one."""
+        return self._significant.error_at
+
+    @property
+    def servers(self) -> dict[str, tuple[State, float, str, float | None]]:
+        """The state of each server by its address, since when, and the reason and time of its last failure."""
+        found: dict[str, tuple[State, float, str, float | None]] = {}
+        for server in self._servers:
+            breaker = server.guard.breaker
+            # Until the client of a cluster knows the slots, one without a name stands for all servers.
+            if server.guard.node or breaker.open or len(self._servers) == 1:
+                found[server.guard.address] = (breaker.state, breaker.since, breaker.error, breaker.error_at)
+        return found
+
+    @property
+    def client(self) -> AnyClient:
+        """The client, of which another connection gets its options."""
+        return self._client
+
+    @property
     def address(self) -> str:
         """The address of the server, or of one of a cluster, for the log."""
         return address_of(self._client)
+
+    @property
+    def one_slot(self) -> bool:
+        """Whether a command may have any keys together: the client is not a cluster's."""
+        return self._servers.one_slot
 
     @property
     def epoch_keys(self) -> list[bytes]:
@@ -103,11 +131,9 @@ class RedisConnection(Unpicklable):
 
     async def open(self) -> bool:
         """Make the first connection, within `connect_seconds`. Return whether Redis takes writes."""
-        guard = next(iter(self._servers)).guard
         try:
-            await guard.probe()
+            await next(iter(self._servers)).guard.probe(trips=True)
         except RedisUnavailable:
-            guard.open_circuit()
             return False
         return True
 
@@ -133,11 +159,11 @@ class RedisConnection(Unpicklable):
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Run many commands, one batch for each server. A script that a server does not know is run by its text.
 
-        Return their replies: None for a command that failed because of its own key, `UNAVAILABLE` for one whose server
-        is unavailable.
+        Return their replies: None for a command that failed because of its own key, `UNAVAILABLE` for one that failed
+        for another reason, as when its server is unavailable.
 
         Raises:
-            RedisUnavailable: All servers are.
+            RedisUnavailable: All of them failed for another reason.
         """
         replies = await self._batches(commands)
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -202,11 +228,10 @@ class RedisConnection(Unpicklable):
             self._observed_down = True
             self._observe(SharedStateChanged(up=False, error=reason))
 
-    def server_recovered(self, address: str) -> None:
-        """Arrange the upload; if it was the last server that was unavailable, log and notify the observers."""
+    def server_recovered(self) -> None:
+        """Arrange the upload; if it was the last server that was unavailable, notify the observers."""
         if self.state == "up":
             self._observed_down = False
-            self._log.recovered("redis", "Redis recovered (%s)", address, server=address)
             self._observe(SharedStateChanged(up=True))
         self._on_recovered()
 
@@ -214,14 +239,25 @@ class RedisConnection(Unpicklable):
         batch = self._client.pipeline(transaction=False)
         for command in commands:
             batch.execute_command(*command)
+        began = self._clock.monotonic()
         replies: list[Any] = await batch.execute(raise_on_error=False)
-        for number, reply in enumerate(replies):
-            if isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
-                # A key of another type affects one command; a read-only server affects all, so it counts as a failure.
-                if not _concerns_one_key(reply):
-                    raise reply
-                server.guard.refused(reply)
+        errors = {
+            number: reply
+            for number, reply in enumerate(replies)
+            if isinstance(reply, Exception) and not isinstance(reply, NoScriptError)
+        }
+        # A key of another type says nothing of the server. A refused write does, but other replies may be good.
+        failures = [error for error in errors.values() if classify(error) != "response"]
+        if failures and len(errors) == len(replies):
+            raise failures[0]
+        for number, error in errors.items():
+            if classify(error) == "response":
+                server.guard.refused(error)
                 replies[number] = None
+            else:
+                replies[number] = UNAVAILABLE
+        if failures:
+            server.guard.failed(failures[0], began=began)
         return replies
 
     @property
@@ -235,7 +271,3 @@ class RedisConnection(Unpicklable):
 def _key_of(command: Command) -> bytes:
     key = command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
     return key if isinstance(key, bytes) else str(key).encode()
-
-
-def _concerns_one_key(error: Exception) -> bool:
-    return type(error) is ResponseError and str(error).startswith("WRONGTYPE")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import re
-from typing import Final
+import ssl
+from asyncio import IncompleteReadError
+from socket import gaierror
+from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import (
     AskError,
@@ -21,7 +25,10 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-__all__ = ["UNKNOWN", "RedisUnavailable", "Unsuitable", "classify"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["UNKNOWN", "RedisUnavailable", "Unsuitable", "behind_retries", "causes", "classify"]
 
 _BEGINNING: Final = 200  # characters of an error reply that are searched for a code
 # The first that matches counts: some of redis-py's classes are subclasses of others.
@@ -69,11 +76,21 @@ _NO_PERMISSION: Final = ("The user executing the script", "ACL failure in script
 _UNKNOWN_COMMAND: Final = re.compile(r"unknown command|Unknown Redis command|NOPROTO", re.IGNORECASE)
 
 
+# How redis-py and this package report that the server closed a connection; there is no error of the system then.
+_CLOSED: Final = ("Connection closed by server", "The connection was lost")
+# uvloop's error for a write to a connection that the server has closed. It has no class of its own.
+_CLOSED_IN_UVLOOP: Final = "unable to perform operation on <"
+# asyncio's error if a host name has several addresses and none could be connected to.
+_SEVERAL: Final = "Multiple exceptions: "
+_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
+_MAX_CAUSES: Final = 5
+
+
 class RedisUnavailable(Exception):
     """Raised when Redis cannot serve one operation now.
 
     Attributes:
-        reason: A short word without secrets: `timeout`, `connection`, `full`, `readonly`, `open` (the circuit), ….
+        reason: A short word without secrets: `timeout`, `refused`, `full`, `readonly`, `open` (the circuit), ….
     """
 
     def __init__(self, reason: str) -> None:
@@ -95,7 +112,7 @@ class Unsuitable(Exception):
         self.fix = fix
 
 
-def classify(error: Exception) -> str:
+def classify(error: BaseException) -> str:
     """Return the reason of a failed command; `UNKNOWN` if it is no fault of Redis or of the network."""
     if isinstance(error, Unsuitable):
         return error.reason
@@ -103,13 +120,78 @@ def classify(error: Exception) -> str:
     text = str(error) if isinstance(error, RedisError) else ""
     if type(error) is RedisConnectionError and text in _NO_CONNECTION:
         return "busy"
-    if type(error) is ResponseError and text.startswith(_NO_PERMISSION):
-        return "permission"
-    if type(error) is ResponseError and _UNKNOWN_COMMAND.search(text[:_BEGINNING]):
-        return "unsupported"
+    if type(error) is ResponseError and (reason := _of_reply(text)):
+        return reason
     if type(error) is ResponseError or isinstance(error, RedisConnectionError):
         inner = _IN_SCRIPT.search(text)
         code = inner[1] if inner else text.partition(" ")[0]
         if code in _REASON_OF_CODE:
             return _REASON_OF_CODE[code]
-    return next((reason for kind, reason in _REASON_OF_CLASS if isinstance(error, kind)), UNKNOWN)
+    reason = next((reason for kind, reason in _REASON_OF_CLASS if isinstance(error, kind)), UNKNOWN)
+    if reason == "connection" or (type(error) is RuntimeError and _first_words(error).startswith(_CLOSED_IN_UVLOOP)):
+        return _of_connection(error)
+    return reason
+
+
+def behind_retries(error: Exception, *, outer: BaseException | None) -> Exception:
+    """Return the error after which a client waited to try again when its deadline expired; else the error itself.
+
+    Such a client, with retries of its own, would seem to time out whatever is wrong.
+
+    Args:
+        error: What the command raised.
+        outer: What the caller was handling when the command began; it is the context of each error since.
+    """
+    if isinstance(error, TimeoutError):
+        for cause in causes(error):
+            if cause is outer:
+                break
+            if isinstance(cause, RedisError):
+                return cause
+    return error
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and those that it was raised from or while handling, at most five."""
+    for _ in range(_MAX_CAUSES):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _of_reply(text: str) -> str:
+    if text.startswith(_NO_PERMISSION):
+        return "permission"
+    if _UNKNOWN_COMMAND.search(text[:_BEGINNING]):
+        return "unsupported"
+    return ""
+
+
+def _of_connection(error: BaseException) -> str:
+    if isinstance(error, RuntimeError) or str(error).startswith(_CLOSED):
+        return "reset"
+    for cause in causes(error):
+        numbers = _error_numbers(cause)
+        if isinstance(cause, ssl.SSLError):
+            break
+        if isinstance(cause, gaierror):
+            return "dns"
+        if numbers & {errno.EMFILE, errno.ENFILE}:
+            return "nofile"
+        if numbers == {errno.ECONNREFUSED} or isinstance(cause, ConnectionRefusedError):
+            return "refused"
+        if isinstance(cause, (ConnectionError, IncompleteReadError)):
+            return "reset"
+    return "connection"
+
+
+def _error_numbers(error: BaseException) -> set[int | None]:
+    if not isinstance(error, OSError):
+        return set()
+    text = _first_words(error)
+    return {*map(int, _ERRNO.findall(text))} if text.startswith(_SEVERAL) else {error.errno}
+
+
+def _first_words(error: BaseException) -> str:
+    return error.args[0] if error.args and isinstance(error.args[0], str) else ""

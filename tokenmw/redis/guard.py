@@ -1,8 +1,8 @@
 """Commands against one server, from their deadline to the recovery of a server that failed.
 
-    command fails ── reason ── log line ── breaker ── the third in a row opens the circuit ── listener notified
+    command fails ── reason ── breaker ── the third in a row opens the circuit ── log line ── listener notified
                                                                             │
-    commands run again ── listener notified ── circuit closed ── a probe has written (one background task)
+    commands run again ── listener notified ── log line ── circuit closed ── a probe has written (one background task)
 
 While the circuit is open, commands fail at once, so that requests wait for three deadlines in all and not for one each.
 """
@@ -10,17 +10,18 @@ While the circuit is open, commands fail at once, so that requests wait for thre
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from tokenmw.observe.error_place import with_place
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.advice import advice, check_probe, summary
 from tokenmw.redis.breaker import Breaker
-from tokenmw.redis.client import abort_connecting, address_of, refresh_slots
+from tokenmw.redis.client import abort_connecting, refresh_slots
 from tokenmw.redis.deadline import Deadline
-from tokenmw.redis.errors import UNKNOWN, RedisUnavailable, classify
+from tokenmw.redis.errors import UNKNOWN, RedisUnavailable, behind_retries, classify
+from tokenmw.redis.failure_log import FailureLog
 from tokenmw.redis.scripts import DIGESTS, SOURCES, WRITERS
 
 if TYPE_CHECKING:
@@ -40,11 +41,6 @@ T = TypeVar("T")
 _NO_OUTAGE: Final = frozenset({"busy", "response"})
 _SUSPECT_SECONDS: Final = 10.0
 _PROBE: Final = b":probe"
-_UNAVAILABLE: Final = "Redis unavailable (%s, %s); serving from local caches"
-_UNAVAILABLE_FIX: Final = "Redis unavailable (%s, %s): %s; serving from local caches"
-_REFUSED: Final = "Redis refuses a command (%s, %s)"
-_CLIENT_RAISED: Final = "The Redis client raised %s (%s)"
-_PROBE_RAISED: Final = "The probe of Redis raised %s (%s)"
 
 
 class ServerListener(Protocol):
@@ -54,8 +50,8 @@ class ServerListener(Protocol):
         """Note that the circuit of a server has opened."""
         ...
 
-    def server_recovered(self, address: str) -> None:
-        """Note that a probe has closed the circuit of the server at that address."""
+    def server_recovered(self) -> None:
+        """Note that a probe has closed the circuit of a server."""
         ...
 
 
@@ -97,6 +93,7 @@ class Guard(Unpicklable):
 
     Attributes:
         key: A key that this server has; the key that probes write is in the same slot.
+        node: The name of the server in its cluster; "" for a single one.
         breaker: Its circuit breaker.
     """
 
@@ -104,15 +101,15 @@ class Guard(Unpicklable):
         "_client",
         "_clock",
         "_closed",
+        "_failures",
         "_limiter",
         "_limits",
         "_listener",
-        "_log",
-        "_node",
         "_probing",
         "_suspect_until",
         "breaker",
         "key",
+        "node",
     )
 
     def __init__(
@@ -131,14 +128,19 @@ class Guard(Unpicklable):
         self._limits = limits
         self._limiter = limiter
         self._clock = clock
-        self._log = log
+        self._failures = FailureLog(log, client=client, node=node)
         self._listener = listener
-        self._node = node
         self._suspect_until = float("-inf")
         self._probing: asyncio.Task[None] | None = None
         self._closed = False
         self.key = key
+        self.node = node
         self.breaker = Breaker(clock)
+
+    @property
+    def address(self) -> str:
+        """The server's address, for the log and the status."""
+        return self._failures.address
 
     @property
     def reply_may_be_lost(self) -> bool:
@@ -174,11 +176,19 @@ class Guard(Unpicklable):
             return await self._client.eval(SOURCES[script], len(keys), *keys, *args)
 
     async def attempt(
-        self, command: Callable[[], Awaitable[T]], *, seconds: float | None = None, writes: bool = False
+        self,
+        command: Callable[[], Awaitable[T]],
+        *,
+        seconds: float | None = None,
+        writes: bool = False,
+        trips: bool = False,
     ) -> T:
-        """Run a command within `seconds` even if the circuit is open, as probes do."""
+        """Run a command within `seconds` even if the circuit is open, as probes do.
+
+        With `trips`, one failure opens the circuit.
+        """
         began = self._clock.monotonic()
-        admitted = False
+        admitted, outer = False, sys.exception()
 
         def slow() -> None:
             if admitted:  # before that, the command waits for others of this process, and not for the server
@@ -191,29 +201,48 @@ class Guard(Unpicklable):
                 admitted = True
                 result = await command()
         except Exception as error:  # noqa: BLE001  a client calls the user's own code, which may raise anything
-            reason = classify(error) if admitted else "busy"
+            cause = behind_retries(error, outer=outer)
+            reason = classify(cause) if admitted else "busy"
             if reason == UNKNOWN:
-                place, server = with_place(error, called=None), self._address
-                self._log.problem("redis-client", _CLIENT_RAISED, place, server, reason=reason, server=server)
+                self._failures.client_raised(cause)
             elif reason == "response":
-                self.refused(error)
+                self.refused(cause)
             if reason not in _NO_OUTAGE and not deadline.excused:
-                self._failed(reason, began=began, fix=advice(error, reason, reached=self.breaker.heard))
+                self.failed(cause, began=began, trips=trips)
             raise RedisUnavailable(reason) from None
         finally:
             self._limiter.under_way -= 1
         if self.breaker.succeeded(wrote=writes):
-            self._log.recovered("redis", "Redis answers again (%s)", self._address, server=self._address)
+            self._failures.answers()
         return result
 
     def refused(self, error: Exception) -> None:
         """Log an error reply that concerns one command only, without what the command was about."""
         self.breaker.answered()
-        server = self._address
-        self._log.problem("redis-response", _REFUSED, summary(error), server, reason="response", server=server)
+        self._failures.refused(summary(error))
 
-    async def probe(self) -> None:
+    def failed(self, error: Exception, *, began: float, trips: bool = False) -> None:
+        """Count a failure of a command that began at a monotonic time; with `trips`, it opens the circuit."""
+        self._suspect()
+        reason = classify(error)
+        fix = advice(error, reason, reached=self.breaker.heard)
+        opened = self.breaker.failed(reason, began=began)
+        if trips and self.breaker.failing and not self.breaker.open:
+            self.breaker.trip()
+            opened = True
+        if self.breaker.open:
+            self._failures.unavailable(reason, fix=fix)
+        else:
+            self._failures.failed(reason, fix=fix)
+            if not self.breaker.failing:  # a later command has succeeded already
+                self._failures.answers()
+        if opened:
+            self._opened(reason)
+
+    async def probe(self, *, trips: bool = False) -> None:
         """Write to the server, and check that it has all that is needed: a full or read-only one would answer PING.
+
+        With `trips`, a failure opens the circuit, as at the start: no request need find out again.
 
         Raises:
             RedisUnavailable: It takes no writes, or not within `command_seconds`, or cannot be used as it is.
@@ -233,14 +262,8 @@ class Guard(Unpicklable):
 
         # No request waits for a probe, so the first attempt may take as long as connecting does, which a client of the
         # user's does within the command. The second one shows that the server is quick enough for commands.
-        await self.attempt(write, seconds=self._limits.connect_seconds, writes=True)
-        await self.attempt(write, writes=True)
-
-    def open_circuit(self) -> None:
-        """Open the circuit after a probe has failed at the start: no request need find out again."""
-        if self.breaker.error and not self.breaker.open:
-            self.breaker.trip()
-            self._opened(self.breaker.error)
+        await self.attempt(write, seconds=self._limits.connect_seconds, writes=True, trips=trips)
+        await self.attempt(write, writes=True, trips=trips)
 
     async def close(self) -> None:
         """Stop probing."""
@@ -250,22 +273,8 @@ class Guard(Unpicklable):
             probing.cancel()
             await asyncio.wait([probing])
 
-    @property
-    def _address(self) -> str:
-        return address_of(self._client, self._node)
-
     def _suspect(self) -> None:
         self._suspect_until = self._clock.monotonic() + _SUSPECT_SECONDS
-
-    def _failed(self, reason: str, *, began: float, fix: str = "") -> None:
-        self._suspect()
-        server = self._address
-        if fix:
-            self._log.problem("redis", _UNAVAILABLE_FIX, reason, server, fix, reason=reason, server=server)
-        else:
-            self._log.problem("redis", _UNAVAILABLE, reason, server, reason=reason, server=server)
-        if self.breaker.failed(reason, began=began):
-            self._opened(reason)
 
     def _opened(self, reason: str) -> None:
         self._listener.server_unavailable(reason)
@@ -280,7 +289,8 @@ class Guard(Unpicklable):
         # First, so that a failure after the circuit is closed starts the next task.
         self._probing = None
         self.breaker.close()
-        self._listener.server_recovered(self._address)
+        self._failures.recovered()
+        self._listener.server_recovered()
 
     async def _probe_succeeds(self) -> bool:
         await self._clock.sleep(self.breaker.next_probe_delay())
@@ -293,7 +303,6 @@ class Guard(Unpicklable):
                 return False
             await abort_connecting(self._client, before=began)
         except Exception as error:  # noqa: BLE001  if this task ended, Redis would never be used again
-            place, server = with_place(error, called=None), self._address
-            self._log.problem("redis-probe", _PROBE_RAISED, place, server, reason=UNKNOWN, server=server)
+            self._failures.probe_raised(error)
             return False
         return True

@@ -51,6 +51,11 @@ class KeyNames(Unpicklable):
         """Return `<namespace>:v1:{<digest>}:<kind>`."""
         return f"{self.namespace}:{_VERSION}:{{{digest}}}:{kind}".encode()
 
+    @property
+    def hints(self) -> bytes:
+        """The channel on which processes announce changes; what precedes its last word precedes every key as well."""
+        return f"{self.namespace}:{_VERSION}:hints".encode()
+
     def __repr__(self) -> str:
         return f"<KeyNames in {self.namespace!r}>"
 

@@ -15,24 +15,40 @@ if TYPE_CHECKING:
 
 __all__ = ["DIGESTS", "SOURCES", "WRITERS", "ScriptName", "command_by_text", "load_scripts", "script_command"]
 
-ScriptName = Literal["read", "acquire", "commit", "release", "tombstone", "session", "replace", "probe", "marker"]
+ScriptName = Literal[
+    "read",
+    "compare",
+    "acquire",
+    "commit",
+    "release",
+    "tombstone",
+    "session",
+    "sessions",
+    "put",
+    "replace",
+    "probe",
+    "marker",
+]
 
 _FOLDER: Final = files("tokenmw.redis") / "lua"
 _PRELUDE: Final = (_FOLDER / "prelude.lua").read_text()
 _TOKENS: Final = f"{_PRELUDE}\n{(_FOLDER / 'tokens.lua').read_text()}"
 _NAMES: Final[tuple[ScriptName, ...]] = (
     "read",
+    "compare",
     "acquire",
     "commit",
     "release",
     "tombstone",
     "session",
+    "sessions",
+    "put",
     "replace",
     "probe",
     "marker",
 )
 # Each function of a prelude costs time in each call, so the others do not get those of tokens.
-_OF_TOKENS: Final[frozenset[ScriptName]] = frozenset({"read", "acquire", "commit", "release", "tombstone"})
+_OF_TOKENS: Final[frozenset[ScriptName]] = frozenset({"read", "compare", "acquire", "commit", "release", "tombstone"})
 SOURCES: Final = {
     name: f"{_TOKENS if name in _OF_TOKENS else _PRELUDE}\n{(_FOLDER / f'{name}.lua').read_text()}" for name in _NAMES
 }
@@ -43,7 +59,7 @@ DIGESTS: Final = {
 
 
 # Scripts that write whatever they find. Success of any other one does not prove that the server takes writes.
-WRITERS: Final[frozenset[ScriptName]] = frozenset({"probe", "marker"})
+WRITERS: Final[frozenset[ScriptName]] = frozenset({"probe", "marker", "put"})
 
 
 async def load_scripts(connection: AbstractConnection, *, first: Sequence[tuple[str, ...]] = ()) -> None:
@@ -72,9 +88,11 @@ async def _replies(connection: AbstractConnection, commands: Sequence[tuple[str,
     return replies
 
 
-def script_command(name: ScriptName, key: bytes, args: Sequence[bytes | str | int]) -> tuple[bytes | str | int, ...]:
-    """Return the command that runs a script on one key in a pipeline, by its digest."""
-    return ("EVALSHA", DIGESTS[name], 1, key, *args)
+def script_command(
+    name: ScriptName, key: bytes, args: Sequence[bytes | str | int], *, more_keys: Sequence[bytes] = ()
+) -> tuple[bytes | str | int, ...]:
+    """Return the command that runs a script in a pipeline, by its digest; `more_keys` are on the server of `key`."""
+    return ("EVALSHA", DIGESTS[name], 1 + len(more_keys), key, *more_keys, *args)
 
 
 def command_by_text(command: Sequence[bytes | str | int]) -> tuple[bytes | str | int, ...]:

@@ -73,6 +73,14 @@ class Servers(Unpicklable):
     def __iter__(self) -> Iterator[Server]:
         return iter(list(self._by_node.values()))
 
+    @property
+    def one_slot(self) -> bool:
+        """Whether all keys are on one server, so that a command may have any of them together."""
+        return self._cluster is None
+
+    def __len__(self) -> int:
+        return len(self._by_node)
+
     def of(self, key: bytes) -> Server:
         """Return the server that has a key."""
         node = self._node_of(key)

@@ -27,6 +27,7 @@ __all__ = ["UNAVAILABLE", "RedisSessionStore", "Reply", "uuid_text"]
 
 Reply: TypeAlias = object  # an id, None, UNAVAILABLE or an Unreadable
 _KEEP_TTL: Final = ""
+_STORED: Final = 0  # the reply of the script that has stored the candidate
 
 
 class RedisSessionStore(Unpicklable):
@@ -38,9 +39,10 @@ class RedisSessionStore(Unpicklable):
         sealer: Seals and opens values.
         ttl: Seconds after which Redis forgets an id that is not used.
         on_unreadable: Is called with "session" and the reason for each value that does not open.
+        hints: The channel on which an id that replaces another one is announced; b"" for none.
     """
 
-    __slots__ = ("_connection", "_names", "_on_unreadable", "_sealer", "_ttl")
+    __slots__ = ("_connection", "_hints", "_names", "_on_unreadable", "_sealer", "_ttl")
 
     def __init__(
         self,
@@ -50,8 +52,10 @@ class RedisSessionStore(Unpicklable):
         sealer: Sealer,
         ttl: float,
         on_unreadable: Callable[[str, str], None],
+        hints: bytes = b"",
     ) -> None:
         self._connection = connection
+        self._hints = hints
         self._names = names
         self._sealer = sealer
         self._ttl = int(ttl * 1000)
@@ -64,21 +68,17 @@ class RedisSessionStore(Unpicklable):
     async def get_or_create(self, sights: Sequence[tuple[bytes, str | None]]) -> list[Reply]:
         """Return the id of each key, or store its candidate if Redis has none. The TTL starts again in both cases.
 
-        All are one round trip. None in place of a candidate creates nothing, and the reply is None if Redis has no id.
+        All are one round trip. The reply is the candidate, the same object, only if it was stored; an id that Redis had
+        may be equal to it. None in place of a candidate creates nothing, and the reply is None if Redis has no id.
         A candidate that reaches the server after the caller has timed out is not stored, however long the server hung.
         `UNAVAILABLE` stands for the id of a key whose server is, and an `Unreadable` for one that is sealed with an
         unknown secret. (A damaged one is replaced.)
         """
         sealed = [None if candidate is None else self._seal(key, candidate) for key, candidate in sights]
         began = asyncio.get_running_loop().time()
-        values = await self._connection.pipeline(
-            [
-                ("GETEX", key, "PX", self._ttl) if value is None else self._creation(key, value)
-                for (key, _), value in zip(sights, sealed, strict=True)
-            ]
-        )
+        values = await self._values([key for key, _ in sights], sealed)
         # Refused as too late, yet the caller still waits: the clock offset was wrong.
-        late = [number for number, value in enumerate(values) if isinstance(value, int)]
+        late = [number for number, value in enumerate(values) if isinstance(value, int) and value != _STORED]
         for number in late:
             self._connection.note_server_time(sights[number][0], values[number], began=began)
         again = [(sights[number][0], (sealed[number] or b"", self._ttl)) for number in late]
@@ -91,7 +91,7 @@ class RedisSessionStore(Unpicklable):
         replies: list[Reply] = []
         opened: list[tuple[bytes, bytes, str]] = []
         for (key, candidate), ours, value in zip(sights, sealed, values, strict=True):
-            if candidate is not None and value == ours:
+            if value == _STORED:
                 replies.append(candidate)
                 continue
             try:
@@ -111,9 +111,9 @@ class RedisSessionStore(Unpicklable):
         return self._connection.reply_may_be_lost(key)
 
     async def put(self, key: bytes, session_id: str) -> None:
-        """Store an id in place of any other."""
+        """Store an id in place of any other, and announce it."""
         sealed = self._seal(key, session_id)
-        await self._connection.execute(lambda client: client.set(key, sealed, px=self._ttl), key=key, writes=True)
+        await self._connection.run("put", (key,), (sealed, self._ttl, self._hints))
 
     async def touch(self, keys: Sequence[bytes], *, restart: bool = True) -> list[Reply]:
         """Restart the TTL of sessions, in one batch; without `restart` only read them.
@@ -149,7 +149,7 @@ class RedisSessionStore(Unpicklable):
         damaged: list[tuple[int, bytes]] = []
         for number, (key, session_id, _idle) in enumerate(sessions):
             value = values[number]
-            if value == calls[number][1][0]:
+            if value == _STORED:
                 replies.append(session_id)
                 continue
             try:
@@ -174,9 +174,25 @@ class RedisSessionStore(Unpicklable):
         except Unreadable as error:
             return error if error.reason == "unknown-key" else None
 
+    async def _values(self, keys: Sequence[bytes], sealed: Sequence[bytes | None]) -> list[Any]:
+        if len(keys) > 1 and self._connection.one_slot:
+            # One command for all, as both sides take less time for one with many keys: a quarter of it here.
+            args = (self._ttl, self._deadline(keys[0]), *(value or b"" for value in sealed))
+            values: list[Any] = await self._connection.run("sessions", keys, args)
+            return values
+        return await self._connection.pipeline(
+            [
+                ("GETEX", key, "PX", self._ttl) if value is None else self._creation(key, value)
+                for key, value in zip(keys, sealed, strict=True)
+            ]
+        )
+
     def _creation(self, key: bytes, sealed: bytes) -> Command:
+        return script_command("session", key, (sealed, self._ttl, "", self._deadline(key)))
+
+    def _deadline(self, key: bytes) -> int | str:
         deadline = self._connection.server_deadline(key)
-        return script_command("session", key, (sealed, self._ttl, "", "" if deadline is None else deadline))
+        return "" if deadline is None else deadline
 
     def _read(self, key: bytes, value: Any, opened: list[tuple[bytes, bytes, str]]) -> Reply:
         if not isinstance(value, bytes):

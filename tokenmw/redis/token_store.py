@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redaction import Unpicklable, not_encoded
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.scripts import script_command
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.values import Grant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from tokenmw.redis.connection import RedisConnection
     from tokenmw.redis.keys import KeyNames
@@ -29,6 +30,7 @@ __all__ = [
     "Leased",
     "RedisTokenStore",
     "Stored",
+    "StoredVersions",
     "TokenKeys",
     "TokenRecord",
     "Tombstoned",
@@ -151,6 +153,19 @@ class Tombstoned:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredVersions:
+    """What Redis has of a token, without its value: the versions of token and tombstone, or 0 if there is none.
+
+    Attributes:
+        current_seal: Whether the value is sealed as this instance seals it.
+    """
+
+    token: int
+    tombstone: int
+    current_seal: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ClockMismatch:
     """A version of the caller's does not agree with the server's clock, in seconds since 1970. Nothing was stored."""
 
@@ -169,22 +184,29 @@ class RedisTokenStore(Unpicklable):
         connection: The connection.
         sealer: Seals and opens values.
         on_unreadable: Is called with "token" and the reason for each value that does not open.
+        hints: The channel on which stored tokens and tombstones are announced; b"" for none.
     """
 
-    __slots__ = ("_connection", "_on_unreadable", "_sealer")
+    __slots__ = ("_connection", "_hints", "_on_unreadable", "_sealer")
 
     def __init__(
-        self, connection: RedisConnection, *, sealer: Sealer, on_unreadable: Callable[[str, str], None]
+        self,
+        connection: RedisConnection,
+        *,
+        sealer: Sealer,
+        on_unreadable: Callable[[str, str], None],
+        hints: bytes = b"",
     ) -> None:
         self._connection = connection
+        self._hints = hints
         self._sealer = sealer
         self._on_unreadable = on_unreadable
 
     async def read(self, keys: TokenKeys) -> tuple[Found | None, int]:
         """Return the token, if there is one, and the highest version that is invalid, or 0.
 
-        A token that is sealed with a secret that is being rotated out is sealed again with the first one; tokens in use
-        are read every 30 s.
+        A token that is sealed with a secret that is being rotated out is sealed again with the first one; `versions`
+        finds such tokens among those in use.
         """
         value, left, tombstone, now = await self._connection.run("read", keys.all, ())
         found = await self._found(keys, value, left, now) if value else None
@@ -193,6 +215,12 @@ class RedisTokenStore(Unpicklable):
             with suppress(RedisUnavailable):  # the next read does it
                 await self._connection.run("replace", (keys.token,), (value, sealed, ""))
         return found, int(tombstone)
+
+    async def versions(self, keys: Sequence[TokenKeys]) -> list[StoredVersions | None]:
+        """Return the versions of many tokens, in one batch and without their values; None for one that has no reply."""
+        commands = [script_command("compare", one.token, (), more_keys=(one.tombstone,)) for one in keys]
+        replies = await self._connection.pipeline(commands) if commands else []
+        return [self._versions(*reply) if isinstance(reply, list) else None for reply in replies]
 
     async def acquire(
         self, keys: TokenKeys, owner: str, *, known: int, seconds: float
@@ -230,7 +258,7 @@ class RedisTokenStore(Unpicklable):
         It is idempotent for the same token and version.
         """
         value = self._sealer.seal(record.encode(), key=keys.token, version=version)
-        args = (owner, version, value, _milliseconds(left), _milliseconds(record.lifetime - left))
+        args = (owner, version, value, _milliseconds(left), _milliseconds(record.lifetime - left), self._hints)
         for _ in range(_TRIES):
             kind, other, other_left, now = await self._connection.run("commit", keys.all, args)
             match kind:
@@ -261,7 +289,7 @@ class RedisTokenStore(Unpicklable):
 
         With None as the version, any token is invalid that was stored or asked for so far, or is known to the caller.
         """
-        args = ("" if version is None else version, known, _milliseconds(left))
+        args = ("" if version is None else version, known, _milliseconds(left), self._hints)
         for _ in range(_TRIES):
             kind, value, value_left, tombstone, now = await self._connection.run("tombstone", keys.all, args)
             if kind == b"tombstone":
@@ -277,6 +305,10 @@ class RedisTokenStore(Unpicklable):
         """Return whether Redis has a failure note, judging by its TTL."""
         left: int = await self._connection.execute(lambda client: client.pttl(keys.note), key=keys.note)
         return left > 0
+
+    def _versions(self, header: bytes, tombstone: bytes) -> StoredVersions:
+        version = int.from_bytes(header[1:9])
+        return StoredVersions(version, int(tombstone), not header or self._sealer.is_current(header))
 
     async def _found(self, keys: TokenKeys, value: bytes, left: int, now: int) -> Found | None:
         try:

@@ -18,6 +18,7 @@ from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import RedisTokenStore
+from tokenmw.runtime.hints import Hints
 from tokenmw.runtime.settings import REDIS_TTL
 from tokenmw.sessions.first_sight import FirstSights
 from tokenmw.sessions.manager import SessionManager
@@ -50,6 +51,7 @@ class Runtime(Unpicklable):
 
     __slots__ = (
         "_close_seconds",
+        "_hints",
         "_housekeeping",
         "_http",
         "_loop",
@@ -90,13 +92,16 @@ class Runtime(Unpicklable):
             def on_unreadable(kind: str, reason: str) -> None:
                 data.note_unreadable(kind, reason, server=redis.address)
 
-            token_store = RedisTokenStore(redis, sealer=settings.sealer, on_unreadable=on_unreadable)
+            token_store = RedisTokenStore(
+                redis, sealer=settings.sealer, on_unreadable=on_unreadable, hints=settings.channel
+            )
             session_store = RedisSessionStore(
                 redis,
                 names=settings.names,
                 sealer=settings.sealer,
                 ttl=REDIS_TTL * settings.session_ttl,
                 on_unreadable=on_unreadable,
+                hints=settings.channel,
             )
             self.session_sync = SessionSync(
                 session_store, cache=data.sessions, new_sessions=data.new_sessions, limits=limits, clock=clock
@@ -144,6 +149,7 @@ class Runtime(Unpicklable):
                 settings.authenticate, refused=data.refused_keys, limits=limits, clock=clock, log=log
             )
         self._redis_jobs: RedisJobs | None = None
+        self._hints: Hints | None = None
         if self.redis is not None and self.session_sync is not None:
             self._redis_jobs = RedisJobs(
                 self.redis,
@@ -155,6 +161,15 @@ class Runtime(Unpicklable):
                 session_sync=self.session_sync,
                 clock=clock,
             )
+            if settings.hints:
+                self._hints = Hints(
+                    settings,
+                    data,
+                    redis=self.redis,
+                    tokens=self.tokens,
+                    token_sync=self.token_sync,
+                    session_sync=self.session_sync,
+                )
         housekeeping = Housekeeping(
             () if self._redis_jobs is None else self._redis_jobs.jobs, purge=data.purge, clock=clock, log=log
         )
@@ -190,6 +205,8 @@ class Runtime(Unpicklable):
                 stack.push_async_callback(self.redis.close)
             stack.push_async_callback(self.sessions.close)
             stack.push_async_callback(self.tokens.close)  # first, while leases can still be released
+            if self._hints is not None:
+                stack.push_async_callback(self._hints.close)
             self._housekeeping.cancel()
             await asyncio.wait([self._housekeeping])
             if self.session_sync is not None and self.redis is not None and self.redis.usable:

@@ -73,10 +73,16 @@ class Settings(Unpicklable):
     http: AsyncHTTPClient | HTTPOptions | None
     limits: Limits
     single_process: bool
+    hints: bool
     clock: Clock
     log: ThrottledLog
     observe: Observers
     names_follow_secrets: bool
+
+    @property
+    def channel(self) -> bytes:
+        """The channel on which this process announces changes; b"" without hints."""
+        return self.names.hints if self.hints else b""
 
     def token_keys(self, provider: Provider) -> TokenKeys | None:
         """Return the Redis keys of a provider's token; None if it is not shared."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tokenmw.clock import Instant
-from tokenmw.status import Status
+from tokenmw.status import ServerStatus, Status
 
 if TYPE_CHECKING:
     from tokenmw.credentials import Credentials
@@ -33,4 +33,6 @@ def snapshot(settings: Settings, data: BrokerData, runtime: Runtime | None, cred
         touches=0 if session_sync is None else session_sync.touches,
         unreadable=data.unreadable,
         sealed=settings.sealer.sealing,
+        shared_error_at=None if redis is None else redis.error_at,
+        servers={} if redis is None else {server: ServerStatus(*state) for server, state in redis.servers.items()},
     )

@@ -31,7 +31,7 @@ def local_key(api_key: bytes) -> bytes:
 
 
 class SessionEntry(Unpicklable):
-    """This process's copy of one session.
+    """This process's copy of one session; with what refers to it, it takes at most 300 bytes.
 
     Attributes:
         id: The session id.
@@ -39,22 +39,49 @@ class SessionEntry(Unpicklable):
         used: The monotonic time of the last request.
         placed: The monotonic time at which the cache placed it behind all others.
         touch_after: The monotonic time after which a request queues a touch, which keeps the session alive in Redis.
-        shared: Whether Redis has it; if not, it is uploaded "if absent".
-        overwrite: Whether it must replace what Redis has: it was reset while Redis was unavailable.
     """
 
-    __slots__ = ("id", "overwrite", "placed", "redis_key", "shared", "touch_after", "used")
+    __slots__ = ("_shared", "id", "placed", "touch_after", "used")
 
-    def __init__(
-        self, session_id: str, *, now: float, touch_after: float, shared: bool, redis_key: bytes | None = None
-    ) -> None:
+    redis_key: bytes | None = None  # of the class: only `LongKeyEntry` has a slot for it
+
+    def __init__(self, session_id: str, *, now: float, touch_after: float, shared: bool) -> None:
         self.id = session_id
-        self.redis_key = redis_key
         self.used = now
         self.placed = now
         self.touch_after = touch_after
-        self.shared = shared
-        self.overwrite = False
+        self._shared: bool | None = shared  # None: overwrite. One attribute for two flags saves 8 bytes
+
+    @property
+    def shared(self) -> bool:
+        """Whether Redis has it; if not, it is uploaded "if absent"."""
+        return self._shared is True
+
+    @shared.setter
+    def shared(self, shared: bool) -> None:
+        self._shared = shared
+
+    @property
+    def overwrite(self) -> bool:
+        """Whether it must replace what Redis has: it was reset, and Redis does not have the new id yet."""
+        return self._shared is None
+
+    @overwrite.setter
+    def overwrite(self, overwrite: bool) -> None:
+        if overwrite != self.overwrite:
+            self._shared = None if overwrite else False
+
+
+class LongKeyEntry(SessionEntry):
+    """A session whose API key is too long to be kept."""
+
+    __slots__ = ("redis_key",)
+
+    def __init__(
+        self, session_id: str, *, now: float, touch_after: float, shared: bool, redis_key: bytes | None
+    ) -> None:
+        super().__init__(session_id, now=now, touch_after=touch_after, shared=shared)
+        self.redis_key = redis_key
 
 
 class SessionCache(SecondChanceCache[bytes, SessionEntry]):
@@ -87,14 +114,11 @@ class SessionCache(SecondChanceCache[bytes, SessionEntry]):
 
         `redis_key` is needed for an API key that is too long to be kept, and dropped for any other.
         """
-        now, kept = self._timer(), len(api_key) <= LONGEST_KEPT
-        return SessionEntry(
-            session_id,
-            now=now,
-            touch_after=self.touch_after(now),
-            shared=shared,
-            redis_key=None if kept else redis_key,
-        )
+        now = self._timer()
+        touch_after = self.touch_after(now)
+        if len(api_key) <= LONGEST_KEPT:
+            return SessionEntry(session_id, now=now, touch_after=touch_after, shared=shared)
+        return LongKeyEntry(session_id, now=now, touch_after=touch_after, shared=shared, redis_key=redis_key)
 
     def add(self, api_key: bytes, session_id: str, *, shared: bool, redis_key: bytes | None = None) -> SessionEntry:
         """Make a session and add it."""

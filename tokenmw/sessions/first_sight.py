@@ -8,10 +8,11 @@ What is sent for a key is a candidate, which Redis stores if it has no id. If th
 may not be stored, and the request needs an id now: the one derived from the key, which every other instance derives
 too. Redis must not hold a different one by then:
 
-1. The candidate is random while all goes well. For some seconds after a failure or a slow reply it is the derived id:
-   then what Redis may store is what the request gets. Without a secret to derive with, the candidate itself is used.
+1. The candidate is the derived id: then what Redis may store is what the request gets. With `session_ids="random"` it
+   is random while all goes well, and derived for some seconds after a failure or a slow reply. Without a secret to
+   derive with, the candidate itself is used.
 2. A candidate that reaches the server after its deadline, because either side was paused, is not stored.
-3. What remains is the random candidate of the first command that fails, if it arrived in time. The next round of
+3. What remains is a random candidate of the first command that fails, if it arrived in time. The next round of
    housekeeping (not only the next touch) uploads what the request got, and takes the id that Redis has. Then all
    instances agree on the id that was written first; those that asked Redis in the meantime have it already.
 """
@@ -50,9 +51,19 @@ _NO_PERMIT: Final = "More new API keys than Limits(new_sessions=…) allows; ses
 # With larger batches a round trip would hardly cost less for each key, and what the event loop does between a command
 # and its reply would come closer to the command's deadline.
 _BATCH: Final = 32
-# Batches at the same time. A new key does not wait for the reply to the one before it, and first sights leave nearly
-# all connections to other commands.
+# Batches at the same time: first sights leave nearly all connections to other commands.
 _BATCHES: Final = 4
+# A batch costs the event loop as much as ten of its keys: in a flood, a batch for each new key would take the time of
+# all other requests. So another batch begins beside those under way if so many keys wait for each of them, or a key has
+# waited for so long…
+_WAITING_FOR_EACH: Final = 16
+_LONGEST_WAIT: Final = 0.005
+# …and after so many batches one after the other, the next one waits for more keys.
+_UNTIL_FLOOD: Final = 4
+_GATHER_SECONDS: Final = 0.001
+# Lookups that are finished in one turn of the event loop. Their requests run in the next one, and whatever else is
+# ready waits for them.
+_FINISHED_AT_ONCE: Final = 8
 
 
 class FirstSight(Unpicklable):
@@ -61,37 +72,31 @@ class FirstSight(Unpicklable):
     Attributes:
         api_key: The API key.
         key: Its key in Redis.
+        local: Its key in this process.
         before: The session that this process had for the key when the lookup began.
         candidate: The id that Redis stores if it has none; None: it stores nothing.
         session: The session, when the lookup is over; None if Redis could not be asked.
+        waiters: The requests that wait for it.
         over_limit: Whether Redis has no id for the key, and no further session may be created now.
     """
 
-    __slots__ = ("_waiters", "api_key", "before", "candidate", "key", "over_limit", "session")
+    __slots__ = ("api_key", "before", "candidate", "key", "local", "over_limit", "session", "waiters")
 
-    def __init__(self, api_key: bytes, key: bytes, *, before: SessionEntry | None) -> None:
+    def __init__(self, api_key: bytes, key: bytes, *, local: bytes, before: SessionEntry | None) -> None:
         self.api_key = api_key
         self.key = key
+        self.local = local
         self.before = before
         self.candidate: str | None = None
         self.session: SessionEntry | None = None
         self.over_limit = False
-        self._waiters: dict[asyncio.Future[None], None] = {}
-
-    async def wait(self) -> None:
-        """Wait until the lookup is over. A cancelled waiter removes only itself."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
-        try:
-            await waiter
-        finally:
-            self._waiters.pop(waiter, None)
+        self.waiters: dict[asyncio.Future[bool], None] = {}
 
     def finish(self) -> None:
         """Wake the waiters."""
-        for waiter in self._waiters:
+        for waiter in self.waiters:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(True)
 
 
 class FirstSights(Unpicklable):
@@ -113,7 +118,9 @@ class FirstSights(Unpicklable):
     __slots__ = (
         "_cache",
         "_closed",
+        "_due",
         "_ids",
+        "_late",
         "_limit",
         "_log",
         "_new_sessions",
@@ -122,6 +129,7 @@ class FirstSights(Unpicklable):
         "_sights",
         "_store",
         "_sync",
+        "_timer",
         "_wait_seconds",
         "_waiting",
     )
@@ -149,6 +157,9 @@ class FirstSights(Unpicklable):
         self._sights: dict[bytes, FirstSight] = {}  # by their keys in Redis: reports with variables show no API key
         self._waiting: deque[FirstSight] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._due: dict[asyncio.Future[bool], float] = {}  # until when each request waits
+        self._timer: asyncio.TimerHandle | None = None
+        self._late: asyncio.TimerHandle | None = None
         self._closed = False
 
     def __len__(self) -> int:
@@ -165,6 +176,10 @@ class FirstSights(Unpicklable):
             await asyncio.wait(running)
         for sight in list(self._sights.values()):
             self._finish(sight)
+        for timer in (self._timer, self._late):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._late = None
 
     async def get(self, api_key: bytes) -> SessionEntry:
         """Return the session of an API key that is not in the cache.
@@ -180,13 +195,12 @@ class FirstSights(Unpicklable):
             if len(self._sights) >= self._limit:
                 self._log.problem("first-sights", _TOO_MANY, self._limit)
                 return self._without_redis(api_key, key)
-            sight = self._sights[key] = FirstSight(api_key, key, before=self._cache.get(local_key(api_key)))
+            local = local_key(api_key)
+            sight = self._sights[key] = FirstSight(api_key, key, local=local, before=self._cache.get(local))
             self._waiting.append(sight)
             self._start()
-        try:
-            async with asyncio.timeout(self._wait_seconds):
-                await sight.wait()
-        except TimeoutError:  # a server that is slow, but not too slow for its circuit, and many keys before this one
+        if not await self._wait(sight):
+            # A server that is slow, but not too slow for its circuit, and many keys before this one.
             self._log.problem("first-sights", _TOO_MANY, self._limit)
         if sight.session is not None:
             return sight.session
@@ -194,8 +208,42 @@ class FirstSights(Unpicklable):
             raise unavailable("there are too many new API keys now")
         return self._without_redis(api_key, key)
 
+    async def _wait(self, sight: FirstSight) -> bool:
+        """Wait until a lookup is over, for `wait_seconds` at most. A cancelled waiter removes only itself."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        sight.waiters[waiter] = None
+        due = self._due[waiter] = loop.time() + self._wait_seconds
+        if self._timer is None:  # one for all: a flood would make a timer for each key
+            self._timer = loop.call_at(due, self._wake_overdue)
+        try:
+            return await waiter
+        finally:
+            sight.waiters.pop(waiter, None)
+            self._due.pop(waiter, None)
+
+    def _wake_overdue(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        for waiter, due in self._due.items():  # in order of arrival
+            if due > loop.time():
+                self._timer = loop.call_at(due, self._wake_overdue)
+                return
+            if not waiter.done():
+                waiter.set_result(False)
+
     def _start(self) -> None:
-        if len(self._running) < _BATCHES and not self._closed:
+        if len(self._waiting) >= _WAITING_FOR_EACH * len(self._running):
+            self._begin()
+        elif self._late is None:
+            self._late = asyncio.get_running_loop().call_later(_LONGEST_WAIT, self._start_late)
+
+    def _start_late(self) -> None:
+        self._late = None
+        if self._waiting:
+            self._begin()
+
+    def _begin(self) -> None:
+        if len(self._running) < _BATCHES:
             # An empty context: the context variables of one request are not for the others.
             work, context = self._look_up_waiting(), contextvars.Context()
             task = asyncio.get_running_loop().create_task(work, name="tokenmw first sights", context=context)
@@ -208,10 +256,20 @@ class FirstSights(Unpicklable):
             self._start()
 
     async def _look_up_waiting(self) -> None:
+        batches = 0
         while self._waiting:
+            if batches >= _UNTIL_FLOOD and len(self._waiting) < _WAITING_FOR_EACH:
+                await asyncio.sleep(_GATHER_SECONDS)
+                if not self._waiting:  # another batch took them
+                    return
+            batches += 1
             batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             try:
                 await self._look_up(batch)
+                for first in range(0, len(batch) - _FINISHED_AT_ONCE, _FINISHED_AT_ONCE):
+                    for sight in batch[first : first + _FINISHED_AT_ONCE]:
+                        self._finish(sight)
+                    await asyncio.sleep(0)
             finally:
                 for sight in batch:
                     self._finish(sight)
@@ -220,20 +278,25 @@ class FirstSights(Unpicklable):
         for sight in batch:
             if self._new_sessions.take():
                 lost = self._store.reply_may_be_lost(sight.key)
-                sight.candidate = self._ids.derive(sight.api_key) if lost else self._ids.random()
+                sight.candidate = self._ids.candidate(sight.api_key, reply_may_be_lost=lost)
         replies: Sequence[Reply]
         try:
             replies = await self._store.get_or_create([(sight.key, sight.candidate) for sight in batch])
         except RedisUnavailable:
             # Those that wait go on: if Redis does not answer them either, its circuit opens, and they fail at once.
             replies = [UNAVAILABLE] * len(batch)
+        except BaseException:
+            for sight in batch:
+                if sight.candidate is not None:
+                    self._new_sessions.give_back()
+            raise
         for sight, reply in zip(batch, replies, strict=True):
             sight.session = self._session_of(sight, reply)
 
     def _session_of(self, sight: FirstSight, reply: Reply) -> SessionEntry | None:
-        if sight.candidate is not None and reply != sight.candidate:
+        if sight.candidate is not None and reply is not sight.candidate:  # Redis may have had the same derived id
             self._new_sessions.give_back()
-        current = self._cache.get(local_key(sight.api_key))
+        current = self._cache.get(sight.local)
         if current is not None and current is not sight.before:
             return current  # it was reset in the meantime
         if isinstance(reply, str):
@@ -248,7 +311,7 @@ class FirstSights(Unpicklable):
             return None if self._required else self._add(sight, self._ids.derive(sight.api_key), shared=False)
         if sight.candidate is not None and not self._ids.derivable and not self._required:
             session = self._add(sight, sight.candidate, shared=False)
-            self._sync.queue(local_key(sight.api_key), session)
+            self._sync.queue(sight.local, session)
             return session
         return None
 
@@ -268,7 +331,9 @@ class FirstSights(Unpicklable):
         return session
 
     def _add(self, sight: FirstSight, session_id: str, *, shared: bool) -> SessionEntry:
-        return self._cache.add(sight.api_key, session_id, shared=shared, redis_key=sight.key)
+        session = self._cache.make(sight.api_key, session_id, shared=shared, redis_key=sight.key)
+        self._cache[sight.local] = session
+        return session
 
 
 def unavailable(why: str) -> SessionUnavailable:

@@ -14,7 +14,7 @@ from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.session_store import UNAVAILABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
@@ -86,6 +86,22 @@ class SessionSync(Unpicklable):
                 if key not in unavailable and self._queue.get(key) is session:
                     del self._queue[key]
 
+    def key(self, key: bytes, session: SessionEntry) -> bytes:
+        """Return the key in Redis of the session of a local key."""
+        return session.redis_key or self.store.key(key)
+
+    async def read_again(self, keys: Sequence[bytes]) -> None:
+        """Take the ids that Redis has for the sessions of these local keys, except for those that were reset here.
+
+        Raises:
+            RedisUnavailable: The next touch takes them.
+        """
+        for start in range(0, len(keys), _BATCH):
+            found = ((key, self._cache.active(key)) for key in keys[start : start + _BATCH])
+            await self._read(
+                {key: session for key, session in found if session is not None and not session.overwrite}, touch=False
+            )
+
     def begin_reupload(self) -> None:
         """Upload all sessions in use again; those that are found or made from now on are written to Redis anyway."""
         self._reupload = list(self._cache)
@@ -111,9 +127,6 @@ class SessionSync(Unpicklable):
                 del self._reupload[-len(part) :]
         finally:
             self._reupload += unavailable
-
-    def _key(self, key: bytes, session: SessionEntry) -> bytes:
-        return session.redis_key or self.store.key(key)
 
     async def _send(self, batch: Mapping[bytes, SessionEntry], *, touch: bool) -> set[bytes]:
         """Touch or upload what Redis has had, and upload the others, each with a permit; without one only read it.
@@ -146,7 +159,7 @@ class SessionSync(Unpicklable):
         """Take the ids that Redis has. Return the keys whose server is unavailable, and the sessions it has lost."""
         if not batch:
             return set(), {}
-        keys = [self._key(key, session) for key, session in batch.items()]
+        keys = [self.key(key, session) for key, session in batch.items()]
         unavailable: set[bytes] = set()
         lost: dict[bytes, SessionEntry] = {}
         for (key, session), reply in zip(batch.items(), await self.store.touch(keys, restart=touch), strict=True):
@@ -167,7 +180,7 @@ class SessionSync(Unpicklable):
         unavailable = await self._overwrite({key: session for key, session in batch.items() if session.overwrite})
         now = self._monotonic()
         replies = await self.store.upload(
-            [(self._key(key, session), session.id, now - session.used) for key, session in offered]
+            [(self.key(key, session), session.id, now - session.used) for key, session in offered]
         )
         for (key, session), reply in zip(offered, replies, strict=True):
             if isinstance(reply, str):
@@ -181,7 +194,7 @@ class SessionSync(Unpicklable):
         last_error: RedisUnavailable | None = None
         for key, session in batch.items():
             try:
-                await self.store.put(self._key(key, session), session.id)
+                await self.store.put(self.key(key, session), session.id)
             except RedisUnavailable as error:
                 if error.reason != "response":  # an error of this one key, which waiting does not fix
                     unavailable.add(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.redaction import Unpicklable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["STATE_KEY", "opened_for"]
+__all__ = ["STATE_KEY", "opened_for", "remove_hint"]
 
 STATE_KEY: Final = "tokenmw"  # where dependencies find the broker in a connection's state
 
@@ -47,17 +47,24 @@ async def opened_for(
     """
     check_declared_names(app, names=names, other_names=other_names)
     async with broker, nullcontext() if lifespan is None else lifespan(app) as state:
-        yield {"tokens": _NO_MIDDLEWARE, **(state or {}), STATE_KEY: broker}
+        yield {"tokens": _NO_TOKENS, "session_id": _NO_SESSION_ID, **(state or {}), STATE_KEY: broker}
+
+
+def remove_hint(state: dict[str, Any]) -> None:
+    """Remove the value that stands for a missing session id: with `sessions=False` there is no such attribute."""
+    if state.get("session_id") is _NO_SESSION_ID:
+        del state["session_id"]
 
 
 class _NoMiddleware(Unpicklable):
     """The value of `request.state.tokens` until the middleware or a dependency of the request replaces it.
 
-    Every use raises an error with the fix; Starlette would raise one about its `State`. There is none for `session_id`:
-    a program could take the value for an id, and all of its callers would share it.
+    Every use raises an error with the fix; Starlette would raise one about its `State`.
     """
 
     __slots__ = ()
+
+    _missing: ClassVar[str] = "tokens"
 
     def __bool__(self) -> bool:
         return False  # for `if request.state.tokens`, in a program that runs with and without the middleware
@@ -78,7 +85,31 @@ class _NoMiddleware(Unpicklable):
     __len__ = __iter__
 
     def __repr__(self) -> str:
-        return "<no tokens: the application runs without TokenMiddleware>"
+        return f"<no {self._missing}: the application runs without TokenMiddleware>"
 
 
-_NO_MIDDLEWARE: Final = _NoMiddleware()
+class _NoSessionId(_NoMiddleware):
+    """The value of `request.state.session_id`, in the same way.
+
+    It cannot be a text, a key or a part of either: a program that took it for an id would give all callers the same.
+    """
+
+    __slots__ = ()
+
+    _missing = "session_id"
+
+    def __str__(self) -> str:
+        raise ConfigurationError(_FIX)
+
+    def __format__(self, _spec: str) -> str:
+        raise ConfigurationError(_FIX)
+
+    def __eq__(self, _other: object) -> bool:
+        raise ConfigurationError(_FIX)
+
+    def __hash__(self) -> int:
+        raise ConfigurationError(_FIX)
+
+
+_NO_TOKENS: Final = _NoMiddleware()
+_NO_SESSION_ID: Final = _NoSessionId()

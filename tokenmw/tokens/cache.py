@@ -40,7 +40,7 @@ class TokenCache(Unpicklable):
         keys_of: Returns a provider's Redis keys; None if its token is not shared.
     """
 
-    __slots__ = ("_alive", "_clock", "_keys_of", "_named", "_recent")
+    __slots__ = ("_alive", "_by_key", "_clock", "_keys_of", "_named", "_recent")
 
     def __init__(self, *, limits: Limits, clock: Clock, keys_of: Callable[[Provider], TokenKeys | None]) -> None:
         self._clock = clock
@@ -48,6 +48,7 @@ class TokenCache(Unpicklable):
         self._recent: LRUCache[Provider, TokenEntry] = LRUCache(limits.tokens)
         self._named: dict[Provider, TokenEntry] = {}
         self._alive: WeakValueDictionary[tuple[object, ...], TokenEntry] = WeakValueDictionary()
+        self._by_key: WeakValueDictionary[bytes, TokenEntry] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._named)
@@ -74,10 +75,16 @@ class TokenCache(Unpicklable):
             if entry is None:
                 check_provider(provider)
                 entry = self._alive[names] = TokenEntry(provider, name, keys=self._keys_of(provider))
+                if entry.keys is not None:
+                    self._by_key[entry.keys.token] = entry
             else:
                 check_same_class(provider, other=entry.provider)
             self._recent[provider] = entry
         return entry
+
+    def of_key(self, key: bytes) -> TokenEntry | None:
+        """Return the entry whose token has this key in Redis, if this process has one."""
+        return self._by_key.get(key)
 
     def add_named(self, provider: Provider, name: str) -> TokenEntry:
         """Return the entry of a provider that the broker has by name; it is never evicted."""

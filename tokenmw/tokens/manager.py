@@ -157,6 +157,16 @@ class TokenManager(Unpicklable):
         with contextlib.suppress(RuntimeError):  # the event loop is closed, and the broker is not
             self._loop.call_soon_threadsafe(self._refresh_in_background, entry)
 
+    def read_soon(self, entry: TokenEntry) -> None:
+        """Read Redis in the background for an entry in backoff: another process has stored a token, or ended the cause.
+
+        In the event loop's thread only.
+        """
+        failure, now = entry.failure, self._monotonic()
+        if failure is not None and failure.in_backoff(now):
+            failure.redis_read_at = float("-inf")
+            self._adopt_in_background(entry, now)
+
     def refreshing(self, entry: TokenEntry) -> bool:
         """Return whether a refresh of the entry is in progress."""
         return entry.provider in self._refreshes

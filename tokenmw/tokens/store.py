@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokenmw.redis.token_store import (
         Busy,
         ClockMismatch,
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
         Found,
         Leased,
         Stored,
+        StoredVersions,
         TokenKeys,
         TokenRecord,
         Tombstoned,
@@ -28,6 +31,10 @@ class TokenStore(Protocol):
 
     async def read(self, keys: TokenKeys, /) -> tuple[Found | None, int]:
         """Return the stored token, if any, and the highest version known to be invalid."""
+        ...
+
+    async def versions(self, keys: Sequence[TokenKeys], /) -> list[StoredVersions | None]:
+        """Return the versions of many tokens without their values; None for one that cannot be known now."""
         ...
 
     async def acquire(

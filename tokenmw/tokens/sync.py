@@ -21,12 +21,12 @@ from tokenmw.tokens.refresh import new_version, record_of
 from tokenmw.values import MAX_LIFETIME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
     from tokenmw.observe.events import Event
-    from tokenmw.redis.token_store import TokenKeys
+    from tokenmw.redis.token_store import StoredVersions, TokenKeys
     from tokenmw.tokens.cache import RejectedTokens
     from tokenmw.tokens.entry import CachedToken
     from tokenmw.tokens.refresh import Refresher
@@ -124,6 +124,65 @@ class TokenSync(Unpicklable):
         if entry.tombstone_due_until > now or (current is not None and not current.shared):
             return True
         return entry.used and current is not None and now - current.checked >= self._limits.check_seconds
+
+    async def changed(self, entries: Sequence[TokenEntry]) -> list[TokenEntry]:
+        """Return the entries that must be compared one by one: Redis has another version, none, or is to get one.
+
+        For the others one batch without values was enough.
+
+        Raises:
+            RedisUnavailable: No server of these entries can be asked.
+        """
+        changed: list[TokenEntry] = []
+        asked: list[tuple[TokenEntry, CachedToken, TokenKeys]] = []
+        at = Instant(self._clock)
+        for entry in entries:
+            token = entry.current
+            if token is None or entry.keys is None or not token.shared or entry.tombstone_due_until > at.mono:
+                changed.append(entry)
+            else:
+                entry.used = False
+                asked.append((entry, token, entry.keys))
+        for (entry, token, _keys), stored in zip(asked, await self._versions(asked), strict=True):
+            if entry.current is not token or stored is None or not _same(stored, token):
+                changed.append(entry)
+            else:
+                token.checked = at.mono
+        return changed
+
+    async def check_hinted(self, entries: Sequence[TokenEntry]) -> tuple[list[TokenEntry], list[TokenEntry]]:
+        """Drop the tokens that Redis has a tombstone for, of entries that another process has announced as changed.
+
+        Return the entries that lost a token in use, and those in use for which Redis has a newer token. An entry that
+        no request uses gets no token: the next request reads it.
+
+        Raises:
+            RedisUnavailable: No server of these entries can be asked.
+        """
+        lost: list[TokenEntry] = []
+        newer: list[TokenEntry] = []
+        at = Instant(self._clock)
+        asked = [(entry, entry.current, entry.keys) for entry in entries if entry.current and entry.keys]
+        for (entry, token, _keys), stored in zip(asked, await self._versions(asked), strict=True):
+            if stored is None or entry.current is not token:
+                continue
+            if stored.tombstone >= token.version:
+                self._drop(entry, token, stored.tombstone, redis_knows=True)
+                if entry.used:
+                    lost.append(entry)
+            elif stored.token > token.version:
+                if entry.used:
+                    newer.append(entry)
+            elif _same(stored, token):
+                token.checked = at.mono
+        return lost, newer
+
+    async def _versions(
+        self, asked: Sequence[tuple[TokenEntry, CachedToken, TokenKeys]]
+    ) -> list[StoredVersions | None]:
+        if self._store is None:
+            return [None] * len(asked)
+        return await self._store.versions([keys for _entry, _token, keys in asked])
 
     async def compare(self, entry: TokenEntry) -> bool:
         """Compare an entry with Redis and correct the one that is behind. Return whether the entry lost its token.
@@ -224,3 +283,7 @@ class TokenSync(Unpicklable):
             version = None if version is None else entry.invalid_version
             reply = await store.write_tombstone(keys, version=version, known=entry.known_version, left=left)
         return reply
+
+
+def _same(stored: StoredVersions, token: CachedToken) -> bool:
+    return stored.token == token.version and stored.tombstone < token.version and stored.current_seal

@@ -211,7 +211,8 @@ def test_an_interrupted_read_is_not_the_reason() -> None:
     timed_out = TimeoutError()
     timed_out.__cause__ = interrupted
     found = failure_of(timed_out, seconds=5, progress=Progress(), server="idp.example:443")
-    assert "did not answer within 5 s (read timeout)" == found.text
+    fix = "find out why it is slow; if it needs more, raise Limits(fetch_seconds=…)"
+    assert f"did not answer within 5 s (read timeout): {fix}" == found.text
 
 
 async def test_callers_of_a_broker_get_the_reason_and_its_cause() -> None:

@@ -98,6 +98,53 @@ async def test_impossible_names_are_errors_of_the_system(host: str) -> None:
         await Resolver().resolve(host)
 
 
+class Odd(OSError):
+    """An error whose constructor takes other arguments than `OSError` has kept."""
+
+    def __init__(self, *, host: str) -> None:
+        super().__init__(f"no {host}", 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        ValueError("embedded null character"),
+        RuntimeError("sockets are blocked in tests"),
+        MemoryError(),
+        OverflowError("too long"),
+        Odd(host="x"),
+        OSError(),
+        SystemExit(1),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_any_exception_of_a_lookup_is_its_failure(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
+    """All that wait get an error of the system, and the thread is free for the next name: none waits for ever."""
+
+    def fail(*_: Any, **__: Any) -> list[Any]:
+        raise raised
+
+    resolver = Resolver()
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    async with asyncio.timeout(5):
+        for number in range(MAX_THREADS + 1):
+            waiting = (resolver.resolve(f"h{number}.example") for _ in range(2))
+            errors = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [True, True] == [isinstance(error, OSError) for error in errors]
+            assert not any(
+                str(raised) in str(error) for error in errors if str(raised) and not isinstance(raised, OSError)
+            )
+    monkeypatch.undo()
+    assert "127.0.0.1" in await resolver.resolve("localhost")
+
+
+async def test_a_lookup_without_a_result_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty list of addresses is no address."""
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
+    with pytest.raises(socket.gaierror):
+        await Resolver().resolve("h.example")
+
+
 async def test_one_lookup_for_all_that_ask(names: Names) -> None:
     """A name has one lookup at a time; each caller gets an error of its own."""
     resolver = Resolver()

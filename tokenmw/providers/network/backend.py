@@ -153,7 +153,10 @@ class BoundedStream(Unpicklable, httpcore.AsyncNetworkStream):
                 "chunk extensions or trailers"
             )
         if self._answer > self._max_answer:
-            raise UnusableAnswer(f"sent more than {self._body_bytes} bytes (Limits.answer_bytes) and their framing")
+            raise UnusableAnswer(
+                f"sent more than {self._body_bytes} bytes (Limits.answer_bytes) and their framing: check that the URL "
+                f"is that of the token endpoint; if it is, raise Limits(answer_bytes=…)"
+            )
         return piece
 
     def progress(self) -> None:

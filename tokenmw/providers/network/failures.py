@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import ssl
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from tokenmw.providers.quiet_http import hide_response
@@ -19,11 +20,20 @@ from tokenmw.providers.quiet_http import hide_response
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Failure", "Progress", "failure_of", "host_and_port", "system_error"]
+__all__ = ["Failure", "Progress", "expects_https", "failure_of", "host_and_port", "system_error"]
 
 _MAX_ERRORS: Final = 20  # of a chain that are read
 _CONSTANT: Final = re.compile(r"[A-Z0-9_]{1,60}", re.ASCII)
-_TLS_RECORD: Final = re.compile(r"""illegal status line: bytearray\(b['"]\\x1[56]\\x03""")
+# What h11 says of an answer that begins with a control character, as a TLS alert does, without and with a line's end.
+_TLS_RECORD: Final = re.compile(r"""illegal request line|illegal status line: bytearray\(b['"]\\x1[56]\\x03""")
+# How nginx, Go, Apache and Tomcat answer plain HTTP on a port for TLS, with status 400. In lower case.
+_HTTPS_SENTENCES: Final = (
+    b"plain http request was sent to https port",
+    b"client sent an http request to an https server",
+    b"speaking plain http to an ssl-enabled server port",
+    b"this combination of host and port requires tls",
+)
+_SENTENCE_WITHIN: Final = 4096  # bytes of a body
 _STATUS: Final = re.compile(r"[1-5][0-9]{2}", re.ASCII)
 
 _NO_RESPONSE: Final = "without sending a response"
@@ -41,12 +51,24 @@ _NO_LOOKUP: Final = (
     "dns",
     "the name lookup failed or took too long: check the host name and this machine's name servers",
 )
-_NOT_HTTPS: Final = ("https expected", "it answered plain HTTP with TLS: use https:// in the URL")
+_NOT_HTTPS: Final = ("https expected", "the port takes requests with TLS only: use https:// in the URL")
 _CLOSED: Final = (
     "closed",
     "it closed the connection without a response: check the port, and whether it needs https://",
 )
 _NOT_HTTP: Final = ("protocol", "it did not send a whole HTTP response: check the port")
+_READ_TIMEOUT: Final = (
+    "read timeout",
+    "find out why it is slow; if it needs more, raise Limits(fetch_seconds=…)",
+)
+_PROXY_URL: Final = (
+    "the proxy's URL: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY with HTTPOptions(trust_env=True), or an option of the "
+    "client given as http="
+)
+_PROXY_PARTS: Final = frozenset({"proxy", "socks"})  # of httpcore; each begins TLS when its tunnel is open
+_FAULTS_OF_A_PROXY: Final = frozenset(
+    {"refused", "reset", "connect timeout", "dns", "tls", "closed", "protocol", "https expected"}
+)
 _CONNECTED: Final = {"reset", "https expected", "closed", "protocol"}  # the reasons of a server that was reached
 _BY_NUMBER: Final[dict[int, _Reason]] = {
     errno.ECONNREFUSED: ("refused", "nothing accepts connections there: check host and port"),
@@ -112,21 +134,26 @@ class Progress:
         peer: The host and port last connected to, which may be those of a proxy; None before that, and for transports
             that report nothing.
         step: The step that was last begun.
+        talks_to_peer: Whether that step is an exchange with `peer` itself, and not with a server behind its tunnel.
     """
 
-    __slots__ = ("peer", "step")
+    __slots__ = ("peer", "step", "talks_to_peer")
 
     def __init__(self) -> None:
         self.peer: tuple[str, int] | None = None
         self.step = ""
+        self.talks_to_peer = False
 
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
         """Record a step, and keep the response out of the log."""
         if event.endswith(".started"):
-            self.step = event.split(".")[-2]
+            part, self.step, _ = ("", *event.split("."))[-3:]
             host, port = info.get("host"), info.get("port")
             if self.step == "connect_tcp" and isinstance(host, str) and isinstance(port, int):
                 self.peer = host, port
+                self.talks_to_peer = True
+            elif part in _PROXY_PARTS and self.step == "start_tls":
+                self.talks_to_peer = False
         await hide_response(event, info)
 
     @property
@@ -135,7 +162,7 @@ class Progress:
         return self.step in ("connect_tcp", "connect_unix_socket")
 
 
-def failure_of(error: Exception, *, seconds: float, progress: Progress, server: str) -> Failure:
+def failure_of(error: Exception, *, seconds: float, progress: Progress, server: str, scheme: str = "http") -> Failure:
     """Return why a request got no response.
 
     Args:
@@ -143,22 +170,34 @@ def failure_of(error: Exception, *, seconds: float, progress: Progress, server: 
         seconds: The time limit of the request.
         progress: How far it came.
         server: The URL's host and port, as `host:port`.
+        scheme: The URL's scheme.
     """
     found = next((one for one in _chain(error) if isinstance(one, OSError) and _is_specific(one)), None)
     cause = None if found is None else _anew(found)
     reason = _reason_of_name(error, progress) if found is None else _reason_of(found, progress)
     if reason is None:
         return Failure(f"was not asked, because the HTTP client failed ({type(error).__name__})")  # it is closed, maybe
-    name, what = reason
-    if name == "read timeout":
-        return Failure(f"did not answer within {seconds:g} s ({name})", cause)
-    if name == "connect timeout":
-        what = f"no connection within {seconds:g} s: {what}"
     peer = "" if progress.peer is None else host_and_port(*progress.peer)
     # Only a proxy is connected to in place of the URL's own host.
     proxy = f" through the proxy at {peer}" if peer and peer != server else ""
+    name, what = _NOT_HTTP if reason is _NOT_HTTPS and scheme == "https" else reason
+    if name == "connect timeout":
+        what = f"no connection within {seconds:g} s: {what}"
+    if proxy and progress.talks_to_peer and name in _FAULTS_OF_A_PROXY:
+        what = f"{what.partition(': ')[0]}: check {_PROXY_URL}"
+    if name == "read timeout":
+        return Failure(f"did not answer within {seconds:g} s{proxy} ({name}): {what}", cause)
     verb = "did not answer" if name in _CONNECTED else "could not be reached"
     return Failure(f"{verb}{proxy} ({name}){f': {what}' if what else ''}", cause)
+
+
+def expects_https(status: int, body: bytes) -> str | None:
+    """Return the end of the sentence for a response to plain HTTP that asks for TLS; None for any other response."""
+    start = body[:_SENTENCE_WITHIN].lower()
+    if status != HTTPStatus.BAD_REQUEST or not any(sentence in start for sentence in _HTTPS_SENTENCES):
+        return None
+    name, what = _NOT_HTTPS
+    return f"did not answer ({name}): {what}"
 
 
 def system_error(error: BaseException) -> OSError | None:
@@ -215,20 +254,24 @@ def _reason_of_name(error: Exception, progress: Progress) -> _Reason | None:
     """
     name = type(error).__name__
     if name == "ProxyError":
-        status = _STATUS.match(str(error))
-        return (
-            "proxy",
-            f"the proxy refused{f' (HTTP {status[0]})' if status else ''}: check its URL, password and rules",
-        )
+        return "proxy", _proxy_refusal(_STATUS.match(str(error)))
     if name == "RemoteProtocolError":
         return _not_http(str(error))
     if progress.step == "start_tls" and name in _HANDSHAKE_ERRORS:
         return _NO_HANDSHAKE if name == "ConnectError" else _SLOW_HANDSHAKE
     if name != "PoolTimeout" and (isinstance(error, TimeoutError) or name.endswith("Timeout")):
-        return _CONNECT_TIMEOUT if name == "ConnectTimeout" or progress.is_connecting else ("read timeout", "")
+        return _CONNECT_TIMEOUT if name == "ConnectTimeout" or progress.is_connecting else _READ_TIMEOUT
     if isinstance(error, OSError) or any(base.__name__ in _NETWORK_ERRORS for base in type(error).__mro__):
         return _BY_NAME.get(name, (name, ""))
     return None
+
+
+def _proxy_refusal(status: re.Match[str] | None) -> str:
+    if status is None:
+        return f"the proxy refused: check {_PROXY_URL}"
+    if status[0].startswith("5"):
+        return f"the proxy has no connection to it (HTTP {status[0]}): check the host, and what the proxy can reach"
+    return f"the proxy refused (HTTP {status[0]}): check its rules, and the user name and password in {_PROXY_URL}"
 
 
 def _not_http(text: str) -> _Reason:

@@ -87,7 +87,7 @@ class Resolver:
             if lookup.waiters == 0 and self._waiting[lookup.known].pop(host, None) is not None:
                 del self._lookups[host]
         if isinstance(result, OSError):
-            raise type(result)(*result.args)  # each waiter its own: raising adds a traceback
+            raise _again(result)  # each waiter its own: raising adds a traceback
         return result
 
     def _start(self, share: _Share) -> None:
@@ -121,11 +121,14 @@ class Resolver:
         result: tuple[str, ...] | OSError
         try:
             found = socket.getaddrinfo(lookup.host, None, type=socket.SOCK_STREAM)
-            result = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+            addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+            result = addresses or socket.gaierror(socket.EAI_NONAME, "no address")
         except OSError as error:
-            result = type(error)(*error.args)  # without the traceback
+            result = _again(error)  # without the traceback
         except UnicodeError:  # a label that is empty or too long
             result = socket.gaierror(socket.EAI_NONAME, "not a host name")
+        except BaseException:  # noqa: BLE001  else the lookup would never end, nor any other one of this name
+            result = socket.gaierror(socket.EAI_FAIL, "the lookup raised")
         with suppress(RuntimeError):  # the event loop is closed, and nobody waits
             self._loop.call_soon_threadsafe(self._finish, lookup, result, time.monotonic() - began)
 
@@ -140,3 +143,9 @@ class Resolver:
             self._history[lookup.host] = _Share.FAILED
         lookup.result.set_result(result)
         self._start(lookup.share)
+
+
+def _again(error: OSError) -> OSError:
+    """Return an equal error without a traceback, whatever the constructor of its class takes."""
+    kind = socket.gaierror if isinstance(error, socket.gaierror) else OSError
+    return kind(*error.args[:2])  # Python chooses the subclass by the number

@@ -12,8 +12,9 @@ if value and stored > known and stored > dead then
   return {'token', value, left, microseconds()}
 end
 
--- A lease that lasts longer than the caller's own would was set by somebody else.
-local owner, leased, lease_left = lease_at(KEYS[2], tonumber(ARGV[2]))
+-- A lease of up to a minute may be of an instance with longer ones, as while that option is changed. A longer one than
+-- that and than the caller's own was set by somebody else.
+local owner, leased, lease_left = lease_at(KEYS[2], math.max(tonumber(ARGV[2]), 60000))
 if owner == ARGV[1] then
   return {'lease', leased, 0, microseconds()}
 elseif owner then

@@ -1,5 +1,6 @@
 -- Store a token: under the caller's lease, or without any lease if it is newer than the stored one.
--- KEYS: token, lease, note, tombstone. ARGV: owner, version, value, ms to live, ms since the token was requested.
+-- KEYS: token, lease, note, tombstone. ARGV: owner, version, value, ms to live, ms since the token was requested,
+-- channel of the hints or ''.
 -- Idempotent for the same value: called again after a lost reply, it returns 'stored' again.
 -- Each reply ends with this server's time; 'clock': the version does not agree with it, and nothing was stored.
 local version = tonumber(ARGV[2])
@@ -33,5 +34,9 @@ redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 redis.call('DEL', KEYS[3])
 if dead == 0 then
   redis.call('DEL', KEYS[4]) -- garbage, which might count later
+end
+-- A hint is the key without what precedes all keys. Where an ACL forbids the channel, the token is stored all the same.
+if ARGV[6] and ARGV[6] ~= '' then
+  redis.pcall('PUBLISH', ARGV[6], string.sub(KEYS[1], #ARGV[6] - 4))
 end
 return {'stored', '', 0, microseconds()}

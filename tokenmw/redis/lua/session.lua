@@ -2,6 +2,7 @@
 -- KEYS: session. ARGV: candidate; ms to live; 'lengthen' if the TTL must not become shorter, else ''; the time in ms
 -- after which the caller no longer waits, or ''. After that time nothing is stored and the server's time is returned,
 -- because by then the caller uses another id for the key. Restarting the TTL of a stored id is harmless even then.
+-- The reply is the stored value; 0 if the candidate was stored, which may equal what other callers have stored.
 local value = get(KEYS[1])
 if value then
   if ARGV[3] ~= 'lengthen' or redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
@@ -17,4 +18,4 @@ if deadline then
   end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return ARGV[1]
+return 0

@@ -1,7 +1,7 @@
 -- Write a tombstone: a version, and all versions below it, become invalid. It exists for as long as the token would
 -- have, because absence alone may be an eviction, after which another process would upload the token again.
 -- KEYS: token, lease, note, tombstone. ARGV: version, or '' for any token so far; version the caller knows; ms that the
--- token has left.
+-- token has left; channel of the hints or ''.
 -- Each reply ends with this server's time; 'clock': it rules out a version of the caller's, and nothing was written.
 local known = tonumber(ARGV[2])
 local version = tonumber(ARGV[1])
@@ -28,4 +28,7 @@ if dead > 0 then
   ttl = math.max(ttl, redis.call('PTTL', KEYS[4]))
 end
 redis.call('SET', KEYS[4], text(version), 'PX', text(math.min(ttl, TOKEN_LASTS)))
+if ARGV[4] and ARGV[4] ~= '' then
+  redis.pcall('PUBLISH', ARGV[4], string.sub(KEYS[1], #ARGV[4] - 4)) -- as in commit.lua
+end
 return {'tombstone', '', 0, text(version), microseconds()}

@@ -1,0 +1,7 @@
+-- Store a session id in place of any other, and announce it. KEYS: session. ARGV: id; ms to live; channel of the hints,
+-- or ''.
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if ARGV[3] ~= '' then
+  redis.pcall('PUBLISH', ARGV[3], string.sub(KEYS[1], #ARGV[3] - 4)) -- the key without what precedes all keys
+end
+return 1

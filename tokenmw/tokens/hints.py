@@ -1,0 +1,146 @@
+"""Checks the entries that another process has announced as changed, so that they need not wait for housekeeping.
+
+A hint only makes this process read Redis, which then decides. Anyone who can publish can send hints, so their cost is
+bounded: one for a token that this process does not have costs a lookup in a dict, further ones for an entry that waits
+change nothing, and each entry is checked about twice in `check_seconds` on average, in batches without values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from tokenmw.observe.error_place import with_place
+from tokenmw.redaction import Unpicklable
+from tokenmw.redis.errors import RedisUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tokenmw.limits import Limits
+    from tokenmw.observe.throttle import ThrottledLog
+    from tokenmw.tokens.cache import TokenCache
+    from tokenmw.tokens.entry import TokenEntry
+    from tokenmw.tokens.manager import TokenManager
+    from tokenmw.tokens.sync import TokenSync
+
+__all__ = ["TokenHints"]
+
+_BATCH: Final = 100  # entries in one round trip
+_LEAST_BURST: Final = 100.0  # checks at once, however few entries there are
+_LEAST_RATE: Final = 10.0  # checks a second, likewise
+_CHECKS_PER_ENTRY: Final = 2.0  # in `check_seconds`: after an invalidation, and after the fetch that follows it
+_RETRY_SECONDS: Final = 0.1  # while no check is allowed, or Redis is unavailable
+
+
+class TokenHints(Unpicklable):
+    """The entries that wait for a check, in the event loop in which it was made.
+
+    Args:
+        cache: The entries of this process.
+        manager: Refreshes entries that lost a token in use.
+        sync: Compares entries with Redis.
+        usable: Returns whether Redis can be asked now.
+        limits: `check_seconds` is the time in which housekeeping checks each entry once.
+        log: Gets what a check raises.
+    """
+
+    __slots__ = (
+        "_cache",
+        "_check_seconds",
+        "_hinted",
+        "_log",
+        "_loop",
+        "_manager",
+        "_missed",
+        "_permits",
+        "_permits_at",
+        "_sync",
+        "_usable",
+        "_wake",
+    )
+
+    def __init__(
+        self,
+        *,
+        cache: TokenCache,
+        manager: TokenManager,
+        sync: TokenSync,
+        usable: Callable[[], bool],
+        limits: Limits,
+        log: ThrottledLog,
+    ) -> None:
+        self._cache = cache
+        self._manager = manager
+        self._sync = sync
+        self._usable = usable
+        self._check_seconds = limits.check_seconds
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._hinted: dict[TokenEntry, None] = {}
+        self._missed: dict[TokenEntry, None] = {}
+        self._permits = _LEAST_BURST
+        self._permits_at = self._loop.time()
+        self._wake = asyncio.Event()
+
+    def add(self, key: bytes) -> None:
+        """Check the entry whose token has this key in Redis, if this process has one that a change concerns."""
+        entry = self._cache.of_key(key)
+        if entry is not None and (entry.current is not None or entry.failure is not None):
+            self._hinted[entry] = None
+            self._wake.set()
+
+    def add_all(self) -> None:
+        """Check all entries: hints may have been missed."""
+        for entry in self._cache:
+            if entry.keys is not None and (entry.current is not None or entry.failure is not None):
+                self._missed[entry] = None
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Check what waits, until cancelled. No exception of a check stops it."""
+        task = asyncio.current_task()
+        while task is None or not task.cancelling():  # a client of the program's can lose a cancellation
+            if not self._hinted and not self._missed:
+                self._wake.clear()
+                await self._wake.wait()
+            batch = self._take() if self._usable() else []
+            if not batch:
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            try:
+                await self._check(batch)
+            except RedisUnavailable:
+                self._missed.update(dict.fromkeys(batch))
+                await asyncio.sleep(_RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001  nobody would notice that hints have no effect any more
+                place, reason = with_place(error, called=None), type(error).__name__
+                self._log.problem("housekeeping", "Housekeeping: a job raised %s", place, reason=reason)
+
+    def _take(self) -> list[TokenEntry]:
+        """Return the next batch: of hinted entries as many as may be checked now, then those that were missed."""
+        entries, now = len(self._cache), self._loop.time()
+        rate = _LEAST_RATE + _CHECKS_PER_ENTRY * entries / self._check_seconds
+        self._permits = min(max(_LEAST_BURST, entries), self._permits + (now - self._permits_at) * rate)
+        self._permits_at = now
+        batch = list(self._hinted)[: min(_BATCH, int(self._permits))]
+        for entry in batch:
+            del self._hinted[entry]
+            self._missed.pop(entry, None)
+        self._permits -= len(batch)
+        for entry in list(self._missed)[: _BATCH - len(batch)]:
+            del self._missed[entry]
+            batch.append(entry)
+        return batch
+
+    async def _check(self, batch: list[TokenEntry]) -> None:
+        lost, newer = await self._sync.check_hinted(batch)
+        results = await asyncio.gather(*map(self._sync.compare, newer), return_exceptions=True)
+        lost += [entry for entry, result in zip(newer, results, strict=True) if result is True]
+        for entry in lost:
+            self._manager.refresh_soon(entry)
+        for entry in batch:
+            self._manager.read_soon(entry)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, RedisUnavailable):
+                raise result
