@@ -99,11 +99,11 @@ def steady_loads(fleet: Fleet, costs: Costs) -> list[Load]:
     """Return what a fleet in use asks of Redis in a second, by operation, the dearest first.
 
     Each token is fetched once in its refresh interval by one instance, and the other instances take it over. Each
-    commit is announced to every instance.
+    commit is announced to every instance, which then compares that token.
     """
     refreshes = fleet.tenants / (REFRESHED_AFTER * fleet.token_seconds)
     per_second = {
-        "check": fleet.instances * fleet.tenants / fleet.check_seconds,
+        "check": fleet.instances * (fleet.tenants / fleet.check_seconds + refreshes),
         "touch": fleet.instances * fleet.sessions * fleet.touches_per_ttl / fleet.session_ttl,
         "acquire": fleet.instances * refreshes,
         "commit": refreshes,
