@@ -30,6 +30,7 @@ NAMES = (
     "imports",
     "cancelled",
     "expiries",
+    "fleet",
     "hostile",
     "coherence",
 )

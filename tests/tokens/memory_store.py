@@ -114,6 +114,11 @@ class MemoryStore:
         self._check_reachable()
         return self._token(keys), self._invalid(keys)
 
+    async def holds(self, tokens: Sequence[tuple[TokenKeys, int]], /) -> list[bool]:
+        self._check_reachable()
+        found = [self._token(keys) for keys, _ in tokens]
+        return [one is not None and one.version == version for one, (_, version) in zip(found, tokens, strict=True)]
+
     async def versions(self, keys: Sequence[TokenKeys], /) -> list[StoredVersions | None]:
         self._check_reachable()
         found = [(self._token(one), self._invalid(one)) for one in keys]

@@ -216,6 +216,14 @@ class RedisTokenStore(Unpicklable):
                 await self._connection.run("replace", (keys.token,), (value, sealed, ""))
         return found, int(tombstone)
 
+    async def holds(self, tokens: Sequence[tuple[TokenKeys, int]]) -> list[bool]:
+        """Return for each token whether Redis has this version, sealed as this instance seals it, in one batch."""
+        replies = await self._connection.pipeline([script_command("header", keys.token, ()) for keys, _ in tokens])
+        return [
+            isinstance(header, bytes) and header == self._sealer.header(version)
+            for header, (_, version) in zip(replies, tokens, strict=True)
+        ]
+
     async def versions(self, keys: Sequence[TokenKeys]) -> list[StoredVersions | None]:
         """Return the versions of many tokens, in one batch and without their values; None for one that has no reply."""
         commands = [script_command("compare", one.token, (), more_keys=(one.tombstone,)) for one in keys]

@@ -33,6 +33,10 @@ class TokenStore(Protocol):
         """Return the stored token, if any, and the highest version known to be invalid."""
         ...
 
+    async def holds(self, tokens: Sequence[tuple[TokenKeys, int]], /) -> list[bool]:
+        """Return for each token whether this version of it is stored; False if that cannot be known now."""
+        ...
+
     async def versions(self, keys: Sequence[TokenKeys], /) -> list[StoredVersions | None]:
         """Return the versions of many tokens without their values; None for one that cannot be known now."""
         ...

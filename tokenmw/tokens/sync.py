@@ -144,11 +144,13 @@ class TokenSync(Unpicklable):
             else:
                 entry.used = False
                 asked.append((entry, token, entry.keys))
-        for (entry, token, _keys), stored in zip(asked, await self._versions(asked), strict=True):
-            if entry.current is not token or stored is None or not _same(stored, token):
-                changed.append(entry)
-            else:
-                token.checked = at.mono
+        if asked and self._store is not None:
+            held = await self._store.holds([(keys, token.version) for _entry, token, keys in asked])
+            for (entry, token, _keys), same in zip(asked, held, strict=True):
+                if entry.current is token and same:
+                    token.checked = at.mono
+                else:
+                    changed.append(entry)
         return changed
 
     async def check_hinted(self, entries: Sequence[TokenEntry]) -> tuple[list[TokenEntry], list[TokenEntry]]:
