@@ -2,7 +2,7 @@
 
 A hint only makes this process read Redis, which then decides. Anyone who can publish can send hints, so their cost is
 bounded: one for a token that this process does not have costs a lookup in a dict, further ones for an entry that waits
-change nothing, and each entry is checked about twice in `check_seconds` on average, in batches without values.
+change nothing, and after a burst each entry is checked twice in `check_seconds` on average, in batches without values.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ __all__ = ["TokenHints"]
 
 _BATCH: Final = 100  # entries in one round trip
 _LEAST_BURST: Final = 100.0  # checks at once, however few entries there are
+_BURST_PER_ENTRY: Final = 4.0  # checks at once: all tokens are fetched in a start, and may be invalidated soon after it
 _LEAST_RATE: Final = 10.0  # checks a second, likewise
 _CHECKS_PER_ENTRY: Final = 2.0  # in `check_seconds`: after an invalidation, and after the fetch that follows it
 _RETRY_SECONDS: Final = 0.1  # while no check is allowed, or Redis is unavailable
@@ -49,13 +50,13 @@ class TokenHints(Unpicklable):
     __slots__ = (
         "_cache",
         "_check_seconds",
+        "_checks",
+        "_checks_at",
         "_hinted",
         "_log",
         "_loop",
         "_manager",
         "_missed",
-        "_permits",
-        "_permits_at",
         "_sync",
         "_usable",
         "_wake",
@@ -80,8 +81,8 @@ class TokenHints(Unpicklable):
         self._loop = asyncio.get_running_loop()
         self._hinted: dict[TokenEntry, None] = {}
         self._missed: dict[TokenEntry, None] = {}
-        self._permits = _LEAST_BURST
-        self._permits_at = self._loop.time()
+        self._checks = 0.0
+        self._checks_at = self._loop.time()
         self._wake = asyncio.Event()
 
     def add(self, key: bytes) -> None:
@@ -122,13 +123,14 @@ class TokenHints(Unpicklable):
         """Return the next batch: of hinted entries as many as may be checked now, then those that were missed."""
         entries, now = len(self._cache), self._loop.time()
         rate = _LEAST_RATE + _CHECKS_PER_ENTRY * entries / self._check_seconds
-        self._permits = min(max(_LEAST_BURST, entries), self._permits + (now - self._permits_at) * rate)
-        self._permits_at = now
-        batch = list(islice(self._hinted, min(_BATCH, int(self._permits))))
+        self._checks = max(0.0, self._checks - (now - self._checks_at) * rate)
+        self._checks_at = now
+        allowed = int(max(_LEAST_BURST, _BURST_PER_ENTRY * entries) - self._checks)
+        batch = list(islice(self._hinted, max(0, min(_BATCH, allowed))))
         for entry in batch:
             del self._hinted[entry]
             self._missed.pop(entry, None)
-        self._permits -= len(batch)
+        self._checks += len(batch)
         for entry in list(islice(self._missed, _BATCH - len(batch))):
             del self._missed[entry]
             batch.append(entry)
