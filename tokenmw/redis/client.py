@@ -14,6 +14,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import redis.asyncio as redis
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import (
     AbstractConnection,
     BlockingConnectionPool,
@@ -137,6 +138,8 @@ def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, b
     connection_class = kwargs.pop("connection_class", Connection)
     if is_cluster(given):
         kwargs.setdefault("host", "localhost")
+        # redis-py asks them in random order, until one answers.
+        kwargs["startup_nodes"] = [ClusterNode(host, port) for host, port in kwargs.pop("seeds", ())]
         kwargs["ssl"] = connection_class is SSLConnection
         return BackgroundCluster(lookup_seconds=limits.connect_seconds, **kwargs), True
     # The pool waits without a limit: the guard's deadline also covers the wait for a connection.
