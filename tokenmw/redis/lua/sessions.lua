@@ -1,6 +1,6 @@
 -- What session.lua does for one API key, for many of them in one call: a server that is not in a cluster has all keys.
 -- KEYS: sessions. ARGV: ms to live; the time in ms after which the callers no longer wait, or ''; then a candidate for
--- each key, '' where nothing is stored.
+-- each key, '' where nothing is stored. The reply is that of session.lua for each key.
 local deadline = tonumber(ARGV[2])
 local values = {}
 for number, key in ipairs(KEYS) do
@@ -13,7 +13,7 @@ for number, key in ipairs(KEYS) do
       value = milliseconds()
     else
       redis.call('SET', key, candidate, 'PX', ARGV[1])
-      value = candidate
+      value = 0
     end
   end
   values[number] = value
