@@ -284,7 +284,7 @@ class TokenBroker(Unpicklable):
 
     @without_locals
     async def reset_session(self, api_key: str | bytes) -> str:
-        """Give an API key a new session id, and return it. Other instances in use take it over in `session_ttl` / 4.
+        """Give an API key a new session id, and return it. Other instances take it over within a second.
 
         The new id is random, and lasts as long as the session. With `session_ids="derived"`, a key that comes back
         after `session_ttl` has the id from before the reset. While Redis is unavailable, so has a key in an instance
