@@ -32,6 +32,7 @@ NAMES = (
     "expiries",
     "fleet",
     "hostile",
+    "coherence",
 )
 IN_SHORT = ("warm", "commands", "first", "keys", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")

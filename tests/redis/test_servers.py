@@ -160,3 +160,23 @@ async def test_client_of_the_user_is_used_and_not_closed(cluster: RedisServer) -
         seen = [await shared(given) for given in (client, f"redis+cluster://127.0.0.1:{cluster.port}", client)]
         assert f"id={connection} ".encode() in cluster.command("CLIENT", "LIST")
     assert [(seen[0][0], "up")] * 3 == seen
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:1,127.0.0.1:{port}", "127.0.0.1:{port}, 127.0.0.1:1,localhost:1"])
+async def test_url_may_have_several_nodes(connect: Connect, cluster: RedisServer, text: str) -> None:
+    """While one of them is unavailable, the others are asked for the slots."""
+    for _ in range(4):  # redis-py asks them in random order
+        connection = connect(f"redis+cluster://{text.format(port=cluster.port)}", command_seconds=2.0)
+        assert await connection.open()
+        assert [f"127.0.0.1:{cluster.port}"] == list(connection.servers)
+
+
+async def test_user_and_options_of_a_url_are_for_all_nodes(connect: Connect) -> None:
+    """A comma in the password is part of it."""
+    connection = connect("redis+cluster://u:a,b@one.example:7000,two.example,[::1]:7002/0?health_check_interval=7")
+    client: Any = connection._client
+    nodes = client.nodes_manager.startup_nodes
+    assert {"one.example:7000", "two.example:6379", "::1:7002"} == set(nodes)
+    for node in nodes.values():
+        made = node.acquire_connection()
+        assert ("u", "a,b", 7) == (made.username, made.password, made.health_check_interval)

@@ -240,3 +240,67 @@ async def test_redis_shows_neither_api_key_nor_id(make: MakeStore, redis_server:
     dump = key + redis_server.command("GET", key)
     assert b"sk-very-secret" not in dump
     assert bytes([0x11] * 4) not in dump
+
+
+@pytest.mark.parametrize("size", [257, 40_000, 1 << 20, (1 << 20) + 1])
+@pytest.mark.parametrize("how", ["touch", "read", "first sight"])
+async def test_planted_value_that_is_long_is_read_once(
+    store: RedisSessionStore,
+    redis_server: RedisServer,
+    unreadable: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    size: int,
+    how: str,
+) -> None:
+    """Each touch of each instance read it whole and decrypted it. It is neither opened nor kept, but deleted."""
+    key = store.key(b"k")
+    redis_server.command("SET", key, b"\x01" * size)
+    opened: list[bytes] = []
+    sealer = store._sealer
+    monkeypatch.setattr(type(sealer), "open", lambda _self, value, **_names: opened.append(value))
+    if how == "first sight":
+        assert await store.get_or_create([(key, None)]) == [None]
+    else:
+        assert await store.touch([key, store.key(b"other")], restart=how == "touch") == [None, None]
+    assert unreadable == ["session damaged"]
+    assert opened == []
+    assert redis_server.command("EXISTS", key) == 0
+
+
+async def test_value_that_was_replaced_in_the_meantime_is_not_deleted(
+    store: RedisSessionStore, redis_server: RedisServer
+) -> None:
+    """Another instance has deleted the long value and has stored an id."""
+    key = store.key(b"k")
+    await get_or_create(store, key, ONE)
+    for size in (300, 1 << 21):
+        await store._delete_long(key, b"\x01" * size)
+    assert await get_or_create(store, key, TWO) == ONE
+
+
+async def test_full_server_still_tells_the_ids_that_it_has(
+    connect: Connect, private_redis: RedisServer, names: KeyNames
+) -> None:
+    """One new key in a batch of first sights made all of them unavailable, and known callers got other ids."""
+    connection = connect(private_redis.url, command_seconds=2.0)
+    store = RedisSessionStore(connection, names=names, sealer=Sealer([NEW]), ttl=100.0, on_unreadable=print)
+    known, new = store.key(b"known"), store.key(b"new")
+    assert await get_or_create(store, known, ONE) == ONE
+    private_redis.command("CONFIG", "SET", "maxmemory", "1")
+    for _ in range(3):
+        assert connection.state == "up"
+        # A script that has written something may write more; so the new key is the first one.
+        assert await store.get_or_create([(new, TWO), (known, TWO), (known, None)]) == [UNAVAILABLE, ONE, ONE]
+    assert (connection.state, connection.error) == ("down", "full")
+
+
+async def test_candidate_of_a_batch_is_returned_only_if_it_was_stored(store: RedisSessionStore) -> None:
+    """So each that was stored keeps its permit, and one that Redis had, if only with the same id, does not."""
+    first, second = store.key(b"a"), store.key(b"b")
+    candidates = [str(one) for one in (ONE, TWO)]
+    replies = await store.get_or_create([(first, candidates[0]), (second, candidates[1])])
+    assert [reply is candidate for reply, candidate in zip(replies, candidates, strict=True)] == [True, True]
+    replies = await store.get_or_create([(first, candidates[0]), (second, candidates[1])])
+    assert replies == [ONE, TWO]
+    assert [reply is candidate for reply, candidate in zip(replies, candidates, strict=True)] == [False, False]

@@ -122,7 +122,10 @@ class MemoryStore:
     async def versions(self, keys: Sequence[TokenKeys], /) -> list[StoredVersions | None]:
         self._check_reachable()
         found = [(self._token(one), self._invalid(one)) for one in keys]
-        return [StoredVersions(0 if token is None else token.version, invalid, True) for token, invalid in found]
+        return [
+            StoredVersions(0 if token is None else token.version, invalid, current_seal=True)
+            for token, invalid in found
+        ]
 
     async def acquire(
         self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float
@@ -144,7 +147,7 @@ class MemoryStore:
         return Leased(version)
 
     async def commit(
-        self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float
+        self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float, announce: bool = True
     ) -> Stored | Found | Busy | Tombstoned | ClockMismatch:
         self._check_reachable()
         lease = self.server.get(keys, "lease")

@@ -6,7 +6,8 @@ from typing import Final
 
 __all__ = ["ACL_RULES", "CATEGORIES"]
 
-# Commands, and the category in which Redis and Valkey have each. The last two are for clusters.
+# Commands, and the category in which Redis and Valkey have each. The last three are for hints, the two before them for
+# clusters.
 CATEGORIES: Final = {
     "eval": "scripting",
     "evalsha": "scripting",
@@ -23,5 +24,8 @@ CATEGORIES: Final = {
     "select": "connection",
     "cluster|slots": "slow",
     "command": "connection",
+    "publish": "pubsub",
+    "subscribe": "pubsub",
+    "ping": "connection",
 }
-ACL_RULES: Final = " ".join(["~<namespace>:*", *(f"+{name}" for name in CATEGORIES)])
+ACL_RULES: Final = " ".join(["~<namespace>:*", "&<namespace>:v1:hints", *(f"+{name}" for name in CATEGORIES)])

@@ -16,7 +16,6 @@ import redis as redis_py
 import redis.asyncio as redis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tokenmw.redaction import Unpicklable
@@ -123,7 +122,7 @@ class BackgroundConnection(Unpicklable, AbstractConnection):
                 await connect(*args, **options)
                 try:
                     await load_scripts(self, first=self._client_info)
-                except RedisError:
+                except Exception:  # uvloop raises a RuntimeError for a write to a connection that was reset
                     await self.disconnect(nowait=True)  # as redis-py does when its part of the handshake fails
                     raise
 

@@ -14,6 +14,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import redis.asyncio as redis
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import (
     AbstractConnection,
     BlockingConnectionPool,
@@ -28,6 +29,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
+from tokenmw.options import stripped_text
 from tokenmw.redis.background_connect import BACKGROUND_CONNECTIONS, BackgroundCluster, BackgroundConnection, abort
 from tokenmw.redis.name_lookup import NameLookups
 from tokenmw.redis.url import is_cluster, option_error, options_of, parameters_of, url_kwargs
@@ -60,6 +62,7 @@ def checked_redis(given: object) -> str | AnyClient:
             client that decodes responses: sealed values are bytes.
     """
     if isinstance(given, str):
+        stripped_text(given, option="redis: the URL")
         _check_url(given)
         return given
     if isinstance(given, (redis.Redis, redis.RedisCluster)):
@@ -135,6 +138,8 @@ def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, b
     connection_class = kwargs.pop("connection_class", Connection)
     if is_cluster(given):
         kwargs.setdefault("host", "localhost")
+        # redis-py asks them in random order, until one answers.
+        kwargs["startup_nodes"] = [ClusterNode(host, port) for host, port in kwargs.pop("seeds", ())]
         kwargs["ssl"] = connection_class is SSLConnection
         return BackgroundCluster(lookup_seconds=limits.connect_seconds, **kwargs), True
     # The pool waits without a limit: the guard's deadline also covers the wait for a connection.

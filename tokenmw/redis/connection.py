@@ -73,7 +73,6 @@ class RedisConnection(Unpicklable):
     def state(self) -> State:
         """`up` if all servers are in use, `unknown` until one has answered; else why one is not in use."""
         significant = self._significant
-        significant = self._significant
         if significant.open:
             return significant.state
         return "up" if any(server.guard.breaker.heard for server in self._servers) else "unknown"
@@ -155,6 +154,16 @@ class RedisConnection(Unpicklable):
     async def run_for_each(self, script: ScriptName, calls: Sequence[tuple[bytes, Sequence[_Argument]]]) -> list[Any]:
         """Run a script for many keys, each with its arguments, in one batch. Returns and raises as `pipeline` does."""
         return await self.pipeline([script_command(script, key, args) for key, args in calls]) if calls else []
+
+    async def run_on_all(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]) -> list[Any]:
+        """Run a script on many keys of one server; it has a reply for each. Returns and raises as `pipeline` does."""
+        server = self._servers.of(keys[0])
+
+        async def send() -> list[Any]:
+            began = self._clock.monotonic()
+            return self._checked(server, await server.guard.evaluate(script, keys, args), began=began)
+
+        return await server.guard.run(send)
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Run many commands, one batch for each server. A script that a server does not know is run by its text.
@@ -240,7 +249,9 @@ class RedisConnection(Unpicklable):
         for command in commands:
             batch.execute_command(*command)
         began = self._clock.monotonic()
-        replies: list[Any] = await batch.execute(raise_on_error=False)
+        return self._checked(server, await batch.execute(raise_on_error=False), began=began)
+
+    def _checked(self, server: Server, replies: list[Any], *, began: float) -> list[Any]:
         errors = {
             number: reply
             for number, reply in enumerate(replies)

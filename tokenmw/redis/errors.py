@@ -78,8 +78,11 @@ _UNKNOWN_COMMAND: Final = re.compile(r"unknown command|Unknown Redis command|NOP
 
 # How redis-py and this package report that the server closed a connection; there is no error of the system then.
 _CLOSED: Final = ("Connection closed by server", "The connection was lost")
-# uvloop's error for a write to a connection that the server has closed. It has no class of its own.
-_CLOSED_IN_UVLOOP: Final = "unable to perform operation on <"
+# What event loops raise for a write to a connection that was reset before: uvloop, and asyncio in Python 3.12 and 3.13.
+_CLOSED_IN_LOOP: Final[dict[type[BaseException], str]] = {
+    RuntimeError: "unable to perform operation on <",
+    AttributeError: "'NoneType' object has no attribute '_add_writer'",
+}
 # asyncio's error if a host name has several addresses and none could be connected to.
 _SEVERAL: Final = "Multiple exceptions: "
 _ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
@@ -128,9 +131,9 @@ def classify(error: BaseException) -> str:
         if code in _REASON_OF_CODE:
             return _REASON_OF_CODE[code]
     reason = next((reason for kind, reason in _REASON_OF_CLASS if isinstance(error, kind)), UNKNOWN)
-    if reason == "connection" or (type(error) is RuntimeError and _first_words(error).startswith(_CLOSED_IN_UVLOOP)):
-        return _of_connection(error)
-    return reason
+    if reason == UNKNOWN and _first_words(error).startswith(_CLOSED_IN_LOOP.get(type(error), "\0")):
+        return "reset"
+    return _of_connection(error) if reason == "connection" else reason
 
 
 def behind_retries(error: Exception, *, outer: BaseException | None) -> Exception:
@@ -169,7 +172,7 @@ def _of_reply(text: str) -> str:
 
 
 def _of_connection(error: BaseException) -> str:
-    if isinstance(error, RuntimeError) or str(error).startswith(_CLOSED):
+    if str(error).startswith(_CLOSED):
         return "reset"
     for cause in causes(error):
         numbers = _error_numbers(cause)

@@ -166,10 +166,10 @@ class Guard(Unpicklable):
 
     async def run_script(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
         """Return the reply of a script; raises as `run` does."""
-        return await self.run(lambda: self._evaluate(script, keys, args), writes=script in WRITERS)
+        return await self.run(lambda: self.evaluate(script, keys, args), writes=script in WRITERS)
 
-    async def _evaluate(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
-        # By its digest, or with its text if the server does not know it, as after SCRIPT FLUSH.
+    async def evaluate(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
+        """Run a script, as a command of `run`: by its digest, or by its text if the server does not know it."""
         try:
             return await self._client.evalsha(DIGESTS[script], len(keys), *keys, *args)
         except NoScriptError:
@@ -252,7 +252,7 @@ class Guard(Unpicklable):
 
         async def write() -> None:
             try:
-                reply = await self._evaluate("probe", (key,), ())
+                reply = await self.evaluate("probe", (key,), ())
             except ResponseError as error:
                 # Whatever a server has against this script, it would have against all others.
                 if classify(error) != "response":

@@ -27,6 +27,10 @@ __all__ = ["UNAVAILABLE", "RedisSessionStore", "Reply", "uuid_text"]
 
 Reply: TypeAlias = object  # an id, None, UNAVAILABLE or an Unreadable
 _KEEP_TTL: Final = ""
+# Bytes; a sealed id has 57. A longer value was written by somebody else. It is read whole, because reading a part and
+# restarting the TTL are two commands, which take twice the time here, and a script takes three times as long there.
+_LONGEST: Final = 256
+_LONGEST_COMPARED: Final = 1 << 20  # what `replace` compares; for it, a longer value counts as absent
 _STORED: Final = 0  # the reply of the script that has stored the candidate
 
 
@@ -101,6 +105,7 @@ class RedisSessionStore(Unpicklable):
                     replies.append(error)
                 elif ours is None:
                     replies.append(None)
+                    await self._delete_long(key, value)
                 else:
                     replies.append(await self._replaced(key, value, ours, self._ttl))
         await self._reseal(opened)
@@ -125,11 +130,13 @@ class RedisSessionStore(Unpicklable):
         )
         replies: list[Reply] = []
         opened: list[tuple[bytes, bytes, str]] = []
-        for key, value in zip(keys, values, strict=True):
+        for number, key in enumerate(keys):
+            value, values[number] = values[number], None
             try:
                 replies.append(self._read(key, value, opened))
             except Unreadable:
                 replies.append(None)  # the upload that follows replaces it
+                await self._delete_long(key, value)
         await self._reseal(opened)
         return replies
 
@@ -174,12 +181,18 @@ class RedisSessionStore(Unpicklable):
         except Unreadable as error:
             return error if error.reason == "unknown-key" else None
 
+    async def _delete_long(self, key: bytes, value: bytes) -> None:
+        """Delete a value that is too long, so that no instance reads it whole again."""
+        if len(value) > _LONGEST:
+            old = value if len(value) <= _LONGEST_COMPARED else b""
+            with suppress(RedisUnavailable):  # the next touch does it
+                await self._connection.run("replace", (key,), (old, "", 1))
+
     async def _values(self, keys: Sequence[bytes], sealed: Sequence[bytes | None]) -> list[Any]:
         if len(keys) > 1 and self._connection.one_slot:
             # One command for all, as both sides take less time for one with many keys: a quarter of it here.
             args = (self._ttl, self._deadline(keys[0]), *(value or b"" for value in sealed))
-            values: list[Any] = await self._connection.run("sessions", keys, args)
-            return values
+            return await self._connection.run_on_all("sessions", keys, args)
         return await self._connection.pipeline(
             [
                 ("GETEX", key, "PX", self._ttl) if value is None else self._creation(key, value)
@@ -216,6 +229,8 @@ class RedisSessionStore(Unpicklable):
 
     def _open(self, key: bytes, value: bytes) -> str:
         try:
+            if len(value) > _LONGEST:
+                raise Unreadable("damaged")
             _version, body = self._sealer.open(value, key=key)
             if len(body) != 16:
                 raise Unreadable("damaged")

@@ -259,14 +259,15 @@ class RedisTokenStore(Unpicklable):
         raise RedisUnavailable("damaged")
 
     async def commit(
-        self, keys: TokenKeys, owner: str, record: TokenRecord, *, version: int, left: float
+        self, keys: TokenKeys, owner: str, record: TokenRecord, *, version: int, left: float, announce: bool = True
     ) -> Stored | Found | Busy | Tombstoned | ClockMismatch:
         """Store a token that has `left` seconds: under this owner's lease, or without any lease if it is newer.
 
-        It is idempotent for the same token and version.
+        It is idempotent for the same token and version. Other processes get a hint, unless it is no news for them.
         """
         value = self._sealer.seal(record.encode(), key=keys.token, version=version)
-        args = (owner, version, value, _milliseconds(left), _milliseconds(record.lifetime - left), self._hints)
+        hints = self._hints if announce else b""
+        args = (owner, version, value, _milliseconds(left), _milliseconds(record.lifetime - left), hints)
         for _ in range(_TRIES):
             kind, other, other_left, now = await self._connection.run("commit", keys.all, args)
             match kind:

@@ -44,9 +44,36 @@ def is_cluster(url: str) -> bool:
 def url_kwargs(url: str) -> dict[str, Any]:
     """Return the arguments of a connection that a URL stands for.
 
+    The URL of a cluster may have several hosts, `redis+cluster://a:7000,b:7001`: those beyond the first are in `seeds`,
+    a list of host and port.
+
     Raises:
         ConfigurationError: The URL cannot work. No error quotes it, because it contains the password.
     """
+    first, *others = [_kwargs_of(each) for each in _each_host(url)]
+    if others:
+        first["seeds"] = [(other["host"], other.get("port", 6379)) for other in others]
+    return first
+
+
+def _each_host(url: str) -> list[str]:
+    scheme, separator, rest = url.partition("://")
+    end = next((number for number, letter in enumerate(rest) if letter in "/?#"), len(rest))
+    userinfo, at, hosts = rest[:end].rpartition("@")
+    if "," not in hosts or scheme == "unix" or "@" in rest[end:]:  # with such an "@", it may be part of a password
+        return [url]
+    if not is_cluster(url):
+        raise ConfigurationError(
+            "redis: the URL has several hosts: write redis+cluster:// for a cluster, or pass "
+            "sentinel.master_for(name) for a Sentinel. Write a comma in a password as %2C."
+        )
+    each = hosts.split(",")
+    if any(host.strip().startswith(":") or not host.strip() for host in each):
+        raise ConfigurationError("redis: the URL has a comma without a host before or after it: remove it.")
+    return [f"{scheme}{separator}{userinfo}{at}{host.strip()}{rest[end:]}" for host in each]
+
+
+def _kwargs_of(url: str) -> dict[str, Any]:
     scheme, separator, rest = url.partition("://")
     if scheme not in _SCHEMES or not separator:
         known = ", ".join(f"{name}://" for name in _SCHEMES)

@@ -48,7 +48,7 @@ class TokenStore(Protocol):
         ...
 
     async def commit(
-        self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float
+        self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float, announce: bool = True
     ) -> Stored | Found | Busy | Tombstoned | ClockMismatch:
         """Store a token under the lease, or without a lease if it is newer than the stored one."""
         ...
