@@ -13,7 +13,7 @@ from weakref import WeakSet
 from starlette.requests import HTTPConnection
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable, copy_of
-from tokenmw.options import checked_callback, checked_strings
+from tokenmw.options import checked_callback, checked_strings, did_you_mean
 from tokenmw.providers.base import Provider
 from tokenmw.providers.http import check_reach
 from tokenmw.redaction import Unpicklable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import AsyncHTTPClient, HTTPOptions
     from tokenmw.tokens.cache import TokenCache
 
-__all__ = ["Credentials", "ProviderOfRequest", "RequestCredential", "checked_names"]
+__all__ = ["Credentials", "ProviderOfRequest", "RequestCredential", "checked_names", "no_provider"]
 
 ProviderOfRequest = Callable[[HTTPConnection], Provider | Awaitable[Provider]]
 
@@ -95,10 +95,11 @@ class Credentials(Unpicklable):
         try:
             return self._by_name[name]
         except (KeyError, TypeError):
-            known = ", ".join(sorted(self._by_name)) or "none"
             # Only text is shown: anything else might be a credential in the wrong place.
-            shown = repr(name) if isinstance(name, str) else f"of type {type(name).__name__}"
             given: object = name
+            if isinstance(given, str):
+                raise ConfigurationError(f"There is {no_provider(given, self._by_name)}") from None
+            shown = f"of type {type(given).__name__}"
             if type(given).__name__ == "Request":  # of httpx or httpx2, which call any callable given as `auth`
                 raise ConfigurationError(
                     "auth=broker.auth was given to an HTTP client without a call: pass a provider's name, such as "
@@ -106,7 +107,7 @@ class Credentials(Unpicklable):
                 ) from None
             if isinstance(given, type) and issubclass(given, Provider):
                 shown = f"{given.__name__}: it is a class, so make an object of it"
-            raise ConfigurationError(f"There is no provider {shown}. The broker has: {known}.") from None
+            raise ConfigurationError(f"There is no provider {shown}. {_has(self._by_name)}") from None
 
     def static_entries(self, names: tuple[str, ...]) -> Mapping[str, TokenEntry] | None:
         """Return the entries of names; None if any of them is a callable."""
@@ -310,13 +311,22 @@ def checked_names(names: object, *, option: str, known: Iterable[str]) -> tuple[
         ConfigurationError: It is not a list, or the broker has no provider of one of the names.
     """
     chosen: tuple[str, ...] = checked_strings(names, option=option, of="provider names")
-    known = sorted(known)
+    known = set(known)
     for name in chosen:
         if name not in known:
-            raise ConfigurationError(
-                f"{option}: there is no provider {name!r}. The broker has: {', '.join(known) or 'none'}."
-            )
+            if isinstance(name, str):
+                raise ConfigurationError(f"{option}: there is {no_provider(name, known)}")
+            raise ConfigurationError(f"{option}: there is no provider {name!r}. {_has(known)}")
     return tuple(dict.fromkeys(chosen))
+
+
+def no_provider(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about a name that no provider has, with the names that there are."""
+    return f"no provider {name[:_MAX_NAME]!r}{did_you_mean(name, sorted(known))} {_has(known)}"
+
+
+def _has(known: Iterable[str]) -> str:
+    return f"The broker has: {', '.join(sorted(known)) or 'none'}."
 
 
 def _checked_providers(providers: object, *, option: str) -> dict[str, Provider | ProviderOfRequest]:

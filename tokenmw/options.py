@@ -12,7 +12,8 @@ import inspect
 import math
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from difflib import get_close_matches
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from tokenmw.errors import ConfigurationError
@@ -38,10 +39,12 @@ __all__ = [
     "checked_session_ttl",
     "checked_strings",
     "credential_text",
+    "did_you_mean",
     "optional_seconds",
     "positive_number",
     "positive_seconds",
     "secret_text",
+    "stripped_text",
 ]
 
 T = TypeVar("T")
@@ -53,6 +56,8 @@ _MIN_CORE: Final = 7  # characters of a secret that do not follow from the ones 
 _MIN_DISTINCT: Final = 5
 _LETTERS_AND_NUMBER: Final = re.compile(r"([A-Za-z]?[a-z]{1,19}|[A-Z]{1,20})[^A-Za-z0-9]*[0-9]{0,4}[^A-Za-z0-9]*")
 _MAX_SESSION_TTL: Final = 365 * 86_400.0  # seconds
+_MAX_COMPARED: Final = 256  # names
+_MAX_COMPARED_NAME: Final = 100  # characters
 _NUMBER: Final = re.compile(r"\s*[+-]?[0-9][0-9_.]{0,9}\s*", re.ASCII)
 _MAKE_A_SECRET: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))" makes a good one.'
 
@@ -119,6 +124,17 @@ def checked_instance(value: object, kind: type[T], *, option: str, example: str)
     return value
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: `: did you mean 'crm'?`, or a full stop.
+
+    A program may take names from its callers, so a long one is not compared, and no more than 256 known ones are.
+    """
+    if len(name) > _MAX_COMPARED_NAME:
+        return "."
+    close = get_close_matches(name, islice(known, _MAX_COMPARED))
+    return f": did you mean {' or '.join(map(repr, close))}?" if close else "."
+
+
 def checked_strings(given: object, *, option: str, of: str = "names") -> tuple[Any, ...]:
     """Return a list as a tuple. A lone string is refused: it would be read letter by letter."""
     if isinstance(given, (str, bytes)):
@@ -164,6 +180,17 @@ def secret_text(value: object, *, option: str) -> str:
     return text
 
 
+@without_locals
+def stripped_text(value: object, *, option: str) -> str:
+    """Return a secret or URL as :func:`credential_text` does, or raise if it has a blank before or after it."""
+    text = credential_text(value, option=option)
+    if text != text.strip():
+        raise ConfigurationError(
+            f"{option} has a blank before or after it, perhaps from the file it is read from: strip() it."
+        )
+    return text
+
+
 def checked_secrets(secret_key: object) -> tuple[str, ...]:
     """Return `secret_key` as a tuple of secrets: the first one encrypts, all of them decrypt."""
     if secret_key is None:
@@ -184,7 +211,7 @@ def checked_name_key(name_key: object, *, secrets: Sequence[str]) -> str | None:
 
 
 def _strong(secret: object, *, option: str) -> str:
-    text = credential_text(secret, option=option)
+    text = stripped_text(secret, option=option)
     if len(text) < MIN_SECRET_LENGTH:
         raise ConfigurationError(
             f"{option} must be a str of at least {MIN_SECRET_LENGTH} characters, else anyone who reads Redis can guess "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import math
+import os
 import re
 import threading
 from collections import Counter
@@ -61,7 +63,6 @@ WRONG: list[tuple[str, Any, str]] = [
     ("providers", {"crm": SecretStr(SECRET)}, "providers['crm'] must be a Provider or a callable"),
     ("providers", {"crm": Exclusive()}, "Give redis=…, or single_process=True"),
     ("redis", 5, "redis must be a URL"),
-    ("redis", "", "redis: the URL must begin with one of redis://"),
     ("redis", "localhost:6379", "redis: the URL must begin with one of redis://"),
     ("redis", f"http://u:{SECRET}@host", "redis: the URL must begin with one of redis://"),
     ("redis", f"redis://:{SECRET}@host/zero", "redis: the URL's path must be a database number"),
@@ -114,6 +115,31 @@ WRONG: list[tuple[str, Any, str]] = [
     ("observers", print, "observers must be a list of observers, not builtin_function_or_method"),
     ("observers", [5], "observers[0] must be a callable (event) -> None"),
     ("observers", [lambda: None], "observers[0] must be a callable (event) -> None: this one takes ()"),
+    ("authenticate", dict, "authenticate was given the class dict, which does not take (connection, key): pass a func"),
+    ("authenticate", int, "authenticate was given the class int, which does not take (connection, key): pass a func"),
+    ("authenticate", functools.partial(dict), "authenticate was given the class dict"),
+    ("authenticate", {"k": "alice"}.get, "the method get of a dict, which would return every key that is not in it"),
+    ("authenticate", {"k": "alice"}.pop, "the method pop of a dict, which would return every key that is not in it"),
+    ("authenticate", os.environ.get, "the method get of a _Environ"),
+    ("redis", "", "redis: the URL is empty: is the variable or file set that it is read from?"),
+    (
+        "redis",
+        " redis://localhost",
+        "redis: the URL has a blank before or after it, perhaps from the file it is read from",
+    ),
+    ("redis", "redis://localhost ", "redis: the URL has a blank before or after it"),
+    ("redis", "redis://localhost\n", "redis: the URL holds a control character, perhaps a newline from the file"),
+    (
+        "secret_key",
+        " 7f3a9c0d1e2b4f5a6789",
+        "secret_key has a blank before or after it, perhaps from the file it is re",
+    ),
+    ("secret_key", ["7f3a9c0d1e2b4f5a6789", "7f3a9c0d1e2b4f5a6780 "], "secret_key has a blank before or after it"),
+    (
+        "name_key",
+        "7f3a9c0d1e2b4f5a6789\u00a0",
+        "name_key has a blank before or after it, perhaps from the file it is r",
+    ),
     ("observers", [Counter], "observers[0] is a class: pass an instance of it"),
     ("authenticate", _of_one, "authenticate must be a callable (connection, key) -> object | None: this one"),
     ("providers", {"crm": lambda: None}, "providers['crm'] must be a callable (connection) -> Provider: this one"),

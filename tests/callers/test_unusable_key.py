@@ -8,7 +8,7 @@ import pytest
 from fastapi import Depends, FastAPI, WebSocket
 from starlette.requests import HTTPConnection
 
-from tests.asgi_client import Exchange, answering, call, lifespan, session_of
+from tests.asgi_client import Exchange, answering, call, lifespan, scope_of, session_of
 from tokenmw import (
     APIKeyRefused,
     APIKeySource,
@@ -153,11 +153,16 @@ async def test_without_reject_it_is_a_request_without_a_key() -> None:
 def test_the_reason_agrees_with_what_is_found() -> None:
     """A source has a reason exactly for a request whose key it does not take."""
     for options, detail in CASES.values():
-        scope = {"headers": [], "query_string": b"", **options}
+        scope = scope_of("http", **options)
         assert EVERYWHERE.find(scope) is None
         assert (EVERYWHERE.problem(scope) or MISSING) == detail
-    for usable in (header(b"x-api-key", ONE), {"query_string": b"key=k3y-1&key=k3y-1"}, header(b"x-api-key", ONE, ONE)):
-        scope = {"headers": [], "query_string": b"", **usable}
+    taken: list[dict[str, Any]] = [
+        header(b"x-api-key", ONE),
+        {"query_string": b"key=k3y-1&key=k3y-1"},
+        header(b"x-api-key", ONE, ONE),
+    ]
+    for usable in taken:
+        scope = scope_of("http", **usable)
         assert EVERYWHERE.find(scope) == ONE
         assert EVERYWHERE.problem(scope) is None
 

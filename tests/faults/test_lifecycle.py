@@ -21,6 +21,7 @@ from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
 from tokenmw.observe.throttle import ThrottledLog
 from tokenmw.providers import StaticToken
+from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.testing import ManualClock
 
 LOOPS = """
@@ -103,11 +104,19 @@ async def test_closing_during_an_outage_does_not_hang(private_redis: RedisServer
             if outage == "refused":
                 await proxy.refuse()
                 proxy.cut()
+            runtime = broker._runtime
+            assert runtime is not None
+            assert runtime.session_sync is not None
+            store = runtime.session_sync.store
             tasks = [asyncio.create_task(broker.session_id(f"k{number}")) for number in range(50)]
+            # First sights share a few commands.
+            touches = [asyncio.create_task(store.touch([store.key(b"known")])) for _ in range(20)]
             await asyncio.sleep(0.05)
             before = waited.seconds
         assert waited.seconds - before < 2.0
         assert 50 == len({await task for task in tasks})
+        results = await asyncio.gather(*touches, return_exceptions=True)
+        assert {RedisUnavailable} == {type(result) for result in results}
         assert "off" == broker.status().shared
     if outage.startswith("frozen"):
         private_redis.thaw()

@@ -72,7 +72,7 @@ def test_other_secrets_with_these_letters_are_accepted(option: str, value: str) 
 
 def test_an_id_may_begin_with_the_word() -> None:
     """A `credential_id` is a name of the program's."""
-    assert StaticToken(lambda: "t", credential_id="Bearer token of the CRM")
+    assert "Bearer token of the CRM" in StaticToken(lambda: "t", credential_id="Bearer token of the CRM").identity()
 
 
 async def test_a_functions_token_with_the_scheme_of_a_header_is_refused() -> None:

@@ -83,6 +83,52 @@ async def test_first_sights_at_the_same_time_share_few_round_trips(redis_server:
     assert {"evalsha": 5} == sent(redis_server)
 
 
+async def test_a_flood_of_single_keys_is_looked_up_in_few_batches(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are some small batches at first, then 250 a second, and others have 16 keys at least."""
+    async with Instance(redis_server, new_sessions=1) as one:
+        batches: list[int] = []
+        get_or_create = one.store.get_or_create
+
+        async def counted(_store: object, sights: Any) -> Any:
+            batches.append(len(sights))
+            return await get_or_create(sights)
+
+        monkeypatch.setattr(type(one.store), "get_or_create", counted)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        waiting: list[asyncio.Task[str]] = []
+        for number in range(400):
+            waiting.append(asyncio.create_task(one.get(b"%d" % number)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        passed = loop.time() - began
+    assert 400 == sum(batches)
+    small = sum(size < 16 for size in batches)
+    assert small <= 4 + 250 * passed + passed / 0.004 + 1  # the last are those of keys that have waited for 4 ms
+
+
+async def test_a_key_does_not_wait_for_a_slow_batch(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another connection looks it up."""
+    answers = asyncio.Event()
+    async with Instance(redis_server) as one:
+        get_or_create = one.store.get_or_create
+
+        async def answer_late(_store: object, sights: Any) -> Any:
+            if sights[0][0] == one.key(b"slow"):
+                await answers.wait()
+            return await get_or_create(sights)
+
+        monkeypatch.setattr(type(one.store), "get_or_create", answer_late)
+        slow = asyncio.create_task(one.get(b"slow"))
+        await asyncio.sleep(0.001)
+        assert await asyncio.wait_for(one.get(KEY), 5) == one.manager.cached(KEY)
+        assert not slow.done()
+        answers.set()
+        await slow
+
+
 async def test_an_unexpected_error_of_a_batch_stops_no_other(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

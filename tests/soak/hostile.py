@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -88,6 +88,17 @@ class Figures:
         return self.answered / self.seconds
 
     @property
+    def known(self) -> int:
+        """How many requests of known callers were answered."""
+        return len(self.warm) + len(self.checked) + len(self.cold)
+
+    @property
+    def grown(self) -> int:
+        """The bytes by which resident memory grew in the last third, at most."""
+        last = self.memory[len(self.memory) * 2 // 3 :] or [0]
+        return max(last) - last[0]
+
+    @property
     def machine(self) -> str:
         """How busy the machine was, to tell a disturbed run from a quiet one."""
         ours = self.processor / self.seconds
@@ -97,16 +108,14 @@ class Figures:
         """Return what is printed."""
         by_status = dict(sorted(self.statuses.items()))
         parts = {"warm": self.warm, "of which served": self.served, "checked": self.checked, "cold": self.cold}
-        last = self.memory[len(self.memory) * 2 // 3 :] or [0]
         return [
             f"{self.rate:.0f} hostile requests/s answered, {self.statuses[0]} dropped; by status: {by_status}",
             *(
                 f"known callers, {name}: p50 {percentile(part, 50):.3f} ms, p99 {percentile(part, 99):.3f} ms"
                 for name, part in parts.items()
             ),
-            f"resident memory in the last third: {(max(last) - last[0]) / 1e6:+.1f} MB",
-            f"garbage collector: {sum(self.collecting):.2f} s in all, {max(self.collecting, default=0) * 1e3:.0f} ms "
-            "at most",
+            f"resident memory in the last third: {self.grown / 1e6:+.1f} MB",
+            f"garbage collector: {sum(self.collecting):.2f} s, {max(self.collecting, default=0) * 1e3:.0f} ms at once",
             self.machine,
         ]
 
@@ -170,31 +179,31 @@ class Hostile:
 
     async def send(self, *, rate: float, seconds: float) -> Figures:
         """Send hostile requests at a rate, and those of known callers beside them."""
-        figures, running, numbers = Figures(), set[asyncio.Task[None]](), Counter[str]()
+        figures, known_callers = Figures(), count(1)
         loop = asyncio.get_running_loop()
-
-        def start(work: Any) -> None:
-            task = loop.create_task(work)
-            running.add(task)
-            task.add_done_callback(running.discard)
+        start = loop.create_task
 
         def arrive(sent: float, hostile: int, known: int) -> None:
             figures.seconds = figures.seconds or time.perf_counter()
-            for _ in range(hostile):
+            before = self._random.randrange(hostile + 1) if known else 0
+            start_hostile(before)
+            for _ in range(known):
+                caller = next(self._next_cold, None) if next(known_callers) % _COLD_EVERY == 0 else None
+                times = figures.cold
+                if caller is None:
+                    caller = next(self._next_warm)
+                    times = figures.warm if caller[0] is self._open else figures.checked
+                self._in_progress += 1
+                start(self._known(caller, figures, times, sent))
+            start_hostile(hostile - before)
+
+        def start_hostile(requests: int) -> None:
+            for _ in range(requests):
                 if self._in_progress >= _MOST_IN_PROGRESS:
                     figures.statuses[0] += 1
                 else:
                     self._in_progress += 1
                     start(self._hostile(figures.statuses))
-            for _ in range(known):  # behind those that arrived with them
-                numbers["known"] += 1
-                caller = next(self._next_cold, None) if numbers["known"] % _COLD_EVERY == 0 else None
-                if caller is not None:
-                    start(self._known(caller, figures, figures.cold, sent))
-                else:
-                    app, key = next(self._next_warm)
-                    times = figures.warm if app is self._open else figures.checked
-                    start(self._known((app, key), figures, times, sent))
 
         memory = loop.create_task(_note_memory(figures.memory))
         with _collections(figures.collecting):
@@ -205,11 +214,12 @@ class Hostile:
             figures.processor = time.process_time() - processor
             figures.idle, figures.stolen = _parts(machine, _machine())
         memory.cancel()
-        await asyncio.wait([memory, *running])
+        while self._in_progress:  # noqa: ASYNC110  an event would take time in each request
+            await asyncio.sleep(0.01)
         return figures
 
     def _known_callers(self) -> tuple[list[tuple[TokenMiddleware, bytes]], list[tuple[TokenMiddleware, bytes]]]:
-        """Return the known callers, those of both applications in turns: in this process's memory, and in Redis only."""
+        """Return those in this process's memory, then those that only Redis has, of both applications in turns."""
         keys = [b"known-%d" % number for number in range(_WARM + _COLD)]
         callers = [(app, key) for key in keys for app in (self._open, self._checked)]
         return callers[: 2 * _WARM], callers[2 * _WARM :]
@@ -230,6 +240,7 @@ class Hostile:
         times.append(ended - sent)
         if times is figures.warm:
             figures.served.append(ended - began)
+        self._in_progress -= 1
         figures.wrong += status != 204 or scope["state"]["session_id"] != self._ids[caller]
 
     def _random_key(self) -> _Hostile:
@@ -303,10 +314,14 @@ async def _caller(_connection: HTTPConnection, key: str) -> object | None:
 
 
 async def _note_memory(noted: list[int]) -> None:
-    statm, page = Path("/proc/self/statm"), os.sysconf("SC_PAGESIZE")
-    while statm.exists():
-        noted.append(int(statm.read_text().split()[1]) * page)
+    while True:
+        noted.append(_resident_memory())
         await asyncio.sleep(_MEMORY_EVERY)
+
+
+def _resident_memory() -> int:
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") if statm.exists() else 0
 
 
 @contextmanager

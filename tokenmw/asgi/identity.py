@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from uuid import uuid4
 
 from tokenmw.broker import STATE_KEY
 from tokenmw.errors import APIKeyRefused, SessionUnavailable
+from tokenmw.sessions.derive import SessionIds
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -119,7 +119,7 @@ async def identify(tokens: RequestTokens, scope: Scope, *, source: APIKeySource,
     api_key = await authenticate_connection(tokens, scope, source=source, missing_key=missing_key)
     broker = tokens._broker
     if api_key is None:
-        session_id = str(uuid4())
+        session_id = SessionIds.random()
     else:
         session_id = broker._session_while_closed(api_key) or await broker._open().sessions.get(api_key)
     state["session_id"] = session_id

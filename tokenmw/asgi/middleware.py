@@ -191,9 +191,10 @@ class TokenMiddleware(Unpicklable):
         if self._names_of is not None:
             chosen = self._names_of(HTTPConnection(scope))
             names = self._checked_names(await chosen if inspect.isawaitable(chosen) else chosen)
-        missing = tokens._inject_fresh(names)
-        if missing:
-            await tokens._inject(missing)
+        if names:
+            missing = tokens._inject_fresh(names)
+            if missing:
+                await tokens._inject(missing)
 
     def _checked_names(self, names: object) -> tuple[str, ...]:
         return checked_names(names, option="TokenMiddleware(inject=…)", known=self._broker._credentials.names)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from starlette.requests import HTTPConnection
 
 from tokenmw.broker import STATE_KEY
-from tokenmw.credentials import RequestCredential
+from tokenmw.credentials import RequestCredential, no_provider
 from tokenmw.errors import ConfigurationError, TokenUnavailable, copy_of
 from tokenmw.outgoing import TokenAuth, token_auth
 from tokenmw.redaction import Unpicklable
@@ -247,7 +247,7 @@ class RequestTokens(Unpicklable):
         names = self._broker._credentials.names
         if name in names:
             return f"{name!r} is not injected: add it to TokenMiddleware(inject=[…]), or use {_resolve(name)}."
-        return f"There is no provider {name!r}. The broker has: {', '.join(names) or 'none'}."
+        return f"There is {no_provider(name, names)}"
 
     def __repr__(self) -> str:
         return f"<RequestTokens of {', '.join(self._injected) or 'nothing yet'}>"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UndecidedAnswer", "checked_authenticate", "is_caller", "refusal", "refusal_by"]
 
+_LOOKUPS: Final = frozenset({"get", "pop", "setdefault"})  # of a mapping, each with (key, default)
 _NOT_ACCEPTED: Final = "The API key is not accepted."
 _UNDECIDED: Final[tuple[tuple[Callable[[object], bool], str], ...]] = (
     (lambda answer: type(answer) is tuple, "is true whatever is in it: return a named tuple, a dict or an object"),
@@ -48,11 +49,15 @@ class UndecidedAnswer(Exception):
 
 
 def checked_authenticate(authenticate: object) -> None:
-    """Raise unless `authenticate` takes a connection and a key, and returns its answer instead of yielding it."""
+    """Raise unless `authenticate` takes a connection and a key, and returns its answer instead of yielding it.
+
+    Builtin functions without a signature are accepted; builtin classes, and the lookups of mappings, are not.
+    """
     checked_callback(authenticate, option="authenticate", takes="(connection, key) -> object | None")
     seen: list[object] = []
     function: object = authenticate
     while function is not None and not any(function is one for one in seen):
+        _check_builtin(function)
         if inspect.iscoroutinefunction(function):
             return  # whatever it wraps, it returns what it has awaited
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -62,6 +67,30 @@ def checked_authenticate(authenticate: object) -> None:
             )
         seen.append(function)
         function = _wrapped(function)
+
+
+def _check_builtin(function: object) -> None:
+    """Raise for what is written in C, so that its signature shows nothing, and can take no caller for a key."""
+    if isinstance(function, type) and not _has_signature(function):
+        raise ConfigurationError(
+            f"authenticate was given the class {function.__name__}, which does not take (connection, key): pass a "
+            "function that returns the caller of a key."
+        )
+    name, owner = getattr(function, "__name__", ""), getattr(function, "__self__", None)
+    if isinstance(owner, Mapping) and name in _LOOKUPS:
+        kind = type(cast("object", owner)).__name__
+        raise ConfigurationError(
+            f"authenticate is the method {name} of a {kind}, which would return every key that is not in it: it takes "
+            "the connection for the key, and the key for the default. Write `lambda connection, key: callers.get(key)`."
+        )
+
+
+def _has_signature(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _wrapped(function: object) -> object | None:

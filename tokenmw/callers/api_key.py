@@ -140,7 +140,7 @@ class APIKeySource:
             name = unquote_to_bytes(name)
             if name in self._query:
                 found.setdefault(name, set()).add(unquote_to_bytes(value.replace(b"+", b" ")))
-        return next((found[name] for name in self._query if name in found), set())
+        return next((found[name] for name in self._query if name in found), set[bytes]())
 
     def _in_cookies(self, headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
         jar: dict[bytes, set[bytes]] = {}
@@ -150,7 +150,7 @@ class APIKeySource:
                     name, _, value = pair.partition(b"=")
                     if name.strip() in self._cookies:
                         jar.setdefault(name.strip(), set()).add(_unquoted(value.strip()))
-        return next((jar[name] for name in self._cookies if name in jar), set())
+        return next((jar[name] for name in self._cookies if name in jar), set[bytes]())
 
     def __repr__(self) -> str:
         return f"APIKeySource(headers={self.headers!r}, query={self.query!r}, cookies={self.cookies!r})"

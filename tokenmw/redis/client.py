@@ -29,6 +29,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
+from tokenmw.options import stripped_text
 from tokenmw.redis.background_connect import BACKGROUND_CONNECTIONS, BackgroundCluster, BackgroundConnection, abort
 from tokenmw.redis.name_lookup import NameLookups
 from tokenmw.redis.url import is_cluster, option_error, options_of, parameters_of, url_kwargs
@@ -61,6 +62,7 @@ def checked_redis(given: object) -> str | AnyClient:
             client that decodes responses: sealed values are bytes.
     """
     if isinstance(given, str):
+        stripped_text(given, option="redis: the URL")
         _check_url(given)
         return given
     if isinstance(given, (redis.Redis, redis.RedisCluster)):

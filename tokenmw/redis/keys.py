@@ -10,6 +10,7 @@ All keys of one token have the same hash tag, `{…}`, so that in a cluster one 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 from typing import Final, cast
@@ -43,7 +44,9 @@ class KeyNames(Unpicklable):
         Raises:
             TypeError: A part is not None, bool, str, bytes, int, float or a tuple of those. The text has only its type.
         """
-        message = _encode((kind, parts))
+        # As `_encode((kind, parts))`, which takes twice as long: a flood of new keys makes a digest for each.
+        message = _encoded_kind(kind) + _encode(parts)
+        message = b"l" + len(message).to_bytes(4) + message
         raw = hashlib.sha256(message).digest() if self._key is None else hmac.digest(self._key, message, "sha256")
         return base64.urlsafe_b64encode(raw[:_DIGEST_BYTES]).decode()
 
@@ -58,6 +61,11 @@ class KeyNames(Unpicklable):
 
     def __repr__(self) -> str:
         return f"<KeyNames in {self.namespace!r}>"
+
+
+@functools.cache  # there are a few
+def _encoded_kind(kind: str) -> bytes:
+    return _encode(kind)
 
 
 def _encode(part: object) -> bytes:

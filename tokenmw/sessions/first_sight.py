@@ -24,12 +24,14 @@ import contextvars
 from collections import deque
 from typing import TYPE_CHECKING, Final, Literal
 
+from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import SessionUnavailable
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.redis.session_store import UNAVAILABLE
 from tokenmw.sessions.cache import local_key
+from tokenmw.sessions.rate_limit import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,13 +56,12 @@ _BATCH: Final = 32
 # Batches at the same time: first sights leave nearly all connections to other commands.
 _BATCHES: Final = 4
 # A batch costs the event loop as much as ten of its keys: in a flood, a batch for each new key would take the time of
-# all other requests. So another batch begins beside those under way if so many keys wait for each of them, or a key has
-# waited for so long…
-_WAITING_FOR_EACH: Final = 16
-_LONGEST_WAIT: Final = 0.005
-# …and after so many batches one after the other, the next one waits for more keys.
-_UNTIL_FLOOD: Final = 4
-_GATHER_SECONDS: Final = 0.001
+# all other requests. So there are only so many small batches a second, with some more at first. Beyond them, and beside
+# another batch, one begins when enough keys wait, or one has waited for a while.
+_SMALL_BATCHES: Final = 250.0
+_SMALL_BATCHES_AT_FIRST: Final = 4.0
+_ENOUGH: Final = 16
+_LONGEST_WAIT: Final = 0.004
 # Lookups that are finished in one turn of the event loop. Their requests run in the next one, and whatever else is
 # ready waits for them.
 _FINISHED_AT_ONCE: Final = 8
@@ -127,6 +128,7 @@ class FirstSights(Unpicklable):
         "_required",
         "_running",
         "_sights",
+        "_small_batches",
         "_store",
         "_sync",
         "_timer",
@@ -157,6 +159,8 @@ class FirstSights(Unpicklable):
         self._sights: dict[bytes, FirstSight] = {}  # by their keys in Redis: reports with variables show no API key
         self._waiting: deque[FirstSight] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        # The system's clock, as the event loop's timers have it.
+        self._small_batches = TokenBucket(_SMALL_BATCHES, burst=_SMALL_BATCHES_AT_FIRST, clock=SYSTEM_CLOCK)
         self._due: dict[asyncio.Future[bool], float] = {}  # until when each request waits
         self._timer: asyncio.TimerHandle | None = None
         self._late: asyncio.TimerHandle | None = None
@@ -232,7 +236,8 @@ class FirstSights(Unpicklable):
                 waiter.set_result(False)
 
     def _start(self) -> None:
-        if len(self._waiting) >= _WAITING_FOR_EACH * len(self._running):
+        running = len(self._running)
+        if len(self._waiting) >= _ENOUGH * max(1, running) or (not running and self._small_batches.take()):
             self._begin()
         elif self._late is None:
             self._late = asyncio.get_running_loop().call_later(_LONGEST_WAIT, self._start_late)
@@ -252,17 +257,13 @@ class FirstSights(Unpicklable):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if self._waiting:  # the task raised, or a key came after its last turn
+        if self._waiting:
             self._start()
 
     async def _look_up_waiting(self) -> None:
-        batches = 0
-        while self._waiting:
-            if batches >= _UNTIL_FLOOD and len(self._waiting) < _WAITING_FOR_EACH:
-                await asyncio.sleep(_GATHER_SECONDS)
-                if not self._waiting:  # another batch took them
-                    return
-            batches += 1
+        small = True  # the first batch may be
+        while self._waiting and (small or len(self._waiting) >= _ENOUGH):
+            small = False
             batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             try:
                 await self._look_up(batch)

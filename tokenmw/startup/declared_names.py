@@ -7,10 +7,10 @@ not need FastAPI. An application that cannot be read is not checked: the same mi
 from __future__ import annotations
 
 from collections import deque
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from tokenmw.errors import ConfigurationError
+from tokenmw.options import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -66,16 +66,11 @@ def check_declared_names(app: object, *, names: Iterable[str], other_names: Iter
         raise ConfigurationError(
             "\n".join(
                 f"{declared.path or 'A route'} needs provider_token({declared.name!r}), and the broker has no such "
-                f"provider{_meant(declared.name or '', known)}"
+                f"provider{did_you_mean(declared.name or '', known)}"
                 for declared in dict.fromkeys(wrong)
             )
             + f" The broker has: {', '.join(known) or 'none'}."
         )
-
-
-def _meant(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known)
-    return f": did you mean {' or '.join(map(repr, close))}?" if close else "."
 
 
 class _Declared(NamedTuple):

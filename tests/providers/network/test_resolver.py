@@ -140,7 +140,11 @@ async def test_any_exception_of_a_lookup_is_its_failure(monkeypatch: pytest.Monk
 
 async def test_a_lookup_without_a_result_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty list of addresses is no address."""
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
+
+    def nothing(*_: Any, **__: Any) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", nothing)
     with pytest.raises(socket.gaierror):
         await Resolver().resolve("h.example")
 
