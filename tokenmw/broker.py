@@ -115,14 +115,14 @@ class TokenBroker(Unpicklable):
             can plant tokens and session ids. True: values are encrypted, and a missing `secret_key` is an error. None:
             values are encrypted if there is a `secret_key`.
         namespace: The first part of every Redis key. Programs with the same namespace, Redis and `name_key` share
-            tokens and session ids.
-        session_ttl: Seconds, from 1 to a year, after which an idle API key gets a new session id; an hour by default.
-        session_policy: While Redis is unavailable, `"available"` serves a new caller with a derived session id, which
-            can differ from the one that Redis has; `"required"` raises `SessionUnavailable` (503).
-        session_ids: `"derived"` gives a new API key the id that every instance derives from it and `name_key`, so
-            that it keeps its id while Redis is unavailable. A key that comes back after `session_ttl` has its former id
-            again. `"random"` gives it a new id then; but while Redis is unavailable, instances that do not know the key
-            derive another id than those that do. Without a key to derive from, all ids are random.
+            tokens and session ids; in any other namespace a caller has another id.
+        session_ttl: Seconds, from 1 to a year, after which the session of an idle API key ends; an hour by default.
+        session_policy: While Redis is unavailable, `"available"` serves a caller that this instance does not know with
+            a derived session id; `"required"` raises `SessionUnavailable` (503).
+        session_ids: `"derived"` gives a new API key the id that each instance derives from it and `name_key`, so that
+            the key has one id while Redis is unavailable. A key that comes back after `session_ttl` has its former id
+            again. `"random"` gives it a new id; but while Redis is unavailable, instances that do not know a key derive
+            another id than those that do. Without a `name_key` to derive from, all ids are random.
         api_key: Where the API key of a request is found. By default three headers are read, no query parameter and no
             cookie.
         missing_key: `"random"` serves a request without an API key, with a session id for that request alone;
@@ -284,7 +284,7 @@ class TokenBroker(Unpicklable):
 
     @without_locals
     async def reset_session(self, api_key: str | bytes) -> str:
-        """Give an API key a new session id, and return it. Other instances in use take it over in `session_ttl` / 4.
+        """Give an API key a new session id, and return it. Other instances take it over within a second.
 
         The new id is random, and lasts as long as the session. With `session_ids="derived"`, a key that comes back
         after `session_ttl` has the id from before the reset. While Redis is unavailable, so has a key in an instance

@@ -48,8 +48,9 @@ class Limits:
             allow 32 for each process. A command for which none is free waits, within `command_seconds`.
         commands: Redis commands in progress or waiting for a connection at the same time. A further one is not sent,
             and its request is served as while Redis is unavailable.
-        check_seconds: Seconds between two comparisons of a token in use with Redis. An instance may use a token for up
-            to 30 s after another one has invalidated it, and each token in use costs one command in that time.
+        check_seconds: Seconds between two comparisons of a token in use with Redis, beside those that a hint causes.
+            Where hints are off, an instance may use a token for up to 30 s after another one has invalidated it. Each
+            token in use costs one command in that time.
         answer_bytes: Bytes of a token endpoint's response. One longer than 64 KiB counts as a failure of the provider.
         first_sights: API keys that are looked up in Redis at the same time, because this process does not know them.
             If more than 10 000 wait, the request of a further one is served as while Redis is unavailable, and its id

@@ -30,7 +30,9 @@ NAMES = (
     "imports",
     "cancelled",
     "expiries",
+    "fleet",
     "hostile",
+    "coherence",
 )
 IN_SHORT = ("warm", "commands", "first", "keys", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")

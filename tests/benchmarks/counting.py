@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.servers import RedisServer
 
-__all__ = ["calls", "reads", "used_memory"]
+__all__ = ["calls", "comparisons", "reads", "used_memory"]
 
 _OUR_OWN = {"info", "config|resetstat", "config", "memory|usage", "memory", "scan", "hello", "client|setinfo", "client"}
 
@@ -17,6 +17,14 @@ def calls(server: RedisServer) -> dict[str, int]:
         if facts and name not in _OUR_OWN:
             found[name] = int(facts.partition("calls=")[2].partition(",")[0])
     return found
+
+
+def comparisons(commands: dict[str, int]) -> int:
+    """Return how many tokens were compared with Redis, from what `calls` returned while nothing was stored.
+
+    Each is one GETRANGE, and so is a read of the epoch marker, which also runs SET.
+    """
+    return commands.get("getrange", 0) - commands.get("set", 0)
 
 
 def reads(server: RedisServer) -> int:

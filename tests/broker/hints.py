@@ -46,8 +46,7 @@ class Instance:
     @property
     def entry(self) -> TokenEntry:
         """The entry of the provider `crm`."""
-        entry = self.broker._credentials.entry("crm")
-        return entry
+        return self.broker._credentials.entry("crm")
 
     async def value(self) -> str:
         """Return the value of a token, as a request gets it."""

@@ -204,6 +204,22 @@ async def test_token_of_an_unknown_secret_is_left_alone(
     assert ours.unreadable == ["token unknown-key"] * 4
 
 
+async def test_a_token_sealed_with_another_secret_is_not_held(
+    connection: RedisConnection, keys: TokenKeys, redis_server: RedisServer
+) -> None:
+    """While secrets are rotated it is read, and so sealed again with the first one. Nor is a value of another type."""
+    old, rotating = Store(connection, Sealer([OLD])), Store(connection, Sealer([NEW, OLD]))
+    version = await lease(old, keys)
+    await old.commit(keys, "a1", RECORD, version=version, left=100.0)
+    assert [True] == await old.holds([(keys, version)])
+    assert [False] == await rotating.holds([(keys, version)])
+    await rotating.read(keys)
+    assert [True] == await rotating.holds([(keys, version)])
+    redis_server.command("DEL", keys.token)
+    redis_server.command("LPUSH", keys.token, "a")
+    assert [False] == await rotating.holds([(keys, version)])
+
+
 async def test_note_of_an_unknown_secret_counts(connection: RedisConnection, keys: TokenKeys) -> None:
     """Its cause cannot be read, but there is no token."""
     theirs, ours = Store(connection, Sealer([NEW])), Store(connection, Sealer([OLD]))

@@ -11,8 +11,10 @@ import pytest
 from tests.servers import RedisServer
 from tests.sessions.instance import TTL, Instance
 from tokenmw import Limits, TokenBroker
+from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.redis.errors import RedisUnavailable
-from tokenmw.sessions.cache import LONGEST_KEPT, local_key
+from tokenmw.sessions.cache import LONGEST_KEPT, SessionCache, local_key
+from tokenmw.sessions.derive import SessionIds
 
 LONGEST = b"k" * 4_096  # the longest key that `APIKeySource` accepts by default
 KEYS = [b"k" * 64, b"k" * 65, b"k" * 164, LONGEST]
@@ -85,6 +87,27 @@ async def test_no_local_map_keeps_a_long_key(redis_server: RedisServer) -> None:
         one.sync.begin_reupload()
         keys = [*one.cache, *one.sync._queue, *one.sync._reupload]
     assert [65] * 3 == [len(key) for key in keys]
+
+
+@pytest.mark.parametrize("count", [3_000, 30_000])
+def test_a_session_takes_300_bytes(count: int) -> None:
+    """With an API key of 27 bytes and everything that refers to it, when each was used again at a time of its own."""
+    cache = SessionCache(ttl=TTL, limits=Limits(sessions=count), clock=SYSTEM_CLOCK)
+    ids = SessionIds("a-secret-of-some-length")
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(count):
+            key = b"sk-%024d" % number
+            cache.add(key, ids.derive(key), shared=True)
+        for number in range(count):
+            assert cache.use(b"sk-%024d" % number)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len({id(entry.used) for entry in cache.entries.values()}) > 0.9 * count
+    assert taken <= 300 * count
 
 
 async def test_memory_is_bounded_in_bytes(redis_server: RedisServer) -> None:

@@ -114,10 +114,18 @@ class MemoryStore:
         self._check_reachable()
         return self._token(keys), self._invalid(keys)
 
+    async def holds(self, tokens: Sequence[tuple[TokenKeys, int]], /) -> list[bool]:
+        self._check_reachable()
+        found = [self._token(keys) for keys, _ in tokens]
+        return [one is not None and one.version == version for one, (_, version) in zip(found, tokens, strict=True)]
+
     async def versions(self, keys: Sequence[TokenKeys], /) -> list[StoredVersions | None]:
         self._check_reachable()
         found = [(self._token(one), self._invalid(one)) for one in keys]
-        return [StoredVersions(0 if token is None else token.version, invalid, True) for token, invalid in found]
+        return [
+            StoredVersions(0 if token is None else token.version, invalid, current_seal=True)
+            for token, invalid in found
+        ]
 
     async def acquire(
         self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float
@@ -139,7 +147,7 @@ class MemoryStore:
         return Leased(version)
 
     async def commit(
-        self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float
+        self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float, announce: bool = True
     ) -> Stored | Found | Busy | Tombstoned | ClockMismatch:
         self._check_reachable()
         lease = self.server.get(keys, "lease")

@@ -211,6 +211,17 @@ async def test_the_version_of_a_lease_is_above_all_earlier_versions(shared: Stor
     assert Leased(future + 1) == reply
 
 
+async def test_a_store_holds_the_version_that_was_committed_last(shared: StoreUnderTest) -> None:
+    """And no other version; none before the first commit, and none after a tombstone."""
+    store, version = shared.store, shared.now()
+    assert [False] == await store.holds([(KEYS, version)])
+    assert Stored() == await store.commit(KEYS, A, record("t1"), version=version, left=7200)
+    assert [True, False] == await store.holds([(KEYS, version), (KEYS, version + 1)])
+    await store.write_tombstone(KEYS, version=version, known=0, left=7200)
+    assert [False] == await store.holds([(KEYS, version)])
+    assert [] == await store.holds([])
+
+
 async def test_a_failure_note_prevents_leases_until_a_token_is_stored(shared: StoreUnderTest) -> None:
     """It is returned with the time that it has left; only the holder of the lease can write one."""
     version = await lease(shared.store, A)

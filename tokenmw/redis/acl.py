@@ -6,7 +6,8 @@ from typing import Final
 
 __all__ = ["ACL_RULES", "CATEGORIES"]
 
-# Commands, and the category in which Redis and Valkey have each. Three are for hints, and the last two for clusters.
+# Commands, and the category in which Redis and Valkey have each. The last three are for hints, the two before them for
+# clusters.
 CATEGORIES: Final = {
     "eval": "scripting",
     "evalsha": "scripting",
@@ -21,10 +22,10 @@ CATEGORIES: Final = {
     "time": "fast",
     "info": "dangerous",
     "select": "connection",
-    "subscribe": "pubsub",
-    "publish": "pubsub",
-    "ping": "connection",
     "cluster|slots": "slow",
     "command": "connection",
+    "publish": "pubsub",
+    "subscribe": "pubsub",
+    "ping": "connection",
 }
-ACL_RULES: Final = " ".join(["~<namespace>:*", "&<namespace>:*", *(f"+{name}" for name in CATEGORIES)])
+ACL_RULES: Final = " ".join(["~<namespace>:*", "&<namespace>:v1:hints", *(f"+{name}" for name in CATEGORIES)])

@@ -25,7 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.background_connect import BackgroundConnection
 from tokenmw.redis.client import address_of, plain_options
-from tokenmw.redis.errors import classify
+from tokenmw.redis.errors import UNKNOWN, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,10 +78,10 @@ class HintListener(Unpicklable):
 
     __slots__ = (
         "_channel",
+        "_check_seconds",
         "_client",
         "_connect_seconds",
         "_failures",
-        "_check_seconds",
         "_hint",
         "_keep",
         "_log",
@@ -160,7 +160,8 @@ class HintListener(Unpicklable):
             seconds = min(seconds, max(_LEAST_CONNECT_SECONDS, _SLOWER * self._took))
         self._failures += 1
         async with asyncio.timeout(seconds):
-            await connection.connect()
+            connect: Any = connection.connect  # it has no types
+            await connect()
             # Published first: the scripts do it, and do not say that it is forbidden. The text is no hint.
             for command in (("PUBLISH", self._channel, b""), ("SUBSCRIBE", self._channel)):
                 await connection.send_command(*command, check_health=False)
@@ -210,21 +211,18 @@ class HintListener(Unpicklable):
             self._lost_at = now
         if self._reported:
             return
-        server = address_of(self._client)
+        server, seconds = address_of(self._client), f"{self._check_seconds:g}"
         fix = {
             "permission": _FIX_ACL % self._channel.decode(),
             "unsupported": _FIX_SUPPORT,
-            "client": _FIX_CLIENT,
+            UNKNOWN: _FIX_CLIENT,
         }.get(reason)
         if fix is not None:
             self._reported = True
-            text, args = _OFF, (reason, server, fix, f"{self._check_seconds:g}")
-            self._log.problem("redis-hints", text, *args, reason=reason, server=server)
+            self._log.problem("redis-hints", _OFF, reason, server, fix, seconds, reason=reason, server=server)
         elif now - self._lost_at >= _REPORT_AFTER and self._usable():
             self._reported = True
-            self._log.problem(
-                "redis-hints", _CUT, reason, server, f"{self._check_seconds:g}", reason=reason, server=server
-            )
+            self._log.problem("redis-hints", _CUT, reason, server, seconds, reason=reason, server=server)
 
 
 def _new_connection(client: AnyClient) -> AbstractConnection:

@@ -18,6 +18,7 @@ __all__ = ["DIGESTS", "SOURCES", "WRITERS", "ScriptName", "command_by_text", "lo
 ScriptName = Literal[
     "read",
     "compare",
+    "header",
     "acquire",
     "commit",
     "release",
@@ -36,6 +37,7 @@ _TOKENS: Final = f"{_PRELUDE}\n{(_FOLDER / 'tokens.lua').read_text()}"
 _NAMES: Final[tuple[ScriptName, ...]] = (
     "read",
     "compare",
+    "header",
     "acquire",
     "commit",
     "release",
@@ -49,9 +51,8 @@ _NAMES: Final[tuple[ScriptName, ...]] = (
 )
 # Each function of a prelude costs time in each call, so the others do not get those of tokens.
 _OF_TOKENS: Final[frozenset[ScriptName]] = frozenset({"read", "compare", "acquire", "commit", "release", "tombstone"})
-SOURCES: Final = {
-    name: f"{_TOKENS if name in _OF_TOKENS else _PRELUDE}\n{(_FOLDER / f'{name}.lua').read_text()}" for name in _NAMES
-}
+_PRELUDES: Final = {**dict.fromkeys(_NAMES, f"{_PRELUDE}\n"), **dict.fromkeys(_OF_TOKENS, f"{_TOKENS}\n"), "header": ""}
+SOURCES: Final = {name: _PRELUDES[name] + (_FOLDER / f"{name}.lua").read_text() for name in _NAMES}
 DIGESTS: Final = {
     name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # Redis identifies scripts by SHA-1
     for name, text in SOURCES.items()

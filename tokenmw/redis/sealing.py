@@ -81,11 +81,15 @@ class Sealer(Unpicklable):
 
     def seal(self, body: bytes, *, key: bytes, version: int) -> bytes:
         """Return the value to store under a Redis key."""
-        header = _FORMAT + version.to_bytes(8) + (self._first or _PLAIN)
+        header = self.header(version)
         if self._first is None:
             return header + body
         nonce = os.urandom(_NONCE)
         return header + nonce + self._ciphers[self._first].encrypt(nonce, body, header + key)
+
+    def header(self, version: int) -> bytes:
+        """Return what precedes the body of a value of a version that is sealed now."""
+        return _FORMAT + version.to_bytes(8) + (self._first or _PLAIN)
 
     def is_current(self, value: bytes) -> bool:
         """Return whether a stored value is sealed as `seal` does it, not with a secret that is being rotated out."""

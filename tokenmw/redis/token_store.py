@@ -216,6 +216,14 @@ class RedisTokenStore(Unpicklable):
                 await self._connection.run("replace", (keys.token,), (value, sealed, ""))
         return found, int(tombstone)
 
+    async def holds(self, tokens: Sequence[tuple[TokenKeys, int]]) -> list[bool]:
+        """Return for each token whether Redis has this version, sealed as this instance seals it, in one batch."""
+        replies = await self._connection.pipeline([script_command("header", keys.token, ()) for keys, _ in tokens])
+        return [
+            isinstance(header, bytes) and header == self._sealer.header(version)
+            for header, (_, version) in zip(replies, tokens, strict=True)
+        ]
+
     async def versions(self, keys: Sequence[TokenKeys]) -> list[StoredVersions | None]:
         """Return the versions of many tokens, in one batch and without their values; None for one that has no reply."""
         commands = [script_command("compare", one.token, (), more_keys=(one.tombstone,)) for one in keys]
@@ -251,14 +259,15 @@ class RedisTokenStore(Unpicklable):
         raise RedisUnavailable("damaged")
 
     async def commit(
-        self, keys: TokenKeys, owner: str, record: TokenRecord, *, version: int, left: float
+        self, keys: TokenKeys, owner: str, record: TokenRecord, *, version: int, left: float, announce: bool = True
     ) -> Stored | Found | Busy | Tombstoned | ClockMismatch:
         """Store a token that has `left` seconds: under this owner's lease, or without any lease if it is newer.
 
-        It is idempotent for the same token and version.
+        It is idempotent for the same token and version. Other processes get a hint, unless it is no news for them.
         """
         value = self._sealer.seal(record.encode(), key=keys.token, version=version)
-        args = (owner, version, value, _milliseconds(left), _milliseconds(record.lifetime - left), self._hints)
+        hints = self._hints if announce else b""
+        args = (owner, version, value, _milliseconds(left), _milliseconds(record.lifetime - left), hints)
         for _ in range(_TRIES):
             kind, other, other_left, now = await self._connection.run("commit", keys.all, args)
             match kind:

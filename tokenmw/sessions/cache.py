@@ -43,7 +43,7 @@ class SessionEntry(Unpicklable):
 
     __slots__ = ("_shared", "id", "placed", "touch_after", "used")
 
-    redis_key: bytes | None = None  # of the class: only `LongKeyEntry` has a slot for it
+    redis_key: bytes | None = None  # of the class, which takes no memory of an entry; `LongKeyEntry` has its own
 
     def __init__(self, session_id: str, *, now: float, touch_after: float, shared: bool) -> None:
         self.id = session_id

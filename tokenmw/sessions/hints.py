@@ -1,8 +1,8 @@
 """Reads the sessions again that another process has reset.
 
 A hint has the digest of an API key, and an index from digests to API keys would make each session a third larger. So
-the sessions in memory are searched, all hints that have arrived in one search. Resets are rare; if they are not, as in a
-flood of hints, a search waits until it takes a twentieth of the time at most, and the next touch finds the others.
+the sessions in memory are searched, for all hints that have arrived in one search. Resets are rare. If they are not, as
+in a flood of hints, searches take a twentieth of the time at most, and the next touch finds what they leave out.
 """
 
 from __future__ import annotations

@@ -32,10 +32,12 @@ class CachedToken(Unpicklable):
         record: What is stored of it in Redis.
         version: The fencing version: of two tokens of one credential, in any process, the higher one is newer.
         shared: Whether it has been stored in Redis.
+        announced: Whether it was in Redis at any time; stored again after a loss of data, it is no news for the others.
         checked: The monotonic time at which it was last compared with Redis.
     """
 
     __slots__ = (
+        "announced",
         "checked",
         "expires_mono",
         "expires_wall",
@@ -54,7 +56,7 @@ class CachedToken(Unpicklable):
     ) -> None:
         self.record = record
         self.version = version
-        self.shared = shared
+        self.shared = self.announced = shared
         self.checked = at.mono
         self.expires_mono = at.mono + left
         self.expires_wall = at.wall + left

@@ -8,6 +8,7 @@ change nothing, and each entry is checked about twice in `check_seconds` on aver
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.observe.error_place import with_place
@@ -123,12 +124,12 @@ class TokenHints(Unpicklable):
         rate = _LEAST_RATE + _CHECKS_PER_ENTRY * entries / self._check_seconds
         self._permits = min(max(_LEAST_BURST, entries), self._permits + (now - self._permits_at) * rate)
         self._permits_at = now
-        batch = list(self._hinted)[: min(_BATCH, int(self._permits))]
+        batch = list(islice(self._hinted, min(_BATCH, int(self._permits))))
         for entry in batch:
             del self._hinted[entry]
             self._missed.pop(entry, None)
         self._permits -= len(batch)
-        for entry in list(self._missed)[: _BATCH - len(batch)]:
+        for entry in list(islice(self._missed, _BATCH - len(batch))):
             del self._missed[entry]
             batch.append(entry)
         return batch

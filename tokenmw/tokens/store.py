@@ -33,6 +33,10 @@ class TokenStore(Protocol):
         """Return the stored token, if any, and the highest version known to be invalid."""
         ...
 
+    async def holds(self, tokens: Sequence[tuple[TokenKeys, int]], /) -> list[bool]:
+        """Return for each token whether this version of it is stored; False if that cannot be known now."""
+        ...
+
     async def versions(self, keys: Sequence[TokenKeys], /) -> list[StoredVersions | None]:
         """Return the versions of many tokens without their values; None for one that cannot be known now."""
         ...
@@ -44,7 +48,7 @@ class TokenStore(Protocol):
         ...
 
     async def commit(
-        self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float
+        self, keys: TokenKeys, owner: str, record: TokenRecord, /, *, version: int, left: float, announce: bool = True
     ) -> Stored | Found | Busy | Tombstoned | ClockMismatch:
         """Store a token under the lease, or without a lease if it is newer than the stored one."""
         ...

@@ -7,6 +7,7 @@ token never replaces a newer one, and an invalid one never returns.
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.clock import Instant
@@ -143,11 +144,13 @@ class TokenSync(Unpicklable):
             else:
                 entry.used = False
                 asked.append((entry, token, entry.keys))
-        for (entry, token, _keys), stored in zip(asked, await self._versions(asked), strict=True):
-            if entry.current is not token or stored is None or not _same(stored, token):
-                changed.append(entry)
-            else:
-                token.checked = at.mono
+        if asked and self._store is not None:
+            held = await self._store.holds([(keys, token.version) for _entry, token, keys in asked])
+            for (entry, token, _keys), same in zip(asked, held, strict=True):
+                if entry.current is token and same:
+                    token.checked = at.mono
+                else:
+                    changed.append(entry)
         return changed
 
     async def check_hinted(self, entries: Sequence[TokenEntry]) -> tuple[list[TokenEntry], list[TokenEntry]]:
@@ -232,13 +235,15 @@ class TokenSync(Unpicklable):
         if left <= 0:
             token.shared = True  # expired: nothing to upload any more
             return
-        owner = secrets.token_hex(8)
-        reply = await store.commit(keys, owner, token.record, version=token.version, left=left)
+        commit = partial(
+            store.commit, keys, secrets.token_hex(8), token.record, left=left, announce=not token.announced
+        )
+        reply = await commit(version=token.version)
         if isinstance(reply, ClockMismatch) and entry.current is token:
             entry.redate(reply.server_time, now)
-            reply = await store.commit(keys, owner, token.record, version=token.version, left=left)
+            reply = await commit(version=token.version)
         if isinstance(reply, Stored):
-            token.shared = True
+            token.shared = token.announced = True
         elif isinstance(reply, Found):
             self._refresher.adopt(entry, reply, Instant(self._clock))
             token.shared = True  # Redis has a newer one, adopted or not

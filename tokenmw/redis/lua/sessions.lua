@@ -1,7 +1,8 @@
 -- What session.lua does for one API key, for many of them in one call: a server that is not in a cluster has all keys.
 -- KEYS: sessions. ARGV: ms to live; the time in ms after which the callers no longer wait, or ''; then a candidate for
--- each key, '' where nothing is stored. The replies are those of session.lua, and nil where there is nothing. A write that
--- is refused, as by a full server, is an error in place of its reply; the other replies are good.
+-- each key, '' where nothing is stored. The replies are those of session.lua, and nil where there is nothing. A write
+-- that is refused, as by a full server, is an error in place of its reply: the ids that are stored are returned all the
+-- same.
 local deadline = tonumber(ARGV[2])
 local values = {}
 for number, key in ipairs(KEYS) do

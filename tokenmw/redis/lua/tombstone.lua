@@ -22,13 +22,14 @@ if value and stored > version and stored > dead then
   return {'newer', value, left, text(dead), microseconds()}
 end
 redis.call('DEL', KEYS[1])
+local news = version > dead -- after a loss of data every process writes what it knows
 if dead > 0 then
   -- An older tombstone covers tokens that might still be uploaded: the new one covers them, too, for as long.
   version = math.max(version, dead)
   ttl = math.max(ttl, redis.call('PTTL', KEYS[4]))
 end
 redis.call('SET', KEYS[4], text(version), 'PX', text(math.min(ttl, TOKEN_LASTS)))
-if ARGV[4] and ARGV[4] ~= '' then
+if news and ARGV[4] and ARGV[4] ~= '' then
   redis.pcall('PUBLISH', ARGV[4], string.sub(KEYS[1], #ARGV[4] - 4)) -- as in commit.lua
 end
 return {'tombstone', '', 0, text(version), microseconds()}
