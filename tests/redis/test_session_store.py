@@ -269,8 +269,11 @@ async def test_planted_value_that_is_long_is_read_once(
     key = store.key(b"k")
     redis_server.command("SET", key, b"\x01" * size)
     opened: list[bytes] = []
-    sealer = store._sealer
-    monkeypatch.setattr(type(sealer), "open", lambda _self, value, **_names: opened.append(value))
+
+    def spy(_sealer: object, value: bytes, **_names: bytes) -> None:
+        opened.append(value)
+
+    monkeypatch.setattr(type(store._sealer), "open", spy)
     if how == "first sight":
         assert await store.get_or_create([(key, None)]) == [None]
     else:
