@@ -25,7 +25,7 @@ from tokenmw.observe.events import TokenInvalidated
 from tokenmw.providers import StaticToken
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 PROCESSES, TOKENS = 8, 200
 SPACING = 0.05  # seconds between two invalidations
@@ -156,7 +156,7 @@ async def use(broker: TokenBroker, names: list[str]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def behind_sentinel(port: int) -> AsyncIterator[Any]:
+async def behind_sentinel(port: int) -> AsyncGenerator[Any]:
     """Return a client of `master_for`."""
     constructor: Any = Sentinel  # it has no types
     sentinel = constructor([("127.0.0.1", port)])

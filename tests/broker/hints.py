@@ -12,7 +12,7 @@ from tokenmw.observe.events import TokenAdopted, TokenInvalidated
 from tokenmw.providers import StaticToken
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from tests.servers import RedisServer
     from tokenmw.tokens.entry import TokenEntry
@@ -76,7 +76,7 @@ def listeners(server: RedisServer) -> int:
 
 
 @asynccontextmanager
-async def pair(server: RedisServer, *, redis: Any = None, **options: Any) -> AsyncIterator[tuple[Instance, Instance]]:
+async def pair(server: RedisServer, *, redis: Any = None, **options: Any) -> AsyncGenerator[tuple[Instance, Instance]]:
     """Run two instances that listen and have the same token; the second one has another `redis`, if it is given."""
     values = ["first"]
     first = Instance(server.url, values, **options)

@@ -267,6 +267,7 @@ async def test_a_user_without_the_channel_is_served_and_logged_once(
                 assert "first" == await one.value() == await two.value()
                 values.append("second")
                 await one.invalidate()
+                assert 0 == one.broker.status().unshared_invalidations
                 await until(partial(_is_dropped, two), within=4)
                 await one.broker.reset_session("key")
                 assert "up" == one.broker.status().shared

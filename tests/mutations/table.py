@@ -149,6 +149,27 @@ MUTATIONS = (
         tests=("tests/sessions/test_derive.py",),
     ),
     Mutation(
+        name="derived session id: the namespace is not a part of it",
+        file="tokenmw/sessions/derive.py",
+        old='f"sessions/{namespace}"',
+        new='"sessions"',
+        tests=("tests/sessions/test_derive.py",),
+    ),
+    Mutation(
+        name="new session: a random id although there is a key to derive from",
+        file="tokenmw/sessions/derive.py",
+        old='self._derive_candidates = new == "derived"',
+        new="self._derive_candidates = False",
+        tests=("tests/sessions/test_load_balancer.py",),
+    ),
+    Mutation(
+        name="eviction: a use within a second of the placing does not count",
+        file="tokenmw/caches.py",
+        old="if entry.used <= entry.placed or",
+        new="if entry.used <= entry.placed + 1.0 or",
+        tests=("tests/test_caches.py",),
+    ),
+    Mutation(
         name="first sight: without a permit nothing is read",
         file="tokenmw/redis/session_store.py",
         old='("GETEX", key, "PX", self._ttl) if value is None else',
@@ -172,7 +193,7 @@ MUTATIONS = (
     Mutation(
         name="marker: a written marker does not count as a successful write",
         file="tokenmw/redis/scripts.py",
-        old='frozenset({"probe", "marker"})',
+        old='frozenset({"probe", "marker", "put"})',
         new='frozenset({"probe"})',
         tests=("tests/redis/test_writers.py",),
     ),
@@ -372,9 +393,9 @@ MUTATIONS = (
     ),
     Mutation(
         name="comparison: a token sealed with an old secret is left as it is",
-        file="tokenmw/tokens/sync.py",
-        old=" and stored.current_seal",
-        new="",
+        file="tokenmw/redis/token_store.py",
+        old="header == self._sealer.header(version)",
+        new="header[:9] == self._sealer.header(version)[:9]",
         tests=("tests/broker/test_compare_versions.py",),
     ),
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import redis.asyncio as redis
+from redis.asyncio.connection import Connection
 
 from tests.redis.waiting import until
 from tokenmw import Limits
@@ -169,7 +170,7 @@ async def test_a_proxy_without_publish_is_logged_with_the_fix(
 async def test_a_connection_class_that_cannot_be_used_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Hints are off for such a client, and nothing is raised."""
 
-    class Odd(redis.connection.Connection):
+    class Odd(Connection):
         def __init__(self, **_options: Any) -> None:
             raise LookupError("not for you")
 

@@ -228,7 +228,7 @@ class RedisTokenStore(Unpicklable):
         """Return the versions of many tokens, in one batch and without their values; None for one that has no reply."""
         commands = [script_command("compare", one.token, (), more_keys=(one.tombstone,)) for one in keys]
         replies = await self._connection.pipeline(commands) if commands else []
-        return [self._versions(*reply) if isinstance(reply, list) else None for reply in replies]
+        return [self._versions(reply) if isinstance(reply, list) else None for reply in replies]
 
     async def acquire(
         self, keys: TokenKeys, owner: str, *, known: int, seconds: float, through_note: bool = False
@@ -317,9 +317,10 @@ class RedisTokenStore(Unpicklable):
         left: int = await self._connection.execute(lambda client: client.pttl(keys.note), key=keys.note)
         return left > 0
 
-    def _versions(self, header: bytes, tombstone: bytes) -> StoredVersions:
+    def _versions(self, reply: Any) -> StoredVersions:
+        header: bytes = reply[0]
         version = int.from_bytes(header[1:9])
-        return StoredVersions(version, int(tombstone), not header or self._sealer.is_current(header))
+        return StoredVersions(version, int(reply[1]), not header or self._sealer.is_current(header))
 
     async def _found(self, keys: TokenKeys, value: bytes, left: int, now: int) -> Found | None:
         try:
