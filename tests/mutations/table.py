@@ -67,20 +67,6 @@ MUTATIONS = (
         tests=("tests/tokens/test_invalidation.py",),
     ),
     Mutation(
-        name="backoff: an adopted token that is due for a refresh ends it",
-        file="tokenmw/tokens/refresh.py",
-        old="if failure is None or not entry.in_backoff(now) or token.fresh(now):",
-        new="if True:",
-        tests=("tests/tokens/test_adoption.py",),
-    ),
-    Mutation(
-        name="backoff: an adopted token does not end that of the credentials that need it",
-        file="tokenmw/tokens/refresh.py",
-        old="entry.failure = copy(failure)",
-        new="entry.failure = failure",
-        tests=("tests/tokens/test_adoption.py",),
-    ),
-    Mutation(
         name="single flight: a cancelled waiter cancels the task that all wait for",
         file="tokenmw/singleflight.py",
         old="""\
