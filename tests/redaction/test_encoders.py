@@ -78,6 +78,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Resolver",  # names of hosts
         "Status",
         "Stored",
+        "StoredVersions",
         "SystemClock",
         "ThrottledLog",
         "TokenBucket",

@@ -18,7 +18,7 @@ Redis is a real server on loopback; the provider and the API are the test server
 | `cold` | the same with a new API key as well | its response |
 | `rejected` | a request with the auth object whose token the API has revoked | the response to the second attempt |
 | `failure` | redis-py gives up the third command after Redis was killed | the line "unavailable" is logged |
-| `failure_request` | the request with the first such command, for a new API key | its response, with a derived session id |
+| `failure_request` | the request with the first such command, for a new API key | its response, with a derived id |
 | `opening` | redis-py gives up the third such command | observers are notified that Redis is down |
 | `recovery` | Redis is running again | the line "recovered" is logged, and the re-upload is arranged |
 | `outage` | `failure`, `opening` and `recovery` together: from a failure to its log line, and back | |
