@@ -14,6 +14,7 @@ COSTS = Costs(
         "touch": 2.0,
         "acquire": 20.0,
         "commit": 50.0,
+        "read": 30.0,
         "epoch": 40.0,
         "announcement": 1.0,
         "upload": 5.0,
@@ -61,7 +62,7 @@ def test_cores_are_the_sum_of_all_operations_the_dearest_first() -> None:
 
 def test_healing_stores_each_session_and_token_that_an_instance_has() -> None:
     """If each session is uploaded by few instances, it takes as much less time as instances have the same session."""
-    tokens = 100 * 1_000 * 50 / 1e6
+    tokens = (1_000 * (30 + 50) + 2 * 100 * 1_000 * 10) / 1e6
     assert tokens + 100 * 10_000 * 5 / 1e6 == pytest.approx(primary(FLEET, COSTS).healing_seconds)
     by_few = replace(FLEET, uploads_per_session=2)
     assert tokens + 2 * 10_000 * 5 / 1e6 == pytest.approx(primary(by_few, COSTS).healing_seconds)

@@ -298,7 +298,7 @@ def _retrieve(call: asyncio.Future[Any]) -> None:
 def _status_of(entry: TokenEntry, now: Instant) -> ProviderStatus:
     failure, current = entry.failure, entry.current
     detail = "" if failure is None else failure.detail
-    retry_in = None if failure is None else max(0.0, failure.retry_at - now.mono)
+    retry_in = entry.retry_in(now)
     if current is not None and current.usable(now):
         return ProviderStatus("fresh" if current.fresh(now) else "aging", current.left(now), detail, retry_in)
     return ProviderStatus("cold" if failure is None else "failing", None, detail, retry_in)

@@ -105,8 +105,8 @@ class TokenUnavailable(RequestError):
         provider: The provider's name.
         retry_after: Seconds until the next attempt can succeed, or None.
         said: Whether the provider itself answered so (429, 5xx), and would answer the same to other instances. Such
-            failures are shared between them. Network faults and malformed responses are not: they may concern this
-            machine alone.
+            failures are shared between them. Network faults and malformed responses may concern this machine alone, so
+            that they are shared for seconds.
     """
 
     status = 503

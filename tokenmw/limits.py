@@ -33,12 +33,23 @@ class Limits:
         fetch_seconds: Seconds for one request to a token endpoint; less than `lease_seconds`. A provider that takes
             longer than 5 s counts as failed.
         lease_seconds: Seconds for which one process has the exclusive right to fetch a token; less than
-            `wait_seconds`. If that process dies meanwhile, the others wait for up to 6 s before one of them fetches.
+            `wait_seconds`. If that process dies meanwhile, one of the others fetches 6 s after it began if each new
+            token of the provider invalidates the one before, else 0.3 s after `fetch_seconds`, which is at 5.3 s.
         wait_seconds: Seconds for which a request waits for a token or for `authenticate`. After 12 s it gets
             `TokenUnavailable` or `SessionUnavailable` (503).
         inject_seconds: Seconds for which a request, or the start of the application, waits for the tokens that the
             middleware injects, counted from when their fetch began. After 3 s the handler runs without the token, and
             gets `TokenUnavailable` if it uses it.
+        probe_seconds: Seconds between two requests to a provider that fails while there is no valid token, so that
+            requests are refused. One instance of all sends it, 3 to 5 s after the last one. A provider that is back
+            serves requests again after that time, and one that is not gets 0.25 requests a second. A `Retry-After` is
+            obeyed instead, and a rejected credential has pauses of its own.
+        backoff_seconds: Seconds after a provider's first failure until it is asked again; the pause doubles with each
+            failure in a row, and is up to a quarter shorter. After a rejected credential it is 30 times as long.
+            Default: 1 s.
+        max_backoff_seconds: The longest pause, while a valid token is served. With 300 s, a provider that is back may
+            be noticed five minutes later, but in time before the token expires. After a rejected credential it is three
+            times as long. No pause is longer than an hour.
         command_seconds: Seconds for one Redis command, from waiting for a connection to the reply. A Redis that takes
             longer than 150 ms counts as unavailable. Time for which this process's event loop was blocked does not
             count, up to the same time again.
@@ -74,6 +85,9 @@ class Limits:
     lease_seconds: float = 6.0
     wait_seconds: float = 12.0
     inject_seconds: float = 3.0
+    probe_seconds: float = 4.0
+    backoff_seconds: float = 1.0
+    max_backoff_seconds: float = 300.0
     command_seconds: float = 0.15
     connect_seconds: float = 3.0
     connections: int = 32

@@ -39,7 +39,7 @@ LARGE = Fleet(
     touches_per_ttl=TOUCHES_PER_TTL,
     check_seconds=Limits().check_seconds,
     token_seconds=7200.0,
-    connections=Limits().connections,
+    connections=Limits().connections + 1,  # one listens for what other processes announce
 )
 CORES, CONNECTIONS, HEALING = 1.0, 4_000, 30.0  # the goals, for one primary
 

@@ -10,6 +10,7 @@ __all__ = ["Costs", "Fleet", "Load", "Primary", "primaries_needed", "primary", "
 
 REFRESHED_AFTER = 0.775  # of a token's lifetime: on average a fresh token is requested in the middle of that window
 EPOCH_CHECK_SECONDS = 5.0  # seconds between two reads of a server's epoch marker
+UPLOADS_OF_TOKENS = 2  # rounds after a recovery; in each, nearly all tokens are found to be stored already
 OTHER_BYTES_A_CONNECTION = 20_000  # of the server: buffers of a client that sends batches
 
 
@@ -130,7 +131,12 @@ def primary(fleet: Fleet, costs: Costs) -> Primary:
             + connections * OTHER_BYTES_A_CONNECTION
         )
         / 1e9,
-        healing_seconds=(uploads * costs.microseconds["upload"] + tokens * costs.microseconds["commit"]) / 1e6,
+        healing_seconds=(
+            uploads * costs.microseconds["upload"]
+            + fleet.tenants * (costs.microseconds["read"] + costs.microseconds["commit"])
+            + UPLOADS_OF_TOKENS * tokens * costs.microseconds["check"]
+        )
+        / 1e6,
         deploy_seconds=fleet.instances * fleet.sessions * costs.microseconds["first sight, known"] / 1e6,
     )
 

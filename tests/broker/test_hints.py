@@ -15,6 +15,7 @@ from tests.brokers import runtime_of
 from tests.proxies import Proxy
 from tests.redis.waiting import until
 from tokenmw import CredentialRejected, Grant, Limits, TokenBroker
+from tokenmw.clock import SYSTEM_CLOCK, Instant
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers import StaticToken
 from tokenmw.testing import ManualClock
@@ -92,7 +93,7 @@ async def test_the_end_of_a_failure_note_ends_the_failure(redis_server: RedisSer
 
 
 def _in_backoff(entry: Any) -> bool:
-    return entry.failure is not None and entry.failure.in_backoff(asyncio.get_running_loop().time())
+    return bool(entry.in_backoff(Instant(SYSTEM_CLOCK)))
 
 
 async def test_a_session_that_was_reset_is_read_again(redis_server: RedisServer) -> None:

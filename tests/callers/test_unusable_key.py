@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from tests.asgi_client import Exchange, answering, call, lifespan, scope_of, session_of
@@ -165,6 +167,25 @@ def test_the_reason_agrees_with_what_is_found() -> None:
         scope = scope_of("http", **usable)
         assert EVERYWHERE.find(scope) == ONE
         assert EVERYWHERE.problem(scope) is None
+
+
+VALUES = st.sampled_from([b"", ONE, TWO, LONG, WRONG, b"Bearer ", b"Basic a", b"Bearer " + ONE, b"Bearer " + WRONG])
+NAMES = st.sampled_from([b"authorization", b"x-api-key", b"cookie", b"host"])
+QUERIES = st.lists(st.sampled_from([b"key=", b"key=k3y-1", b"key=k3y-2", b"other=k3y-%FF", b"key=" + LONG]), max_size=2)
+
+
+@given(
+    st.lists(st.tuples(NAMES, VALUES | VALUES.map(b"key=".__add__)), max_size=4),
+    QUERIES.map(b"&".join),
+)
+def test_no_request_has_both_a_key_and_a_problem(headers: list[tuple[bytes, bytes]], query: bytes) -> None:
+    """Whatever a request has; and one that has neither has no key in its header."""
+    scope = scope_of("http", headers=headers, query_string=query)
+    found, problem = EVERYWHERE.find(scope), EVERYWHERE.problem(scope)
+    assert found is None or problem is None
+    if found is None and problem is None:
+        first = next((value for name, value in headers if name == b"x-api-key"), b"")
+        assert first == b"" or any(name == b"authorization" for name, _ in headers)
 
 
 async def test_the_class_alone_is_a_refusal_with_a_sentence() -> None:

@@ -76,6 +76,12 @@ KINDS: Final[dict[str, Callable[[str], Provider]]] = {
     "dingtalk_legacy": lambda url: DingTalkLegacy(app_key="ding3", app_secret=_secret("dingtalk_legacy"), base_url=url),
     "entra": lambda url: Entra(tenant="t.example", client_id="entra", client_secret=_secret("entra"), base_url=url),
     "bot": lambda url: BotFramework(app_id="bot", app_secret=_secret("bot"), tenant="t.example", base_url=url),
+    "rotating": lambda url: ClientCredentials(
+        token_url=f"{url}/token", client_id="rotating", client_secret=[_secret("rotating"), _secret("rotated out")]
+    ),
+    "wecom_rotating": lambda url: WeCom(
+        corp_id="ww2", corp_secret=[_secret("wecom_rotating"), _secret("wecom_rotated_out")], base_url=url
+    ),
     "managed": lambda url: ManagedIdentity(
         resource="https://api.example", identity_endpoint=url, identity_header=_secret("managed"), client_id="m"
     ),

@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 from tests.processes import receive, send
-from tokenmw import Limits, TokenBroker
+from tokenmw import Limits, TokenBroker, TokenUnavailable
 from tokenmw.providers import ClientCredentials
 
-__all__ = ["broker_of", "cold_callers", "fetch_when_asked", "steady_load"]
+__all__ = ["broker_of", "cold_callers", "count_refusals", "fetch_when_asked", "steady_load"]
 
 
 def broker_of(*, redis: str, base_url: str, limits: dict[str, Any] | None = None) -> TokenBroker:
@@ -57,3 +57,27 @@ async def fetch_when_asked(**options: Any) -> str:
         receive()
         send("asking")
         return (await broker.token("crm")).value
+
+
+async def count_refusals(*, seconds: float, **options: Any) -> dict[str, Any]:
+    """Send a request every 50 ms, also while others wait. Return the number refused, the last time, and the texts."""
+    refused, last = 0, 0.0
+    texts: set[str] = set()
+
+    async def request(broker: TokenBroker) -> None:
+        nonlocal refused, last
+        began = time.monotonic()
+        try:
+            await broker.token("crm")
+        except TokenUnavailable as error:
+            refused, last = refused + 1, max(last, began)
+            texts.add(str(error))
+
+    async with broker_of(**options) as broker, asyncio.TaskGroup() as requests:
+        send("ready")
+        receive()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            requests.create_task(request(broker))
+            await asyncio.sleep(0.05)
+    return {"refused": refused, "last_refused": last, "texts": sorted(texts)}

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tests.mutations.failing_providers import FAILING_PROVIDERS
+from tests.mutations.mutation import Mutation
 
 __all__ = ["MUTATIONS", "Mutation"]
 
 
-@dataclass(frozen=True)
-class Mutation:
-    """One deliberate fault.
-
-    Attributes:
-        name: The behaviour that it breaks.
-        file: The file that is changed.
-        old: The text that is replaced.
-        new: What replaces it.
-        tests: The arguments of pytest: files, or single tests. One failed test is enough.
-    """
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
-
 MUTATIONS = (
+    *FAILING_PROVIDERS,
     Mutation(
         name="acquire: a token is found although the caller knows it",
         file="tokenmw/redis/lua/acquire.lua",
@@ -82,20 +65,6 @@ MUTATIONS = (
         old="if current is None or current.token.value != token.value:",
         new="if current is None:",
         tests=("tests/tokens/test_invalidation.py",),
-    ),
-    Mutation(
-        name="backoff: an adopted token that is due for a refresh ends it",
-        file="tokenmw/tokens/refresh.py",
-        old="if failure is None or not failure.in_backoff(now.mono) or token.fresh(now):",
-        new="if True:",
-        tests=("tests/tokens/test_adoption.py",),
-    ),
-    Mutation(
-        name="backoff: an adopted token does not end that of the credentials that need it",
-        file="tokenmw/tokens/refresh.py",
-        old="entry.failure = copy(failure)",
-        new="entry.failure = failure",
-        tests=("tests/tokens/test_adoption.py",),
     ),
     Mutation(
         name="single flight: a cancelled waiter cancels the task that all wait for",
@@ -166,6 +135,27 @@ MUTATIONS = (
         tests=("tests/sessions/test_derive.py",),
     ),
     Mutation(
+        name="derived session id: the namespace is not a part of it",
+        file="tokenmw/sessions/derive.py",
+        old='f"sessions/{namespace}"',
+        new='"sessions"',
+        tests=("tests/sessions/test_derive.py",),
+    ),
+    Mutation(
+        name="new session: a random id although there is a key to derive from",
+        file="tokenmw/sessions/derive.py",
+        old='self._derive_candidates = new == "derived"',
+        new="self._derive_candidates = False",
+        tests=("tests/sessions/test_load_balancer.py",),
+    ),
+    Mutation(
+        name="eviction: a use within a second of the placing does not count",
+        file="tokenmw/caches.py",
+        old="if entry.used <= entry.placed or",
+        new="if entry.used <= entry.placed + 1.0 or",
+        tests=("tests/test_caches.py",),
+    ),
+    Mutation(
         name="first sight: without a permit nothing is read",
         file="tokenmw/redis/session_store.py",
         old='("GETEX", key, "PX", self._ttl) if value is None else',
@@ -209,7 +199,7 @@ MUTATIONS = (
     Mutation(
         name="adversary: a lease counts however long it lasts",
         file="tokenmw/redis/lua/acquire.lua",
-        old="lease_at(KEYS[2], tonumber(ARGV[2]))",
+        old="lease_at(KEYS[2], math.max(tonumber(ARGV[2]), 60000))",
         new="lease_at(KEYS[2], math.huge)",
         tests=("tests/redis/test_adversary.py",),
     ),
@@ -223,7 +213,7 @@ MUTATIONS = (
     Mutation(
         name="adversary: a process waits for as long as a failure note would last",
         file="tokenmw/tokens/failures.py",
-        old="retry_at = now + min(left, _MAX_RETRY_AFTER)",
+        old="retry_at = now + min(left, MAX_RETRY_AFTER)",
         new="retry_at = now + left",
         tests=("tests/tokens/test_wrong_clocks.py",),
     ),
@@ -292,7 +282,7 @@ MUTATIONS = (
     ),
     Mutation(
         name="clocks: a process keeps versions that the server's clock rules out",
-        file="tokenmw/tokens/refresh.py",
+        file="tokenmw/tokens/leased_refresh.py",
         old="self._entry.redate(reply.server_time, at)",
         new="pass",
         tests=("tests/tokens/test_wrong_clocks.py",),

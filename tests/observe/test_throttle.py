@@ -123,6 +123,28 @@ def test_flapping_does_not_flood(lines: Lines) -> None:
     assert texts[-1].startswith("Redis recovered after ")
 
 
+def test_duration_is_that_of_the_last_outage_only(lines: Lines) -> None:
+    """Beginnings that were only counted have a time, too, and so has an end that is logged a minute later."""
+    for _ in range(4):  # the beginning of the fourth one is only counted
+        lines.down()
+        lines.clock.advance(5.0)
+        lines.up()
+        lines.clock.advance(10.0)
+    assert lines.taken()[-1].startswith("Redis recovered after 5 s")
+    lines.clock.advance(60.0)
+    lines.log.flush()
+    assert lines.taken() == ["Redis recovered after 5 s (1 similar message suppressed)"]
+    for _ in range(4):
+        lines.down()
+        lines.up()
+    lines.down()
+    lines.clock.advance(3600.0)
+    lines.log.flush()
+    lines.taken()
+    lines.up()
+    assert lines.taken() == ["Redis recovered after 3600 s"]
+
+
 def test_count_is_logged_when_the_minute_is_over(lines: Lines) -> None:
     """Without a further problem, housekeeping logs the count with the last text."""
     lines.down()

@@ -48,6 +48,7 @@ _BOUNDARIES: Final = (ModuleType, CodeType, asyncio.AbstractEventLoop, logging.L
 _WITHOUT_SECRETS: Final = frozenset(
     {
         "APIKeySource",  # the names of headers
+        "Attempt",
         "Backend",  # of connections, without them
         "Breaker",
         "Busy",
@@ -77,6 +78,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Resolver",  # names of hosts
         "Status",
         "Stored",
+        "StoredVersions",
         "SystemClock",
         "ThrottledLog",
         "TokenBucket",

@@ -65,6 +65,15 @@ def make(kind: Callable[..., Provider], secret: str, **options: Any) -> Callable
     return construct
 
 
+def rotating(kind: Callable[..., Provider], secret: str, **options: Any) -> Callable[..., Provider]:
+    """Return a function that makes a provider with the secret and a part of it, as during a rotation."""
+
+    def construct(**more: Any) -> Provider:
+        return kind(**{secret: [SECRET, SECRET[:-1]], **options, **more})
+
+    return construct
+
+
 def static(**options: Any) -> Provider:
     """Make a provider with a fixed token."""
     return StaticToken(SECRET, **options)
@@ -98,6 +107,13 @@ KINDS: dict[str, Callable[..., Provider]] = {
     "bot": make(BotFramework, "app_secret", app_id="a", tenant="t", **LOCAL),
     "identity": make(ManagedIdentity, "identity_header", resource="r", identity_endpoint=IMDS),
     "static": static,
+    "oauth2 rotating": rotating(
+        ClientCredentials, "client_secret", client_id="c", token_url="http://127.0.0.1/oauth2/token"
+    ),
+    "feishu rotating": rotating(FeishuTenant, "app_secret", app_id="a", **LOCAL),
+    "wecom rotating": rotating(WeCom, "corp_secret", corp_id="c", **LOCAL),
+    "dingtalk rotating": rotating(DingTalk, "app_secret", app_key="a", **LOCAL),
+    "entra rotating": rotating(Entra, "client_secret", client_id="c", tenant="t", **LOCAL),
 }
 
 

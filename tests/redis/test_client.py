@@ -195,7 +195,7 @@ async def test_cluster_runs_scripts_and_pipelines(opened: Open, cluster: RedisSe
     cluster.command("SCRIPT", "FLUSH")
     for expected in (0, b"id"):
         guard = GuardedClient(client, command_seconds=5.0).guard
-        assert expected == await guard._evaluate("session", (b"n:v1:{a}:session",), ("id", 9_000))
+        assert expected == await guard.evaluate("session", (b"n:v1:{a}:session",), ("id", 9_000))
     batch = client.pipeline(transaction=False)
     for key in ("n:v1:{a}:session", "n:v1:{b}:session"):
         batch.execute_command("GETEX", key, "PX", 9_000)
@@ -254,7 +254,7 @@ async def test_close_does_not_wait_for_a_server_that_does_not_respond(opened: Op
         if hole == "full":
             filler.connect(listener.getsockname())
         client = opened(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}")
-        waiter = asyncio.create_task(GuardedClient(client, command_seconds=5.0).guard._evaluate("probe", (b"p",), ()))
+        waiter = asyncio.create_task(GuardedClient(client, command_seconds=5.0).guard.evaluate("probe", (b"p",), ()))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await client.get("b")

@@ -13,6 +13,7 @@ from tests.looptime import LoopTime
 from tests.redis.clusters import needs_cluster_urls
 from tests.redis.waiting import fails, get, until
 from tests.servers import RedisServer
+from tokenmw import Limits, TokenBroker
 from tokenmw.redis.name_lookup import NameLookups
 
 if TYPE_CHECKING:
@@ -70,6 +71,18 @@ async def test_lookup_that_hangs_leaves_the_default_executor_alone(
     async with asyncio.timeout(2), LoopTime() as waited:
         assert await asyncio.to_thread(lambda: "ran") == "ran"
     assert waited.seconds < 0.5
+    assert len(resolver.asked) == 1
+
+
+async def test_all_of_a_broker_has_one_lookup(resolver: Resolver) -> None:
+    """Commands, probes and the connection of the hints share it; requests go on."""
+    limits = Limits(connect_seconds=0.5)
+    async with TokenBroker({}, redis=f"redis://{NAME}", secret_key="a-secret-of-some-length", limits=limits) as broker:
+        assert broker.status().shared_error == "dns"
+        await asyncio.gather(*(broker.session_id(f"k{number}") for number in range(64)))
+        await asyncio.sleep(1.0)
+        async with asyncio.timeout(2):
+            assert await asyncio.to_thread(lambda: "ran") == "ran"
     assert len(resolver.asked) == 1
 
 

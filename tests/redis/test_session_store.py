@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
@@ -69,6 +70,17 @@ async def test_first_id_is_returned_to_all(store: RedisSessionStore) -> None:
     assert await get_or_create(store, key, ONE) == ONE
     assert await get_or_create(store, key, TWO) == ONE
     assert await get_or_create(store, key, ONE) == ONE
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_stored_candidate_differs_from_an_equal_id(store: RedisSessionStore, count: int) -> None:
+    """The reply is the same object only if it was stored: an id that Redis had takes no permit for a new session."""
+    keys = [store.key(b"sk-%d" % number) for number in range(count)]
+    for new in (True, False):
+        candidates = [str(UUID(int=number)) for number in range(count)]
+        replies = await store.get_or_create(list(zip(keys, candidates, strict=True)))
+        assert candidates == replies
+        assert [new] * count == [reply is one for reply, one in zip(replies, candidates, strict=True)]
 
 
 async def test_concurrent_candidates_agree(store: RedisSessionStore) -> None:
@@ -257,8 +269,11 @@ async def test_planted_value_that_is_long_is_read_once(
     key = store.key(b"k")
     redis_server.command("SET", key, b"\x01" * size)
     opened: list[bytes] = []
-    sealer = store._sealer
-    monkeypatch.setattr(type(sealer), "open", lambda _self, value, **_names: opened.append(value))
+
+    def spy(_sealer: object, value: bytes, **_names: bytes) -> None:
+        opened.append(value)
+
+    monkeypatch.setattr(type(store._sealer), "open", spy)
     if how == "first sight":
         assert await store.get_or_create([(key, None)]) == [None]
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -275,6 +276,24 @@ async def test_server_that_is_not_reached_is_named(
     assert not await connection.open()
     assert (connection.state, connection.error) == ("down", reason)
     assert line(caplog, reason) == expected
+
+
+async def test_too_many_open_files_are_named(
+    connect: Connect, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server is not at fault, and the fix is on this machine. Redis is used as soon as a file is free."""
+    resource = pytest.importorskip("resource", reason="this system has no bound of open files")
+    connection = connect(redis_server.url, command_seconds=2.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull, "rb") as last:  # noqa: ASYNC230, PTH123  a number for the bound; nothing is read
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + 1, hard))
+        try:
+            assert not await connection.open()
+            assert (connection.state, connection.error) == ("down", "nofile")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert line(caplog, "nofile").startswith("this process has too many open files: raise `ulimit -n`")
+    await until(lambda: connection.state == "up", within=20)
 
 
 async def test_tls_to_a_plain_port_is_named(

@@ -68,13 +68,13 @@ async def test_first_sights_at_the_same_time_share_few_round_trips(redis_server:
         ids = await asyncio.gather(*(two.get(b"%d" % number) for number in range(20)))
         await one.get(b"loads the script")
         batches: list[int] = []
-        run = one.connection.run
+        run = one.connection.run_on_all
 
-        async def counted(script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> object:
+        async def counted(script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> list[object]:
             batches.append(len(keys))
             return await run(script, keys, args)
 
-        one.connection.run = counted  # type: ignore[method-assign]
+        one.connection.run_on_all = counted  # type: ignore[method-assign]
         redis_server.command("CONFIG", "RESETSTAT")
         keys = [b"%d" % number for number in range(160)]
         found = await asyncio.gather(*(one.get(key) for key in keys))

@@ -26,7 +26,7 @@ from tests.soak.load import SECRET, application
 from tokenmw import Limits, TokenBroker, TokenMiddleware
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from starlette.requests import HTTPConnection
     from starlette.types import Message
@@ -135,7 +135,12 @@ class Hostile:
     def __init__(self, redis: str, *, limits: Limits) -> None:
         options: dict[str, Any] = {"redis": redis, "secret_key": SECRET, "limits": limits}
         self._open_options = options
-        self._checked_options = {**options, "namespace": "checked", "authenticate": _caller, "missing_key": "reject"}
+        self._checked_options: dict[str, Any] = {
+            **options,
+            "namespace": "checked",
+            "authenticate": _caller,
+            "missing_key": "reject",
+        }
         self.brokers = tuple(TokenBroker({}, **each) for each in (self._open_options, self._checked_options))
         self._open = TokenMiddleware(application, broker=self.brokers[0])
         self._checked = TokenMiddleware(application, broker=self.brokers[1], exempt=["/health", "/static/*"])
@@ -325,7 +330,7 @@ def _resident_memory() -> int:
 
 
 @contextmanager
-def _collections(seconds: list[float]) -> Iterator[None]:
+def _collections(seconds: list[float]) -> Generator[None]:
     began = 0.0
 
     def note(phase: str, _info: dict[str, int]) -> None:

@@ -65,7 +65,7 @@ async def test_a_minute_of_hostile_requests(private_redis: RedisServer, capsys: 
     assert 0 == figures.wrong
     assert after.memory - before.memory < RESIDENT_BOUND
     assert figures.grown < STEADY_BOUND
-    assert after.tasks == before.tasks
+    assert after.tasks <= before.tasks  # none is left; one that opened a connection may be over
 
 
 def _allocated() -> int:

@@ -103,7 +103,12 @@ class Instance:
     async def housekeep(self) -> None:
         """Do one round of housekeeping: compare the entries that are due."""
         now = self.clock.monotonic()
-        for entry in [entry for entry in self.entries if self.sync.is_due(entry, now)]:
+        due = [entry for entry in self.entries if self.sync.is_due(entry, now)]
+        try:
+            changed = await self.sync.changed(due)
+        except RedisUnavailable:
+            return
+        for entry in changed:
             try:
                 if await self.sync.compare(entry):
                     self.manager.refresh_soon(entry)

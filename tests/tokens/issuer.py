@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tests.tokens.providers import Endpoint, ScriptedProvider
 from tokenmw.errors import CredentialRejected, TokenUnavailable
@@ -12,6 +12,25 @@ from tokenmw.testing import ManualClock
 from tokenmw.values import Grant
 
 LIFETIME = 7200.0
+
+
+class Failed(NamedTuple):
+    """A failure of one instance: when, the failures in a row, the mode, and for how long a valid token was served."""
+
+    at: float
+    in_a_row: int
+    mode: str
+    served_for: float
+
+    def wait(self, served: bool) -> float:  # noqa: FBT001
+        """Return the seconds for which the instance must not ask again, with a valid token or without one."""
+        if self.mode == "rejects":
+            return 0.75 * min(900.0, 30 * 2.0 ** (self.in_a_row - 1))
+        growing = 0.75 * min(300.0, 2.0 ** (self.in_a_row - 1))
+        unserved = 30.0 if self.mode == "429" else min(growing, 3.0)
+        if not served:
+            return unserved
+        return max(unserved, min(growing, self.served_for - 5.0) if self.served_for > 0 else growing)
 
 
 class Issuer(Endpoint):
@@ -24,13 +43,21 @@ class Issuer(Endpoint):
         asking: How many instances with Redis are asking, in this era.
         askers: The instances that have asked in this era.
         lossy: Whether Redis has been unavailable or has lost data.
-        failures: For each instance, when it last failed and how often in a row.
+        failures: For each instance its last failure.
         faults: Descriptions of wrong requests. An assertion here would only be another failure of the provider.
     """
 
-    def __init__(self, clock: ManualClock, secret: str, *, shares: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        clock: ManualClock,
+        secret: str,
+        *,
+        shares: Callable[[int], bool],
+        served_for: Callable[[Issuer, int], float],
+    ) -> None:
         super().__init__(clock, lifetime=LIFETIME)
         self.shares = shares
+        self.served_for = served_for
         self.secret = secret
         self.mode = "ok"
         self.expiries: dict[str, float] = {}
@@ -39,7 +66,7 @@ class Issuer(Endpoint):
         self.asking = 0
         self.askers: set[int] = set()
         self.lossy = False
-        self.failures: dict[int, tuple[float, int]] = {}
+        self.failures: dict[int, Failed] = {}
         self.faults: list[str] = []
 
     def excuse(self, *, lossy: bool) -> None:
@@ -52,9 +79,9 @@ class Issuer(Endpoint):
 
     async def ask(self, instance: int) -> Grant:
         now = self.clock.monotonic()
-        failed, count = self.failures.get(instance, (-math.inf, 0))
-        if count and now - failed < 0.75 * min(300.0, 2.0 ** (count - 1)) - 1e-6:
-            self.faults.append(f"asked {now - failed} s after failure {count}")
+        failed = self.failures.get(instance)
+        if failed is not None and now - failed.at < failed.wait(self.served_for(self, instance) > 0) - 1e-6:
+            self.faults.append(f"asked {now - failed.at} s after {failed}")
         # An instance without Redis asks alone, and its requests do not count against the others.
         era = self.era if self.shares(instance) else None
         if era is not None:
@@ -68,7 +95,7 @@ class Issuer(Endpoint):
                 self.faults.append("asked while another instance was asking")
             self.asking += 1
         try:
-            await self.misbehave(instance, now, count)
+            await self.misbehave(instance, now, 0 if failed is None else failed.in_a_row)
         finally:
             if era == self.era:
                 self.asking -= 1
@@ -82,7 +109,7 @@ class Issuer(Endpoint):
 
     async def misbehave(self, instance: int, now: float, count: int) -> None:
         if self.mode not in {"ok", "slow"}:
-            self.failures[instance] = (now, count + 1)
+            self.failures[instance] = Failed(now, count + 1, self.mode, self.served_for(self, instance))
         match self.mode:
             case "rejects":
                 raise CredentialRejected("wrong secret", code="invalid_client")

@@ -128,7 +128,7 @@ class MemoryStore:
         ]
 
     async def acquire(
-        self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float
+        self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float, through_note: bool = False
     ) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
         self._check_reachable()
         if known > self._latest:
@@ -140,7 +140,7 @@ class MemoryStore:
         if lease is not None:
             return Leased(lease.version) if lease.owner == owner else Busy(self.server.left(lease))
         note = self.server.get(keys, "note")
-        if note is not None:
+        if note is not None and not through_note:
             return FailureNoted(note.note, self.server.left(note))
         version = max(self.server.now(), 1 + max(0 if found is None else found.version, invalid, known))
         self.server.data[keys, "lease"] = StoredValue(self.server.expires_in(seconds), version=version, owner=owner)

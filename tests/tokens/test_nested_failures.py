@@ -66,7 +66,7 @@ async def test_the_other_credentials_token_ends_the_failure_immediately(clock: M
         await instance.sync.hand_in(instance.entry(app.ticket), TICKET)
         assert (await instance.manager.get(instance.entry(app.tenant()))).value
     assert (1, 1) == (len(app.app.calls), len(app.tenants.calls))
-    assert len(app.asked.calls) <= 14
+    assert len(app.asked.calls) <= 4 + seconds / 3
 
 
 async def test_a_nested_provider_that_hangs_is_not_counted_against_the_outer_one(clock: ManualClock) -> None:
@@ -82,7 +82,7 @@ async def test_a_nested_provider_that_hangs_is_not_counted_against_the_outer_one
                 await waiting
             assert tenant.failure is not None
             assert 0 == tenant.failure.count
-        assert len(app.asked.calls) <= 11
+        assert len(app.asked.calls) <= 40
         await instance.sync.hand_in(instance.entry(app.ticket), TICKET)
         assert (await instance.manager.get(tenant)).value
     assert 0 == clock.sleepers
@@ -96,11 +96,12 @@ async def test_retry_after_is_that_of_the_other_credential(clock: ManualClock) -
         await fails(instance, app.tenant(), 10, clock=clock)
         with pytest.raises(TokenUnavailable) as info:
             await instance.manager.get(instance.entry(app.tenant()))
-    assert {"Retry-After": "40"} == info.value.headers
+    assert info.value.headers is not None
+    assert 40 <= int(info.value.headers["Retry-After"]) <= 45
 
 
 async def test_many_tenants_ask_a_failing_app_no_more_often_than_one(clock: ManualClock) -> None:
-    """The app's backoff grows, and during it no tenant causes a request or a refresh."""
+    """The app is probed every 3 to 5 s, and in between no tenant causes a request or a refresh."""
     attempts: dict[int, list[float]] = {}
     for count in (1, 40):
         app = App(clock)
@@ -124,8 +125,8 @@ async def test_many_tenants_ask_a_failing_app_no_more_often_than_one(clock: Manu
         assert [] == app.tenants.calls
     for calls in attempts.values():
         waits = [later - earlier for earlier, later in pairwise(calls)]
-        assert 8 <= len(calls) <= 12
-        assert all(0.75 * 2**row <= wait for row, wait in enumerate(waits) if wait < 225)
+        assert 120 <= len(calls) <= 204
+        assert all(min(0.75 * 2**row, 3.0) <= wait <= 6.0 for row, wait in enumerate(waits))
 
 
 async def test_failures_of_its_own_provider_back_off_as_usual(clock: ManualClock) -> None:
@@ -151,7 +152,9 @@ async def test_failures_of_its_own_provider_back_off_as_usual(clock: ManualClock
         with pytest.raises(TokenUnavailable, match="no such tenant") as info:
             await instance.manager.get(entry)
         assert info.value.retry_after is not None
-        assert 6 <= info.value.retry_after <= 8
+        assert 3 <= info.value.retry_after <= 5
+        assert entry.failure is not None
+        assert 4 == entry.failure.count
 
 
 async def test_the_other_credentials_rejection_is_raised_with_its_code(clock: ManualClock) -> None:
@@ -170,6 +173,7 @@ async def test_the_other_credentials_rejection_is_raised_with_its_code(clock: Ma
 async def test_another_instance_in_backoff_adopts_a_token_that_was_handed_in(clock: ManualClock) -> None:
     """It does so within a second of the next request, for one read of Redis a second, whatever the traffic."""
     app, redis = App(clock), MemoryRedis(clock)
+    app.asked.fails(TokenUnavailable("hand it in", retry_after=1_000.0))
     store = CountingStore(redis)
     async with Instance(clock, store=MemoryStore(redis)) as instance, Instance(clock, store=store) as other:
         for _ in range(10):
@@ -199,7 +203,7 @@ async def test_an_entry_that_others_wait_for_is_not_evicted(clock: ManualClock) 
             await fails(instance, app.tenant(str(number)), 1, clock=clock)
         await instance.sync.hand_in(instance.entry(app.ticket), TICKET)
         assert (await instance.manager.get(instance.entry(app.tenant("49")))).value
-    assert len(app.asked.calls) <= 7
+    assert len(app.asked.calls) <= 20
 
 
 async def test_an_error_that_was_passed_on_can_be_pickled(clock: ManualClock) -> None:

@@ -33,6 +33,20 @@ async def test_a_token_is_shared_again_without_a_request(world: World) -> None:
     assert 1 == len(world.endpoint.calls)
 
 
+async def test_a_token_that_another_instance_has_uploaded_is_not_read(world: World) -> None:
+    """The batch of headers shows that Redis has it, so that it counts as shared."""
+    await world.get(0)
+    await world.get(1)
+    world.redis.flush()
+    mark_unshared(world, 0, 1)
+    await world.instances[0].housekeep()
+    one = world.instances[1]
+    entries = list(one.entries)
+    assert [False] == [entry.current is not None and entry.current.shared for entry in entries]
+    assert [] == await one.sync.changed(entries)
+    assert [True] == [entry.current is not None and entry.current.shared for entry in entries]
+
+
 async def test_an_older_token_does_not_replace_a_newer_one(world: World) -> None:
     """The instance with the older token adopts the newer one, whichever is uploaded first."""
     for first, second in ((0, 1), (1, 0)):

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.tokens.instance import Instance, SkewedClock, settle
 from tests.tokens.issuer import Credential, Issuer
 from tests.tokens.memory_store import MemoryRedis, MemoryStore
+from tokenmw.clock import Instant
 from tokenmw.errors import RequestError
 from tokenmw.limits import Limits
 from tokenmw.testing import ManualClock
@@ -38,7 +39,9 @@ class TokenMachine(RuleBasedStateMachine):
         self.loop.set_exception_handler(lambda _loop, context: self.reports.append(context))
         self.clock = ManualClock()
         self.redis = MemoryRedis(self.clock)
-        self.issuers = {secret: Issuer(self.clock, secret, shares=self.shares) for secret in SECRETS}
+        self.issuers = {
+            secret: Issuer(self.clock, secret, shares=self.shares, served_for=self.served_for) for secret in SECRETS
+        }
         self.members = [self.start(number) for number in range(INSTANCES)]
         self.versions: dict[tuple[int, str], int] = {}
         self.tokens: list[tuple[int, Token]] = []
@@ -46,6 +49,10 @@ class TokenMachine(RuleBasedStateMachine):
     def shares(self, number: int) -> bool:
         store: Any = self.members[number].store
         return self.redis.up and not store.cut
+
+    def served_for(self, issuer: Issuer, number: int) -> float:
+        instance = self.members[number]
+        return instance.entry(Credential(issuer, number)).served_for(Instant(instance.clock))
 
     def start(self, number: int) -> Instance:
         clock = SkewedClock(self.clock, wall=(0.0, 300.0, -300.0)[number])

@@ -17,8 +17,8 @@ Redis is a real server on loopback; the provider and the API are the test server
 | `cold_token` | a request without a session, for an injected token that no process has | its response |
 | `cold` | the same with a new API key as well | its response |
 | `rejected` | a request with the auth object whose token the API has revoked | the response to the second attempt |
-| `failure` | redis-py gives up the first command after Redis was killed | the line "unavailable" is logged |
-| `failure_request` | the request with that command, for a new API key | its response, with a derived session id |
+| `failure` | redis-py gives up the third command after Redis was killed | the line "unavailable" is logged |
+| `failure_request` | the request with the first such command, for a new API key | its response, with a derived id |
 | `opening` | redis-py gives up the third such command | observers are notified that Redis is down |
 | `recovery` | Redis is running again | the line "recovered" is logged, and the re-upload is arranged |
 | `outage` | `failure`, `opening` and `recovery` together: from a failure to its log line, and back | |
@@ -144,13 +144,13 @@ async def _outage() -> dict[str, Walk]:
         await world.request(b"key-1")
         world.redis.kill()
         with recorder.recording():
-            with _log_lines(recorder) as failures:
-                await world.request(b"key-2")
+            await world.request(b"key-2")
             answered = recorder.position
-            (failed, logged) = failures[0]
-            down = _on_state_change(world, recorder, up=False)
             await world.request(b"key-3")
-            await world.request(b"key-4")
+            down = _on_state_change(world, recorder, up=False)
+            with _log_lines(recorder) as failures:
+                await world.request(b"key-4")
+            (failed, logged) = failures[0]
             (opening, opened) = await asyncio.wait_for(down, 10)
             world.redis.restart()
             back = _on_state_change(world, recorder, up=True)

@@ -98,10 +98,12 @@ class APIKeySource:
                     if key is None:
                         continue
                 return key if len(key) in self._lengths and (key.isascii() or _is_text(key)) else None
-        keys = self._below_headers(scope)
-        if len(keys) != 1:
+        if not self._query and not self._cookies:
             return None
-        key = keys.pop()
+        keys = self._below_headers(scope)
+        return self._usable(keys.pop()) if len(keys) == 1 else None
+
+    def _usable(self, key: bytes) -> bytes | None:
         return key if len(key) in self._lengths and _is_text(key) else None
 
     def problem(self, scope: Scope) -> str | None:

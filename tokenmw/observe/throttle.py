@@ -27,7 +27,8 @@ class _Problem:
     """The state of one kind; kept for a while after the problem is over.
 
     Attributes:
-        since: When the problem began.
+        since: When the problem began, even if that was only counted.
+        until: When it was over last.
         last_line: When a line was logged last.
         last_seen: When the problem was reported last.
         suppressed: The number of messages since the last line.
@@ -48,10 +49,11 @@ class _Problem:
         "recovered",
         "since",
         "suppressed",
+        "until",
     )
 
     def __init__(self, now: float) -> None:
-        self.since = self.last_line = self.last_seen = self.interval_start = now
+        self.since = self.until = self.last_line = self.last_seen = self.interval_start = now
         self.suppressed = self.first_lines = 0
         self.message: _Message = ("", (), {})
         self.recovered = True
@@ -91,9 +93,10 @@ class ThrottledLog:
         if now - problem.interval_start >= _INTERVAL:
             problem.interval_start, problem.first_lines = now, 0
         begins = problem.recovered and not problem.suppressed and problem.first_lines < _FIRST_LINES
+        if problem.recovered:
+            problem.since = now
         problem.recovered = False
         if begins:
-            problem.since = now
             problem.first_lines += 1
         elif now - problem.last_line < _INTERVAL:
             problem.suppressed += 1
@@ -111,8 +114,9 @@ class ThrottledLog:
         if problem is None or problem.recovered:
             return
         problem.recovered = True
+        problem.until = self._clock.monotonic()
         if problem.announced:
-            self._log_recovery(kind, problem, self._clock.monotonic(), (text, args, fields))
+            self._log_recovery(kind, problem, problem.until, (text, args, fields))
         else:
             problem.message = (text, args, fields)
 
@@ -141,7 +145,7 @@ class ThrottledLog:
 
     def _log_recovery(self, kind: str, problem: _Problem, now: float, message: _Message) -> None:
         text, args, fields = message
-        count, duration = problem.suppressed, now - problem.since
+        count, duration = problem.suppressed, problem.until - problem.since
         text, args = _with_suffix(text, args, " after %.0f s"), (*args, duration)
         if count:
             text, args = f"{text} (%d similar {_messages(count)} suppressed)", (*args, count)

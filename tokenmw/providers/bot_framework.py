@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenmw.options import credential_text, secret_text
+from tokenmw.options import credential_text
+from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.providers.entra import Entra
 from tokenmw.providers.microsoft_clouds import Cloud, cloud_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 __all__ = ["BotFramework"]
 
@@ -27,7 +28,8 @@ class BotFramework(Entra):
 
     Args:
         app_id: The bot's app id.
-        app_secret: The value of one of the app's secrets.
+        app_secret: The value of one of the app's secrets. While it is changed, a list: the new one and the old one.
+            If Entra refuses the first, the next one is tried.
         tenant: The tenant of a single-tenant bot. Default: none, a multi-tenant bot.
         client_assertion: A signed JWT instead of a secret, or a function, sync or async, that returns a new one for
             each attempt.
@@ -60,7 +62,7 @@ class BotFramework(Entra):
         self,
         *,
         app_id: str,
-        app_secret: str | None = None,
+        app_secret: str | Sequence[str] | None = None,
         tenant: str | None = None,
         client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
         credential_id: str | None = None,
@@ -75,7 +77,7 @@ class BotFramework(Entra):
         # Checked here, so that error texts use this class's option names.
         credential_text(app_id, option="BotFramework(app_id=…)")
         if client_assertion is None:
-            secret_text(app_secret, option="BotFramework(app_secret=…)")
+            ClientSecrets(app_secret, option="BotFramework(app_secret=…)")
         super().__init__(
             tenant=chosen.bot_tenant if tenant is None else tenant,
             client_id=app_id,

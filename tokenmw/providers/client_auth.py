@@ -11,10 +11,13 @@ from urllib.parse import quote, quote_plus
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import credential_text, secret_text
 from tokenmw.providers.base import call_credential
+from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from tokenmw.values import Grant
 
 __all__ = ["AuthMethod", "ClientAuth", "Proof", "shown_option"]
 
@@ -26,7 +29,8 @@ _MIN_OVERLAP: Final = 6  # characters; a shorter piece may be in a text by chanc
 _PIECE: Final = 8  # characters of a secret that no prose may repeat
 _LONG: Final = 1024  # characters; searching each piece of an assertion of 64 KiB would take 0.1 s
 _LONG_STEP: Final = 16
-_SECRETS: Final = ("client_secret", "client_assertion")
+# The codes of a refused secret: of RFC 6749 §5.2, of Keycloak's and Auth0's servers, and of a bare 401.
+_SECRET_REFUSED: Final = frozenset({"invalid_client", "unauthorized_client", "access_denied", ""})
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:@/+-]{1,80}", re.ASCII)
 
 
@@ -91,9 +95,9 @@ def _in_base64(secret: bytes) -> list[str]:
 _URL_SAFE: Final = str.maketrans("+/", "-_")
 
 
-def shown_option(option: str, value: str, *, secret: str) -> str:
+def shown_option(option: str, value: str, *, secrets: Iterable[str]) -> str:
     """Return an option with its value for an error text, `client_id=crm`; only its name if the value is unusual."""
-    repeats = Proof(secret, form={}, headers={}).is_in(value)
+    repeats = any(Proof(secret, form={}, headers={}).is_in(value) for secret in secrets)
     return f"{option}={value}" if _PLAIN_ID.fullmatch(value) and not repeats else option
 
 
@@ -109,7 +113,7 @@ class ClientAuth(FrozenValue):
         client_id: The client's id at the server.
         provider: The provider's class name, for error texts.
         method: One of :data:`AuthMethod`.
-        secret: For `client_secret_basic` and `client_secret_post`.
+        secret: For `client_secret_basic` and `client_secret_post`; a list while it is changed.
         assertion: For `private_key_jwt`: a signed JWT, or a function, sync or async, that returns a new one.
             The function is called for each attempt, because servers refuse an assertion that they have seen.
         credential_id: A name for the key behind `assertion`.
@@ -123,7 +127,7 @@ class ClientAuth(FrozenValue):
         ConfigurationError: A value is missing, contradicts the method, or is not text.
     """
 
-    __slots__ = ("_assertion", "_credential_id", "_form_encode", "_id", "_method", "_options", "_secret", "shareable")
+    __slots__ = ("_assertion", "_credential_id", "_form_encode", "_id", "_method", "_options", "_secrets", "shareable")
 
     shareable: bool
     _options: tuple[str, str]
@@ -132,7 +136,7 @@ class ClientAuth(FrozenValue):
     _form_encode: bool
     _id: str
     _method: AuthMethod
-    _secret: str | None
+    _secrets: ClientSecrets | None
 
     def __init__(
         self,
@@ -140,19 +144,19 @@ class ClientAuth(FrozenValue):
         *,
         provider: str,
         method: AuthMethod,
-        secret: str | None,
+        secret: str | Sequence[str] | None,
         assertion: str | Callable[[], str | Awaitable[str]] | None,
         credential_id: str | None,
         form_encode_basic: bool = True,
         options: tuple[str, str] = ("client_id", "client_secret"),
     ) -> None:
         _check_method(method, provider=provider, secret=secret, assertion=assertion)
-        texts = {"client_id": client_id, "client_secret": secret, "credential_id": credential_id}
+        texts: dict[str, object] = {"client_id": client_id, "credential_id": credential_id}
         if not callable(assertion):
             texts["client_assertion"] = assertion
         for name, text in texts.items():
             if text is not None or name == "client_id":
-                checked = secret_text if name in _SECRETS else credential_text
+                checked = secret_text if name == "client_assertion" else credential_text
                 checked(text, option=f"{provider}({name}=…)")
         if method == "client_secret_basic" and not form_encode_basic and ":" in client_id:
             raise ConfigurationError(
@@ -163,7 +167,8 @@ class ClientAuth(FrozenValue):
         put(self, "_options", options)
         put(self, "_id", client_id)
         put(self, "_method", method)
-        put(self, "_secret", None if secret is None else HiddenStr(secret))
+        option = f"{provider}(client_secret=…)"
+        put(self, "_secrets", None if secret is None else ClientSecrets(secret, option=option))
         put(self, "_assertion", HiddenStr(assertion) if isinstance(assertion, str) else assertion)
         put(self, "_form_encode", form_encode_basic)
         put(self, "shareable", credential_id is not None or not callable(assertion))
@@ -171,20 +176,36 @@ class ClientAuth(FrozenValue):
         put(self, "_credential_id", credential_id if self.shareable else f"object {secrets.token_hex(16)}")
 
     def identity(self) -> tuple[object, ...]:
-        """Return what makes this client differ from another one, the secret included."""
+        """Return what makes this client differ from another one, the secrets included."""
         # With a credential_id, a newer assertion is the same credential.
         fixed = self._assertion if isinstance(self._assertion, str) and self._credential_id is None else None
-        return (self._id, self._method, self._secret, fixed, self._credential_id)
+        secret = None if self._secrets is None else self._secrets.identity()
+        return (self._id, self._method, secret, fixed, self._credential_id)
+
+    async def grant(self, request: Callable[[Proof], Awaitable[Grant]]) -> Grant:
+        """Request a token; again with the next secret if there is one and the server refuses the first.
+
+        Args:
+            request: Sends one token request with a client authentication.
+
+        Raises:
+            CredentialRejected: The server refuses the client.
+            TokenUnavailable: As `request` raises it, or the `client_assertion` function failed.
+        """
+        secrets = self._secrets
+        if secrets is None:
+            return await request(await self._assert())
+        return await secrets.grant(lambda secret: request(self._prove(secret)), codes=_SECRET_REFUSED)
 
     async def prove(self) -> Proof:
-        """Return the client authentication of one token request.
+        """Return the client authentication of one token request, with the secret that was accepted last.
 
         Raises:
             TokenUnavailable: The `client_assertion` function failed, or returned no assertion.
         """
-        if self._assertion is not None:
-            return await self._assert()
-        secret = self._secret or ""
+        return await self._assert() if self._secrets is None else self._prove(self._secrets.accepted)
+
+    def _prove(self, secret: str) -> Proof:
         if self._method == "client_secret_post":
             return Proof(secret, form={"client_id": self._id, "client_secret": secret}, headers={})
         pair = (quote_plus(self._id), quote_plus(secret)) if self._form_encode else (self._id, secret)
@@ -209,8 +230,8 @@ class ClientAuth(FrozenValue):
 
     def client(self) -> str:
         """Return the client for an error text, such as `client_id=crm`; without the id if it repeats the secret."""
-        fixed = self._secret or (self._assertion if isinstance(self._assertion, str) else "")
-        return shown_option(self._options[0], self._id, secret=fixed)
+        fixed = (self._assertion,) if isinstance(self._assertion, str) else ("",)
+        return shown_option(self._options[0], self._id, secrets=fixed if self._secrets is None else self._secrets.all)
 
     def fix(self, *, method_option: bool) -> str:
         """Return what to check if the server does not accept the client.
@@ -225,7 +246,8 @@ class ClientAuth(FrozenValue):
         if not method_option:
             return fix
         fix += f" and auth_method (now {self._method})"
-        changed = quote_plus(self._id) != self._id or quote_plus(self._secret or "") != self._secret
+        texts = (self._id, *(() if self._secrets is None else self._secrets.all))
+        changed = any(quote_plus(text) != text for text in texts)
         if self._method == "client_secret_basic" and self._form_encode and changed:
             fix += "; if the server does not form-decode Basic credentials, set form_encode_basic=False"
         return fix

@@ -13,7 +13,7 @@ from tokenmw.providers.quiet_http import with_query_token
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingRequest
@@ -38,6 +38,8 @@ _LEGACY_GRANT: Final = GrantCodes(
     permanent=dict.fromkeys(("40035", "40089", "40096", "900103"), _CREDENTIALS),
     address={"60020": _ALLOWED_ADDRESSES},
 )
+_SECRET_REFUSED: Final = frozenset({"invalidclientidorsecret", "invalid.client"})
+_LEGACY_SECRET_REFUSED: Final = frozenset({"40035", "40089", "40096", "900103"})
 _BAN_SECONDS: Final = 300.0
 
 
@@ -52,7 +54,8 @@ class DingTalk(PlatformProvider):
 
     Args:
         app_key: The app's key; newer pages call it client id.
-        app_secret: The app's secret.
+        app_secret: The app's secret. While it is changed, a list: the new one and the old one. If DingTalk refuses the
+            first, the next one is tried.
         corp_id: The corp whose token endpoint is used. Default: none, the endpoint of internal apps.
         base_url: The root of the API. Default: DingTalk's cloud; set it for a private deployment.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
@@ -84,7 +87,7 @@ class DingTalk(PlatformProvider):
         self,
         *,
         app_key: str,
-        app_secret: str,
+        app_secret: str | Sequence[str],
         corp_id: str | None = None,
         base_url: str = "https://api.dingtalk.com",
         refresh_before: float | None = None,
@@ -109,25 +112,29 @@ class DingTalk(PlatformProvider):
             TokenUnavailable: DingTalk cannot be reached, is busy, has banned this machine, or its response cannot be
                 used. An unknown corp is one of these: DingTalk answers HTTP 500.
         """
-        if self._corp_id is None:
+
+        async def request(secret: str) -> Grant:
+            if self._corp_id is None:
+                answer = await http.request(
+                    "POST",
+                    f"{self.base_url}/v1.0/oauth2/accessToken",
+                    json={"appKey": self._app_id, "appSecret": secret},
+                )
+                _check_ban(answer)
+                return _GRANT.grant(answer, "accessToken", app=self)
             answer = await http.request(
                 "POST",
-                f"{self.base_url}/v1.0/oauth2/accessToken",
-                json={"appKey": self._app_id, "appSecret": self._app_secret},
+                f"{self.base_url}/v1.0/oauth2/{quote(self._corp_id, safe='')}/token",
+                json={
+                    "client_id": self._app_id,
+                    "client_secret": secret,
+                    "grant_type": "client_credentials",
+                },
             )
             _check_ban(answer)
-            return _GRANT.grant(answer, "accessToken", app=self)
-        answer = await http.request(
-            "POST",
-            f"{self.base_url}/v1.0/oauth2/{quote(self._corp_id, safe='')}/token",
-            json={
-                "client_id": self._app_id,
-                "client_secret": self._app_secret,
-                "grant_type": "client_credentials",
-            },
-        )
-        _check_ban(answer)
-        return _CORP_GRANT.grant(answer, "access_token", app=self)
+            return _CORP_GRANT.grant(answer, "access_token", app=self)
+
+        return await self._secrets.grant(request, codes=_SECRET_REFUSED)
 
     def authorize(self, request: OutgoingRequest, token: Token) -> None:
         """Put the token into DingTalk's own header."""
@@ -146,7 +153,8 @@ class DingTalkLegacy(PlatformProvider):
 
     Args:
         app_key: The app's key; newer pages call it client id.
-        app_secret: The app's secret.
+        app_secret: The app's secret. While it is changed, a list: the new one and the old one. If DingTalk refuses the
+            first, the next one is tried.
         base_url: The root of the API. Default: DingTalk's cloud; set it for a private deployment.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
             the lifetime, at most 3600 s.
@@ -173,7 +181,7 @@ class DingTalkLegacy(PlatformProvider):
         self,
         *,
         app_key: str,
-        app_secret: str,
+        app_secret: str | Sequence[str],
         base_url: str = "https://oapi.dingtalk.com",
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,
@@ -192,10 +200,14 @@ class DingTalkLegacy(PlatformProvider):
             TokenUnavailable: DingTalk cannot be reached, is busy, has banned this machine, or its response cannot be
                 used.
         """
-        query = urlencode({"appkey": self._app_id, "appsecret": self._app_secret})
-        answer = await http.request("GET", f"{self.base_url}/gettoken?{query}")
-        _check_ban(answer)
-        return _LEGACY_GRANT.grant(answer, "access_token", app=self)
+
+        async def request(secret: str) -> Grant:
+            query = urlencode({"appkey": self._app_id, "appsecret": secret})
+            answer = await http.request("GET", f"{self.base_url}/gettoken?{query}")
+            _check_ban(answer)
+            return _LEGACY_GRANT.grant(answer, "access_token", app=self)
+
+        return await self._secrets.grant(request, codes=_LEGACY_SECRET_REFUSED)
 
     def authorize(self, request: OutgoingRequest, token: Token) -> None:
         """Put the token into the query as `access_token`."""

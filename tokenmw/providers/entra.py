@@ -14,7 +14,7 @@ from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.client_auth import Proof
@@ -60,7 +60,8 @@ class Entra(Provider):
         tenant: The tenant's id, or one of its domains. `"common"` and the like are refused: no user signs in who could
             decide the tenant.
         client_id: The app's id.
-        client_secret: The value of one of the app's secrets.
+        client_secret: The value of one of the app's secrets. While it is changed, a list: the new one and the old one.
+            If Entra refuses the first, the next one is tried.
         client_assertion: A signed JWT instead of a secret, or a function, sync or async, that returns a new one for
             each attempt; also for federated credentials.
         credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none, and the
@@ -108,7 +109,7 @@ class Entra(Provider):
         *,
         tenant: str,
         client_id: str,
-        client_secret: str | None = None,
+        client_secret: str | Sequence[str] | None = None,
         client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
         credential_id: str | None = None,
         scope: str | None = None,
@@ -169,14 +170,13 @@ class Entra(Provider):
             TokenUnavailable: The endpoint cannot be reached, is busy, or its response cannot be used; or
                 `client_assertion` failed.
         """
-        proof = await self._auth.prove()
-        answer = await http.request(
-            "POST",
-            self.token_url,
-            data={"grant_type": "client_credentials", "scope": self._scope, **proof.form},
-            headers=proof.headers,
-        )
-        return entra_grant(answer, proof, reader=self._reader)
+
+        async def request(proof: Proof) -> Grant:
+            form = {"grant_type": "client_credentials", "scope": self._scope, **proof.form}
+            answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
+            return entra_grant(answer, proof, reader=self._reader)
+
+        return await self._auth.grant(request)
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid: 401.

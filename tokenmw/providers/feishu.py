@@ -9,7 +9,7 @@ from tokenmw.providers.platform import PlatformProvider
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Grant
@@ -18,6 +18,7 @@ __all__ = ["FEISHU_GRANT", "FeishuApp", "FeishuCredential", "FeishuTenant"]
 
 _CREDENTIALS: Final = "check app_id and app_secret, and that base_url is the app's own cloud"
 _APP: Final = "the app is disabled, or not installed for this tenant"
+_SECRET_REFUSED: Final = frozenset({"10003", "10014", "99991543"})
 
 FEISHU_GRANT: Final = GrantCodes(
     code_field="code",
@@ -73,7 +74,8 @@ class FeishuTenant(FeishuCredential):
 
     Args:
         app_id: The app's id, `cli_…`.
-        app_secret: The app's secret.
+        app_secret: The app's secret. While it is changed, a list: the new one and the old one. If Feishu refuses the
+            first, the next one is tried.
         base_url: The root of the API. Default: Feishu's cloud; use `"https://open.larksuite.com"` for Lark, or the URL
             of a private deployment. No cloud knows the apps of another.
         refresh_before: Seconds before expiry at which a new token is fetched in the background, at most 1620. Default:
@@ -99,7 +101,7 @@ class FeishuTenant(FeishuCredential):
         self,
         *,
         app_id: str,
-        app_secret: str,
+        app_secret: str | Sequence[str],
         base_url: str = "https://open.feishu.cn",
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,
@@ -117,8 +119,12 @@ class FeishuTenant(FeishuCredential):
             CredentialRejected: Feishu refuses the app, its secret, or this machine's address.
             TokenUnavailable: Feishu cannot be reached, is busy, or its response cannot be used.
         """
-        answer = await http.request("POST", self._url, json={"app_id": self._app_id, "app_secret": self._app_secret})
-        return FEISHU_GRANT.grant(answer, *self._token_fields, app=self, other=self._token_fields[1])
+
+        async def request(secret: str) -> Grant:
+            answer = await http.request("POST", self._url, json={"app_id": self._app_id, "app_secret": secret})
+            return FEISHU_GRANT.grant(answer, *self._token_fields, app=self, other=self._token_fields[1])
+
+        return await self._secrets.grant(request, codes=_SECRET_REFUSED)
 
 
 class FeishuApp(FeishuTenant, same_credential=True):

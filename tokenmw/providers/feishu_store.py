@@ -23,6 +23,7 @@ __all__ = ["FeishuStoreApp", "FeishuStoreTenant", "FeishuTicket"]
 
 _TICKET_REFUSED: Final = "10012"
 _APP_TOKEN_REFUSED: Final = "99991664"
+_ASK_AGAIN_AFTER: Final = 30.0  # seconds; a ticket that is handed in meanwhile is used immediately
 _TICKET_LIFETIME: Final = 86_400.0  # seconds; the platform sends a new ticket about every hour
 
 
@@ -41,7 +42,10 @@ class _StoreCredential(FeishuCredential):
         hosts: Iterable[str] | None = None,
         allow_http: bool = False,
     ) -> None:
-        super().__init__(app_id, app_secret, base_url=base_url, hosts=hosts, allow_http=allow_http)
+        option = f"{type(self).__name__}(app_secret=…)"  # one secret: the ticket and the app's token belong to it
+        super().__init__(
+            app_id, credential_text(app_secret, option=option), base_url=base_url, hosts=hosts, allow_http=allow_http
+        )
 
 
 class FeishuTicket(_StoreCredential):
@@ -76,11 +80,15 @@ class FeishuTicket(_StoreCredential):
             CredentialRejected: The platform refuses the app, its secret, or this machine's address.
             TokenUnavailable: The platform will send the ticket as an event, or it cannot be reached.
         """
-        answer = await http.request("POST", self._url, json={"app_id": self._app_id, "app_secret": self._app_secret})
+        answer = await http.request(
+            "POST", self._url, json={"app_id": self._app_id, "app_secret": self._secrets.accepted}
+        )
         FEISHU_GRANT.check(answer, app=self)
         raise TokenUnavailable(
             f"{answer.endpoint} was asked for the app_ticket of {self.shown}, which comes as an event: hand it in with "
-            f'broker.hand_in(ticket, FeishuTicket.grant(event["app_ticket"])), in the process that receives events'
+            f'broker.hand_in(ticket, FeishuTicket.grant(event["app_ticket"])), in the process that receives events',
+            retry_after=_ASK_AGAIN_AFTER,
+            said=True,
         )
 
 
@@ -121,13 +129,16 @@ class FeishuStoreApp(_StoreCredential):
         """
         ticket = await http.token(
             FeishuTicket(
-                app_id=self._app_id, app_secret=self._app_secret, base_url=self.base_url, allow_http=self.allow_http
+                app_id=self._app_id,
+                app_secret=self._secrets.accepted,
+                base_url=self.base_url,
+                allow_http=self.allow_http,
             )
         )
         answer = await http.request(
             "POST",
             self._url,
-            json={"app_id": self._app_id, "app_secret": self._app_secret, "app_ticket": ticket.value},
+            json={"app_id": self._app_id, "app_secret": self._secrets.accepted, "app_ticket": ticket.value},
         )
         if code_in(answer, "code") == _TICKET_REFUSED:
             await http.invalidate(ticket)
@@ -195,7 +206,10 @@ class FeishuStoreTenant(_StoreCredential):
         """
         app = await http.token(
             FeishuStoreApp(
-                app_id=self._app_id, app_secret=self._app_secret, base_url=self.base_url, allow_http=self.allow_http
+                app_id=self._app_id,
+                app_secret=self._secrets.accepted,
+                base_url=self.base_url,
+                allow_http=self.allow_http,
             )
         )
         answer = await http.request(

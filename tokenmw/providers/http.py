@@ -12,10 +12,10 @@ import httpx
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.providers.answer import Answer, UnusableAnswer, read_body, retry_after
 from tokenmw.providers.network.addresses import ONLY_PUBLIC
-from tokenmw.providers.network.failures import Progress, expects_https, failure_of
+from tokenmw.providers.network.failures import Progress, expects_https, failure_of, server_of
 from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.providers.quiet_http import hide_http2_headers, hide_query
-from tokenmw.providers.redirect_text import redirect_text, server_of
+from tokenmw.providers.redirect_text import redirect_text
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:

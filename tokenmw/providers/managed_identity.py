@@ -169,7 +169,7 @@ class ManagedIdentity(Provider):
         shown = f"{code}, " if code and not proof.has_piece_in(code) else ""
         identity = "an identity of its own"
         if self._client_id is not None:
-            identity = shown_option("client_id", self._client_id, secret=self._header or "")
+            identity = shown_option("client_id", self._client_id, secrets=(self._header or "",))
         header = " and identity_header" if self._header is not None else ""
         return (
             f"the identity endpoint at {answer.endpoint} refuses ({shown}HTTP {answer.status}): "

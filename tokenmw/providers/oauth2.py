@@ -14,8 +14,9 @@ from tokenmw.providers.urls import checked_hosts, checked_private, checked_token
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Grant
 
@@ -49,7 +50,8 @@ class ClientCredentials(Provider):
     Args:
         token_url: The token endpoint: https, unless it is on this machine.
         client_id: The client's id at the server.
-        client_secret: The client's secret, for the two `client_secret_…` methods.
+        client_secret: The client's secret, for the two `client_secret_…` methods. While it is changed, a list: the new
+            one and the old one. If the server refuses the first, the next one is tried.
         scope: The scopes to request, separated by spaces. Their order makes no other credential; they are sent as
             given. Default: none, the server decides.
         audience: The API that the token is for, where the server expects `audience`. Default: not sent.
@@ -110,7 +112,7 @@ class ClientCredentials(Provider):
         *,
         token_url: str,
         client_id: str,
-        client_secret: str | None = None,
+        client_secret: str | Sequence[str] | None = None,
         scope: str = "",
         audience: str | None = None,
         resource: str | None = None,
@@ -180,9 +182,13 @@ class ClientCredentials(Provider):
             TokenUnavailable: The server cannot be reached, is busy, or its response cannot be used; or
                 `client_assertion` failed.
         """
-        proof = await self._auth.prove()
-        answer = await http.request("POST", self.token_url, data={**self._form(), **proof.form}, headers=proof.headers)
-        return self._reader.read(answer, proof)
+
+        async def request(proof: Proof) -> Grant:
+            form = {**self._form(), **proof.form}
+            answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
+            return self._reader.read(answer, proof)
+
+        return await self._auth.grant(request)
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid (RFC 6750 §3.1)."""

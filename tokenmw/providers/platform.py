@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from tokenmw.errors import ConfigurationError
-from tokenmw.options import credential_text, optional_seconds, secret_text
+from tokenmw.options import credential_text, optional_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import Proof, shown_option
+from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
-from tokenmw.redaction import HiddenStr
 from tokenmw.values import MAX_LIFETIME, windows
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ class PlatformProvider(Provider):
         base_url: The cloud or the deployment; API requests start with it.
     """
 
-    __slots__ = ("_app_id", "_app_secret", "allow_http", "base_url", "hosts", "refresh_before")
+    __slots__ = ("_app_id", "_secrets", "allow_http", "base_url", "hosts", "refresh_before")
 
     kind = "platform"
     base_url: str
     _app_id: str
-    _app_secret: str
+    _secrets: ClientSecrets
     _option_names: ClassVar[tuple[str, str]]
     """The names of the options for the id and the secret, for error texts."""
     _rejections: ClassVar[RejectionCodes]
@@ -54,7 +54,7 @@ class PlatformProvider(Provider):
         name = type(self).__name__
         id_option, secret_option = (f"{name}({option}=…)" for option in self._option_names)
         self._app_id = credential_text(app_id, option=id_option)
-        self._app_secret = HiddenStr(secret_text(app_secret, option=secret_option))
+        self._secrets = ClientSecrets(app_secret, option=secret_option)
         self.base_url = checked_base_url(base_url, option=f"{name}(base_url=…)", allow_http=allow_http)
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)") or frozenset({host_of(self.base_url)})
         self.allow_http = allow_http
@@ -70,15 +70,15 @@ class PlatformProvider(Provider):
     @property
     def shown(self) -> str:
         """The option with the app's id for an error text, such as `app_id=cli_a1`; its name if the id is unusual."""
-        return shown_option(self._option_names[0], self._app_id, secret=self._app_secret)
+        return shown_option(self._option_names[0], self._app_id, secrets=self._secrets.all)
 
     def repeats_secret(self, text: str) -> bool:
-        """Return whether a short text repeats the app's secret, or a piece of it."""
-        return Proof(self._app_secret, form={}, headers={}).has_piece_in(text)
+        """Return whether a short text repeats one of the app's secrets, or a piece of it."""
+        return any(Proof(secret, form={}, headers={}).has_piece_in(text) for secret in self._secrets.all)
 
     def identity(self) -> tuple[object, ...]:
-        """Return the deployment, the app and its secret."""
-        return (self.base_url, self._app_id, self._app_secret)
+        """Return the deployment, the app and its secrets."""
+        return (self.base_url, self._app_id, self._secrets.identity())
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool | None:
         """Return whether an API answered that the token is not valid, by status and the code in the body."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from tokenmw.providers.network.failures import host_and_port
+from tokenmw.providers.network.failures import server_of
 
-__all__ = ["redirect_text", "server_of"]
+__all__ = ["redirect_text"]
 
 _MAX_LOCATION: Final = 8_000  # characters; every proxy must be able to pass on as much (RFC 9110 §4.1)
 _KEEPS_METHOD: Final = (307, 308)  # so the endpoint has moved; the others send browsers to a page
@@ -47,8 +47,3 @@ def redirect_text(response: Any, url: Any) -> str:
         leads = "to another host"
     page = "" if status in _KEEPS_METHOD else f", or if that is a page for browsers, {_CHECK}"
     return f"{answered} {leads}, which is not followed: configure the URL it leads to{page}"
-
-
-def server_of(url: Any) -> str:
-    """Return the host and port of a URL of httpx or httpx2, as `host:port`."""
-    return host_and_port(url.raw_host.decode("ascii"), url.port or {"http": 80, "https": 443}.get(url.scheme, 0))

@@ -11,7 +11,7 @@ from tokenmw.providers.quiet_http import with_query_token
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tokenmw.providers.base import OutgoingRequest
     from tokenmw.providers.http import TokenHTTP
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["WeCom"]
 
 _SECRET: Final = "check corp_secret: it is wrong, was reset, or its application is disabled"
+_SECRET_REFUSED: Final = frozenset({"40001", "40091"})
 
 _GRANT: Final = GrantCodes(
     code_field="errcode",
@@ -49,7 +50,8 @@ class WeCom(PlatformProvider):
 
     Args:
         corp_id: The corp's id, `ww…`.
-        corp_secret: The application's secret.
+        corp_secret: The application's secret. While it is changed, a list: the new one and the old one. If WeCom
+            refuses the first, the next one is tried.
         base_url: The root of the API. Default: WeCom's cloud; set it for a private deployment.
         hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
             it. Default: the host of `base_url`; requests to other hosts go out without the token.
@@ -74,7 +76,7 @@ class WeCom(PlatformProvider):
         self,
         *,
         corp_id: str,
-        corp_secret: str,
+        corp_secret: str | Sequence[str],
         base_url: str = "https://qyapi.weixin.qq.com",
         hosts: Iterable[str] | None = None,
         allow_http: bool = False,
@@ -89,9 +91,13 @@ class WeCom(PlatformProvider):
             CredentialRejected: WeCom refuses the corp, the secret, or this machine's address.
             TokenUnavailable: WeCom cannot be reached, is busy, or its response cannot be used.
         """
-        query = urlencode({"corpid": self._app_id, "corpsecret": self._app_secret})
-        answer = await http.request("GET", f"{self.base_url}/cgi-bin/gettoken?{query}")
-        return _GRANT.grant(answer, "access_token", app=self)
+
+        async def request(secret: str) -> Grant:
+            query = urlencode({"corpid": self._app_id, "corpsecret": secret})
+            answer = await http.request("GET", f"{self.base_url}/cgi-bin/gettoken?{query}")
+            return _GRANT.grant(answer, "access_token", app=self)
+
+        return await self._secrets.grant(request, codes=_SECRET_REFUSED)
 
     def authorize(self, request: OutgoingRequest, token: Token) -> None:
         """Put the token into the query as `access_token`."""

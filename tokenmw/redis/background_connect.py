@@ -188,7 +188,7 @@ class _TCP(BackgroundConnection, Connection):
                 return
 
     def _connection_arguments(self) -> dict[str, Any]:
-        arguments = {**super()._connection_arguments(), "host": self._address}
+        arguments: dict[str, Any] = {**super()._connection_arguments(), "host": self._address}
         return {**arguments, "server_hostname": self.host} if "ssl" in arguments else arguments
 
 

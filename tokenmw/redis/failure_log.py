@@ -57,12 +57,13 @@ class FailureLog(Unpicklable):
 
     def unavailable(self, reason: str, *, fix: str) -> None:
         """Log a failure with which the circuit opened, or one while it is open."""
-        self._failures = 0
-        server = self.address
-        if fix:
-            self._log.problem(self._kind(), _UNAVAILABLE_FIX, reason, server, fix, reason=reason, server=server)
-        else:
-            self._log.problem(self._kind(), _UNAVAILABLE, reason, server, reason=reason, server=server)
+        failures, self._failures = self._failures + 1, 0
+        kind, server = self._kind(), self.address
+        for _ in range(failures):  # those before it are part of the outage: the log counts them
+            if fix:
+                self._log.problem(kind, _UNAVAILABLE_FIX, reason, server, fix, reason=reason, server=server)
+            else:
+                self._log.problem(kind, _UNAVAILABLE, reason, server, reason=reason, server=server)
 
     def recovered(self) -> None:
         """Log that the circuit is closed again."""

@@ -231,14 +231,16 @@ class RedisTokenStore(Unpicklable):
         return [self._versions(reply) if isinstance(reply, list) else None for reply in replies]
 
     async def acquire(
-        self, keys: TokenKeys, owner: str, *, known: int, seconds: float
+        self, keys: TokenKeys, owner: str, *, known: int, seconds: float, through_note: bool = False
     ) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
         """Return a token above version `known`; without one, take the lease for `seconds`, or return what prevents it.
 
-        It is idempotent for its owner: a repeated call returns the same lease.
+        With `through_note`, a failure note does not prevent it. The call is idempotent for its owner: a repeated one
+        returns the same lease.
         """
         for _ in range(_TRIES):
-            reply = await self._connection.run("acquire", keys.all, (owner, _milliseconds(seconds), known))
+            args = (owner, _milliseconds(seconds), known, int(through_note))
+            reply = await self._connection.run("acquire", keys.all, args)
             kind, value, left, now = reply
             match kind:
                 case b"lease":

@@ -166,6 +166,26 @@ class TokenEntry(Unpicklable):
         """The highest version that a refresh need not return: the current token's, or one known to be invalid."""
         return max(self.invalid_version, 0 if self.current is None else self.current.version)
 
+    def served_for(self, now: Instant) -> float:
+        """Return the seconds for which the current token may still be returned to requests; 0 without one."""
+        current = self.current
+        return 0.0 if current is None else max(0.0, min(current.stop_mono - now.mono, current.stop_wall - now.wall))
+
+    def in_backoff(self, now: Instant) -> bool:
+        """Return whether it is too early to ask the provider again after its failure.
+
+        Without a valid token requests are refused, so that it is asked more often.
+        """
+        failure = self.failure
+        return failure is not None and failure.in_backoff(now.mono, served=self.served_for(now) > 0)
+
+    def retry_in(self, now: Instant) -> float | None:
+        """Return the seconds until the provider may be asked again; None after a success."""
+        failure = self.failure
+        if failure is None:
+            return None
+        return max(0.0, (failure.retry_at if self.served_for(now) > 0 else failure.probe_at) - now.mono)
+
     def mark_invalid(self, version: int, *, until: float, redis_knows: bool = False) -> None:
         """Mark a version, and all before it, as invalid; Redis needs a tombstone until that monotonic time."""
         self.invalid_version = max(self.invalid_version, version)

@@ -2,33 +2,48 @@
 
 Nothing sleeps here and nothing retries. A failure has a time before which the provider is not asked: earlier requests
 get the error at once, and the first later one asks again. So a provider that fails is asked less, whatever the traffic.
+
+A failure note in Redis shares a failure between instances. There are three kinds:
+
+- What holds for every instance until a time: a rejected credential, or an answer with `Retry-After`. It is obeyed.
+- What the provider answered without a time, such as 503. It is obeyed while a valid token is served; an instance
+  without one asks again when it is a probe's wait old.
+- A fault that may concern the writer's machine alone, such as one of its network. The note lasts for the wait of one
+  probe, so that a fleet does not ask in turns. The writer itself waits longer, so that another instance probes next.
 """
 
 from __future__ import annotations
 
 import json
-import random
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.errors import CredentialRejected, RequestError, TokenUnavailable
+from tokenmw.limits import Limits
 from tokenmw.providers.network.failures import system_error
+from tokenmw.tokens.backoff import (
+    MAX_RETRY_AFTER,
+    Attempt,
+    after_failure,
+    after_rejection,
+    backoff,
+    longest_probe_wait,
+)
 
 if TYPE_CHECKING:
     from tokenmw.tokens.entry import TokenEntry
 
-__all__ = ["Cause", "Failure", "backoff"]
+__all__ = ["OBEYED", "OF_MACHINE", "OF_PROVIDER", "Cause", "Failure", "backoff"]
 
-_MAX_RETRY_AFTER: Final = 3600.0  # seconds of a provider's Retry-After that are obeyed
-_FIRST_BACKOFF: Final = {False: 1.0, True: 30.0}  # seconds, by `permanent`: a wrong secret is not fixed within a second
-_MAX_BACKOFF: Final = {False: 300.0, True: 900.0}
+# The kinds of transient failures. A note has them where it has the provider's code of a rejected credential: versions
+# before them wrote "" there, and read nothing.
+OBEYED: Final = ""
+OF_PROVIDER: Final = "provider"
+OF_MACHINE: Final = "machine"
+
 _MAX_COUNT: Final = 1_000_000  # failures in a row that are counted; the backoff stopped growing long before
 _MAX_TEXT: Final = 1_000  # characters of a failure note that this process logs
-
-
-def backoff(count: int, *, permanent: bool = False) -> float:
-    """Return the seconds to wait after the `count`th failure in a row: exponential, with a jitter of a quarter."""
-    seconds: float = min(_MAX_BACKOFF[permanent], _FIRST_BACKOFF[permanent] * 2 ** min(count - 1, 20))
-    return seconds * random.uniform(0.75, 1.0)
+_STAND_BACK: Final = 0.25  # of a probe's wait, for which the writer of a note waits longer than the others
+_DEFAULTS: Final = Limits()
 
 
 class Cause:
@@ -60,13 +75,17 @@ class Failure:
         detail: What happened, without secrets.
         code: The provider's own error code.
         count: How many failures in a row.
-        retry_at: The monotonic time before which the provider is not asked; see `in_backoff`.
-        shareable: Whether other instances would get the same answer, so that Redis gets a failure note.
+        retry_at: The monotonic time before which the provider is not asked while a valid token is served.
+        probe_at: The same while there is none; see `TokenEntry.in_backoff`.
+        shareable: Whether other instances would get the same answer.
+        kind: Of a transient failure: `OBEYED`, `OF_PROVIDER` or `OF_MACHINE`.
+        note_until: The monotonic time until which a note in Redis holds; minus infinity if there is none to write.
         place: Where the program's own code raised it; "" if it did not, and for failures of other processes.
         cause: The entry whose failure was passed on; None: the failure is this entry's own.
         redis_read_at: The monotonic time at which Redis was last searched for another process's token.
         system_error: The error of the operating system or of TLS behind a failure of the network; None for any other.
         noted: Whether it was read from another process's note; it then ends when Redis no longer has that note.
+        writer: The host and process that wrote that note; "" if the note does not say.
     """
 
     __slots__ = (
@@ -74,13 +93,17 @@ class Failure:
         "code",
         "count",
         "detail",
+        "kind",
+        "note_until",
         "noted",
         "permanent",
         "place",
+        "probe_at",
         "redis_read_at",
         "retry_at",
         "shareable",
         "system_error",
+        "writer",
     )
 
     def __init__(
@@ -90,33 +113,69 @@ class Failure:
         self.detail = detail
         self.code = code
         self.count = count
-        self.retry_at = retry_at
+        self.retry_at = self.probe_at = retry_at
         self.shareable = shareable
+        self.kind = OBEYED
+        self.note_until = float("-inf")
         self.place = ""
         self.cause: Cause | None = None
         self.system_error: OSError | None = None
         self.redis_read_at = float("-inf")
         self.noted = False
+        self.writer = ""
 
     @classmethod
-    def from_error(cls, error: BaseException, *, before: Failure | None, now: float) -> Failure:
-        """Return the failure for what `fetch` raised; its backoff grows from that of the failure `before`."""
+    def from_error(
+        cls,
+        error: BaseException,
+        *,
+        before: Failure | None,
+        now: float,
+        served_for: float = 0.0,
+        limits: Limits = _DEFAULTS,
+    ) -> Failure:
+        """Return the failure for what `fetch` raised; its backoff grows from that of the failure `before`.
+
+        Args:
+            error: The exception.
+            before: The failure before it, if there was no token in between.
+            now: The monotonic time.
+            served_for: The seconds for which a valid token is still served; 0 without one.
+            limits: The bounds of the backoff.
+        """
         if isinstance(error, RequestError) and error._cause is not None:
             return cls._passed_on(error, error._cause, before=before, now=now)
         count = 1 if before is None else before.count + 1
         permanent = isinstance(error, CredentialRejected)
-        detail, code, shareable, wait = f"the provider's fetch raised {type(error).__name__}", "", False, 0.0
+        detail, code, shareable = f"the provider's fetch raised {type(error).__name__}", "", False
+        retry_after: float | None = None
         if isinstance(error, (CredentialRejected, TokenUnavailable)):
             # The text of any other exception is not ours and might hold a secret.
-            detail, shareable = error._text, error.said
+            detail, shareable, retry_after = error._text, error.said, error.retry_after
             code = error.code if isinstance(error, CredentialRejected) else ""
-            wait = min(error.retry_after or 0.0, _MAX_RETRY_AFTER)
-        retry_at = now + max(backoff(count, permanent=permanent), wait)
+        if permanent:
+            wait = after_rejection(count, limits=limits, retry_after=retry_after)
+        else:
+            wait = after_failure(count, limits=limits, retry_after=retry_after, served_for=served_for)
         failure = cls(
-            permanent=permanent, detail=detail, code=code, count=count, retry_at=retry_at, shareable=shareable
+            permanent=permanent, detail=detail, code=code, count=count, retry_at=now + wait.served, shareable=shareable
         )
+        failure.probe_at = now + wait.unserved
         failure.system_error = system_error(error)
+        failure._set_note(wait, retry_after=retry_after, served=served_for > 0, limits=limits, now=now)
         return failure
+
+    def _set_note(self, wait: Attempt, *, retry_after: float | None, served: bool, limits: Limits, now: float) -> None:
+        if self.permanent:
+            self.note_until = now + wait.served if self.shareable else float("-inf")
+        elif not self.shareable:
+            self.kind = OF_MACHINE
+            self.note_until = now + min(wait.unserved, longest_probe_wait(limits))
+        elif retry_after:
+            self.note_until = now + wait.unserved
+        else:
+            self.kind = OF_PROVIDER
+            self.note_until = now + (wait.served if served else wait.unserved)
 
     @classmethod
     def _passed_on(cls, error: RequestError, cause: Cause, *, before: Failure | None, now: float) -> Failure:
@@ -126,7 +185,7 @@ class Failure:
             detail=error._text,
             code=error.code if isinstance(error, CredentialRejected) else "",
             count=0 if before is None else before.count,
-            retry_at=now if cause.failure is None else cause.failure.retry_at,
+            retry_at=now if cause.failure is None else cause.failure.probe_at,
             shareable=False,
         )
         failure.cause = cause
@@ -134,10 +193,25 @@ class Failure:
         return failure
 
     @classmethod
-    def from_note(cls, note: bytes, *, left: float, before: Failure | None, now: float) -> Failure:
+    def from_note(
+        cls,
+        note: bytes,
+        *,
+        left: float,
+        before: Failure | None,
+        now: float,
+        limits: Limits = _DEFAULTS,
+    ) -> Failure:
         """Read another process's failure note, valid for `left` seconds; the count is not below that of `before`.
 
         However long Redis would keep the note, this process asks again after an hour at most.
+
+        Args:
+            note: The note.
+            left: The seconds until it expires.
+            before: The failure that this process knows.
+            now: The monotonic time.
+            limits: The bounds of the backoff.
         """
         try:
             permanent, detail, code, count = json.loads(note)
@@ -147,34 +221,64 @@ class Failure:
         # Redis is trusted no more than a provider: these texts go into logs and responses.
         detail = detail if detail and _is_short_text(detail) else "another process could not get a token"
         code = code if _is_short_text(code) else ""
+        kind, writer = OBEYED, ""
+        if not permanent:
+            kind, _, writer = code.partition(":")
+            kind, code = kind if kind in (OF_PROVIDER, OF_MACHINE) else OBEYED, ""
         count = max(count, 0 if before is None else before.count)
-        retry_at = now + min(left, _MAX_RETRY_AFTER)
-        failure = cls(permanent=permanent, detail=detail, code=code, count=count, retry_at=retry_at, shareable=True)
-        failure.noted = True
+        retry_at = now + min(left, MAX_RETRY_AFTER)
+        shareable = kind != OF_MACHINE
+        failure = cls(
+            permanent=permanent, detail=detail, code=code, count=count, retry_at=retry_at, shareable=shareable
+        )
+        failure.kind, failure.writer, failure.noted = kind, writer, True
+        if kind == OF_PROVIDER:
+            failure.probe_at = min(retry_at, now + longest_probe_wait(limits))
+        elif kind == OF_MACHINE:
+            # The note is short for the sake of requests that are refused.
+            seconds = backoff(count, first=limits.backoff_seconds, longest=limits.max_backoff_seconds)
+            failure.retry_at = max(retry_at, now + seconds)
         return failure
 
-    def in_backoff(self, now: float) -> bool:
-        """Return whether it is too early to ask again.
+    def in_backoff(self, now: float, *, served: bool) -> bool:
+        """Return whether it is too early to ask again, while a valid token is served or without one.
 
         A failure that was passed on has no backoff of its own: it lasts as long as the other entry's backoff, during
         which that entry would only raise it again.
         """
-        return now < self.retry_at and (self.cause is None or self.cause.unchanged)
+        ends = self.retry_at if served else self.probe_at
+        return now < ends and (self.cause is None or self.cause.unchanged)
 
-    def failure_note(self) -> bytes:
-        """Return what Redis stores for the other processes; `from_note` reads it."""
-        return json.dumps([self.permanent, self.detail[:_MAX_TEXT], self.code[:_MAX_TEXT], self.count]).encode()
+    def end_backoff(self, now: float) -> None:
+        """Allow a request to the provider from now on."""
+        self.retry_at, self.probe_at = min(self.retry_at, now), min(self.probe_at, now)
+
+    def stand_back(self, now: float) -> None:
+        """Wait longer than the note that this process has written, if the fault may be one of this machine alone."""
+        if self.kind == OF_MACHINE and not self.permanent:
+            self.probe_at += _STAND_BACK * max(0.0, self.note_until - now)
+            self.retry_at = max(self.retry_at, self.probe_at)
+
+    def failure_note(self, writer: str = "") -> bytes:
+        """Return what Redis stores for the other processes; `from_note` reads it.
+
+        Args:
+            writer: The host and process that writes it.
+        """
+        code = self.code if self.permanent else f"{self.kind}:{writer}" if self.kind and writer else self.kind
+        return json.dumps([self.permanent, self.detail[:_MAX_TEXT], code[:_MAX_TEXT], self.count]).encode()
 
     def to_error(self, provider: str, *, now: float) -> RequestError:
         """Return a new exception for one caller: a shared one would collect the tracebacks of all."""
-        wait = max(0.0, self.retry_at - now)
+        wait = max(0.0, self.probe_at - now)
         if self.permanent:
             text = f"{provider}: the provider rejects the credential: {self.detail}"
             error: RequestError = CredentialRejected(
                 text, provider=provider, code=self.code, retry_after=wait, said=self.shareable
             )
         else:
-            text = f"{provider}: no valid token: {self.detail}"
+            reported = f" (reported by {self.writer})" if self.writer else ""
+            text = f"{provider}: no valid token: {self.detail}{reported}"
             error = TokenUnavailable(text, provider=provider, retry_after=wait, said=self.shareable)
         error.__cause__ = self.system_error
         return error.at(self.place)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenmw.clock import Instant
 from tokenmw.errors import RequestError, TokenUnavailable
 from tokenmw.redaction import Unpicklable
 from tokenmw.singleflight import SingleFlight, TooManyFlights
@@ -152,7 +153,7 @@ class TokenManager(Unpicklable):
         """Start a refresh in the background, unless one is in progress or the entry is in backoff. From any thread."""
         if self._closed or entry.provider in self._refreshes:
             return
-        if entry.failure is not None and entry.failure.in_backoff(self._monotonic()):
+        if entry.in_backoff(Instant(self._clock)):
             return
         with contextlib.suppress(RuntimeError):  # the event loop is closed, and the broker is not
             self._loop.call_soon_threadsafe(self._refresh_in_background, entry)
@@ -162,10 +163,10 @@ class TokenManager(Unpicklable):
 
         In the event loop's thread only.
         """
-        failure, now = entry.failure, self._monotonic()
-        if failure is not None and failure.in_backoff(now):
+        failure, now = entry.failure, Instant(self._clock)
+        if failure is not None and entry.in_backoff(now):
             failure.redis_read_at = float("-inf")
-            self._adopt_in_background(entry, now)
+            self._adopt_in_background(entry, now.mono)
 
     def refreshing(self, entry: TokenEntry) -> bool:
         """Return whether a refresh of the entry is in progress."""
@@ -180,11 +181,11 @@ class TokenManager(Unpicklable):
         flight = self._refreshes.get(entry.provider)
         if flight is not None:
             return flight
-        now = self._monotonic()
+        now = Instant(self._clock)
         failure = entry.failure
-        if failure is not None and failure.in_backoff(now):
-            self._adopt_in_background(entry if failure.cause is None else failure.cause.entry, now)
-            raise failure.to_error(entry.name, now=now)
+        if failure is not None and entry.in_backoff(now):
+            self._adopt_in_background(entry if failure.cause is None else failure.cause.entry, now.mono)
+            raise failure.to_error(entry.name, now=now.mono)
         if self._closed:
             raise TokenUnavailable(f"{entry.name}: the broker is closed.", provider=entry.name)
         try:

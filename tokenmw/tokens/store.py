@@ -42,9 +42,12 @@ class TokenStore(Protocol):
         ...
 
     async def acquire(
-        self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float
+        self, keys: TokenKeys, owner: str, /, *, known: int, seconds: float, through_note: bool = False
     ) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
-        """Return a token above version `known`, else a lease with a fencing version, else what prevents one."""
+        """Return a token above version `known`, else a lease with a fencing version, else what prevents one.
+
+        With `through_note`, a failure note does not prevent it.
+        """
         ...
 
     async def commit(

@@ -127,9 +127,9 @@ class TokenSync(Unpicklable):
         return entry.used and current is not None and now - current.checked >= self._limits.check_seconds
 
     async def changed(self, entries: Sequence[TokenEntry]) -> list[TokenEntry]:
-        """Return the entries that must be compared one by one: Redis has another version, none, or is to get one.
+        """Return the entries that must be compared one by one: Redis has another version or none, or gets a tombstone.
 
-        For the others one batch without values was enough.
+        For the others one batch without values was enough, also after an outage: most have been uploaded by others.
 
         Raises:
             RedisUnavailable: No server of these entries can be asked.
@@ -139,7 +139,7 @@ class TokenSync(Unpicklable):
         at = Instant(self._clock)
         for entry in entries:
             token = entry.current
-            if token is None or entry.keys is None or not token.shared or entry.tombstone_due_until > at.mono:
+            if token is None or entry.keys is None or entry.tombstone_due_until > at.mono:
                 changed.append(entry)
             else:
                 entry.used = False
@@ -148,7 +148,7 @@ class TokenSync(Unpicklable):
             held = await self._store.holds([(keys, token.version) for _entry, token, keys in asked])
             for (entry, token, _keys), same in zip(asked, held, strict=True):
                 if entry.current is token and same:
-                    token.checked = at.mono
+                    token.checked, token.shared = at.mono, True
                 else:
                     changed.append(entry)
         return changed

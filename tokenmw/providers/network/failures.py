@@ -20,7 +20,7 @@ from tokenmw.providers.quiet_http import hide_response
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Failure", "Progress", "expects_https", "failure_of", "host_and_port", "system_error"]
+__all__ = ["Failure", "Progress", "expects_https", "failure_of", "host_and_port", "server_of", "system_error"]
 
 _MAX_ERRORS: Final = 20  # of a chain that are read
 _CONSTANT: Final = re.compile(r"[A-Z0-9_]{1,60}", re.ASCII)
@@ -212,6 +212,11 @@ def system_error(error: BaseException) -> OSError | None:
 def host_and_port(host: str, port: int) -> str:
     """Return `host:port`, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def server_of(url: Any) -> str:
+    """Return the host and port of a URL of httpx or httpx2, as `host:port`."""
+    return host_and_port(url.raw_host.decode("ascii"), url.port or {"http": 80, "https": 443}.get(url.scheme, 0))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

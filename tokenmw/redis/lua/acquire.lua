@@ -1,5 +1,5 @@
 -- Return a token newer than the one the caller knows; without one, take the lease, which is the right to fetch.
--- KEYS: token, lease, note, tombstone. ARGV: owner, lease in ms, version the caller knows.
+-- KEYS: token, lease, note, tombstone. ARGV: owner, lease in ms, version the caller knows, 1 to ignore a note.
 -- Idempotent for its owner: called again after a lost reply, it returns the same lease.
 -- Each reply ends with this server's time; 'clock': the caller knows a version that this time rules out.
 local known = tonumber(ARGV[3])
@@ -22,7 +22,7 @@ elseif owner then
 end
 
 local note, note_left = mortal(KEYS[3], LONGEST_TEXT, NOTE_LASTS)
-if note then
+if note and ARGV[4] ~= '1' then
   return {'note', note, note_left, microseconds()}
 end
 

@@ -1,0 +1,207 @@
+"""A refresh over Redis: the holder of the lease asks the provider, the others wait for its token or its failure."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from tokenmw.clock import Instant
+from tokenmw.errors import TokenUnavailable
+from tokenmw.redaction import Unpicklable
+from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.sealing import Unreadable
+from tokenmw.redis.token_store import Busy, ClockMismatch, FailureNoted, Found, Leased, Stored, Tombstoned
+from tokenmw.tokens.backoff import longest_probe_wait
+from tokenmw.tokens.failures import OF_MACHINE, OF_PROVIDER, Failure
+from tokenmw.tokens.fetch import record_of
+
+if TYPE_CHECKING:
+    from tokenmw.limits import Limits
+    from tokenmw.providers.http import TokenHTTP
+    from tokenmw.redis.token_store import TokenKeys, TokenRecord
+    from tokenmw.tokens.entry import TokenEntry
+    from tokenmw.tokens.refresh import Refresher
+    from tokenmw.tokens.store import TokenStore
+
+__all__ = ["LeasedRefresh"]
+
+# Seconds between two polls for another process's token: a tenth of the time waited, so that polling adds no more than
+# that to what the provider takes, within these bounds.
+_MIN_POLL: Final = 0.02
+_MAX_POLL: Final = 0.08
+_MIN_MARGIN: Final = 0.3  # seconds from the end of a request to the end of its lease, for the commit
+_MARGIN_COMMANDS: Final = 2  # the same in Redis commands
+
+
+class LeasedRefresh(Unpicklable):
+    """One refresh over Redis."""
+
+    __slots__ = ("_clock", "_entry", "_http", "_keys", "_known", "_limits", "_noted", "_owner", "_refresher", "_store")
+
+    def __init__(
+        self,
+        refresher: Refresher,
+        store: TokenStore,
+        entry: TokenEntry,
+        keys: TokenKeys,
+        http: TokenHTTP,
+        *,
+        limits: Limits,
+    ) -> None:
+        self._refresher = refresher
+        self._store = store
+        self._entry = entry
+        self._keys = keys
+        self._http = http
+        self._clock = refresher.clock
+        self._limits = limits
+        self._owner = secrets.token_hex(8)
+        self._known = entry.known_version
+        self._noted: Failure | None = None  # the failure of another instance whose note has been waited for
+
+    @property
+    def _lease_seconds(self) -> float:
+        """The duration of the lease, after which a holder that died is replaced.
+
+        A request that outlasts its lease costs one more request: versions decide which token counts. With an exclusive
+        provider it costs the token, so that the whole of `lease_seconds` is used.
+        """
+        limits = self._limits
+        if self._entry.provider.exclusive:
+            return limits.lease_seconds
+        margin = max(_MIN_MARGIN, _MARGIN_COMMANDS * limits.command_seconds)
+        return min(limits.lease_seconds, limits.fetch_seconds + margin)
+
+    async def run(self) -> None:
+        """Give the entry a token or a failure.
+
+        Raises:
+            RedisUnavailable: Nothing was decided.
+            Unreadable: Other instances have stored a token that this one cannot read.
+        """
+        started = self._clock.monotonic()
+        through_note = False
+        while True:
+            at = Instant(self._clock)
+            # Versions invalidated since the start are excluded. A token adopted since is not: it ends this refresh.
+            known = max(self._known, self._entry.invalid_version)
+            reply = await self._store.acquire(
+                self._keys, self._owner, known=known, seconds=self._lease_seconds, through_note=through_note
+            )
+            through_note = False
+            if isinstance(reply, Found):
+                if self._refresher.adopt(self._entry, reply, at) or self._already_adopted(reply, at):
+                    return
+                self._known = max(self._known, reply.version)  # rejected or about to expire: one above it is needed
+                continue
+            if isinstance(reply, ClockMismatch):
+                self._entry.redate(reply.server_time, at)
+                self._known = self._entry.known_version
+            waited = self._clock.monotonic() - started
+            if isinstance(reply, FailureNoted):
+                failure = Failure.from_note(
+                    reply.note,
+                    left=reply.left,
+                    before=self._entry.failure,
+                    now=self._clock.monotonic(),
+                    limits=self._limits,
+                )
+                through_note = self._is_outdated(failure, reply.left)
+                if through_note:
+                    continue
+                if not self._waits_for(failure, reply.left, waited=waited):
+                    self._entry.failure = failure
+                    return
+                self._noted = failure
+                await self._clock.sleep(max(0.001, reply.left))
+                continue
+            if isinstance(reply, Leased) and await self._fetch(reply.version):
+                return
+            waited = self._clock.monotonic() - started
+            if waited >= self._limits.wait_seconds:
+                self._give_up()
+                return
+            poll = min(_MAX_POLL, max(_MIN_POLL, waited / 10))
+            left = reply.left if isinstance(reply, Busy) else poll
+            await self._clock.sleep(max(0.001, min(left, poll * random.uniform(0.6, 1.0))))
+
+    def _is_outdated(self, failure: Failure, left: float) -> bool:
+        # Written while a token was served, which has been invalidated since: now requests are refused.
+        served = self._entry.served_for(Instant(self._clock)) > 0
+        return failure.kind == OF_PROVIDER and not served and left > longest_probe_wait(self._limits)
+
+    def _waits_for(self, failure: Failure, left: float, *, waited: float) -> bool:
+        """Return whether to ask the provider when a note expires, within this refresh, instead of failing now.
+
+        One machine's fault must not fail the requests of the others. The second fault in a row, of another machine, is
+        taken for the provider's.
+        """
+        first = failure.kind == OF_MACHINE and failure.count == 1 and self._entry.failure is None
+        return first and waited + left + self._limits.fetch_seconds <= self._limits.wait_seconds
+
+    def _give_up(self) -> None:
+        if self._noted is not None:
+            self._entry.failure = self._noted  # the cause, which the other instance has logged
+            return
+        text = f"another process did not store a token within {self._limits.wait_seconds:g} s"
+        self._refresher.fail(self._entry, TokenUnavailable(text))
+
+    def _already_adopted(self, found: Found, at: Instant) -> bool:
+        # Housekeeping compares tokens in use with Redis, and may have found it first.
+        current = self._entry.current
+        return current is not None and current.version >= found.version and current.usable(at)
+
+    async def _fetch(self, version: int) -> bool:
+        """Ask the provider under the lease, and commit. Return whether the refresh is over."""
+        try:
+            return await self._ask_and_commit(version)
+        except BaseException:
+            await self._release(version)  # closing, or an error: the others need not wait until the lease expires
+            raise
+
+    async def _ask_and_commit(self, version: int) -> bool:
+        entry, refresher, asked = self._entry, self._refresher, Instant(self._clock)
+        if self._noted is not None and entry.failure is None:
+            entry.failure = self._noted  # counted, so that a second fault in a row is known to be one
+        grant = await refresher.ask(entry, self._http, version=version)
+        if grant is None:
+            await self._release(version, failure=entry.failure)
+            # If this process was paused past its lease, another one may have fetched a token meanwhile.
+            await refresher.adopt_stored(entry)
+            return True
+        record = record_of(grant)
+        if entry.current is not None:
+            record = entry.current.merged(record, grant.expires_in, asked)
+        left = grant.expires_in - Instant(self._clock).since(asked)
+        if left <= 0:
+            await self._release(version)
+            done = self._install(record, version, grant.expires_in, asked, shared=False)
+            await refresher.adopt_stored(entry)
+            return done
+        try:
+            reply = await self._store.commit(self._keys, self._owner, record, version=version, left=left)
+        except (RedisUnavailable, Unreadable):
+            return self._install(record, version, grant.expires_in, asked, shared=False)
+        if isinstance(reply, Found) and refresher.adopt(entry, reply, Instant(self._clock)):
+            return True
+        if isinstance(reply, (Busy, Tombstoned)):
+            # The lease expired during a pause and another process asks now, or the token was invalidated meanwhile.
+            # In both cases the next token counts.
+            return False
+        # After a `ClockMismatch` it is unshared, and the upload gives it another version.
+        return self._install(record, version, grant.expires_in, asked, shared=isinstance(reply, Stored))
+
+    def _install(self, record: TokenRecord, version: int, left: float, at: Instant, *, shared: bool) -> bool:
+        return self._refresher.install(self._entry, record, version=version, left=left, at=at, shared=shared)
+
+    async def _release(self, version: int, *, failure: Failure | None = None) -> None:
+        note, seconds, now = b"", 1.0, self._clock.monotonic()
+        if failure is not None and failure.note_until > now:
+            note, seconds = failure.failure_note(self._refresher.writer), failure.note_until - now
+        try:
+            await self._store.release(self._keys, self._owner, version=version, note=note, seconds=seconds)
+        except (RedisUnavailable, Unreadable):
+            return  # it expires by itself
+        if note and failure is not None:
+            failure.stand_back(now)
