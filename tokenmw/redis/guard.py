@@ -302,6 +302,12 @@ class Guard(Unpicklable):
                 await refresh_slots(self._client)  # another server of the cluster may have the slot by now
                 return False
             await abort_connecting(self._client, before=began)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self._closed or task is None or task.cancelling():
+                raise
+            self._failures.probe_raised(error)  # the program's client has raised it, and nobody has cancelled this task
+            return False
         except Exception as error:  # noqa: BLE001  if this task ended, Redis would never be used again
             self._failures.probe_raised(error)
             return False

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 import redis.asyncio as redis
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tokenmw.redaction import Unpicklable
@@ -170,14 +169,16 @@ class HintListener(Unpicklable):
 
     async def _read(self, connection: Any) -> None:
         reader: asyncio.StreamReader = connection._reader
-        rest, pings = b"", 0
+        task, rest, pings = asyncio.current_task(), b"", 0
         while True:
+            if task is not None and task.cancelling():  # it was lost while connecting, see `run`
+                raise asyncio.CancelledError
             try:
                 async with asyncio.timeout(_PING_SECONDS):
                     data = await reader.read(_CHUNK)
             except TimeoutError:
                 if pings >= _MOST_PINGS or _has_moved(self._client, connection):
-                    raise RedisTimeoutError("no answer to PING") from None
+                    raise RedisTimeoutError("no answer to PING, or from another server") from None
                 pings += 1
                 connection._writer.write(_PING)
                 continue
@@ -239,15 +240,21 @@ def _new_connection(client: AnyClient) -> AbstractConnection:
 
 
 def _has_moved(client: AnyClient, connection: Any) -> bool:
-    """Return whether a Sentinel has named another primary since the connection was made."""
-    if isinstance(client, redis.RedisCluster) or not isinstance(client.connection_pool, SentinelConnectionPool):
+    """Return whether a Sentinel has named another primary, or the cluster lost the node, since the connection was made.
+
+    A node that was removed from its cluster still answers, and hears nothing of what the others pass on.
+    """
+    if isinstance(client, redis.RedisCluster):
+        nodes = client.nodes_manager.nodes_cache
+        return bool(nodes) and f"{connection.host}:{connection.port}" not in nodes
+    if not isinstance(client.connection_pool, SentinelConnectionPool):
         return False
     primary: Any = client.connection_pool
     return primary.master_address not in (None, (connection.host, connection.port))
 
 
 async def _abort(connection: Any) -> None:
-    with suppress(RedisError, OSError):
+    with suppress(Exception):  # a connection's class may be the program's own, which may raise anything
         if isinstance(connection, BackgroundConnection):
             await connection.abort()
             return

@@ -88,16 +88,20 @@ class TokenHints(Unpicklable):
     def add(self, key: bytes) -> None:
         """Check the entry whose token has this key in Redis, if this process has one that a change concerns."""
         entry = self._cache.of_key(key)
-        if entry is not None and (entry.current is not None or entry.failure is not None):
+        if entry is not None and self._concerns(entry):
             self._hinted[entry] = None
             self._wake.set()
 
     def add_all(self) -> None:
         """Check all entries: hints may have been missed."""
         for entry in self._cache:
-            if entry.keys is not None and (entry.current is not None or entry.failure is not None):
+            if entry.keys is not None and self._concerns(entry):
                 self._missed[entry] = None
         self._wake.set()
+
+    def _concerns(self, entry: TokenEntry) -> bool:
+        # A refresh may be about to install a token that was invalidated after Redis has sent it.
+        return entry.current is not None or entry.failure is not None or self._manager.refreshing(entry)
 
     async def run(self) -> None:
         """Check what waits, until cancelled. No exception of a check stops it."""
@@ -111,7 +115,10 @@ class TokenHints(Unpicklable):
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             try:
-                await self._check(batch)
+                unanswered = await self._check(batch)
+                if unanswered:  # once more: if it fails again, recovery or the periodic check compares them
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    await self._check(unanswered)
             except RedisUnavailable:
                 self._missed.update(dict.fromkeys(batch))
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -136,14 +143,18 @@ class TokenHints(Unpicklable):
             batch.append(entry)
         return batch
 
-    async def _check(self, batch: list[TokenEntry]) -> None:
-        lost, newer = await self._sync.check_hinted(batch)
+    async def _check(self, batch: list[TokenEntry]) -> list[TokenEntry]:
+        """Check a batch. Return the entries whose server, one of a cluster, did not answer."""
+        lost, newer, unanswered = await self._sync.check_hinted(batch)
         results = await asyncio.gather(*map(self._sync.compare, newer), return_exceptions=True)
         lost += [entry for entry, result in zip(newer, results, strict=True) if result is True]
         for entry in lost:
             self._manager.refresh_soon(entry)
         for entry in batch:
             self._manager.read_soon(entry)
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, RedisUnavailable):
+        for entry, result in zip(newer, results, strict=True):
+            if isinstance(result, RedisUnavailable):
+                unanswered.append(entry)
+            elif isinstance(result, BaseException):
                 raise result
+        return unanswered
