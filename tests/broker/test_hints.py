@@ -116,6 +116,19 @@ async def test_a_newer_token_is_not_read_for_an_entry_that_no_request_uses(redis
         assert "first" == second.entry.current.token.value
 
 
+async def test_a_token_that_invalidates_the_one_before_is_read_without_requests(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next request would get the one before, which is fresh here and invalid for the provider."""
+    async with pair(redis_server) as (first, second):
+        monkeypatch.setattr(StaticToken, "exclusive", True)
+        second.entry.used = False
+        await first.broker.hand_in("crm", Grant("handed-in", expires_in=3600))
+        async with asyncio.timeout(QUICK):
+            await second.adopted.wait()
+        assert "handed-in" == await second.value()
+
+
 async def test_the_end_of_a_failure_note_ends_the_failure(redis_server: RedisServer) -> None:
     """A credential that was rejected elsewhere is asked for again when an operator invalidates it anywhere."""
     failing: Any = CredentialRejected("the secret is wrong", said=True)

@@ -158,9 +158,10 @@ class TokenSync(Unpicklable):
     ) -> tuple[list[TokenEntry], list[TokenEntry], list[TokenEntry]]:
         """Drop the tokens that Redis has a tombstone for, of entries that another process has announced as changed.
 
-        Return the entries that lost a token in use, those in use for which Redis has a newer token, and those whose
-        server did not answer. An entry that no request uses gets no token: the next request reads it. An entry without
-        a token takes over the tombstone's version, so that a refresh in progress does not install an older token.
+        Return the entries that lost a token in use, those for which Redis has a newer token, and those whose server did
+        not answer. An entry that no request uses gets no token in place of one that it lost: the next request reads it.
+        Nor does it get a newer one, unless that invalidates the one before. An entry without a token takes over the
+        tombstone's version, so that a refresh in progress does not install an older token.
 
         Raises:
             RedisUnavailable: No server of these entries can be asked.
@@ -181,7 +182,7 @@ class TokenSync(Unpicklable):
                 if entry.used:
                     lost.append(entry)
             elif current is token and stored.token > current.version:
-                if entry.used:
+                if entry.used or entry.provider.exclusive:
                     newer.append(entry)
             elif current is token and _same(stored, current):
                 current.checked = at.mono
