@@ -192,7 +192,9 @@ class RedisSessionStore(Unpicklable):
         if len(keys) > 1 and self._connection.one_slot:
             # One command for all, as both sides take less time for one with many keys: a quarter of it here.
             args = (self._ttl, self._deadline(keys[0]), *(value or b"" for value in sealed))
-            return await self._connection.run_on_all("sessions", keys, args)
+            values = await self._connection.run_on_all("sessions", keys, args)
+            if values is not None:
+                return values
         return await self._connection.pipeline(
             [
                 ("GETEX", key, "PX", self._ttl) if value is None else self._creation(key, value)
