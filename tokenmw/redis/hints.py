@@ -52,7 +52,7 @@ _FORGET_AFTER: Final = 10  # attempts in a row that failed, after which connecti
 _STABLE_SECONDS: Final = 10.0  # a connection that lasted longer starts with the first delay again
 _REPORT_AFTER: Final = 10.0  # seconds without hints; a failover or a restart takes less
 _REFUSED_DELAY: Final = 60.0  # seconds until a server that refuses the channel is asked again
-_REFUSALS: Final = frozenset({"permission", "unsupported"})
+_REFUSALS: Final = frozenset({"permission", "unsupported", "response"})  # the last one of a proxy, in its own words
 _OFF: Final = "Hints off (%s, %s): %s; until they work, tokens that other processes invalidate are used for up to %s s"
 _CUT: Final = (
     "Hints off (%s, %s); until the connection is made, tokens that other processes invalidate are used for up to %s s"
@@ -216,6 +216,7 @@ class HintListener(Unpicklable):
         fix = {
             "permission": _FIX_ACL % self._channel.decode(),
             "unsupported": _FIX_SUPPORT,
+            "response": _FIX_SUPPORT,
             UNKNOWN: _FIX_CLIENT,
         }.get(reason)
         if fix is not None:
