@@ -1,9 +1,9 @@
 """Checks the entries that another process has announced as changed, so that they need not wait for housekeeping.
 
-A hint only makes this process read Redis, which then decides. Anyone who can publish can send hints, so their cost is
-bounded: one for a token that this process does not have costs a lookup in a dict, further ones for an entry that waits
-change nothing, and after a burst each entry is checked twice in `check_seconds` on average, in batches without values.
-What waits are keys, not entries, so that an entry that is evicted meanwhile is not kept.
+A hint only makes this process read Redis, which then decides. Anyone with access to the channel can send hints, so
+their cost is bounded: a hint for a token that this process does not have costs one lookup in a dict, a second hint for
+an entry that already waits changes nothing, and after a burst each entry is checked twice in `check_seconds` on
+average, in batches without values. Keys wait, and not entries, so that an entry that is evicted meanwhile is not kept.
 """
 
 from __future__ import annotations
