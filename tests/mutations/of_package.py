@@ -133,7 +133,7 @@ OF_PACKAGE = (
     Mutation(
         name="hints: a flood is read without a bound",
         file="tokenmw/tokens/hints.py",
-        old="max(0, min(_BATCH, allowed))",
+        old="min(_BATCH, allowed)",
         new="_BATCH",
         tests=("tests/broker/test_hints.py",),
     ),
