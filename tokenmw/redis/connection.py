@@ -33,8 +33,9 @@ __all__ = ["UNAVAILABLE", "Command", "RedisConnection"]
 
 _Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[_Argument, ...]
-# Connections made before the first request, so that its token does not wait behind its session id.
-_OPENED_FIRST: Final = 2
+# Connections made before the first request: as many as first sights take, and one more for its token. While a fleet
+# starts, each round trip of a handshake may take as long as a command may.
+_OPENED_FIRST: Final = 3
 UNAVAILABLE: Final = object()  # in place of a reply: the server did not serve this command, but others of its batch
 
 
