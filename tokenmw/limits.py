@@ -55,9 +55,9 @@ class Limits:
             count, up to the same time again. If a connection is made for the command in that time, it starts again.
         connect_seconds: Seconds for making one connection to Redis, which no `command_seconds` cuts short. No request
             waits for these 3 s, only for its command; the start of the application does, if Redis does not answer.
-        connections: Connections to Redis, in a cluster to each server. Each process opens two at the start and 3 at
-            most, beside one for hints, so a server must allow 4 for each process. Commands for which none is free wait
-            within `command_seconds`, and are sent together by the next one that is.
+        connections: Connections to Redis, in a cluster to each server. Each process opens 3 before its first request,
+            beside one for hints, so a server must allow 4 for each process. Commands for which none is free wait within
+            `command_seconds`, and the next one that is free sends them together.
         commands: Redis commands in progress or waiting for a connection at the same time. A further one is not sent,
             and its request is served as while Redis is unavailable.
         check_seconds: Seconds between two comparisons of a token in use with Redis, beside those that a hint causes.

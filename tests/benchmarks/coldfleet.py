@@ -85,16 +85,18 @@ async def start_fleet(processes: int, *, turns: int = 1) -> Started:
     with RedisServer() as redis, server.running() as base_url:
         for _ in range(turns):
             arguments = {"redis": redis.url, "base_url": base_url}
-            async with Workers(f"{__name__}_worker:serve", processes=processes, arguments=arguments, within=180) as workers:
+            async with Workers(
+                f"{__name__}_worker:serve", processes=processes, arguments=arguments, within=180
+            ) as workers:
                 await workers.receive()
-                found.before = max(found.before, max(connections(redis).values()))
+                found.before = max(found.before, *connections(redis).values())
                 await workers.send("go")
                 for seen in await workers.receive():
                     found.slowest = max(found.slowest, seen["slowest"])
                     found.tokens.update(seen["tokens"])
                     for key, session_id in seen["ids"].items():
                         found.ids.setdefault(key, set()).add(session_id)
-                found.most = max(found.most, max(connections(redis).values()))
+                found.most = max(found.most, *connections(redis).values())
                 await workers.send("stop")
                 await workers.results()
     found.fetches = server.calls["oauth2"]

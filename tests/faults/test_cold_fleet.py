@@ -14,13 +14,13 @@ DEADLINE = 0.15
 
 
 async def test_8_processes_that_start_at_once_fetch_once_and_agree() -> None:
-    """Each has 20 callers of one token and 100 new keys, and at most 3 connections beside that of its listener."""
+    """Each has 20 callers of one token and 100 new keys, and 3 connections beside that of its listener, made before it serves."""
     started = await start_fleet(8)
     assert 1 == started.fetches
     assert 1 == len(started.tokens)
     assert KEYS == len(started.ids)
     assert 0 == started.two_ids
-    assert 3 == started.before
+    assert 4 == started.before
     assert started.most <= Limits().connections + 1
 
 

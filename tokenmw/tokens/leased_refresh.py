@@ -128,9 +128,7 @@ class LeasedRefresh(Unpicklable):
             left = reply.left if isinstance(reply, Busy) else poll
             await self._clock.sleep(max(0.001, min(left, poll * random.uniform(0.6, 1.0))))
 
-    async def _acquire(
-        self, *, known: int, through_note: bool
-    ) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
+    async def _acquire(self, *, known: int, through_note: bool) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
         tries = 0
         while True:
             try:
