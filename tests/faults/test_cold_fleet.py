@@ -14,7 +14,7 @@ DEADLINE = 0.15
 
 
 async def test_8_processes_that_start_at_once_fetch_once_and_agree() -> None:
-    """Each has 20 callers of one token and 100 new keys, and 3 connections beside that of its listener, made before it serves."""
+    """Each has 20 callers of one token, 100 new keys, and 3 connections beside its listener's, made beforehand."""
     started = await start_fleet(8)
     assert 1 == started.fetches
     assert 1 == len(started.tokens)

@@ -194,12 +194,12 @@ async def open_connections(client: AnyClient, count: int) -> None:
     if isinstance(client, BackgroundCluster):
         for node in client.get_primaries():
             with suppress(RedisError):  # it has as many as it may have
-                connections = [node.acquire_connection() for _ in range(count)]
+                connections: list[Any] = [node.acquire_connection() for _ in range(count)]
                 await asyncio.gather(*(connection.connect() for connection in connections), return_exceptions=True)
                 for connection in connections:
                     node.release(connection)
     elif isinstance(client, redis.Redis):
-        pool = client.connection_pool
+        pool: Any = client.connection_pool
         taken = await asyncio.gather(*(pool.get_connection() for _ in range(count)), return_exceptions=True)
         for connection in taken:
             if not isinstance(connection, BaseException):
