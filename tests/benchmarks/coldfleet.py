@@ -6,6 +6,7 @@ Redis counts the connections by the name that each process gives to its own. The
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from tests.benchmarks.rows import Figure, Plan, Row
 from tests.processes import Workers
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
-from tokenmw.providers import ClientCredentials
+from tokenmw.providers import StaticToken
 from tokenmw.testing import ProviderServer
 
 __all__ = ["CALLERS", "KEYS", "Started", "start_fleet"]
@@ -113,16 +114,12 @@ def connections(redis: RedisServer) -> Counter[str]:
 async def tenants_at_once(plan: Plan) -> list[Row]:
     """Use many tokens that another process has stored for the first time, at once, with few and many connections."""
     count, few = plan.of(TENANTS), Limits().connections
-    with RedisServer() as redis, ProviderServer().running() as base_url:
+    crms = [StaticToken(lambda: secrets.token_urlsafe(32), credential_id=f"c{n}") for n in range(count)]
+    with RedisServer() as redis:
 
         def broker_of(connections: int) -> TokenBroker:
             limits = Limits(connections=connections)
             return TokenBroker({}, redis=redis.url, secret_key=SECRET, limits=limits)
-
-        crms = [
-            ClientCredentials(token_url=f"{base_url}/oauth2/token", client_id=f"c{n}", client_secret="crm-secret")
-            for n in range(count)
-        ]
 
         async def use(connections: int) -> float:
             async with broker_of(connections) as broker:
