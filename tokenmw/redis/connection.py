@@ -13,7 +13,7 @@ from redis.exceptions import ClusterCrossSlotError, NoScriptError
 
 from tokenmw.observe.events import SharedStateChanged
 from tokenmw.redaction import Unpicklable
-from tokenmw.redis.client import address_of, close_client, open_client
+from tokenmw.redis.client import address_of, close_client, open_client, open_connections
 from tokenmw.redis.errors import RedisUnavailable, classify
 from tokenmw.redis.scripts import ScriptName, command_by_text, script_command
 from tokenmw.redis.servers import Server, Servers
@@ -33,6 +33,9 @@ __all__ = ["UNAVAILABLE", "Command", "RedisConnection"]
 
 _Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[_Argument, ...]
+# Connections made before the first request: as many as first sights take, and one more for its token. While a fleet
+# starts, each round trip of a handshake may take as long as a command may.
+_OPENED_FIRST: Final = 3
 UNAVAILABLE: Final = object()  # in place of a reply: the server did not serve this command, but others of its batch
 
 
@@ -130,11 +133,13 @@ class RedisConnection(Unpicklable):
         return self._servers.epoch_keys()
 
     async def open(self) -> bool:
-        """Make the first connection, within `connect_seconds`. Return whether Redis takes writes."""
+        """Make the first connections, within `connect_seconds`. Return whether Redis takes writes."""
         try:
             await next(iter(self._servers)).guard.probe(trips=True)
         except RedisUnavailable:
             return False
+        if self._ours:
+            await open_connections(self._client, min(_OPENED_FIRST, self._limits.connections))
         return True
 
     async def close(self) -> None:
