@@ -150,10 +150,13 @@ class Guard(Unpicklable):
         """
         return self.breaker.open or self._clock.monotonic() < self._suspect_until
 
-    async def run(self, command: Callable[[], Awaitable[T]], *, writes: bool = False) -> T:
+    async def run(
+        self, command: Callable[[], Awaitable[T]], *, writes: bool = False, background: bool = False
+    ) -> T:
         """Return what the command returns, within `command_seconds` for connecting, sending and the reply.
 
-        `writes` is for a command that writes whenever it succeeds.
+        `writes` is for a command that writes whenever it succeeds. One in the `background`, for which no request waits,
+        has `background_seconds`.
 
         Raises:
             RedisUnavailable: The circuit is open, too many commands are under way, or the command failed or timed out.
@@ -162,11 +165,21 @@ class Guard(Unpicklable):
             raise RedisUnavailable("open")
         if self._limiter.full:
             raise RedisUnavailable("busy")
-        return await self.attempt(command, writes=writes)
+        seconds = self._limits.background_seconds if background else None
+        return await self.attempt(command, seconds=seconds, writes=writes)
 
-    async def run_script(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
+    async def run_script(
+        self,
+        script: ScriptName,
+        keys: Sequence[bytes],
+        args: Sequence[bytes | str | int],
+        *,
+        background: bool = False,
+    ) -> Any:
         """Return the reply of a script; raises as `run` does."""
-        return await self.run(lambda: self.evaluate(script, keys, args), writes=script in WRITERS)
+        return await self.run(
+            lambda: self.evaluate(script, keys, args), writes=script in WRITERS, background=background
+        )
 
     async def evaluate(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
         """Run a script, as a command of `run`: by its digest, or by its text if the server does not know it."""

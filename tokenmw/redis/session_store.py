@@ -108,7 +108,7 @@ class RedisSessionStore(Unpicklable):
                     await self._delete_long(key, value)
                 else:
                     replies.append(await self._replaced(key, value, ours, self._ttl))
-        await self._reseal(opened)
+        await self._reseal(opened, background=False)
         return replies
 
     def reply_may_be_lost(self, key: bytes) -> bool:
@@ -120,14 +120,28 @@ class RedisSessionStore(Unpicklable):
         sealed = self._seal(key, session_id)
         await self._connection.run("put", (key,), (sealed, self._ttl, self._hints))
 
-    async def touch(self, keys: Sequence[bytes], *, restart: bool = True) -> list[Reply]:
-        """Restart the TTL of sessions, in one batch; without `restart` only read them.
+    @property
+    def other_servers_usable(self) -> bool:
+        """Whether other servers of a cluster are in use, although one of them is unavailable."""
+        return not self._connection.one_slot and self._connection.usable
+
+    async def touch(self, keys: Sequence[bytes]) -> list[Reply]:
+        """Restart the TTL of sessions, in one batch.
 
         Return their ids, None for those that are absent or unreadable, `UNAVAILABLE` for those whose server is.
         """
-        values = await self._connection.pipeline(
-            [("GETEX", key, "PX", self._ttl) if restart else ("GET", key) for key in keys]
-        )
+        commands: list[Command] = [("GETEX", key, "PX", self._ttl) for key in keys]
+        return await self._read_all(keys, await self._connection.pipeline(commands, background=True))
+
+    async def read(self, keys: Sequence[bytes]) -> list[tuple[Reply, float]]:
+        """Read sessions, in one batch. Return what `touch` does, each with the seconds until Redis forgets the id."""
+        commands = [command for key in keys for command in (("GET", key), ("PTTL", key))]
+        values = await self._connection.pipeline(commands, background=True)
+        left = [value / 1000 if isinstance(value, int) else 0.0 for value in values[1::2]]
+        del values[1::2]
+        return list(zip(await self._read_all(keys, values), left, strict=True))
+
+    async def _read_all(self, keys: Sequence[bytes], values: list[Any]) -> list[Reply]:
         replies: list[Reply] = []
         opened: list[tuple[bytes, bytes, str]] = []
         for number, key in enumerate(keys):
@@ -143,14 +157,25 @@ class RedisSessionStore(Unpicklable):
     async def upload(self, sessions: Sequence[tuple[bytes, str, float]]) -> list[Reply]:
         """Store ids that Redis may not have, each with the seconds for which it has been idle, in one batch.
 
-        Return the ids to use from now on: an id that Redis has takes precedence. None if the failure is that key's own,
-        `UNAVAILABLE` if its server is unavailable.
+        Return the ids to use from now on: the same object if it was stored, else the id that Redis has, which takes
+        precedence. None if the failure is that key's own, `UNAVAILABLE` if its server is unavailable.
         """
         calls = [
             (key, (self._seal(key, session_id), max(1_000, self._ttl - int(idle * 1000)), "lengthen"))
             for key, session_id, idle in sessions
         ]
-        values = await self._connection.run_for_each("session", calls)
+        # SET takes a third of the script's time, which is only for keys that exist.
+        values: list[Any] = await self._connection.pipeline(
+            [("SET", key, sealed, "PX", ttl, "NX") for key, (sealed, ttl, _) in calls], background=True
+        )
+        exist = [number for number, value in enumerate(values) if value is None]
+        values = [value if value is UNAVAILABLE else _STORED for value in values]
+        try:
+            found = await self._connection.run_for_each("session", [calls[number] for number in exist], background=True)
+        except RedisUnavailable:
+            found = [UNAVAILABLE] * len(exist)  # the other replies of the batch are good
+        for number, value in zip(exist, found, strict=True):
+            values[number] = value
         replies: list[Reply] = []
         opened: list[tuple[bytes, bytes, str]] = []
         damaged: list[tuple[int, bytes]] = []
@@ -214,7 +239,7 @@ class RedisSessionStore(Unpicklable):
         opened.append((key, value, found))
         return found
 
-    async def _reseal(self, found: Sequence[tuple[bytes, bytes, str]]) -> None:
+    async def _reseal(self, found: Sequence[tuple[bytes, bytes, str]], *, background: bool = True) -> None:
         calls = [
             (key, (value, self._seal(key, session_id), _KEEP_TTL))
             for key, value, session_id in found
@@ -222,7 +247,7 @@ class RedisSessionStore(Unpicklable):
         ]
         if calls:
             with suppress(RedisUnavailable):  # the next touch does it
-                await self._connection.run_for_each("replace", calls)
+                await self._connection.run_for_each("replace", calls, background=background)
 
     def _seal(self, key: bytes, session_id: str) -> bytes:
         return self._sealer.seal(bytes.fromhex(session_id.replace("-", "")), key=key, version=0)
