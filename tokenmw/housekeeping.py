@@ -35,7 +35,7 @@ __all__ = ["Housekeeping", "Recovery", "RedisJobs"]
 
 _ROUND_SECONDS: Final = 1.0
 _PURGE_EVERY: Final = 10  # rounds
-_FIRST_BATCH: Final = 16  # entries whose versions are compared with Redis in the first round trip
+_SMALLEST_BATCH: Final = 16  # entries whose versions are compared with Redis in one round trip
 _LARGEST_BATCH: Final = 100
 _COMPARE_AT_ONCE: Final = 16  # entries that have changed, compared with Redis at the same time
 _CHECK_EPOCHS_EVERY: Final = 5.0  # seconds
@@ -139,7 +139,7 @@ class RedisJobs(Unpicklable):
         self._session_sync = session_sync
         self._clock = clock
         self._check_epochs_at = 0.0
-        self._pace = BatchPace(first=_FIRST_BATCH, most=_LARGEST_BATCH)
+        self._pace = BatchPace(least=_SMALLEST_BATCH, most=_LARGEST_BATCH)
 
     @property
     def jobs(self) -> tuple[Callable[[], Awaitable[None]], ...]:

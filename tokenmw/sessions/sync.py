@@ -33,9 +33,10 @@ __all__ = ["SessionSync"]
 T = TypeVar("T")
 
 _MOST: Final = 100  # sessions in one batch: a few ms of the event loop
+_LEAST_READS: Final = 32
 # Larger batches of uploads cost each side hardly less for each session, and between the read of a session and its upload
 # another instance can upload it, too.
-_FIRST_UPLOADS: Final = 8
+_LEAST_UPLOADS: Final = 8
 _MOST_UPLOADS: Final = 32
 _SECONDS: Final = 3.0  # of touches, and of uploads, at a time; then the rest of housekeeping has its turn
 # Sessions found in a row, in random order, after which nearly all are there: uploaded by others.
@@ -85,8 +86,8 @@ class SessionSync(Unpicklable):
         self._reupload: list[bytes] = []
         self._read_first = True
         self._found_in_a_row = 0
-        self._reads = BatchPace(first=_MOST, most=_MOST)
-        self._uploads = BatchPace(first=_FIRST_UPLOADS, most=_MOST_UPLOADS)
+        self._reads = BatchPace(least=_LEAST_READS, most=_MOST, first=_MOST)
+        self._uploads = BatchPace(least=_LEAST_UPLOADS, most=_MOST_UPLOADS)
 
     @property
     def touches(self) -> int:
