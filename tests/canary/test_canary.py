@@ -47,7 +47,7 @@ async def test_the_campaign_takes_place(outputs: Outputs) -> None:
     statuses = {response.split(b" ")[1] for response in outputs.responses if response.startswith(b"HTTP/1.1 ")}
     assert {b"200", b"401", b"500", b"502", b"503"} <= statuses
     assert b"application/problem+json" in b"".join(outputs.responses)
-    for event in ("error='auth'", "error='connection'", "error='full'", "why='damaged'", "why='unknown-key'"):
+    for event in ("error='auth'", "error='refused'", "error='full'", "why='damaged'", "why='unknown-key'"):
         assert event.encode() in outputs.stdout
     log = outputs.stderr.decode(errors="replace")
     for logger in ("tokenmw", "httpx", "httpx2", "httpcore.http11", "httpcore2.http11", "asyncio", "uvicorn.access"):

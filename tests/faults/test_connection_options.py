@@ -24,8 +24,9 @@ LONG_LIMITS = Limits(command_seconds=2.0)
 
 
 async def shared_id(redis: Any) -> tuple[str, str]:
-    """Return the error or state of Redis, and the session id of a key."""
-    async with TokenBroker({}, redis=redis, secret_key=SECRET, limits=LONG_LIMITS) as broker:
+    """Return the error or state of Redis, and the random session id that it has for a key."""
+    options: Any = {"secret_key": SECRET, "session_ids": "random", "limits": LONG_LIMITS}
+    async with TokenBroker({}, redis=redis, **options) as broker:
         session_id = await broker.session_id("k")
         return broker.status().shared_error or broker.status().shared, session_id
 

@@ -7,6 +7,8 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.proxies import Proxy
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.limits import Limits
@@ -62,6 +64,7 @@ async def outages(server: RedisServer, seconds: float) -> int:
     return events.count(SharedStateChanged(up=False, error="timeout"))
 
 
+@pytest.mark.campaign  # it takes 20 s
 async def test_varying_latency_opens_the_circuit_a_few_times(redis_server: RedisServer) -> None:
     """It opened 9 or 10 times in 20 s; now each outage soon after another one begins with a longer delay."""
     assert 1 <= await outages(redis_server, SECONDS) <= 6

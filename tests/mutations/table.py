@@ -366,7 +366,7 @@ MUTATIONS = (
     Mutation(
         name="hints: a flood is read without a bound",
         file="tokenmw/tokens/hints.py",
-        old="min(_BATCH, int(self._permits))",
+        old="max(0, min(_BATCH, allowed))",
         new="_BATCH",
         tests=("tests/broker/test_hints.py",),
     ),

@@ -18,7 +18,7 @@ from tokenmw.sessions.derive import SessionIds
 
 LONGEST = b"k" * 4_096  # the longest key that `APIKeySource` accepts by default
 KEYS = [b"k" * 64, b"k" * 65, b"k" * 164, LONGEST]
-SESSIONS = 3_000
+SESSIONS = 1_000
 BYTES = 600  # for each session, with everything that refers to it
 
 

@@ -2,13 +2,14 @@
 
 A hint only makes this process read Redis, which then decides. Anyone who can publish can send hints, so their cost is
 bounded: one for a token that this process does not have costs a lookup in a dict, further ones for an entry that waits
-change nothing, and each entry is checked about twice in `check_seconds` on average, in batches without values.
+change nothing, and after a burst each entry is checked twice in `check_seconds` on average, in batches without values.
+What waits are keys, not entries, so that an entry that is evicted meanwhile is not kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-from itertools import islice
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.observe.error_place import with_place
@@ -29,8 +30,10 @@ __all__ = ["TokenHints"]
 
 _BATCH: Final = 100  # entries in one round trip
 _LEAST_BURST: Final = 100.0  # checks at once, however few entries there are
+_BURST_PER_ENTRY: Final = 4.0  # checks at once: all tokens are fetched in a start, and may be invalidated soon after it
 _LEAST_RATE: Final = 10.0  # checks a second, likewise
 _CHECKS_PER_ENTRY: Final = 2.0  # in `check_seconds`: after an invalidation, and after the fetch that follows it
+_MOST_HINTS: Final = 10_000  # keys that wait; housekeeping finds what any further one announced
 _RETRY_SECONDS: Final = 0.1  # while no check is allowed, or Redis is unavailable
 
 
@@ -49,13 +52,13 @@ class TokenHints(Unpicklable):
     __slots__ = (
         "_cache",
         "_check_seconds",
+        "_checks",
+        "_checks_at",
         "_hinted",
         "_log",
         "_loop",
         "_manager",
         "_missed",
-        "_permits",
-        "_permits_at",
         "_sync",
         "_usable",
         "_wake",
@@ -78,24 +81,21 @@ class TokenHints(Unpicklable):
         self._check_seconds = limits.check_seconds
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._hinted: dict[TokenEntry, None] = {}
-        self._missed: dict[TokenEntry, None] = {}
-        self._permits = _LEAST_BURST
-        self._permits_at = self._loop.time()
+        self._hinted: OrderedDict[bytes, None] = OrderedDict()
+        self._missed: OrderedDict[bytes, None] = OrderedDict()
+        self._checks = 0.0
+        self._checks_at = self._loop.time()
         self._wake = asyncio.Event()
 
     def add(self, key: bytes) -> None:
         """Check the entry whose token has this key in Redis, if this process has one that a change concerns."""
-        entry = self._cache.of_key(key)
-        if entry is not None and (entry.current is not None or entry.failure is not None):
-            self._hinted[entry] = None
+        if self._concerned(key) is not None and len(self._hinted) < _MOST_HINTS:
+            self._hinted[key] = None
             self._wake.set()
 
     def add_all(self) -> None:
         """Check all entries: hints may have been missed."""
-        for entry in self._cache:
-            if entry.keys is not None and (entry.current is not None or entry.failure is not None):
-                self._missed[entry] = None
+        self._missed.update((entry.keys.token, None) for entry in self._cache if entry.keys is not None)
         self._wake.set()
 
     async def run(self) -> None:
@@ -112,7 +112,7 @@ class TokenHints(Unpicklable):
             try:
                 await self._check(batch)
             except RedisUnavailable:
-                self._missed.update(dict.fromkeys(batch))
+                self._missed.update((entry.keys.token, None) for entry in batch if entry.keys is not None)
                 await asyncio.sleep(_RETRY_SECONDS)
             except Exception as error:  # noqa: BLE001  nobody would notice that hints have no effect any more
                 place, reason = with_place(error, called=None), type(error).__name__
@@ -122,17 +122,27 @@ class TokenHints(Unpicklable):
         """Return the next batch: of hinted entries as many as may be checked now, then those that were missed."""
         entries, now = len(self._cache), self._loop.time()
         rate = _LEAST_RATE + _CHECKS_PER_ENTRY * entries / self._check_seconds
-        self._permits = min(max(_LEAST_BURST, entries), self._permits + (now - self._permits_at) * rate)
-        self._permits_at = now
-        batch = list(islice(self._hinted, min(_BATCH, int(self._permits))))
-        for entry in batch:
-            del self._hinted[entry]
-            self._missed.pop(entry, None)
-        self._permits -= len(batch)
-        for entry in list(islice(self._missed, _BATCH - len(batch))):
-            del self._missed[entry]
-            batch.append(entry)
+        self._checks = max(0.0, self._checks - (now - self._checks_at) * rate)
+        self._checks_at = now
+        allowed = int(max(_LEAST_BURST, _BURST_PER_ENTRY * entries) - self._checks)
+        hinted = self._take_from(self._hinted, min(_BATCH, allowed))
+        self._checks += len(hinted)
+        return hinted + self._take_from(self._missed, _BATCH - len(hinted))
+
+    def _take_from(self, keys: OrderedDict[bytes, None], most: int) -> list[TokenEntry]:
+        batch: list[TokenEntry] = []
+        while keys and len(batch) < most:
+            key, _ = keys.popitem(last=False)  # of a plain dict, taking the first one takes longer each time
+            self._missed.pop(key, None)
+            entry = self._concerned(key)
+            if entry is not None:
+                batch.append(entry)
         return batch
+
+    def _concerned(self, key: bytes) -> TokenEntry | None:
+        """Return the entry of a key, if this process has one that a change in Redis concerns."""
+        entry = self._cache.of_key(key)
+        return entry if entry is not None and (entry.current is not None or entry.failure is not None) else None
 
     async def _check(self, batch: list[TokenEntry]) -> None:
         lost, newer = await self._sync.check_hinted(batch)
