@@ -41,16 +41,16 @@ class _Replies:
         self.replies = replies
         self.good = good
 
-    async def run(self, *_: Any) -> Any:
+    async def run(self, *_: Any, **__: Any) -> Any:
         return self.replies.pop(0) if self.replies else self.good
 
     def server_deadline(self, _key: bytes) -> None:
         """Return nothing: the time of the server is not known."""
 
-    async def pipeline(self, commands: Any) -> list[Any]:
+    async def pipeline(self, commands: Any, **_: Any) -> list[Any]:
         return [await self.run() for _ in commands]
 
-    async def run_for_each(self, _script: str, calls: Any) -> list[Any]:
+    async def run_for_each(self, _script: str, calls: Any, **_: Any) -> list[Any]:
         return [await self.run() for _ in calls]
 
 
