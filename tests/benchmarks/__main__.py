@@ -21,6 +21,7 @@ NAMES = (
     "steps",
     "commands",
     "cold",
+    "coldfleet",
     "first",
     "frozen",
     "served",
@@ -33,6 +34,7 @@ NAMES = (
     "fleet",
     "hostile",
     "coherence",
+    "healing",
 )
 IN_SHORT = ("warm", "commands", "first", "keys", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")

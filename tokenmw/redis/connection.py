@@ -13,7 +13,7 @@ from redis.exceptions import ClusterCrossSlotError, NoScriptError
 
 from tokenmw.observe.events import SharedStateChanged
 from tokenmw.redaction import Unpicklable
-from tokenmw.redis.client import address_of, close_client, open_client
+from tokenmw.redis.client import address_of, close_client, open_client, open_connections
 from tokenmw.redis.errors import RedisUnavailable, classify
 from tokenmw.redis.scripts import ScriptName, command_by_text, script_command
 from tokenmw.redis.servers import Server, Servers
@@ -33,6 +33,9 @@ __all__ = ["UNAVAILABLE", "Command", "RedisConnection"]
 
 _Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[_Argument, ...]
+# Connections made before the first request: as many as first sights take, and one more for its token. While a fleet
+# starts, each round trip of a handshake may take as long as a command may.
+_OPENED_FIRST: Final = 3
 UNAVAILABLE: Final = object()  # in place of a reply: the server did not serve this command, but others of its batch
 
 
@@ -121,8 +124,13 @@ class RedisConnection(Unpicklable):
 
     @property
     def one_slot(self) -> bool:
-        """Whether a command may have any keys together: neither the client nor, so far, the server is a cluster's."""
-        return self._servers.one_slot and not self._refuses_slots
+        """Whether all keys are on one server: the client is not a cluster's."""
+        return self._servers.one_slot
+
+    @property
+    def takes_all_slots(self) -> bool:
+        """Whether a command may have keys of several slots: one server has all, and has not refused such a command."""
+        return self.one_slot and not self._refuses_slots
 
     @property
     def epoch_keys(self) -> list[bytes]:
@@ -130,11 +138,13 @@ class RedisConnection(Unpicklable):
         return self._servers.epoch_keys()
 
     async def open(self) -> bool:
-        """Make the first connection, within `connect_seconds`. Return whether Redis takes writes."""
+        """Make the first connections, within `connect_seconds`. Return whether Redis takes writes."""
         try:
             await next(iter(self._servers)).guard.probe(trips=True)
         except RedisUnavailable:
             return False
+        if self._ours:
+            await open_connections(self._client, min(_OPENED_FIRST, self._limits.connections))
         return True
 
     async def close(self) -> None:
@@ -144,17 +154,22 @@ class RedisConnection(Unpicklable):
         if self._ours:
             await close_client(self._client)
 
-    async def run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]) -> Any:
-        """Run a script. Raises `RedisUnavailable`."""
-        return await self._servers.of(keys[0]).guard.run_script(script, keys, args)
+    async def run(
+        self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument], *, background: bool = False
+    ) -> Any:
+        """Run a script; in the `background` if no request waits for it. Raises `RedisUnavailable`."""
+        return await self._servers.of(keys[0]).guard.run_script(script, keys, args, background=background)
 
     async def execute(self, command: Callable[[AnyClient], Awaitable[Any]], *, key: bytes, writes: bool = False) -> Any:
         """Run one command for a key. `writes` is for one that always writes. Raises `RedisUnavailable`."""
         return await self._servers.of(key).guard.run(lambda: command(self._client), writes=writes)
 
-    async def run_for_each(self, script: ScriptName, calls: Sequence[tuple[bytes, Sequence[_Argument]]]) -> list[Any]:
+    async def run_for_each(
+        self, script: ScriptName, calls: Sequence[tuple[bytes, Sequence[_Argument]]], *, background: bool = False
+    ) -> list[Any]:
         """Run a script for many keys, each with its arguments, in one batch. Returns and raises as `pipeline` does."""
-        return await self.pipeline([script_command(script, key, args) for key, args in calls]) if calls else []
+        commands = [script_command(script, key, args) for key, args in calls]
+        return await self.pipeline(commands, background=background) if commands else []
 
     async def run_on_all(
         self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]
@@ -162,7 +177,7 @@ class RedisConnection(Unpicklable):
         """Run a script on many keys of one server; it has a reply for each. Returns and raises as `pipeline` does.
 
         Return None if the server takes only keys of one slot in a command, although its client is not a cluster's: the
-        cluster has one node, or a proxy in front of it. From then on `one_slot` is False.
+        cluster has one node, or a proxy in front of it. From then on `takes_all_slots` is False.
         """
         server = self._servers.of(keys[0])
 
@@ -177,8 +192,10 @@ class RedisConnection(Unpicklable):
 
         return await server.guard.run(send)
 
-    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Run many commands, one batch for each server. A script that a server does not know is run by its text.
+    async def pipeline(self, commands: Sequence[Command], *, background: bool = False) -> list[Any]:
+        """Run many commands, one batch for each server; in the `background` if no request waits for them.
+
+        A script that a server does not know is run by its text.
 
         Return their replies: None for a command that failed because of its own key, `UNAVAILABLE` for one that failed
         for another reason, as when its server is unavailable.
@@ -186,11 +203,12 @@ class RedisConnection(Unpicklable):
         Raises:
             RedisUnavailable: All of them failed for another reason.
         """
-        replies = await self._batches(commands)
+        replies = await self._batches(commands, background=background)
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
             try:
-                again = await self._batches([command_by_text(commands[number]) for number in unknown])
+                by_text = [command_by_text(commands[number]) for number in unknown]
+                again = await self._batches(by_text, background=background)
             except RedisUnavailable:
                 if len(unknown) == len(commands):
                     raise
@@ -199,16 +217,17 @@ class RedisConnection(Unpicklable):
                 replies[number] = reply
         return replies
 
-    async def _batches(self, commands: Sequence[Command]) -> list[Any]:
+    async def _batches(self, commands: Sequence[Command], *, background: bool) -> list[Any]:
         batches: dict[Server, list[int]] = {}
         for number, command in enumerate(commands):
             batches.setdefault(self._servers.of(_key_of(command)), []).append(number)
         if len(batches) == 1:
             (server,) = batches
-            return await server.guard.run(lambda: self._send(server, commands))
+            return await server.guard.run(lambda: self._send(server, commands), background=background)
         running = [
             server.guard.run(
-                lambda server=server, numbers=numbers: self._send(server, [commands[n] for n in numbers])  # type: ignore[misc]
+                lambda server=server, numbers=numbers: self._send(server, [commands[n] for n in numbers]),  # type: ignore[misc]
+                background=background,
             )
             for server, numbers in batches.items()
         ]
