@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from tokenmw.tokens.entry import TokenEntry
 
 
+def _take_none(_: TokenHints) -> list[TokenEntry]:
+    return []
+
+
 async def test_what_waits_for_a_check_keeps_no_evicted_entry(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After hints of fifty tokens, of which the cache keeps five, no other entry is in memory."""
     entries: weakref.WeakSet[TokenEntry] = weakref.WeakSet()
-    monkeypatch.setattr(TokenHints, "_take", lambda _hints: [])  # none is checked
+    monkeypatch.setattr(TokenHints, "_take", _take_none)
     async with TokenBroker({}, redis=redis_server.url, secret_key=SECRET, limits=Limits(tokens=5)) as broker:
         hints = runtime_of(broker)._hints
         assert hints is not None
