@@ -70,7 +70,7 @@ async def test_first_sights_at_the_same_time_share_few_round_trips(redis_server:
         batches: list[int] = []
         run = one.connection.run_on_all
 
-        async def counted(script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> list[object]:
+        async def counted(script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
             batches.append(len(args) - 2)
             return await run(script, keys, args)
 

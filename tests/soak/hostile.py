@@ -102,7 +102,7 @@ class Figures:
     def machine(self) -> str:
         """How busy the machine was, to tell a disturbed run from a quiet one."""
         ours = self.processor / self.seconds
-        return f"this process used {ours:.0%} of a core; of all cores {self.idle:.0%} idle, {self.stolen:.1%} stolen"
+        return f"{ours:.0%} of a core used; of all cores {self.idle:.0%} idle, {self.stolen:.1%} stolen"
 
     def lines(self) -> list[str]:
         """Return what is printed."""

@@ -245,18 +245,20 @@ class RedisSessionStore(Unpicklable):
             # One command for all, as both sides take less time for one with many keys: a quarter of it here.
             resets = () if self._after_reset is None else map(_reset_key, keys)
             args = (self._ttl, self._deadline(keys[0]), *(value or b"" for value in sealed))
-            return await self._connection.run_on_all("sessions", [*keys, *resets], args)
+            values = await self._connection.run_on_all("sessions", [*keys, *resets], args)
+            if values is not None:
+                return values
         commands: list[Command] = [
             ("GETEX", key, "PX", self._ttl) if value is None else self._creation(key, value, self._deadline(key))
             for key, value in zip(keys, sealed, strict=True)
         ]
         only_read = [number for number, value in enumerate(sealed) if value is None and self._after_reset is not None]
         commands += [self._creation(keys[number], b"") for number in only_read]  # reads their resets, too
-        values = await self._connection.pipeline(commands)
-        for number, value in zip(only_read, values[len(keys) :], strict=True):
-            if values[number] is None and isinstance(value, list):
-                values[number] = value
-        return values[: len(keys)]
+        found = await self._connection.pipeline(commands)
+        for number, value in zip(only_read, found[len(keys) :], strict=True):
+            if found[number] is None and isinstance(value, list):
+                found[number] = value
+        return found[: len(keys)]
 
     def _creation(self, key: bytes, sealed: bytes, deadline: int | str = "") -> Command:
         return self._session(key, sealed, self._ttl, "", deadline)
