@@ -261,7 +261,7 @@ OF_REDIS = (
     Mutation(
         name="resets: a key without a permit is not checked",
         file="tokenmw/redis/session_store.py",
-        old="if values[number] is None and isinstance(value, list):",
+        old="if found[number] is None and isinstance(value, list):",
         new="if False:",
         tests=("tests/sessions/test_resets.py",),
     ),
