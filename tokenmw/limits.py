@@ -54,6 +54,9 @@ class Limits:
         command_seconds: Seconds for one Redis command, from waiting for a connection to the reply. A Redis that takes
             longer than 150 ms counts as unavailable. Time for which this process's event loop was blocked does not
             count, up to the same time again. If a connection is made for the command in that time, it starts again.
+        background_seconds: Seconds for one batch of Redis commands for which no request waits: touches, uploads after a
+            loss of data, and comparisons of tokens. Batches are small enough to take 50 ms, so one that takes longer
+            than 5 s was sent to a Redis that hangs. With fewer, a slow Redis would get again what it still executes.
         connect_seconds: Seconds for making one connection to Redis, which no `command_seconds` cuts short. No request
             waits for these 3 s, only for its command; the start of the application does, if Redis does not answer.
         connections: Connections to Redis, in a cluster to each server. Each process opens 3 before its first request,
@@ -92,6 +95,7 @@ class Limits:
     backoff_seconds: float = 1.0
     max_backoff_seconds: float = 300.0
     command_seconds: float = 0.15
+    background_seconds: float = 5.0
     connect_seconds: float = 3.0
     connections: int = 3
     commands: int = 1_000

@@ -194,7 +194,7 @@ async def test_ids_of_one_script_are_kept_if_a_candidate_cannot_be_sent_again(
     await get_or_create(store, known, ONE)
     store._connection.note_server_time(new, 1_000, began=asyncio.get_running_loop().time())
 
-    async def fail(_commands: Sequence[Command]) -> list[object]:
+    async def fail(_commands: Sequence[Command], **_options: bool) -> list[object]:
         raise RedisUnavailable("timeout")
 
     monkeypatch.setattr(store._connection, "pipeline", fail)
@@ -251,12 +251,12 @@ async def test_replies_are_kept_if_a_second_round_trip_of_their_batch_fails(
         redis_server.command("SCRIPT", "FLUSH")
     first, trips = connection._batches, 0
 
-    async def only_once(commands: Sequence[Command]) -> list[object]:
+    async def only_once(commands: Sequence[Command], **options: bool) -> list[object]:
         nonlocal trips
         trips += 1
         if trips > 1:
             raise RedisUnavailable("timeout")
-        return await first(commands)
+        return await first(commands, **options)
 
     monkeypatch.setattr(connection, "_batches", only_once)
     assert [ONE, UNAVAILABLE] == await store.get_or_create([(known, None), (new, TWO)])
@@ -296,7 +296,9 @@ async def test_planted_value_that_is_long_is_read_once(
     if how == "first sight":
         assert await store.get_or_create([(key, None)]) == [None]
     else:
-        assert await store.touch([key, store.key(b"other")], restart=how == "touch") == [None, None]
+        keys = [key, store.key(b"other")]
+        found = await store.touch(keys) if how == "touch" else [reply for reply, _ in await store.read(keys)]
+        assert found == [None, None]
     assert unreadable == ["session damaged"]
     assert opened == []
     assert redis_server.command("EXISTS", key) == 0

@@ -149,17 +149,22 @@ class RedisConnection(Unpicklable):
         if self._ours:
             await close_client(self._client)
 
-    async def run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]) -> Any:
-        """Run a script. Raises `RedisUnavailable`."""
-        return await self._servers.of(keys[0]).guard.run_script(script, keys, args)
+    async def run(
+        self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument], *, background: bool = False
+    ) -> Any:
+        """Run a script; in the `background` if no request waits for it. Raises `RedisUnavailable`."""
+        return await self._servers.of(keys[0]).guard.run_script(script, keys, args, background=background)
 
     async def execute(self, command: Callable[[AnyClient], Awaitable[Any]], *, key: bytes, writes: bool = False) -> Any:
         """Run one command for a key. `writes` is for one that always writes. Raises `RedisUnavailable`."""
         return await self._servers.of(key).guard.run(lambda: command(self._client), writes=writes)
 
-    async def run_for_each(self, script: ScriptName, calls: Sequence[tuple[bytes, Sequence[_Argument]]]) -> list[Any]:
+    async def run_for_each(
+        self, script: ScriptName, calls: Sequence[tuple[bytes, Sequence[_Argument]]], *, background: bool = False
+    ) -> list[Any]:
         """Run a script for many keys, each with its arguments, in one batch. Returns and raises as `pipeline` does."""
-        return await self.pipeline([script_command(script, key, args) for key, args in calls]) if calls else []
+        commands = [script_command(script, key, args) for key, args in calls]
+        return await self.pipeline(commands, background=background) if commands else []
 
     async def run_on_all(
         self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]
@@ -182,8 +187,10 @@ class RedisConnection(Unpicklable):
 
         return await server.guard.run(send)
 
-    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Run many commands, one batch for each server. A script that a server does not know is run by its text.
+    async def pipeline(self, commands: Sequence[Command], *, background: bool = False) -> list[Any]:
+        """Run many commands, one batch for each server; in the `background` if no request waits for them.
+
+        A script that a server does not know is run by its text.
 
         Return their replies: None for a command that failed because of its own key, `UNAVAILABLE` for one that failed
         for another reason, as when its server is unavailable.
@@ -191,11 +198,12 @@ class RedisConnection(Unpicklable):
         Raises:
             RedisUnavailable: All of them failed for another reason.
         """
-        replies = await self._batches(commands)
+        replies = await self._batches(commands, background=background)
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
             try:
-                again = await self._batches([command_by_text(commands[number]) for number in unknown])
+                by_text = [command_by_text(commands[number]) for number in unknown]
+                again = await self._batches(by_text, background=background)
             except RedisUnavailable:
                 if len(unknown) == len(commands):
                     raise
@@ -204,16 +212,17 @@ class RedisConnection(Unpicklable):
                 replies[number] = reply
         return replies
 
-    async def _batches(self, commands: Sequence[Command]) -> list[Any]:
+    async def _batches(self, commands: Sequence[Command], *, background: bool) -> list[Any]:
         batches: dict[Server, list[int]] = {}
         for number, command in enumerate(commands):
             batches.setdefault(self._servers.of(_key_of(command)), []).append(number)
         if len(batches) == 1:
             (server,) = batches
-            return await server.guard.run(lambda: self._send(server, commands))
+            return await server.guard.run(lambda: self._send(server, commands), background=background)
         running = [
             server.guard.run(
-                lambda server=server, numbers=numbers: self._send(server, [commands[n] for n in numbers])  # type: ignore[misc]
+                lambda server=server, numbers=numbers: self._send(server, [commands[n] for n in numbers]),  # type: ignore[misc]
+                background=background,
             )
             for server, numbers in batches.items()
         ]

@@ -36,6 +36,7 @@ _KEEP_TTL: Final = ""
 _LONGEST: Final = 256
 _LONGEST_COMPARED: Final = 1 << 20  # what `replace` compares; for it, a longer value counts as absent
 _STORED: Final = 0  # the reply of the script that has stored the candidate
+_ABSENT: Final = -2  # the reply of PTTL
 _RESET_LASTS: Final = 365 * 86_400_000  # ms, beyond the session's TTL
 
 
@@ -122,7 +123,7 @@ class RedisSessionStore(Unpicklable):
                     await self._delete_long(key, value)
                 else:
                     replies.append(await self._replaced(key, value, ours, self._ttl))
-        await self._reseal(opened)
+        await self._reseal(opened, background=False)
         return replies
 
     def reply_may_be_lost(self, key: bytes) -> bool:
@@ -138,14 +139,28 @@ class RedisSessionStore(Unpicklable):
         else:
             await self._connection.run("put", (key,), (sealed, self._ttl, self._hints))
 
-    async def touch(self, keys: Sequence[bytes], *, restart: bool = True) -> list[Reply]:
-        """Restart the TTL of sessions, in one batch; without `restart` only read them.
+    @property
+    def other_servers_usable(self) -> bool:
+        """Whether other servers of a cluster are in use, although one of them is unavailable."""
+        return not self._connection.one_slot and self._connection.usable
+
+    async def touch(self, keys: Sequence[bytes]) -> list[Reply]:
+        """Restart the TTL of sessions, in one batch.
 
         Return their ids, None for those that are absent or unreadable, `UNAVAILABLE` for those whose server is.
         """
-        values = await self._connection.pipeline(
-            [("GETEX", key, "PX", self._ttl) if restart else ("GET", key) for key in keys]
-        )
+        commands: list[Command] = [("GETEX", key, "PX", self._ttl) for key in keys]
+        return await self._read_all(keys, await self._connection.pipeline(commands, background=True))
+
+    async def read(self, keys: Sequence[bytes]) -> list[tuple[Reply, float]]:
+        """Read sessions, in one batch. Return what `touch` does, each with the seconds until Redis forgets the id."""
+        commands = [command for key in keys for command in (("GET", key), ("PTTL", key))]
+        values = await self._connection.pipeline(commands, background=True)
+        left = [value / 1000 if isinstance(value, int) else 0.0 for value in values[1::2]]
+        del values[1::2]
+        return list(zip(await self._read_all(keys, values), left, strict=True))
+
+    async def _read_all(self, keys: Sequence[bytes], values: list[Any]) -> list[Reply]:
         replies: list[Reply] = []
         opened: list[tuple[bytes, bytes, str]] = []
         for number, key in enumerate(keys):
@@ -161,14 +176,15 @@ class RedisSessionStore(Unpicklable):
     async def upload(self, sessions: Sequence[tuple[bytes, str, float]]) -> list[Reply]:
         """Store ids that Redis may not have, each with the seconds for which it has been idle, in one batch.
 
-        Return the ids to use from now on: an id that Redis has takes precedence, and so does that of a reset. None if
-        the failure is that key's own, `UNAVAILABLE` if its server is unavailable.
+        Return the ids to use from now on: the same object if it was stored, else the id that Redis has, which takes
+        precedence, and so does that of a reset. None if the failure is that key's own, `UNAVAILABLE` if its server is
+        unavailable.
         """
         calls = [
             (key, self._seal(key, session_id), max(1_000, self._ttl - int(idle * 1000)))
             for key, session_id, idle in sessions
         ]
-        values = await self._connection.pipeline([self._session(*call, "lengthen") for call in calls]) if calls else []
+        values = await self._store_absent(calls) if calls else []
         await self._follow_resets(values, calls)
         replies: list[Reply] = []
         opened: list[tuple[bytes, bytes, str]] = []
@@ -191,6 +207,37 @@ class RedisSessionStore(Unpicklable):
             reply = await self._replaced(key, value, sealed, ttl)
             replies[number] = sessions[number][1] if isinstance(reply, Unreadable) else reply
         return replies
+
+    async def _store_absent(self, calls: Sequence[tuple[bytes, bytes, int]]) -> list[Any]:
+        """Store each value whose key has none and was not reset. Return what session.lua does for each."""
+        # SET takes a third of the script's time, which is only for keys that exist or were reset.
+        reset: list[bool] = [False] * len(calls)
+        if self._after_reset is not None:
+            resets = await self._connection.pipeline(
+                [("PTTL", _reset_key(key)) for key, _, _ in calls], background=True
+            )
+            reset = [left != _ABSENT for left in resets]
+        plain = [number for number, was_reset in enumerate(reset) if not was_reset]
+        values: list[Any] = [None] * len(calls)
+        stored = (
+            await self._connection.pipeline(
+                [("SET", key, sealed, "PX", ttl, "NX") for key, sealed, ttl in (calls[number] for number in plain)],
+                background=True,
+            )
+            if plain
+            else []
+        )
+        for number, value in zip(plain, stored, strict=True):
+            values[number] = value if value is UNAVAILABLE or value is None else _STORED
+        rest = [number for number, value in enumerate(values) if value is None]
+        commands = [self._session(*calls[number], "lengthen") for number in rest]
+        try:
+            found = await self._connection.pipeline(commands, background=True) if commands else []
+        except RedisUnavailable:
+            found = [UNAVAILABLE] * len(rest)  # the other replies of the batch are good
+        for number, value in zip(rest, found, strict=True):
+            values[number] = value
+        return values
 
     async def _follow_resets(self, values: list[Any], calls: Sequence[tuple[bytes, bytes, int]]) -> None:
         """Put the id of the reset in place of each value that is a reset, and store that id.
@@ -282,7 +329,7 @@ class RedisSessionStore(Unpicklable):
         opened.append((key, value, found))
         return found
 
-    async def _reseal(self, found: Sequence[tuple[bytes, bytes, str]]) -> None:
+    async def _reseal(self, found: Sequence[tuple[bytes, bytes, str]], *, background: bool = True) -> None:
         calls = [
             (key, (value, self._seal(key, session_id), _KEEP_TTL))
             for key, value, session_id in found
@@ -290,7 +337,7 @@ class RedisSessionStore(Unpicklable):
         ]
         if calls:
             with suppress(RedisUnavailable):  # the next touch does it
-                await self._connection.run_for_each("replace", calls)
+                await self._connection.run_for_each("replace", calls, background=background)
 
     def _seal(self, key: bytes, session_id: str) -> bytes:
         return self._sealer.seal(bytes.fromhex(session_id.replace("-", "")), key=key, version=0)
