@@ -48,7 +48,8 @@ class _Replies:
         """Return nothing: the time of the server is not known."""
 
     async def pipeline(self, commands: Any, **_: Any) -> list[Any]:
-        return [await self.run() for _ in commands]
+        """Return a TTL for each PTTL, so that an upload runs the script and reads its replies."""
+        return [1 if command[0] == "PTTL" else await self.run() for command in commands]
 
     async def run_for_each(self, _script: str, calls: Any, **_: Any) -> list[Any]:
         return [await self.run() for _ in calls]

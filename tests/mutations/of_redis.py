@@ -60,7 +60,7 @@ OF_REDIS = (
         name="first sight: without a permit nothing is read",
         file="tokenmw/redis/session_store.py",
         old='("GETEX", key, "PX", self._ttl) if value is None else',
-        new='("EXISTS", key) if value is None else',
+        new='("GET", "another key") if value is None else',
         tests=("tests/sessions/test_flood.py",),
     ),
     Mutation(
