@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.observe.error_place import with_place
 from tokenmw.redaction import Unpicklable
+from tokenmw.redis.batch_pace import BatchPace
 from tokenmw.redis.errors import RedisUnavailable
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ __all__ = ["Housekeeping", "Recovery", "RedisJobs"]
 
 _ROUND_SECONDS: Final = 1.0
 _PURGE_EVERY: Final = 10  # rounds
-_COMPARE_IN_A_BATCH: Final = 100  # entries whose versions are compared with Redis in one round trip
+_SMALLEST_BATCH: Final = 16  # entries whose versions are compared with Redis in one round trip
+_LARGEST_BATCH: Final = 100
 _COMPARE_AT_ONCE: Final = 16  # entries that have changed, compared with Redis at the same time
 _CHECK_EPOCHS_EVERY: Final = 5.0  # seconds
 _JITTER: Final = 2.0  # seconds over which instances spread, so that they do not upload at the same moment
@@ -136,6 +139,7 @@ class RedisJobs(Unpicklable):
         self._session_sync = session_sync
         self._clock = clock
         self._check_epochs_at = 0.0
+        self._pace = BatchPace(least=_SMALLEST_BATCH, most=_LARGEST_BATCH)
 
     @property
     def jobs(self) -> tuple[Callable[[], Awaitable[None]], ...]:
@@ -161,8 +165,16 @@ class RedisJobs(Unpicklable):
             return
         now = self._clock.monotonic()
         due = [entry for entry in self._cache if self._token_sync.is_due(entry, now)]
-        for start in range(0, len(due), _COMPARE_IN_A_BATCH):
-            await self._compare(await self._token_sync.changed(due[start : start + _COMPARE_IN_A_BATCH]))
+        while due:
+            batch = due[: self._pace.size]
+            del due[: len(batch)]
+            try:
+                changed = await self._pace.run(partial(self._token_sync.changed, batch), count=len(batch))
+            except RedisUnavailable:
+                if self._connection.one_slot or not self._connection.usable:
+                    raise
+                continue  # the entries of the other servers of a cluster are compared
+            await self._compare(changed)
 
     async def _compare(self, entries: Sequence[TokenEntry]) -> None:
         for start in range(0, len(entries), _COMPARE_AT_ONCE):

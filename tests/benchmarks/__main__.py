@@ -34,6 +34,7 @@ NAMES = (
     "fleet",
     "hostile",
     "coherence",
+    "healing",
 )
 IN_SHORT = ("warm", "commands", "first", "keys", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")

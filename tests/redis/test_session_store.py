@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.redis.waiting import until
 from tests.servers import RedisServer
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.errors import RedisUnavailable
@@ -193,7 +194,7 @@ async def test_ids_of_one_script_are_kept_if_a_candidate_cannot_be_sent_again(
     await get_or_create(store, known, ONE)
     store._connection.note_server_time(new, 1_000, began=asyncio.get_running_loop().time())
 
-    async def fail(_commands: Sequence[Command]) -> list[object]:
+    async def fail(_commands: Sequence[Command], **_options: bool) -> list[object]:
         raise RedisUnavailable("timeout")
 
     monkeypatch.setattr(store._connection, "pipeline", fail)
@@ -216,6 +217,24 @@ async def test_one_script_does_for_each_key_what_the_script_of_one_key_does(
     assert [None, None, TWO] == await store.touch([absent, foreign, new])
 
 
+async def test_cluster_of_one_node_serves_batches_to_a_plain_client(
+    connect: Connect, names: KeyNames, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It refuses commands with keys of several slots, and has no other node to send a client to."""
+    with RedisServer("--cluster-enabled", "yes") as server:
+        server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        await until(lambda: b"cluster_state:ok" in server.command("CLUSTER", "INFO"), within=10)
+        connection = connect(server.url, command_seconds=1.0)
+        store = RedisSessionStore(connection, names=names, sealer=Sealer(()), ttl=100.0, on_unreadable=print)
+        known, new, absent = (store.key(b"sk-%d" % number) for number in range(3))
+        await get_or_create(store, known, ONE)
+        assert connection.one_slot
+        for replies in ([ONE, TWO, None], [ONE, TWO, None]):
+            assert replies == await store.get_or_create([(known, TWO), (new, TWO), (absent, None)])
+            assert not connection.one_slot
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize("lost", ["a candidate sent again", "a script sent as text"])
 async def test_replies_are_kept_if_a_second_round_trip_of_their_batch_fails(
     make: MakeStore, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, lost: str
@@ -232,12 +251,12 @@ async def test_replies_are_kept_if_a_second_round_trip_of_their_batch_fails(
         redis_server.command("SCRIPT", "FLUSH")
     first, trips = connection._batches, 0
 
-    async def only_once(commands: Sequence[Command]) -> list[object]:
+    async def only_once(commands: Sequence[Command], **options: bool) -> list[object]:
         nonlocal trips
         trips += 1
         if trips > 1:
             raise RedisUnavailable("timeout")
-        return await first(commands)
+        return await first(commands, **options)
 
     monkeypatch.setattr(connection, "_batches", only_once)
     assert [ONE, UNAVAILABLE] == await store.get_or_create([(known, None), (new, TWO)])
@@ -277,7 +296,9 @@ async def test_planted_value_that_is_long_is_read_once(
     if how == "first sight":
         assert await store.get_or_create([(key, None)]) == [None]
     else:
-        assert await store.touch([key, store.key(b"other")], restart=how == "touch") == [None, None]
+        keys = [key, store.key(b"other")]
+        found = await store.touch(keys) if how == "touch" else [reply for reply, _ in await store.read(keys)]
+        assert found == [None, None]
     assert unreadable == ["session damaged"]
     assert opened == []
     assert redis_server.command("EXISTS", key) == 0

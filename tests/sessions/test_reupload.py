@@ -6,7 +6,7 @@ import pytest
 
 from tests.redis.waiting import until
 from tests.servers import RedisServer
-from tests.sessions.instance import SECRET, TTL, Instance, reset_statistics, sent
+from tests.sessions.instance import SECRET, TTL, Instance, commands, reset_statistics, sent
 from tokenmw.redis.errors import RedisUnavailable
 
 KEYS = [b"sk-live-%d" % number for number in range(250)]
@@ -22,7 +22,7 @@ async def test_lost_sessions_are_uploaded_again(redis_server: RedisServer, seal:
         one.sync.begin_reupload()
         assert 250 == len(one.sync._reupload)
         await one.sync.send_reupload()
-        assert (0, {"evalsha": 250}) == (len(one.sync._reupload), sent(redis_server))
+        assert (0, 250, {}) == (len(one.sync._reupload), commands(redis_server)["set"], sent(redis_server))
         assert ids == [await two.get(key) for key in KEYS]
 
 
@@ -57,7 +57,7 @@ async def test_an_upload_does_not_count_as_use(redis_server: RedisServer) -> Non
 
 async def test_an_outage_during_a_reupload_loses_nothing(private_redis: RedisServer) -> None:
     """The sessions that were not sent are sent when Redis is available again."""
-    async with Instance(private_redis, command_seconds=0.3) as one, Instance(private_redis) as two:
+    async with Instance(private_redis, background_seconds=0.3) as one, Instance(private_redis) as two:
         ids = [await one.get(key) for key in KEYS]
         private_redis.restart()
         private_redis.freeze()

@@ -65,10 +65,10 @@ async def test_many_touches_are_few_round_trips(redis_server: RedisServer) -> No
         trips = 0
         pipeline = one.connection.pipeline
 
-        async def counted(commands: list[tuple[bytes | str | int, ...]]) -> list[object]:
+        async def counted(commands: list[tuple[bytes | str | int, ...]], **options: bool) -> list[object]:
             nonlocal trips
             trips += 1
-            return await pipeline(commands)
+            return await pipeline(commands, **options)
 
         one.connection.pipeline = counted  # type: ignore[assignment,method-assign]
         reset_statistics(redis_server)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import ClusterCrossSlotError, NoScriptError
 
 from tokenmw.observe.events import SharedStateChanged
 from tokenmw.redaction import Unpicklable
@@ -71,6 +71,7 @@ class RedisConnection(Unpicklable):
         self._on_recovered = on_recovered
         self._servers = Servers(self._client, names=names, limits=limits, clock=clock, log=log, listener=self)
         self._observed_down = False
+        self._refuses_slots = False
 
     @property
     def state(self) -> State:
@@ -123,8 +124,8 @@ class RedisConnection(Unpicklable):
 
     @property
     def one_slot(self) -> bool:
-        """Whether a command may have any keys together: the client is not a cluster's."""
-        return self._servers.one_slot
+        """Whether a command may have any keys together: neither the client nor, so far, the server is a cluster's."""
+        return self._servers.one_slot and not self._refuses_slots
 
     @property
     def epoch_keys(self) -> list[bytes]:
@@ -148,30 +149,48 @@ class RedisConnection(Unpicklable):
         if self._ours:
             await close_client(self._client)
 
-    async def run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]) -> Any:
-        """Run a script. Raises `RedisUnavailable`."""
-        return await self._servers.of(keys[0]).guard.run_script(script, keys, args)
+    async def run(
+        self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument], *, background: bool = False
+    ) -> Any:
+        """Run a script; in the `background` if no request waits for it. Raises `RedisUnavailable`."""
+        return await self._servers.of(keys[0]).guard.run_script(script, keys, args, background=background)
 
     async def execute(self, command: Callable[[AnyClient], Awaitable[Any]], *, key: bytes, writes: bool = False) -> Any:
         """Run one command for a key. `writes` is for one that always writes. Raises `RedisUnavailable`."""
         return await self._servers.of(key).guard.run(lambda: command(self._client), writes=writes)
 
-    async def run_for_each(self, script: ScriptName, calls: Sequence[tuple[bytes, Sequence[_Argument]]]) -> list[Any]:
+    async def run_for_each(
+        self, script: ScriptName, calls: Sequence[tuple[bytes, Sequence[_Argument]]], *, background: bool = False
+    ) -> list[Any]:
         """Run a script for many keys, each with its arguments, in one batch. Returns and raises as `pipeline` does."""
-        return await self.pipeline([script_command(script, key, args) for key, args in calls]) if calls else []
+        commands = [script_command(script, key, args) for key, args in calls]
+        return await self.pipeline(commands, background=background) if commands else []
 
-    async def run_on_all(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]) -> list[Any]:
-        """Run a script on many keys of one server; it has a reply for each. Returns and raises as `pipeline` does."""
+    async def run_on_all(
+        self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]
+    ) -> list[Any] | None:
+        """Run a script on many keys of one server; it has a reply for each. Returns and raises as `pipeline` does.
+
+        Return None if the server takes only keys of one slot in a command, although its client is not a cluster's: the
+        cluster has one node, or a proxy in front of it. From then on `one_slot` is False.
+        """
         server = self._servers.of(keys[0])
 
-        async def send() -> list[Any]:
+        async def send() -> list[Any] | None:
             began = self._clock.monotonic()
-            return self._checked(server, await server.guard.evaluate(script, keys, args), began=began)
+            try:
+                replies = await server.guard.evaluate(script, keys, args)
+            except ClusterCrossSlotError:
+                self._refuses_slots = True
+                return None
+            return self._checked(server, replies, began=began)
 
         return await server.guard.run(send)
 
-    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Run many commands, one batch for each server. A script that a server does not know is run by its text.
+    async def pipeline(self, commands: Sequence[Command], *, background: bool = False) -> list[Any]:
+        """Run many commands, one batch for each server; in the `background` if no request waits for them.
+
+        A script that a server does not know is run by its text.
 
         Return their replies: None for a command that failed because of its own key, `UNAVAILABLE` for one that failed
         for another reason, as when its server is unavailable.
@@ -179,11 +198,12 @@ class RedisConnection(Unpicklable):
         Raises:
             RedisUnavailable: All of them failed for another reason.
         """
-        replies = await self._batches(commands)
+        replies = await self._batches(commands, background=background)
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
             try:
-                again = await self._batches([command_by_text(commands[number]) for number in unknown])
+                by_text = [command_by_text(commands[number]) for number in unknown]
+                again = await self._batches(by_text, background=background)
             except RedisUnavailable:
                 if len(unknown) == len(commands):
                     raise
@@ -192,16 +212,17 @@ class RedisConnection(Unpicklable):
                 replies[number] = reply
         return replies
 
-    async def _batches(self, commands: Sequence[Command]) -> list[Any]:
+    async def _batches(self, commands: Sequence[Command], *, background: bool) -> list[Any]:
         batches: dict[Server, list[int]] = {}
         for number, command in enumerate(commands):
             batches.setdefault(self._servers.of(_key_of(command)), []).append(number)
         if len(batches) == 1:
             (server,) = batches
-            return await server.guard.run(lambda: self._send(server, commands))
+            return await server.guard.run(lambda: self._send(server, commands), background=background)
         running = [
             server.guard.run(
-                lambda server=server, numbers=numbers: self._send(server, [commands[n] for n in numbers])  # type: ignore[misc]
+                lambda server=server, numbers=numbers: self._send(server, [commands[n] for n in numbers]),  # type: ignore[misc]
+                background=background,
             )
             for server, numbers in batches.items()
         ]

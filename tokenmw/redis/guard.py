@@ -153,23 +153,34 @@ class Guard(Unpicklable):
         """
         return self.breaker.open or self._clock.monotonic() < self._suspect_until
 
-    async def run(self, command: Callable[[], Awaitable[T]], *, writes: bool = False) -> T:
+    async def run(self, command: Callable[[], Awaitable[T]], *, writes: bool = False, background: bool = False) -> T:
         """Return what the command returns, within `command_seconds` from waiting for a connection to the reply.
 
         If a connection is made for it within that time, the time starts again then.
 
-        `writes` is for a command that writes whenever it succeeds.
+        `writes` is for a command that writes whenever it succeeds. One in the `background`, for which no request waits,
+        has `background_seconds`.
 
         Raises:
             RedisUnavailable: The circuit is open, too many commands are under way, or the command failed or timed out.
         """
         self._check()
-        return await self.attempt(command, writes=writes)
+        seconds = self._limits.background_seconds if background else None
+        return await self.attempt(command, seconds=seconds, writes=writes)
 
-    async def run_script(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
+    async def run_script(
+        self,
+        script: ScriptName,
+        keys: Sequence[bytes],
+        args: Sequence[bytes | str | int],
+        *,
+        background: bool = False,
+    ) -> Any:
         """Return the reply of a script; raises as `run` does. Scripts that wait for a connection share one."""
-        if script in WRITERS or not (self._waiting_scripts or self._limiter.free.locked()):
-            return await self.run(lambda: self.evaluate(script, keys, args), writes=script in WRITERS)
+        if background or script in WRITERS or not (self._waiting_scripts or self._limiter.free.locked()):
+            return await self.run(
+                lambda: self.evaluate(script, keys, args), writes=script in WRITERS, background=background
+            )
         self._check()
         self._limiter.under_way += 1
         try:
@@ -320,6 +331,12 @@ class Guard(Unpicklable):
                 await refresh_slots(self._client)  # another server of the cluster may have the slot by now
                 return False
             await abort_connecting(self._client, before=began)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self._closed or task is None or task.cancelling():
+                raise
+            self._failures.probe_raised(error)  # the program's client has raised it, and nobody has cancelled this task
+            return False
         except Exception as error:  # noqa: BLE001  if this task ended, Redis would never be used again
             self._failures.probe_raised(error)
             return False

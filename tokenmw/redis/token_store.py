@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tokenmw.redis.connection import RedisConnection
     from tokenmw.redis.keys import KeyNames
+    from tokenmw.redis.scripts import ScriptName
     from tokenmw.redis.sealing import Sealer
 
 __all__ = [
@@ -185,9 +186,10 @@ class RedisTokenStore(Unpicklable):
         sealer: Seals and opens values.
         on_unreadable: Is called with "token" and the reason for each value that does not open.
         hints: The channel on which stored tokens and tombstones are announced; b"" for none.
+        background: Whether no request waits for its operations.
     """
 
-    __slots__ = ("_connection", "_hints", "_on_unreadable", "_sealer")
+    __slots__ = ("_background", "_connection", "_hints", "_on_unreadable", "_sealer")
 
     def __init__(
         self,
@@ -196,7 +198,9 @@ class RedisTokenStore(Unpicklable):
         sealer: Sealer,
         on_unreadable: Callable[[str, str], None],
         hints: bytes = b"",
+        background: bool = False,
     ) -> None:
+        self._background = background
         self._connection = connection
         self._hints = hints
         self._sealer = sealer
@@ -208,17 +212,18 @@ class RedisTokenStore(Unpicklable):
         A token that is sealed with a secret that is being rotated out is sealed again with the first one; `versions`
         finds such tokens among those in use.
         """
-        value, left, tombstone, now = await self._connection.run("read", keys.all, ())
+        value, left, tombstone, now = await self._run("read", keys.all, ())
         found = await self._found(keys, value, left, now) if value else None
         if found is not None and not self._sealer.is_current(value):
             sealed = self._sealer.seal(found.record.encode(), key=keys.token, version=found.version)
             with suppress(RedisUnavailable):  # the next read does it
-                await self._connection.run("replace", (keys.token,), (value, sealed, ""))
+                await self._run("replace", (keys.token,), (value, sealed, ""))
         return found, int(tombstone)
 
     async def holds(self, tokens: Sequence[tuple[TokenKeys, int]]) -> list[bool]:
         """Return for each token whether Redis has this version, sealed as this instance seals it, in one batch."""
-        replies = await self._connection.pipeline([script_command("header", keys.token, ()) for keys, _ in tokens])
+        commands = [script_command("header", keys.token, ()) for keys, _ in tokens]
+        replies = await self._connection.pipeline(commands, background=self._background)
         return [
             isinstance(header, bytes) and header == self._sealer.header(version)
             for header, (_, version) in zip(replies, tokens, strict=True)
@@ -227,7 +232,7 @@ class RedisTokenStore(Unpicklable):
     async def versions(self, keys: Sequence[TokenKeys]) -> list[StoredVersions | None]:
         """Return the versions of many tokens, in one batch and without their values; None for one that has no reply."""
         commands = [script_command("compare", one.token, (), more_keys=(one.tombstone,)) for one in keys]
-        replies = await self._connection.pipeline(commands) if commands else []
+        replies = await self._connection.pipeline(commands, background=self._background) if commands else []
         return [self._versions(reply) if isinstance(reply, list) else None for reply in replies]
 
     async def acquire(
@@ -240,7 +245,7 @@ class RedisTokenStore(Unpicklable):
         """
         for _ in range(_TRIES):
             args = (owner, _milliseconds(seconds), known, int(through_note))
-            reply = await self._connection.run("acquire", keys.all, args)
+            reply = await self._run("acquire", keys.all, args)
             kind, value, left, now = reply
             match kind:
                 case b"lease":
@@ -271,7 +276,7 @@ class RedisTokenStore(Unpicklable):
         hints = self._hints if announce else b""
         args = (owner, version, value, _milliseconds(left), _milliseconds(record.lifetime - left), hints)
         for _ in range(_TRIES):
-            kind, other, other_left, now = await self._connection.run("commit", keys.all, args)
+            kind, other, other_left, now = await self._run("commit", keys.all, args)
             match kind:
                 case b"stored":
                     return Stored()
@@ -291,7 +296,7 @@ class RedisTokenStore(Unpicklable):
     async def release(self, keys: TokenKeys, owner: str, *, version: int, note: bytes, seconds: float) -> None:
         """Release the lease. A note, if not empty, tells other processes for `seconds` why there is no token."""
         sealed = self._sealer.seal(note, key=keys.note, version=version) if note else b""
-        await self._connection.run("release", keys.all, (owner, version, sealed, _milliseconds(seconds)))
+        await self._run("release", keys.all, (owner, version, sealed, _milliseconds(seconds)))
 
     async def write_tombstone(
         self, keys: TokenKeys, *, version: int | None, known: int, left: float
@@ -302,7 +307,7 @@ class RedisTokenStore(Unpicklable):
         """
         args = ("" if version is None else version, known, _milliseconds(left), self._hints)
         for _ in range(_TRIES):
-            kind, value, value_left, tombstone, now = await self._connection.run("tombstone", keys.all, args)
+            kind, value, value_left, tombstone, now = await self._run("tombstone", keys.all, args)
             if kind == b"tombstone":
                 return Tombstoned(int(tombstone))
             if kind == b"clock":
@@ -316,6 +321,9 @@ class RedisTokenStore(Unpicklable):
         """Return whether Redis has a failure note, judging by its TTL."""
         left: int = await self._connection.execute(lambda client: client.pttl(keys.note), key=keys.note)
         return left > 0
+
+    async def _run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
+        return await self._connection.run(script, keys, args, background=self._background)
 
     def _versions(self, reply: Any) -> StoredVersions:
         header: bytes = reply[0]
@@ -334,7 +342,7 @@ class RedisTokenStore(Unpicklable):
             self._on_unreadable("token", error.reason)
             if error.reason == "unknown-key":
                 raise
-            await self._connection.run("replace", (keys.token,), (value, "", 1))
+            await self._run("replace", (keys.token,), (value, "", 1))
             return None
         # A TTL that was extended in Redis does not extend the lifetime of the token.
         return Found(record, version, min(left / 1000, record.lifetime, until_over))
@@ -346,7 +354,7 @@ class RedisTokenStore(Unpicklable):
             if error.reason == "unknown-key":
                 return b""  # that there is no token is known, the cause is not
             self._on_unreadable("token", error.reason)
-            await self._connection.run("replace", (keys.note,), (value, "", 1))
+            await self._run("replace", (keys.note,), (value, "", 1))
             return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -77,6 +78,7 @@ class Runtime(Unpicklable):
         self.session_sync: SessionSync | None = None
         first_sights: FirstSights | None = None
         token_store: TokenStore | None = None
+        background_store: TokenStore | None = None
         recovery = Recovery(clock)
         if settings.redis is not None:
             self.redis = redis = RedisConnection(
@@ -92,9 +94,10 @@ class Runtime(Unpicklable):
             def on_unreadable(kind: str, reason: str) -> None:
                 data.note_unreadable(kind, reason, server=redis.address)
 
-            token_store = RedisTokenStore(
-                redis, sealer=settings.sealer, on_unreadable=on_unreadable, hints=settings.channel
+            make_store = partial(
+                RedisTokenStore, redis, sealer=settings.sealer, on_unreadable=on_unreadable, hints=settings.channel
             )
+            token_store, background_store = make_store(), make_store(background=True)
             session_store = RedisSessionStore(
                 redis,
                 names=settings.names,
@@ -102,6 +105,7 @@ class Runtime(Unpicklable):
                 ttl=REDIS_TTL * settings.session_ttl,
                 on_unreadable=on_unreadable,
                 hints=settings.channel,
+                after_reset=settings.session_ids.after_reset if settings.session_ids.recurring else None,
             )
             self.session_sync = SessionSync(
                 session_store, cache=data.sessions, new_sessions=data.new_sessions, limits=limits, clock=clock
@@ -130,7 +134,12 @@ class Runtime(Unpicklable):
             single_process=settings.single_process,
         )
         self.token_sync = TokenSync(
-            refresher=refresher, rejected=data.rejected, limits=limits, clock=clock, observe=observe
+            refresher=refresher,
+            rejected=data.rejected,
+            limits=limits,
+            clock=clock,
+            observe=observe,
+            background_store=background_store,
         )
         self.tokens = TokenManager(
             cache=data.tokens, refresher=refresher, sync=self.token_sync, http=http, limits=limits, clock=clock

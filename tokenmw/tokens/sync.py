@@ -41,9 +41,12 @@ _FORGET_REPORTS_AFTER: Final = 600.0  # seconds without a report, after which th
 
 
 class TokenSync(Unpicklable):
-    """Compares token entries with Redis, and invalidates them in both."""
+    """Compares token entries with Redis, and invalidates them in both.
 
-    __slots__ = ("_clock", "_limits", "_observe", "_refresher", "_rejected", "_store")
+    What no request waits for goes through `background_store`: None for that of the refresher.
+    """
+
+    __slots__ = ("_background_store", "_clock", "_limits", "_observe", "_refresher", "_rejected", "_store")
 
     def __init__(
         self,
@@ -53,9 +56,11 @@ class TokenSync(Unpicklable):
         limits: Limits,
         clock: Clock,
         observe: Callable[[Event], None],
+        background_store: TokenStore | None = None,
     ) -> None:
         self._refresher = refresher
         self._store = refresher.store
+        self._background_store = background_store or refresher.store
         self._rejected = rejected
         self._limits = limits
         self._clock = clock
@@ -80,7 +85,7 @@ class TokenSync(Unpicklable):
         entry.rejections += 1
         entry.ignore_reports_until = now.mono + backoff(entry.rejections)
         self._drop(entry, current, current.version)
-        await self._write_tombstone(entry, version=entry.invalid_version)
+        await self._write_tombstone(self._store, entry, version=entry.invalid_version)
         return True
 
     async def invalidate_current(self, entry: TokenEntry) -> None:
@@ -94,7 +99,7 @@ class TokenSync(Unpicklable):
         entry.mark_invalid(requested, until=now.mono + MAX_LIFETIME)
         entry.failure = None
         entry.ignore_reports_until = now.mono
-        await self._write_tombstone(entry, version=None)
+        await self._write_tombstone(self._store, entry, version=None)
 
     async def hand_in(self, entry: TokenEntry, grant: Grant) -> bool:
         """Give an entry a token that came without a request, with a version above those known here and in Redis.
@@ -113,7 +118,7 @@ class TokenSync(Unpicklable):
         shared = entry.keys is None
         self._refresher.install(entry, record_of(grant), version=version, left=grant.expires_in, at=at, shared=shared)
         try:
-            return await self.compare(entry)
+            return await self._compare(self._store, entry)
         except RedisUnavailable:
             return False  # housekeeping uploads it later
 
@@ -144,8 +149,8 @@ class TokenSync(Unpicklable):
             else:
                 entry.used = False
                 asked.append((entry, token, entry.keys))
-        if asked and self._store is not None:
-            held = await self._store.holds([(keys, token.version) for _entry, token, keys in asked])
+        if asked and self._background_store is not None:
+            held = await self._background_store.holds([(keys, token.version) for _entry, token, keys in asked])
             for (entry, token, _keys), same in zip(asked, held, strict=True):
                 if entry.current is token and same:
                     token.checked, token.shared = at.mono, True
@@ -153,39 +158,47 @@ class TokenSync(Unpicklable):
                     changed.append(entry)
         return changed
 
-    async def check_hinted(self, entries: Sequence[TokenEntry]) -> tuple[list[TokenEntry], list[TokenEntry]]:
+    async def check_hinted(
+        self, entries: Sequence[TokenEntry]
+    ) -> tuple[list[TokenEntry], list[TokenEntry], list[TokenEntry]]:
         """Drop the tokens that Redis has a tombstone for, of entries that another process has announced as changed.
 
-        Return the entries that lost a token in use, and those in use for which Redis has a newer token. An entry that
-        no request uses gets no token: the next request reads it.
+        Return the entries that lost a token in use, those for which Redis has a newer token, and those whose server did
+        not answer. An entry that no request uses gets no token in place of one that it lost: the next request reads it.
+        Nor does it get a newer one, unless that invalidates the one before. An entry without a token takes over the
+        tombstone's version, so that a refresh in progress does not install an older token.
 
         Raises:
             RedisUnavailable: No server of these entries can be asked.
         """
         lost: list[TokenEntry] = []
         newer: list[TokenEntry] = []
+        unanswered: list[TokenEntry] = []
         at = Instant(self._clock)
-        asked = [(entry, entry.current, entry.keys) for entry in entries if entry.current and entry.keys]
+        asked = [(entry, entry.current, entry.keys) for entry in entries if entry.keys]
         for (entry, token, _keys), stored in zip(asked, await self._versions(asked), strict=True):
-            if stored is None or entry.current is not token:
-                continue
-            if stored.tombstone >= token.version:
-                self._drop(entry, token, stored.tombstone, redis_knows=True)
+            current = entry.current
+            if stored is None:
+                unanswered.append(entry)
+            elif current is None:
+                entry.invalid_version = max(entry.invalid_version, stored.tombstone)
+            elif stored.tombstone >= current.version:
+                self._drop(entry, current, stored.tombstone, redis_knows=True)
                 if entry.used:
                     lost.append(entry)
-            elif stored.token > token.version:
-                if entry.used:
+            elif current is token and stored.token > current.version:
+                if entry.used or entry.provider.exclusive:
                     newer.append(entry)
-            elif _same(stored, token):
-                token.checked = at.mono
-        return lost, newer
+            elif current is token and _same(stored, current):
+                current.checked = at.mono
+        return lost, newer, unanswered
 
     async def _versions(
-        self, asked: Sequence[tuple[TokenEntry, CachedToken, TokenKeys]]
+        self, asked: Sequence[tuple[TokenEntry, CachedToken | None, TokenKeys]]
     ) -> list[StoredVersions | None]:
-        if self._store is None:
+        if self._background_store is None:
             return [None] * len(asked)
-        return await self._store.versions([keys for _entry, _token, keys in asked])
+        return await self._background_store.versions([keys for _entry, _token, keys in asked])
 
     async def compare(self, entry: TokenEntry) -> bool:
         """Compare an entry with Redis and correct the one that is behind. Return whether the entry lost its token.
@@ -193,12 +206,15 @@ class TokenSync(Unpicklable):
         Raises:
             RedisUnavailable: What is unshared stays so.
         """
-        keys, store = entry.keys, self._store
+        return await self._compare(self._background_store, entry)
+
+    async def _compare(self, store: TokenStore | None, entry: TokenEntry) -> bool:
+        keys = entry.keys
         if keys is None or store is None:
             return False
         # The tombstone first: once a newer token is stored, it would not be written any more.
         if entry.tombstone_due_until > self._clock.monotonic() and not await self._write_tombstone(
-            entry, version=entry.invalid_version
+            store, entry, version=entry.invalid_version
         ):
             return False
         token = entry.current
@@ -256,15 +272,15 @@ class TokenSync(Unpicklable):
         entry.current = None
         self._observe(TokenInvalidated(entry.name))
 
-    async def _write_tombstone(self, entry: TokenEntry, *, version: int | None) -> bool:
+    async def _write_tombstone(self, store: TokenStore | None, entry: TokenEntry, *, version: int | None) -> bool:
         """Declare a version invalid in Redis; None: whatever is stored. Return whether Redis could be asked."""
-        if self._store is None or entry.keys is None:
+        if store is None or entry.keys is None:
             entry.tombstone_due_until = entry.tombstone_until = 0.0
             return True
         at = Instant(self._clock)
         sent = entry.invalid_version, entry.tombstone_until
         try:
-            reply = await self._send_tombstone(self._store, entry.keys, entry, version=version)
+            reply = await self._send_tombstone(store, entry.keys, entry, version=version)
         except RedisUnavailable:
             return False  # housekeeping writes it later, as long as the token would live
         except Unreadable:
