@@ -57,7 +57,7 @@ async def test_each_access_seals_with_the_new_secret_and_keeps_the_ttl(redis_ser
                 sync.queue(b"alice", two._data.sessions.add(b"alice", session, shared=True))
                 await sync.send_touches()
             case "upload":
-                await sync._upload({b"alice": two._data.sessions.add(b"alice", session, shared=True)})
+                await sync._upload({b"alice": two._data.sessions.add(b"alice", session, shared=True)}, set())
             case _:
                 assert session == await two.session_id("alice")
         assert sealed != redis_server.command("GET", key)
