@@ -1,7 +1,7 @@
 """After a loss of data 48 processes upload their sessions at the same time, to a server that is 15 times as slow.
 
-The server process is stopped for 14 of 15 ms, so everything that it does takes as much longer. An upload is a command or
-script that stores a session if there is none; one is needed for each session. Meanwhile each process sends requests'
+The server process is stopped for 14 of 15 ms, so everything that it does takes as much longer. An upload is a command
+or script that stores a session if there is none; one is needed for each session. Meanwhile each process sends requests'
 commands.
 """
 

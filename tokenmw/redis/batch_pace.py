@@ -28,7 +28,7 @@ class BatchPace(Unpicklable):
     A batch is slow if it takes 50 ms longer than the quickest one.
 
     Args:
-        least: The smallest size. Each batch has costs of its own, so still smaller ones would keep a slow server busier.
+        least: The smallest size. Each batch has costs of its own, so smaller ones would keep a slow server busier.
         most: The largest size.
         first: The size of the first batch, and at most of one after a failure; None: the smallest.
 

@@ -150,9 +150,7 @@ class Guard(Unpicklable):
         """
         return self.breaker.open or self._clock.monotonic() < self._suspect_until
 
-    async def run(
-        self, command: Callable[[], Awaitable[T]], *, writes: bool = False, background: bool = False
-    ) -> T:
+    async def run(self, command: Callable[[], Awaitable[T]], *, writes: bool = False, background: bool = False) -> T:
         """Return what the command returns, within `command_seconds` for connecting, sending and the reply.
 
         `writes` is for a command that writes whenever it succeeds. One in the `background`, for which no request waits,

@@ -34,8 +34,8 @@ T = TypeVar("T")
 
 _MOST: Final = 100  # sessions in one batch: a few ms of the event loop
 _LEAST_READS: Final = 32
-# Larger batches of uploads cost each side hardly less for each session, and between the read of a session and its upload
-# another instance can upload it, too.
+# Larger batches of uploads cost each side hardly less for each session, and between the read of a session and its
+# upload another instance can upload it, too.
 _LEAST_UPLOADS: Final = 8
 _MOST_UPLOADS: Final = 32
 _SECONDS: Final = 3.0  # of touches, and of uploads, at a time; then the rest of housekeeping has its turn
