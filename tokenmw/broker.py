@@ -286,9 +286,9 @@ class TokenBroker(Unpicklable):
     async def reset_session(self, api_key: str | bytes) -> str:
         """Give an API key a new session id, and return it. Other instances take it over within a second.
 
-        The new id is random, and lasts as long as the session. With `session_ids="derived"`, a key that comes back
-        after `session_ttl` has the id from before the reset. While Redis is unavailable, so has a key in an instance
-        that does not know it.
+        A key that comes back after `session_ttl` has the id of its last reset, for at least a year; with
+        `session_ids="random"` it has a new one. While Redis is unavailable, an instance that does not know the key
+        gives it the id from before all resets.
 
         Raises `SessionUnavailable` under `session_policy="required"` while Redis is unavailable; the id stays the same.
         """

@@ -33,33 +33,35 @@ class Limits:
         fetch_seconds: Seconds for one request to a token endpoint; less than `lease_seconds`. A provider that takes
             longer than 5 s counts as failed.
         lease_seconds: Seconds for which one process has the exclusive right to fetch a token; less than
-            `wait_seconds`. If that process dies meanwhile, one of the others fetches 6 s after it began if each new
-            token of the provider invalidates the one before, else 0.3 s after `fetch_seconds`, which is at 5.3 s.
+            `wait_seconds`. If that process dies meanwhile, another one fetches when the lease expires: after 5.3 s,
+            which is `fetch_seconds` and 0.3 s, or after the whole 6 s if each new token of the provider invalidates the
+            one before.
         wait_seconds: Seconds for which a request waits for a token or for `authenticate`. After 12 s it gets
             `TokenUnavailable` or `SessionUnavailable` (503).
         inject_seconds: Seconds for which a request, or the start of the application, waits for the tokens that the
             middleware injects, counted from when their fetch began. After 3 s the handler runs without the token, and
             gets `TokenUnavailable` if it uses it.
-        probe_seconds: Seconds between two requests to a provider that fails while there is no valid token, so that
-            requests are refused. One instance of all sends it, 3 to 5 s after the last one. A provider that is back
-            serves requests again after that time, and one that is not gets 0.25 requests a second. A `Retry-After` is
-            obeyed instead, and a rejected credential has pauses of its own.
-        backoff_seconds: Seconds after a provider's first failure until it is asked again; the pause doubles with each
+        probe_seconds: Seconds between two requests to a failing provider while there is no valid token, so that
+            requests are refused. Only one instance of the fleet sends each of them, 3 to 5 s after the last one. So
+            requests are served again within 5 s of the provider's recovery, and a provider that still fails gets 0.25
+            requests a second. A `Retry-After` is obeyed instead, and a rejected credential has a backoff of its own.
+        backoff_seconds: Seconds after a provider's first failure until it is asked again; the backoff doubles with each
             failure in a row, and is up to a quarter shorter. After a rejected credential it is 30 times as long.
             Default: 1 s.
-        max_backoff_seconds: The longest pause, while a valid token is served. With 300 s, a provider that is back may
-            be noticed five minutes later, but in time before the token expires. After a rejected credential it is three
-            times as long. No pause is longer than an hour.
+        max_backoff_seconds: The longest backoff, while a valid token is served. With 300 s, the recovery of a provider
+            may be noticed five minutes late, but before the token expires. After a rejected credential it is three
+            times as long. No backoff is longer than an hour.
         command_seconds: Seconds for one Redis command, from waiting for a connection to the reply. A Redis that takes
             longer than 150 ms counts as unavailable. Time for which this process's event loop was blocked does not
-            count, up to the same time again.
+            count, up to the same time again. If a connection is made for the command in that time, it starts again.
         background_seconds: Seconds for one batch of Redis commands for which no request waits: touches, uploads after a
             loss of data, and comparisons of tokens. Batches are small enough to take 50 ms, so one that takes longer
             than 5 s was sent to a Redis that hangs. With fewer, a slow Redis would get again what it still executes.
         connect_seconds: Seconds for making one connection to Redis, which no `command_seconds` cuts short. No request
             waits for these 3 s, only for its command; the start of the application does, if Redis does not answer.
-        connections: Connections to Redis, in a cluster to each server. Each process opens 32 at most, so a server must
-            allow 32 for each process. A command for which none is free waits, within `command_seconds`.
+        connections: Connections to Redis, in a cluster to each server. Each process opens 3 before its first request,
+            beside one for hints, so a server must allow 4 for each process. Commands for which none is free wait within
+            `command_seconds`, and the next one that is free sends them together.
         commands: Redis commands in progress or waiting for a connection at the same time. A further one is not sent,
             and its request is served as while Redis is unavailable.
         check_seconds: Seconds between two comparisons of a token in use with Redis, beside those that a hint causes.
@@ -69,9 +71,10 @@ class Limits:
         first_sights: API keys that are looked up in Redis at the same time, because this process does not know them.
             If more than 10 000 wait, the request of a further one is served as while Redis is unavailable, and its id
             is compared with Redis a second later. A lookup takes 2 KB with the task of its request.
-        new_sessions: New sessions a second that are written to Redis, after a burst of ten times as many. A further API
-            key without an id in Redis gets the one that it would get while Redis is unavailable; an id that Redis has
-            is always read.
+        new_sessions: New sessions a second that are written to Redis, after a burst of ten times as many. A thousand
+            processes with 100 write 22 MB a second to Redis and to its replicas. A further API key without an id in
+            Redis gets the one that it would get while Redis is unavailable: the same in all processes if there is a
+            secret, so without one give a higher bound. An id that Redis has is always read.
         new_sessions_per_ttl: New sessions that are written to Redis within 1.3 times `session_ttl`, for which it keeps
             one that is never used again: half of them at any time, the other half as time passes. A flood of new keys
             leaves 100 000 for each process there, about 25 MB. What is served beyond it is as for `new_sessions`.
@@ -94,12 +97,12 @@ class Limits:
     command_seconds: float = 0.15
     background_seconds: float = 5.0
     connect_seconds: float = 3.0
-    connections: int = 32
+    connections: int = 3
     commands: int = 1_000
     check_seconds: float = 30.0
     answer_bytes: int = 64 << 10
     first_sights: int = 10_000
-    new_sessions: int = 500
+    new_sessions: int = 100
     new_sessions_per_ttl: int = 100_000
 
     def __post_init__(self) -> None:

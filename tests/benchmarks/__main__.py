@@ -21,6 +21,7 @@ NAMES = (
     "steps",
     "commands",
     "cold",
+    "coldfleet",
     "first",
     "frozen",
     "served",

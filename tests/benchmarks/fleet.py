@@ -135,10 +135,12 @@ async def stores(
         def unreadable(kind: str, reason: str) -> None:
             raise AssertionError(f"{kind}: {reason}")
 
-        names, sealer = settings.names, settings.sealer
+        names, sealer, after_reset = settings.names, settings.sealer, settings.session_ids.after_reset
         yield (
             RedisTokenStore(redis, sealer=sealer, on_unreadable=unreadable),
-            RedisSessionStore(redis, names=names, sealer=sealer, ttl=TTL, on_unreadable=unreadable),
+            RedisSessionStore(
+                redis, names=names, sealer=sealer, ttl=TTL, on_unreadable=unreadable, after_reset=after_reset
+            ),
             lambda number: TokenKeys.of(names, names.digest("token", number)),
         )
 

@@ -20,6 +20,7 @@ from tokenmw import CredentialRejected, Grant, Limits, TokenBroker
 from tokenmw.clock import SYSTEM_CLOCK, Instant
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers import StaticToken
+from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.testing import ManualClock
 from tokenmw.tokens.hints import TokenHints
 
@@ -49,6 +50,56 @@ async def test_a_token_that_no_request_uses_is_dropped(redis_server: RedisServer
         assert "second" == await second.value()
 
 
+@pytest.mark.parametrize("script", ["acquire", "commit"])
+async def test_a_token_that_is_invalidated_before_it_is_installed_is_not_used(
+    redis_server: RedisServer, script: str
+) -> None:
+    """The hint may overtake the reply to the script that returns or stores the token."""
+    async with pair(redis_server) as (first, second):
+        connection: Any = runtime_of(second.broker).redis
+        run, sent, arrives = connection.run, asyncio.Event(), asyncio.Event()
+
+        async def delayed(name: str, keys: Any, args: Any) -> Any:
+            reply = await run(name, keys, args)
+            if name == script:
+                sent.set()
+                await arrives.wait()
+            return reply
+
+        connection.run = delayed
+        if script == "commit":
+            await first.invalidate()  # so that the other one fetches a new token
+            await second.loses_its_token(within=QUICK)
+        else:
+            second.entry.current = None  # it has expired
+        request = asyncio.create_task(second.value())
+        await sent.wait()
+        await first.invalidate()
+        await asyncio.sleep(0.3)  # the hint has arrived
+        arrives.set()
+        assert "second" == await request
+        assert second.entry.current is not None
+        assert second.entry.current.version > first.entry.invalid_version
+
+
+async def test_a_hint_is_read_again_if_one_server_of_a_cluster_does_not_answer(redis_server: RedisServer) -> None:
+    """A failed batch of one server raises nothing, because the others have answered."""
+    async with pair(redis_server) as (first, second):
+        connection: Any = runtime_of(second.broker).redis
+        pipeline, failed = connection.pipeline, asyncio.Event()
+
+        async def failing(commands: Any) -> Any:
+            if failed.is_set():
+                return await pipeline(commands)
+            failed.set()
+            return [UNAVAILABLE] * len(commands)
+
+        connection.pipeline = failing
+        await first.invalidate()
+        await second.loses_its_token(within=QUICK)
+        assert failed.is_set()
+
+
 async def test_a_token_handed_in_is_adopted_by_those_in_use(redis_server: RedisServer) -> None:
     """A newer token replaces the one in use without a request and without an invalidation."""
     async with pair(redis_server) as (first, second):
@@ -67,6 +118,19 @@ async def test_a_newer_token_is_not_read_for_an_entry_that_no_request_uses(redis
         await until(lambda: _calls(redis_server) >= compared + 3, within=QUICK)  # commit, and a check in each process
         assert second.entry.current is not None
         assert "first" == second.entry.current.token.value
+
+
+async def test_a_token_that_invalidates_the_one_before_is_read_without_requests(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next request would get the one before, which is fresh here and invalid for the provider."""
+    async with pair(redis_server) as (first, second):
+        monkeypatch.setattr(StaticToken, "exclusive", True)
+        second.entry.used = False
+        await first.broker.hand_in("crm", Grant("handed-in", expires_in=3600))
+        async with asyncio.timeout(QUICK):
+            await second.adopted.wait()
+        assert "handed-in" == await second.value()
 
 
 async def test_the_end_of_a_failure_note_ends_the_failure(redis_server: RedisServer) -> None:

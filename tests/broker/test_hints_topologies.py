@@ -12,6 +12,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import Sentinel
 
 from tests.broker.hints import CHANNEL, SECRET, listeners
+from tests.brokers import runtime_of
 from tests.faults.test_failover import Cluster, sentinel_of, until
 from tests.redis.clusters import needs_cluster_urls
 from tests.servers import RedisServer
@@ -71,6 +72,21 @@ async def test_one_connection_hears_all_nodes_of_a_cluster(stack: ExitStack) -> 
         await until(lambda: sum(map(listeners, cluster.nodes)) == 2)
         await all_are_noticed(first, second, dropped, within=2)
     await client.aclose()
+
+
+@needs_cluster_urls
+async def test_a_node_that_left_the_cluster_is_not_listened_to(stack: ExitStack) -> None:
+    """It still answers PING, but hears nothing of the others."""
+    cluster = Cluster(stack)
+    await cluster.meet()
+    async with broker_of(cluster.url) as broker:
+        await until(lambda: sum(map(listeners, cluster.nodes)) == 1)
+        left = next(node for node in cluster.nodes if listeners(node))
+        client: Any = runtime_of(broker).redis
+        nodes = client.client.nodes_manager.nodes_cache
+        nodes.pop(next(name for name in nodes if name.endswith(f":{left.port}")))
+        await until(lambda: listeners(left) == 0, within=3)
+        await until(lambda: sum(map(listeners, cluster.nodes)) == 1, within=3)
 
 
 async def test_hints_follow_a_sentinel_to_the_new_primary(stack: ExitStack) -> None:

@@ -54,6 +54,20 @@ async def test_a_reset_session_is_taken_over(world: World, first: Version, secon
     assert after == await one.session("key")
 
 
+async def test_a_key_that_was_reset_and_comes_back_has_one_id(world: World, first: Version, second: Version) -> None:
+    """The version that sees it first stores an id, this one that of the reset; both serve it."""
+    world.options["session_ttl"] = 1.0
+    old, new = await world.sides("old", "new")
+    ids = [await new.session("key"), await new.start("reset", key="key")]
+    await world.stored(tokens=0, sessions=0)
+    one, other = (old, new) if first == "old" else (new, old)
+    ids.append(await one.session("key"))
+    assert ids[2] == await other.session("key")
+    assert ids[0] not in ids[1:]
+    assert (ids[1] == ids[2]) is (first == "new" and "secret_key" in world.options)
+    assert second == other.version
+
+
 async def test_a_touch_keeps_the_session_for_the_other_version(world: World, first: Version, second: Version) -> None:
     """An id that only one version uses is not lost for the other one, which has not used it for longer than the TTL."""
     world.options["session_ttl"] = 4.0

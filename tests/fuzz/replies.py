@@ -25,10 +25,12 @@ from tokenmw.redis.token_store import (
     TokenRecord,
     Tombstoned,
 )
+from tokenmw.sessions.derive import SessionIds
 
 __all__ = ["TARGETS"]
 
 NAMES = KeyNames("tokenmw", name_key="old-secret-0123456789")
+IDS = SessionIds("old-secret-0123456789")
 RECORD = b'["t-1","Bearer",7200.0,60.0,{}]'
 
 
@@ -67,6 +69,8 @@ def _value(word: str, *, key: bytes) -> Any:
         "n": None,
         "a": UNAVAILABLE,
         "u": ring.seal(UUID(int=7).bytes, key=key, version=0),
+        "r": [body],
+        "k": [IDS.reset(key)[1]],
     }
     return values.get(word[:1], ring.seal(RECORD, key=key, version=7))
 
@@ -120,18 +124,12 @@ def _sessions(data: bytes) -> None:
     key = b"tokenmw:v1:{d}:session"
     good = _value("u", key=key)
     values = [_value(line, key=key) for line in lines]
-    store = RedisSessionStore(
-        cast("Any", _Replies([*values], good)), names=NAMES, sealer=RINGS[0], ttl=3600.0, on_unreadable=_ignore
-    )
+    store = _session_store([*values], good)
     answers = [*run(store.touch([key] * len(values)))]
-    store = RedisSessionStore(
-        cast("Any", _Replies([*values], good)), names=NAMES, sealer=RINGS[0], ttl=3600.0, on_unreadable=_ignore
-    )
+    store = _session_store([*values], good)
     answers += run(store.upload([(key, str(UUID(int=9)), 1.0)] * len(values)))
-    if isinstance(values[0], bytes):  # the script replaces values of other types
-        store = RedisSessionStore(
-            cast("Any", _Replies(values[:1], good)), names=NAMES, sealer=RINGS[0], ttl=3600.0, on_unreadable=_ignore
-        )
+    if isinstance(values[0], bytes | list):  # the script replaces values of other types
+        store = _session_store(values[:1], good)
         (answer,) = run(store.get_or_create([(key, str(UUID(int=9)))]))
         if isinstance(answer, Unreadable):
             require(answer.reason == "unknown-key", "a damaged session that is not replaced")
@@ -141,6 +139,13 @@ def _sessions(data: bytes) -> None:
         require(
             answer is None or answer is UNAVAILABLE or str(UUID(str(answer))) == answer, "a session id that is none"
         )
+
+
+def _session_store(replies: list[Any], good: Any) -> RedisSessionStore:
+    connection = cast("Any", _Replies(replies, good))
+    return RedisSessionStore(
+        connection, names=NAMES, sealer=RINGS[0], ttl=3600.0, on_unreadable=_ignore, after_reset=IDS.after_reset
+    )
 
 
 _REPLIES = (
@@ -159,8 +164,8 @@ TARGETS = (
     Target(
         "replies.sessions",
         _sessions,
-        (b"u\nn\na\nb\x01\nf", b"f", b"sx", b"b"),
-        (b"\n", b"u", b"n", b"a", b"f", b"s"),
+        (b"u\nn\na\nb\x01\nf", b"f", b"sx", b"b", b"k", b"rx\nk\nu"),
+        (b"\n", b"u", b"n", b"a", b"f", b"s", b"r", b"k"),
         1 << 16,
     ),
 )

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.mutations.table import Mutation
+from tests.mutations.mutation import Mutation
 
 __all__ = ["check_tests_pass", "copy_tree", "run", "text_to_replace"]
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tokenmw.redis.deadline import Deadline
+from tokenmw.redis.deadline import Deadline, connection_made
 
 
 async def test_deadline_raises_after_its_seconds() -> None:
@@ -107,3 +107,48 @@ async def test_deadline_is_excused_if_the_loop_is_blocked_again(stalls: int, *, 
     # The machine may have stalled by itself.
     assert (deadline.late > 0.2) == deadline.excused
     assert excused <= deadline.excused
+
+
+async def test_time_starts_again_once_when_a_connection_is_made() -> None:
+    """The block gets its whole time from then on, and a second connection does not extend it."""
+    halves: list[None] = []
+    async with Deadline(0.3, on_half=lambda: halves.append(None), restarts=True):
+        await asyncio.sleep(0.1)
+        connection_made()
+        await asyncio.sleep(0.1)
+        assert [] == halves
+        await asyncio.sleep(0.15)
+    assert [None] == halves
+    with pytest.raises(TimeoutError):
+        await connect_again_and_again(Deadline(0.1, on_half=lambda: None, restarts=True))
+
+
+async def test_time_of_a_probe_does_not_start_again() -> None:
+    """It includes connecting. Without any deadline, a connection that is made changes nothing."""
+    connection_made()
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await connect_again_and_again(Deadline(0.3, on_half=lambda: None))
+    assert time.monotonic() - began < 0.6
+
+
+async def connect_again_and_again(deadline: Deadline) -> None:
+    """Make a connection every 20 ms within a deadline."""
+    async with deadline:
+        while True:
+            await asyncio.sleep(0.02)
+            connection_made()
+
+
+async def test_a_connection_that_is_made_after_the_block_changes_nothing() -> None:
+    """The task that makes it may outlast the command that has begun it."""
+
+    async def connects() -> None:
+        await asyncio.sleep(0.05)
+        connection_made()
+
+    async with Deadline(60.0, on_half=lambda: None, restarts=True) as deadline:
+        task = asyncio.create_task(connects())
+    await task
+    assert deadline._handle is not None
+    assert deadline._handle.cancelled()

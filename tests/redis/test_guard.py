@@ -39,6 +39,19 @@ async def test_command_takes_its_deadline_at_most(guarded: Make, proxy: Proxy) -
         assert waited.seconds < 0.3
 
 
+async def test_deadline_starts_again_when_the_connection_is_made(guarded: Make, proxy: Proxy) -> None:
+    """A command has its whole time although connecting has taken a part of it, and only what is left without that."""
+    one = guarded(proxy.url, command_seconds=0.4)
+    proxy.connect_delay = 0.25
+
+    async def slow() -> None:
+        await one.client.ping()
+        await asyncio.sleep(0.3)
+
+    await one.guard.run(slow)
+    assert one.failures == []
+
+
 @pytest.mark.parametrize("scheme", ["redis", pytest.param("redis+cluster", marks=needs_cluster_urls)])
 async def test_many_commands_share_few_connections(
     guarded: Make, redis_server: RedisServer, cluster: RedisServer, scheme: str
@@ -56,7 +69,7 @@ async def test_many_commands_share_few_connections(
 
 async def test_too_many_commands_are_refused_at_once_and_not_counted(guarded: Make, proxy: Proxy) -> None:
     """The load of this process says nothing of the server."""
-    one = guarded(proxy.url, commands=5)
+    one = guarded(proxy.url, commands=5, connections=5)
     proxy.black_hole = True
     waiting = [asyncio.create_task(one.call("PING")) for _ in range(5)]
     await asyncio.sleep(0)

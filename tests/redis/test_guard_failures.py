@@ -79,3 +79,26 @@ async def test_successful_write_resets_the_count_of_refused_writes(guarded: Make
         await one.guard.run(lambda: one.client.set("b", "x"), writes=True)
     assert not one.guard.breaker.open
     assert one.answers_again == 3
+
+
+async def test_cancellation_by_the_client_does_not_end_the_probes(guarded: Make, private_redis: RedisServer) -> None:
+    """A client that raises a CancelledError of its own fails one probe; the circuit closes with a later one."""
+    one = guarded(private_redis.url, command_seconds=0.3)
+    evalsha, raised = one.client.evalsha, 0
+
+    async def cancelled(*args: Any) -> Any:
+        nonlocal raised
+        if raised < 2:
+            raised += 1
+            raise asyncio.CancelledError
+        return await evalsha(*args)
+
+    async def fail() -> None:
+        raise exceptions.ConnectionError("gone")
+
+    one.client.evalsha = cancelled
+    for _ in range(3):
+        await reason_of(one.guard.run(fail))
+    assert one.guard.breaker.open
+    await until(lambda: not one.guard.breaker.open, within=10)
+    assert raised == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import tracemalloc
 from typing import TYPE_CHECKING, Any, Self
@@ -149,7 +150,10 @@ async def test_the_pool_of_the_client_is_not_used(redis_server: RedisServer) -> 
         assert not pool._in_use_connections
 
 
-@pytest.mark.parametrize(("answer", "reason"), [(b"-ERR unknown command 'SUBSCRIBE'\r\n", "unsupported")])
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(b"-ERR unknown command 'SUBSCRIBE'\r\n", "unsupported"), (b"-ERR unsupported command\r\n", "response")],
+)
 async def test_a_proxy_without_publish_is_logged_with_the_fix(
     answer: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -164,7 +168,7 @@ async def test_a_proxy_without_publish_is_logged_with_the_fix(
         one = Listening(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         assert reason == await one.listener._listen_once()
         assert reason == await one.listener._listen_once()
-    assert 1 == len([record for record in caplog.records if "Hints off (unsupported" in record.getMessage()])
+    assert 1 == len([record for record in caplog.records if f"Hints off ({reason}" in record.getMessage()])
 
 
 async def test_a_connection_class_that_cannot_be_used_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -179,3 +183,43 @@ async def test_a_connection_class_that_cannot_be_used_is_logged(caplog: pytest.L
     assert "client" == await one.listener._listen_once()
     assert "Hints off (client" in caplog.text
     assert "not for you" not in caplog.text
+
+
+async def test_a_connection_whose_close_raises_is_made_again(redis_server: RedisServer) -> None:
+    """The connection class may be the program's own: whatever it raises, the listener goes on."""
+
+    class Odd(Connection):
+        async def disconnect(self, *args: Any, **options: Any) -> None:
+            await super().disconnect(*args, **options)
+            raise LookupError("not for you")
+
+    one = Listening(redis_server.url)
+    one.client.connection_pool.connection_class = Odd
+    async with one:
+        redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: one.connected == 2, within=2)
+
+
+async def test_a_cancellation_that_is_lost_while_connecting_ends_the_listener(redis_server: RedisServer) -> None:
+    """As `asyncio.wait_for` of Python 3.11 loses one; closing the broker waits for the listener."""
+    connecting, go_on = asyncio.Event(), asyncio.Event()
+
+    class Losing(Connection):
+        async def connect(self, *args: Any, **options: Any) -> None:
+            connecting.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await go_on.wait()
+            connect: Any = super().connect  # it has no types
+            await connect(*args, **options)
+
+    one = Listening(redis_server.url)
+    one.client.connection_pool.connection_class = Losing
+    task = asyncio.create_task(one.listener.run())
+    await connecting.wait()
+    task.cancel()
+    _, running = await asyncio.wait([task], timeout=2)
+    go_on.set()
+    for _ in range(2):
+        task.cancel()
+        await asyncio.wait([task], timeout=2)
+    assert not running

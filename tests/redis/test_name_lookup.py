@@ -51,6 +51,11 @@ class Resolver:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port or 0)) for address in self.results]
 
 
+class _OddError(OSError):
+    def __init__(self, first: str, second: int, *, three: int) -> None:
+        super().__init__(first, second, three)
+
+
 @pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
     """The system's resolver, which does not answer at first."""
@@ -151,3 +156,26 @@ async def test_names_beyond_the_bound_wait_for_a_thread(resolver: Resolver) -> N
     resolver.answers.set()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert results[1:] == [("127.0.0.1",)] * 39
+
+
+@pytest.mark.parametrize("raised", [ValueError("embedded null character"), MemoryError(), _OddError("one", 2, three=3)])
+async def test_a_lookup_that_raises_ends(raised: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its waiters get an OSError immediately, and the next lookup of the same name is a new one."""
+
+    def getaddrinfo(*_args: Any, **_options: Any) -> Any:
+        raise raised
+
+    lookups = NameLookups()
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with asyncio.timeout(2):
+        with pytest.raises(OSError, match=r"lookup raised|one"):
+            await lookups.addresses("localhost", seconds=10.0)
+        monkeypatch.undo()
+        assert await lookups.addresses("localhost", seconds=10.0)
+
+
+async def test_an_answer_without_addresses_is_an_error(connect: Connect, resolver: Resolver) -> None:
+    """No connection is taken for open that has no address."""
+    resolver.answers.set()
+    resolver.results = []
+    assert "dns" == await fails(connect(f"redis://{NAME}"))

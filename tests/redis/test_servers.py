@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,25 @@ async def test_scripts_for_many_keys_reach_servers_that_do_not_know_them(
         calls = [(key, (b"id of " + key, 60_000)) for key in keys]
         assert expected == await connection.run_for_each("session", calls)
         high.command("SCRIPT", "FLUSH")
+
+
+async def test_a_reset_outlasts_its_session_on_each_server(pair: tuple[RedisServer, RedisServer]) -> None:
+    """A session and what is kept of its reset are in one slot, so that one script may use both."""
+    options: dict[str, Any] = {"secret_key": "a-secret-of-some-length", "limits": Limits(command_seconds=5.0)}
+    url = f"redis+cluster://127.0.0.1:{pair[0].port}"
+    keys = [f"key-{number}" for number in range(20)]
+    async with TokenBroker({}, redis=url, **options) as one:
+        before = [await one.session_id(key) for key in keys]
+        ids = before[:10] + [await one.reset_session(key) for key in keys[10:]]
+        kept = [len(server.command("KEYS", "*:reset")) for server in pair]
+        assert (10, True) == (sum(kept), all(kept))
+    for server in pair:
+        for key in server.command("KEYS", "*:session"):
+            server.command("DEL", key)
+    async with TokenBroker({}, redis=url, **options) as two, TokenBroker({}, redis=url, **options) as three:
+        assert ids == list(await asyncio.gather(*(two.session_id(key) for key in keys)))
+        assert ids == [await three.session_id(key) for key in keys]
+    assert 10 == len(set(before) & set(ids))
 
 
 async def test_client_of_the_user_is_used_and_not_closed(cluster: RedisServer) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.redis.waiting import until
 from tests.servers import RedisServer
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.errors import RedisUnavailable
@@ -214,6 +215,24 @@ async def test_one_script_does_for_each_key_what_the_script_of_one_key_does(
     assert all(redis_server.command("PTTL", key) > 10_000 for key in (known, new))
     assert not redis_server.command("EXISTS", absent)
     assert [None, None, TWO] == await store.touch([absent, foreign, new])
+
+
+async def test_cluster_of_one_node_serves_batches_to_a_plain_client(
+    connect: Connect, names: KeyNames, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It refuses commands with keys of several slots, and has no other node to send a client to."""
+    with RedisServer("--cluster-enabled", "yes") as server:
+        server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        await until(lambda: b"cluster_state:ok" in server.command("CLUSTER", "INFO"), within=10)
+        connection = connect(server.url, command_seconds=1.0)
+        store = RedisSessionStore(connection, names=names, sealer=Sealer(()), ttl=100.0, on_unreadable=print)
+        known, new, absent = (store.key(b"sk-%d" % number) for number in range(3))
+        await get_or_create(store, known, ONE)
+        assert connection.one_slot
+        for replies in ([ONE, TWO, None], [ONE, TWO, None]):
+            assert replies == await store.get_or_create([(known, TWO), (new, TWO), (absent, None)])
+            assert not connection.one_slot
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("lost", ["a candidate sent again", "a script sent as text"])

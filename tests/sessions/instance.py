@@ -74,6 +74,7 @@ class Instance:
             sealer=self._seals,
             ttl=1.3 * self._ttl,
             on_unreadable=lambda kind, reason: self.unreadable.append((kind, reason)),
+            after_reset=self.ids.after_reset if self.ids.recurring else None,
         )
         self.sync = SessionSync(
             self.store, cache=self.cache, new_sessions=self.new_sessions, limits=self.limits, clock=self.clock

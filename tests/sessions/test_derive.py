@@ -53,6 +53,39 @@ def test_candidate_is_the_derived_id(*, lost: bool) -> None:
     assert 4 == UUID(SessionIds(None).candidate(b"k", reply_may_be_lost=lost)).version
 
 
+def test_id_of_a_reset_does_not_change_between_versions() -> None:
+    """What one version keeps of a reset gives the same id in another one."""
+    kept = b"\x01" + bytes(range(16)) + bytes.fromhex("1928aa27762e4811b2dbb4db72e672d1")
+    assert SessionIds(SECRET).after_reset(b"tokenmw:v1:{d}:session", kept) == "6ac2433f-664d-84a7-9ef7-c8a241e14f32"
+
+
+@given(key=st.binary())
+def test_each_reset_has_a_new_id(key: bytes) -> None:
+    """Every instance with the secret makes it from what is kept, for this key only."""
+    ids = SessionIds(SECRET)
+    made = [ids.reset(key) for _ in range(3)]
+    assert 3 == len({session_id for session_id, _ in made})
+    for session_id, kept in made:
+        assert (8, session_id) == (UUID(session_id).version, SessionIds(SECRET, namespace="x").after_reset(key, kept))
+        assert ids.after_reset(key + b"x", kept) is None
+        assert SessionIds(SECRET + "2").after_reset(key, kept) is None
+
+
+@given(kept=st.binary(max_size=80))
+def test_a_reset_cannot_be_made_without_the_secret(kept: bytes) -> None:
+    """Any other bytes count as none."""
+    assert SessionIds(SECRET).after_reset(b"key", kept) is None
+
+
+@pytest.mark.parametrize("ids", [SessionIds(None), SessionIds(SECRET, new="random")])
+def test_reset_of_random_ids_is_not_kept(ids: SessionIds) -> None:
+    """A key does not have its former id again, so a new random one is enough."""
+    session_id, kept = ids.reset(b"key")
+    assert (False, b"", 4) == (ids.recurring, kept, UUID(session_id).version)
+    assert ids.after_reset(b"key", SessionIds(SECRET).reset(b"key")[1]) is None
+    assert SessionIds(SECRET).reset(None)[1] == b""  # without Redis
+
+
 def test_id_depends_on_the_secret() -> None:
     """Without the secret, an id does not reveal its API key."""
     assert SessionIds(SECRET).derivable

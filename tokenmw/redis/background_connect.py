@@ -4,6 +4,8 @@ The deadline of a command is short, a TLS handshake across a continent is not. I
 handshake, the next command would begin a new one, and a healthy server would never be reached. So a command that waits
 for a connection may give up while the task goes on connecting, and the next command uses the connection.
 
+When the connection is made, the deadline of the command that has waited for it starts again.
+
 The handshake includes loading the scripts that the server does not know, so that no request pays for that.
 """
 
@@ -19,6 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tokenmw.redaction import Unpicklable
+from tokenmw.redis.deadline import connection_made
 from tokenmw.redis.name_lookup import NameLookups
 from tokenmw.redis.scripts import load_scripts
 
@@ -115,6 +118,7 @@ class BackgroundConnection(Unpicklable, AbstractConnection):
             raise RedisConnectionError("The connection was lost in the handshake.")
         if self._connecting.task is not None:
             await self._connecting.join()
+            connection_made()
         elif not self.is_connected:
             connect = super().connect_check_health
 
@@ -127,6 +131,7 @@ class BackgroundConnection(Unpicklable, AbstractConnection):
                     raise
 
             await self._connecting.start(connect_and_load, seconds=self.socket_connect_timeout)
+            connection_made()
 
     def connecting_since_before(self, time: float) -> bool:
         """Return whether it is being made, and was begun before a time of the event loop's."""
@@ -143,10 +148,17 @@ class BackgroundConnection(Unpicklable, AbstractConnection):
 
 def _with_version(options: dict[str, Any]) -> dict[str, Any]:
     """Return a connection's options with redis-py's version, which it would read from disk for each connection."""
-    made: Any = getattr(redis_py, "DriverInfo", None)  # since redis-py 7.2; before, it was read once
-    if made is None or not _VERSION_OPTIONS.isdisjoint(options):
+    if _DRIVER_INFO is None or not _VERSION_OPTIONS.isdisjoint(options):
         return options
-    return {**options, "driver_info": made(lib_version=redis_py.__version__)}
+    return {**options, "driver_info": _DRIVER_INFO}
+
+
+def _driver_info() -> Any:
+    made: Any = getattr(redis_py, "DriverInfo", None)  # since redis-py 7.2; before, the version was read once
+    return None if made is None else made(lib_version=redis_py.__version__)
+
+
+_DRIVER_INFO: Final = _driver_info()  # of all connections
 
 
 def _take_client_info(connection: Any) -> list[tuple[str, ...]]:

@@ -44,6 +44,7 @@ __all__ = [
     "checked_redis",
     "close_client",
     "open_client",
+    "open_connections",
     "plain_options",
     "refresh_slots",
 ]
@@ -186,6 +187,23 @@ def address_of(client: AnyClient, node: str = "") -> str:
 
 def _host_port(host: object, port: object) -> str:
     return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+async def open_connections(client: AnyClient, count: int) -> None:
+    """Have `count` connections of a client created here, in a cluster to each primary. Those that fail are left out."""
+    if isinstance(client, BackgroundCluster):
+        for node in client.get_primaries():
+            with suppress(RedisError):  # it has as many as it may have
+                connections: list[Any] = [node.acquire_connection() for _ in range(count)]
+                await asyncio.gather(*(connection.connect() for connection in connections), return_exceptions=True)
+                for connection in connections:
+                    node.release(connection)
+    elif isinstance(client, redis.Redis):
+        pool: Any = client.connection_pool
+        taken = await asyncio.gather(*(pool.get_connection() for _ in range(count)), return_exceptions=True)
+        for connection in taken:
+            if not isinstance(connection, BaseException):
+                await pool.release(connection)
 
 
 async def refresh_slots(client: AnyClient) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import ClusterCrossSlotError, NoScriptError
 
 from tokenmw.observe.events import SharedStateChanged
 from tokenmw.redaction import Unpicklable
-from tokenmw.redis.client import address_of, close_client, open_client
+from tokenmw.redis.client import address_of, close_client, open_client, open_connections
 from tokenmw.redis.errors import RedisUnavailable, classify
 from tokenmw.redis.scripts import ScriptName, command_by_text, script_command
 from tokenmw.redis.servers import Server, Servers
@@ -33,6 +33,9 @@ __all__ = ["UNAVAILABLE", "Command", "RedisConnection"]
 
 _Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[_Argument, ...]
+# Connections made before the first request: as many as first sights take, and one more for its token. While a fleet
+# starts, each round trip of a handshake may take as long as a command may.
+_OPENED_FIRST: Final = 3
 UNAVAILABLE: Final = object()  # in place of a reply: the server did not serve this command, but others of its batch
 
 
@@ -68,6 +71,7 @@ class RedisConnection(Unpicklable):
         self._on_recovered = on_recovered
         self._servers = Servers(self._client, names=names, limits=limits, clock=clock, log=log, listener=self)
         self._observed_down = False
+        self._refuses_slots = False
 
     @property
     def state(self) -> State:
@@ -120,8 +124,8 @@ class RedisConnection(Unpicklable):
 
     @property
     def one_slot(self) -> bool:
-        """Whether a command may have any keys together: the client is not a cluster's."""
-        return self._servers.one_slot
+        """Whether a command may have any keys together: neither the client nor, so far, the server is a cluster's."""
+        return self._servers.one_slot and not self._refuses_slots
 
     @property
     def epoch_keys(self) -> list[bytes]:
@@ -129,11 +133,13 @@ class RedisConnection(Unpicklable):
         return self._servers.epoch_keys()
 
     async def open(self) -> bool:
-        """Make the first connection, within `connect_seconds`. Return whether Redis takes writes."""
+        """Make the first connections, within `connect_seconds`. Return whether Redis takes writes."""
         try:
             await next(iter(self._servers)).guard.probe(trips=True)
         except RedisUnavailable:
             return False
+        if self._ours:
+            await open_connections(self._client, min(_OPENED_FIRST, self._limits.connections))
         return True
 
     async def close(self) -> None:
@@ -160,13 +166,24 @@ class RedisConnection(Unpicklable):
         commands = [script_command(script, key, args) for key, args in calls]
         return await self.pipeline(commands, background=background) if commands else []
 
-    async def run_on_all(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]) -> list[Any]:
-        """Run a script on many keys of one server; it has a reply for each. Returns and raises as `pipeline` does."""
+    async def run_on_all(
+        self, script: ScriptName, keys: Sequence[bytes], args: Sequence[_Argument]
+    ) -> list[Any] | None:
+        """Run a script on many keys of one server; it has a reply for each. Returns and raises as `pipeline` does.
+
+        Return None if the server takes only keys of one slot in a command, although its client is not a cluster's: the
+        cluster has one node, or a proxy in front of it. From then on `one_slot` is False.
+        """
         server = self._servers.of(keys[0])
 
-        async def send() -> list[Any]:
+        async def send() -> list[Any] | None:
             began = self._clock.monotonic()
-            return self._checked(server, await server.guard.evaluate(script, keys, args), began=began)
+            try:
+                replies = await server.guard.evaluate(script, keys, args)
+            except ClusterCrossSlotError:
+                self._refuses_slots = True
+                return None
+            return self._checked(server, replies, began=began)
 
         return await server.guard.run(send)
 

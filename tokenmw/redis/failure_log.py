@@ -97,7 +97,7 @@ class FailureLog(Unpicklable):
         place, server = with_place(error, called=None), self.address
         self._log.problem(self._kind("client"), _CLIENT_RAISED, place, server, reason=UNKNOWN, server=server)
 
-    def probe_raised(self, error: Exception) -> None:
+    def probe_raised(self, error: BaseException) -> None:
         """Log what a probe has raised that is no failure of Redis."""
         place, server = with_place(error, called=None), self.address
         self._log.problem(self._kind("probe"), _PROBE_RAISED, place, server, reason=UNKNOWN, server=server)

@@ -23,6 +23,7 @@ from tokenmw.redis.deadline import Deadline
 from tokenmw.redis.errors import UNKNOWN, RedisUnavailable, behind_retries, classify
 from tokenmw.redis.failure_log import FailureLog
 from tokenmw.redis.scripts import DIGESTS, SOURCES, WRITERS
+from tokenmw.redis.waiting_scripts import WaitingScripts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -107,6 +108,7 @@ class Guard(Unpicklable):
         "_listener",
         "_probing",
         "_suspect_until",
+        "_waiting_scripts",
         "breaker",
         "key",
         "node",
@@ -133,6 +135,7 @@ class Guard(Unpicklable):
         self._suspect_until = float("-inf")
         self._probing: asyncio.Task[None] | None = None
         self._closed = False
+        self._waiting_scripts = WaitingScripts(self, client, clock=clock, seconds=limits.command_seconds)
         self.key = key
         self.node = node
         self.breaker = Breaker(clock)
@@ -151,7 +154,9 @@ class Guard(Unpicklable):
         return self.breaker.open or self._clock.monotonic() < self._suspect_until
 
     async def run(self, command: Callable[[], Awaitable[T]], *, writes: bool = False, background: bool = False) -> T:
-        """Return what the command returns, within `command_seconds` for connecting, sending and the reply.
+        """Return what the command returns, within `command_seconds` from waiting for a connection to the reply.
+
+        If a connection is made for it within that time, the time starts again then.
 
         `writes` is for a command that writes whenever it succeeds. One in the `background`, for which no request waits,
         has `background_seconds`.
@@ -159,10 +164,7 @@ class Guard(Unpicklable):
         Raises:
             RedisUnavailable: The circuit is open, too many commands are under way, or the command failed or timed out.
         """
-        if self.breaker.open:
-            raise RedisUnavailable("open")
-        if self._limiter.full:
-            raise RedisUnavailable("busy")
+        self._check()
         seconds = self._limits.background_seconds if background else None
         return await self.attempt(command, seconds=seconds, writes=writes)
 
@@ -174,10 +176,23 @@ class Guard(Unpicklable):
         *,
         background: bool = False,
     ) -> Any:
-        """Return the reply of a script; raises as `run` does."""
-        return await self.run(
-            lambda: self.evaluate(script, keys, args), writes=script in WRITERS, background=background
-        )
+        """Return the reply of a script; raises as `run` does. Scripts that wait for a connection share one."""
+        if background or script in WRITERS or not (self._waiting_scripts or self._limiter.free.locked()):
+            return await self.run(
+                lambda: self.evaluate(script, keys, args), writes=script in WRITERS, background=background
+            )
+        self._check()
+        self._limiter.under_way += 1
+        try:
+            return await self._waiting_scripts.run(script, keys, args)
+        finally:
+            self._limiter.under_way -= 1
+
+    def _check(self) -> None:
+        if self.breaker.open:
+            raise RedisUnavailable("open")
+        if self._limiter.full:
+            raise RedisUnavailable("busy")
 
     async def evaluate(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
         """Run a script, as a command of `run`: by its digest, or by its text if the server does not know it."""
@@ -205,7 +220,9 @@ class Guard(Unpicklable):
             if admitted:  # before that, the command waits for others of this process, and not for the server
                 self._suspect()
 
-        deadline = Deadline(self._limits.command_seconds if seconds is None else seconds, on_half=slow)
+        # A probe's time to connect does not start again.
+        limit = self._limits.command_seconds if seconds is None else seconds
+        deadline = Deadline(limit, on_half=slow, restarts=seconds is None)
         self._limiter.under_way += 1
         try:
             async with deadline, self._limiter.free:
@@ -277,8 +294,9 @@ class Guard(Unpicklable):
         await self.attempt(write, writes=True, trips=trips)
 
     async def close(self) -> None:
-        """Stop probing."""
+        """Stop probing, and cancel what waits for a connection."""
         self._closed = True
+        await self._waiting_scripts.close()
         if self._probing is not None:
             probing = self._probing
             probing.cancel()
@@ -313,6 +331,12 @@ class Guard(Unpicklable):
                 await refresh_slots(self._client)  # another server of the cluster may have the slot by now
                 return False
             await abort_connecting(self._client, before=began)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self._closed or task is None or task.cancelling():
+                raise
+            self._failures.probe_raised(error)  # the program's client has raised it, and nobody has cancelled this task
+            return False
         except Exception as error:  # noqa: BLE001  if this task ended, Redis would never be used again
             self._failures.probe_raised(error)
             return False

@@ -1,11 +1,12 @@
-"""Hears from other processes what they have changed: one connection, subscribed to one channel.
+"""Listens for what other processes have changed: one connection, subscribed to one channel.
 
-A hint is a key in Redis without what precedes all keys, such as `{digest}:token`: 40 bytes without a secret. It only
-makes this process read that key, so a forged hint costs a read, and a lost one costs the time until the next check. The
-scripts that change a key publish it. After each connection everything is checked, because hints may have been missed.
+A hint is a Redis key without the prefix that all keys share, such as `{digest}:token`: about 40 bytes, none of them
+secret. It only makes this process read that key, so a forged hint costs a read, and a lost one delays a change until
+the next check. The scripts that change a key publish the hint. Each time the connection was made, all tokens are
+checked, because hints may have been missed; a session that was reset meanwhile is read at its next touch.
 
-redis-py makes the connection. What arrives is then searched for hints in place of being parsed: garbage is skipped, and
-of a message of any length no more is kept than the longest hint has.
+redis-py makes the connection. The bytes that arrive after that are not parsed but searched for hints: garbage is
+skipped, and of a message of any length no more bytes are kept than the longest hint has.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 import redis.asyncio as redis
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tokenmw.redaction import Unpicklable
@@ -45,7 +45,7 @@ _PING_SECONDS: Final = 0.75
 _MOST_PINGS: Final = 2  # without an answer; a connection that lost its peer is noticed after 2.25 s
 _PING: Final = b"*1\r\n$4\r\nPING\r\n"
 _FIRST_DELAY: Final = 0.1  # seconds before the connection is made again
-# So that hints are heard within 2 s of the server's return: an attempt that began before then, and a delay.
+# Hints are heard within 2 s of the server's return: one attempt that began before it, and one delay.
 _LONGEST_DELAY: Final = 1.0
 _LEAST_CONNECT_SECONDS: Final = 1.0
 _SLOWER: Final = 4.0  # times what the last connection took, for the next one to be made
@@ -53,7 +53,7 @@ _FORGET_AFTER: Final = 10  # attempts in a row that failed, after which connecti
 _STABLE_SECONDS: Final = 10.0  # a connection that lasted longer starts with the first delay again
 _REPORT_AFTER: Final = 10.0  # seconds without hints; a failover or a restart takes less
 _REFUSED_DELAY: Final = 60.0  # seconds until a server that refuses the channel is asked again
-_REFUSALS: Final = frozenset({"permission", "unsupported"})
+_REFUSALS: Final = frozenset({"permission", "unsupported", "response"})  # the last one of a proxy, in its own words
 _OFF: Final = "Hints off (%s, %s): %s; until they work, tokens that other processes invalidate are used for up to %s s"
 _CUT: Final = (
     "Hints off (%s, %s); until the connection is made, tokens that other processes invalidate are used for up to %s s"
@@ -67,11 +67,11 @@ class HintListener(Unpicklable):
     """Listens in the event loop in which it runs, and connects again whenever the connection is lost.
 
     Args:
-        client: The client of the commands, of which the connection gets its options.
+        client: The client that runs the commands; the connection gets its options.
         names: The names of keys and of the channel.
         limits: `connect_seconds` bounds connecting.
         log: Gets what prevents listening.
-        usable: Returns whether commands reach Redis: if they do not, that is logged, and this is not.
+        usable: Returns whether commands reach Redis. If they do not, only that is logged.
         on_hint: Is called with each key that was announced.
         on_listening: Is called after each connection, for what was missed.
     """
@@ -162,7 +162,7 @@ class HintListener(Unpicklable):
         async with asyncio.timeout(seconds):
             connect: Any = connection.connect  # it has no types
             await connect()
-            # Published first: the scripts do it, and do not say that it is forbidden. The text is no hint.
+            # PUBLISH first: where it is forbidden, the scripts ignore the error. The empty text is no hint.
             for command in (("PUBLISH", self._channel, b""), ("SUBSCRIBE", self._channel)):
                 await connection.send_command(*command, check_health=False)
                 await connection.read_response()
@@ -170,14 +170,16 @@ class HintListener(Unpicklable):
 
     async def _read(self, connection: Any) -> None:
         reader: asyncio.StreamReader = connection._reader
-        rest, pings = b"", 0
+        task, rest, pings = asyncio.current_task(), b"", 0
         while True:
+            if task is not None and task.cancelling():  # it was lost while connecting, see `run`
+                raise asyncio.CancelledError
             try:
                 async with asyncio.timeout(_PING_SECONDS):
                     data = await reader.read(_CHUNK)
             except TimeoutError:
                 if pings >= _MOST_PINGS or _has_moved(self._client, connection):
-                    raise RedisTimeoutError("no answer to PING") from None
+                    raise RedisTimeoutError("no answer to PING, or from another server") from None
                 pings += 1
                 connection._writer.write(_PING)
                 continue
@@ -215,6 +217,7 @@ class HintListener(Unpicklable):
         fix = {
             "permission": _FIX_ACL % self._channel.decode(),
             "unsupported": _FIX_SUPPORT,
+            "response": _FIX_SUPPORT,
             UNKNOWN: _FIX_CLIENT,
         }.get(reason)
         if fix is not None:
@@ -239,15 +242,21 @@ def _new_connection(client: AnyClient) -> AbstractConnection:
 
 
 def _has_moved(client: AnyClient, connection: Any) -> bool:
-    """Return whether a Sentinel has named another primary since the connection was made."""
-    if isinstance(client, redis.RedisCluster) or not isinstance(client.connection_pool, SentinelConnectionPool):
+    """Return whether a Sentinel has named another primary, or the cluster lost the node, since the connection was made.
+
+    A node that was removed from its cluster still answers, and hears nothing of what the others pass on.
+    """
+    if isinstance(client, redis.RedisCluster):
+        nodes = client.nodes_manager.nodes_cache
+        return bool(nodes) and f"{connection.host}:{connection.port}" not in nodes
+    if not isinstance(client.connection_pool, SentinelConnectionPool):
         return False
     primary: Any = client.connection_pool
     return primary.master_address not in (None, (connection.host, connection.port))
 
 
 async def _abort(connection: Any) -> None:
-    with suppress(RedisError, OSError):
+    with suppress(Exception):  # a connection's class may be the program's own, which may raise anything
         if isinstance(connection, BackgroundConnection):
             await connection.abort()
             return

@@ -47,7 +47,7 @@ class NameLookups(Unpicklable):
         except TimeoutError:
             raise socket.gaierror(socket.EAI_AGAIN, "the lookup of the host name takes too long") from None
         if isinstance(result, OSError):
-            raise type(result)(*result.args)  # each waiter its own: raising adds a traceback
+            raise _again(result)  # each waiter its own: raising adds a traceback
         return result
 
     async def _lookup(self, host: str) -> asyncio.Future[_Result]:
@@ -68,13 +68,22 @@ class NameLookups(Unpicklable):
         result: _Result
         try:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            result = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+            addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+            result = addresses or socket.gaierror(socket.EAI_NONAME, "no address")
         except OSError as error:
-            result = type(error)(*error.args)  # without the traceback
+            result = _again(error)  # without the traceback
         except UnicodeError:  # a label that is empty or too long
             result = socket.gaierror(socket.EAI_NONAME, "not a host name")
+        except BaseException:  # noqa: BLE001  else the lookup would never end, nor any other one of this name
+            result = socket.gaierror(socket.EAI_FAIL, "the lookup raised")
         with suppress(RuntimeError):  # the event loop is closed, and nothing waits
             loop.call_soon_threadsafe(self._finish, host, result)
 
     def _finish(self, host: str, result: _Result) -> None:
         self._running.pop(host).set_result(result)
+
+
+def _again(error: OSError) -> OSError:
+    """Return an equal error without a traceback, whatever the constructor of its class takes."""
+    kind = socket.gaierror if isinstance(error, socket.gaierror) else OSError
+    return kind(*error.args[:2])  # Python chooses the subclass by the number

@@ -2,6 +2,10 @@
 
 Values that are sealed with a secret that is being rotated out are sealed again with the first one, so that a session
 in use outlives a rotation.
+
+A derived id is the same whenever its key comes back, so a reset has to last longer than the session. What every
+instance needs to make the id again is stored beside the session, under `<namespace>:v1:{<digest>}:reset`, in the same
+script. It is only read when a session is absent: then the id of the reset is stored, in a second round trip.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ _KEEP_TTL: Final = ""
 _LONGEST: Final = 256
 _LONGEST_COMPARED: Final = 1 << 20  # what `replace` compares; for it, a longer value counts as absent
 _STORED: Final = 0  # the reply of the script that has stored the candidate
+_ABSENT: Final = -2  # the reply of PTTL
+_RESET_LASTS: Final = 365 * 86_400_000  # ms, beyond the session's TTL
 
 
 class RedisSessionStore(Unpicklable):
@@ -44,9 +50,11 @@ class RedisSessionStore(Unpicklable):
         ttl: Seconds after which Redis forgets an id that is not used.
         on_unreadable: Is called with "session" and the reason for each value that does not open.
         hints: The channel on which an id that replaces another one is announced; b"" for none.
+        after_reset: Returns the id of a key, from the key and what is kept of its reset; None if that is not genuine.
+            Without it, resets are not kept.
     """
 
-    __slots__ = ("_connection", "_hints", "_names", "_on_unreadable", "_sealer", "_ttl")
+    __slots__ = ("_after_reset", "_connection", "_hints", "_names", "_on_unreadable", "_sealer", "_ttl")
 
     def __init__(
         self,
@@ -57,7 +65,9 @@ class RedisSessionStore(Unpicklable):
         ttl: float,
         on_unreadable: Callable[[str, str], None],
         hints: bytes = b"",
+        after_reset: Callable[[bytes, bytes], str | None] | None = None,
     ) -> None:
+        self._after_reset = after_reset
         self._connection = connection
         self._hints = hints
         self._names = names
@@ -76,22 +86,27 @@ class RedisSessionStore(Unpicklable):
         may be equal to it. None in place of a candidate creates nothing, and the reply is None if Redis has no id.
         A candidate that reaches the server after the caller has timed out is not stored, however long the server hung.
         `UNAVAILABLE` stands for the id of a key whose server is, and an `Unreadable` for one that is sealed with an
-        unknown secret. (A damaged one is replaced.)
+        unknown secret. (A damaged one is replaced.) A key whose session has expired since it was reset has the id of
+        the reset, also without a candidate.
         """
+        keys = [key for key, _ in sights]
         sealed = [None if candidate is None else self._seal(key, candidate) for key, candidate in sights]
         began = asyncio.get_running_loop().time()
-        values = await self._values([key for key, _ in sights], sealed)
+        values = await self._values(keys, sealed)
         # Refused as too late, yet the caller still waits: the clock offset was wrong.
         late = [number for number, value in enumerate(values) if isinstance(value, int) and value != _STORED]
         for number in late:
-            self._connection.note_server_time(sights[number][0], values[number], began=began)
-        again = [(sights[number][0], (sealed[number] or b"", self._ttl)) for number in late]
+            self._connection.note_server_time(keys[number], values[number], began=began)
+        again = [self._creation(keys[number], sealed[number] or b"") for number in late]
         try:
-            stored = await self._connection.run_for_each("session", again)
+            stored = await self._connection.pipeline(again) if again else []
         except RedisUnavailable:
             stored = [UNAVAILABLE] * len(late)  # the other replies of the batch are good
         for number, value in zip(late, stored, strict=True):
             values[number] = value
+        await self._follow_resets(
+            values, [(key, ours or b"", self._ttl) for key, ours in zip(keys, sealed, strict=True)]
+        )
         replies: list[Reply] = []
         opened: list[tuple[bytes, bytes, str]] = []
         for (key, candidate), ours, value in zip(sights, sealed, values, strict=True):
@@ -115,10 +130,14 @@ class RedisSessionStore(Unpicklable):
         """Return whether Redis may store a candidate for this key although its reply is lost."""
         return self._connection.reply_may_be_lost(key)
 
-    async def put(self, key: bytes, session_id: str) -> None:
-        """Store an id in place of any other, and announce it."""
+    async def put(self, key: bytes, session_id: str, reset: bytes = b"") -> None:
+        """Store an id in place of any other, with what is kept of the reset if there is anything, and announce it."""
         sealed = self._seal(key, session_id)
-        await self._connection.run("put", (key,), (sealed, self._ttl, self._hints))
+        if reset:
+            args = (sealed, self._ttl, self._hints, reset, self._reset_ttl)
+            await self._connection.run("put", (key, _reset_key(key)), args)
+        else:
+            await self._connection.run("put", (key,), (sealed, self._ttl, self._hints))
 
     @property
     def other_servers_usable(self) -> bool:
@@ -158,24 +177,15 @@ class RedisSessionStore(Unpicklable):
         """Store ids that Redis may not have, each with the seconds for which it has been idle, in one batch.
 
         Return the ids to use from now on: the same object if it was stored, else the id that Redis has, which takes
-        precedence. None if the failure is that key's own, `UNAVAILABLE` if its server is unavailable.
+        precedence, and so does that of a reset. None if the failure is that key's own, `UNAVAILABLE` if its server is
+        unavailable.
         """
         calls = [
-            (key, (self._seal(key, session_id), max(1_000, self._ttl - int(idle * 1000)), "lengthen"))
+            (key, self._seal(key, session_id), max(1_000, self._ttl - int(idle * 1000)))
             for key, session_id, idle in sessions
         ]
-        # SET takes a third of the script's time, which is only for keys that exist.
-        values: list[Any] = await self._connection.pipeline(
-            [("SET", key, sealed, "PX", ttl, "NX") for key, (sealed, ttl, _) in calls], background=True
-        )
-        exist = [number for number, value in enumerate(values) if value is None]
-        values = [value if value is UNAVAILABLE else _STORED for value in values]
-        try:
-            found = await self._connection.run_for_each("session", [calls[number] for number in exist], background=True)
-        except RedisUnavailable:
-            found = [UNAVAILABLE] * len(exist)  # the other replies of the batch are good
-        for number, value in zip(exist, found, strict=True):
-            values[number] = value
+        values = await self._store_absent(calls) if calls else []
+        await self._follow_resets(values, calls)
         replies: list[Reply] = []
         opened: list[tuple[bytes, bytes, str]] = []
         damaged: list[tuple[int, bytes]] = []
@@ -193,14 +203,78 @@ class RedisSessionStore(Unpicklable):
                     damaged.append((number, value))
         await self._reseal(opened)
         for number, value in damaged:
-            key, (sealed, ttl, _) = calls[number]
+            key, sealed, ttl = calls[number]
             reply = await self._replaced(key, value, sealed, ttl)
             replies[number] = sessions[number][1] if isinstance(reply, Unreadable) else reply
         return replies
 
-    async def _replaced(self, key: bytes, damaged: bytes, sealed: bytes, ttl: int) -> Reply:
+    async def _store_absent(self, calls: Sequence[tuple[bytes, bytes, int]]) -> list[Any]:
+        """Store each value whose key has none and was not reset. Return what session.lua does for each."""
+        # SET takes a third of the script's time, which is only for keys that exist or were reset.
+        reset: list[bool] = [False] * len(calls)
+        if self._after_reset is not None:
+            resets = await self._connection.pipeline(
+                [("PTTL", _reset_key(key)) for key, _, _ in calls], background=True
+            )
+            reset = [left != _ABSENT for left in resets]
+        plain = [number for number, was_reset in enumerate(reset) if not was_reset]
+        values: list[Any] = [None] * len(calls)
+        stored = (
+            await self._connection.pipeline(
+                [("SET", key, sealed, "PX", ttl, "NX") for key, sealed, ttl in (calls[number] for number in plain)],
+                background=True,
+            )
+            if plain
+            else []
+        )
+        for number, value in zip(plain, stored, strict=True):
+            values[number] = value if value is UNAVAILABLE or value is None else _STORED
+        rest = [number for number, value in enumerate(values) if value is None]
+        commands = [self._session(*calls[number], "lengthen") for number in rest]
         try:
-            return self._open(key, await self._connection.run("replace", (key,), (damaged, sealed, ttl)))
+            found = await self._connection.pipeline(commands, background=True) if commands else []
+        except RedisUnavailable:
+            found = [UNAVAILABLE] * len(rest)  # the other replies of the batch are good
+        for number, value in zip(rest, found, strict=True):
+            values[number] = value
+        return values
+
+    async def _follow_resets(self, values: list[Any], calls: Sequence[tuple[bytes, bytes, int]]) -> None:
+        """Put the id of the reset in place of each value that is a reset, and store that id.
+
+        A reset that is not genuine is deleted, and the candidate stored. `calls` has the key, the candidate and the TTL
+        of each value.
+        """
+        found = [number for number, value in enumerate(values) if isinstance(value, list)]
+        if self._after_reset is None or not found:
+            return
+        commands: list[Command] = []
+        for number in found:
+            key, candidate, ttl = calls[number]
+            (reset,) = values[number]
+            session_id = self._after_reset(key, reset)
+            if session_id is None:
+                self._on_unreadable("session", "damaged")
+                values[number] = UNAVAILABLE
+                after = script_command("replace", _reset_key(key), (reset, "", 1))
+            else:
+                values[number] = candidate = self._seal(key, session_id)
+                after = ("PEXPIRE", _reset_key(key), self._reset_ttl)
+            commands += (script_command("session", key, (candidate, ttl)), after)
+        with suppress(RedisUnavailable):  # the id of a reset is known all the same, and the next touch uploads it
+            replies = await self._connection.pipeline(commands)
+            for number, reply in zip(found, replies[::2], strict=True):
+                if values[number] is UNAVAILABLE or isinstance(reply, bytes):
+                    values[number] = reply
+
+    async def _replaced(self, key: bytes, damaged: bytes, sealed: bytes, ttl: int) -> Reply:
+        # Deleted and created, because the id of a reset counts more than the candidate.
+        commands = [script_command("replace", key, (damaged, "", 1)), self._session(key, sealed, ttl)]
+        try:
+            values = (await self._connection.pipeline(commands))[1:]
+            await self._follow_resets(values, [(key, sealed, ttl)])
+            value = sealed if values[0] == _STORED else values[0]
+            return self._open(key, value) if isinstance(value, bytes) else value
         except RedisUnavailable:
             return UNAVAILABLE  # the other replies of the batch are good
         except Unreadable as error:
@@ -216,17 +290,33 @@ class RedisSessionStore(Unpicklable):
     async def _values(self, keys: Sequence[bytes], sealed: Sequence[bytes | None]) -> list[Any]:
         if len(keys) > 1 and self._connection.one_slot:
             # One command for all, as both sides take less time for one with many keys: a quarter of it here.
+            resets = () if self._after_reset is None else map(_reset_key, keys)
             args = (self._ttl, self._deadline(keys[0]), *(value or b"" for value in sealed))
-            return await self._connection.run_on_all("sessions", keys, args)
-        return await self._connection.pipeline(
-            [
-                ("GETEX", key, "PX", self._ttl) if value is None else self._creation(key, value)
-                for key, value in zip(keys, sealed, strict=True)
-            ]
-        )
+            values = await self._connection.run_on_all("sessions", [*keys, *resets], args)
+            if values is not None:
+                return values
+        commands: list[Command] = [
+            ("GETEX", key, "PX", self._ttl) if value is None else self._creation(key, value, self._deadline(key))
+            for key, value in zip(keys, sealed, strict=True)
+        ]
+        only_read = [number for number, value in enumerate(sealed) if value is None and self._after_reset is not None]
+        commands += [self._creation(keys[number], b"") for number in only_read]  # reads their resets, too
+        found = await self._connection.pipeline(commands)
+        for number, value in zip(only_read, found[len(keys) :], strict=True):
+            if found[number] is None and isinstance(value, list):
+                found[number] = value
+        return found[: len(keys)]
 
-    def _creation(self, key: bytes, sealed: bytes) -> Command:
-        return script_command("session", key, (sealed, self._ttl, "", self._deadline(key)))
+    def _creation(self, key: bytes, sealed: bytes, deadline: int | str = "") -> Command:
+        return self._session(key, sealed, self._ttl, "", deadline)
+
+    def _session(self, key: bytes, sealed: bytes, *args: int | str) -> Command:
+        more_keys = () if self._after_reset is None else (_reset_key(key),)
+        return script_command("session", key, (sealed, *args), more_keys=more_keys)
+
+    @property
+    def _reset_ttl(self) -> int:
+        return self._ttl + _RESET_LASTS
 
     def _deadline(self, key: bytes) -> int | str:
         deadline = self._connection.server_deadline(key)
@@ -263,6 +353,10 @@ class RedisSessionStore(Unpicklable):
             self._on_unreadable("session", error.reason)
             raise
         return uuid_text(body)
+
+
+def _reset_key(key: bytes) -> bytes:
+    return key.removesuffix(b"session") + b"reset"
 
 
 def uuid_text(raw: bytes | bytearray) -> str:

@@ -105,6 +105,7 @@ class Runtime(Unpicklable):
                 ttl=REDIS_TTL * settings.session_ttl,
                 on_unreadable=on_unreadable,
                 hints=settings.channel,
+                after_reset=settings.session_ids.after_reset if settings.session_ids.recurring else None,
             )
             self.session_sync = SessionSync(
                 session_store, cache=data.sessions, new_sessions=data.new_sessions, limits=limits, clock=clock

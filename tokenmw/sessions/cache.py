@@ -50,7 +50,7 @@ class SessionEntry(Unpicklable):
         self.used = now
         self.placed = now
         self.touch_after = touch_after
-        self._shared: bool | None = shared  # None: overwrite. One attribute for two flags saves 8 bytes
+        self._shared: bool | bytes = shared  # bytes: `overwrite`, and `reset`. One attribute for all saves 16 bytes
 
     @property
     def shared(self) -> bool:
@@ -64,12 +64,21 @@ class SessionEntry(Unpicklable):
     @property
     def overwrite(self) -> bool:
         """Whether it must replace what Redis has: it was reset, and Redis does not have the new id yet."""
-        return self._shared is None
+        return isinstance(self._shared, bytes)
 
     @overwrite.setter
     def overwrite(self, overwrite: bool) -> None:
         if overwrite != self.overwrite:
-            self._shared = None if overwrite else False
+            self._shared = b"" if overwrite else False
+
+    @property
+    def reset(self) -> bytes:
+        """What Redis is to keep of the reset, as `SessionIds.reset` returns it, until Redis has it; b"" for nothing."""
+        return self._shared if isinstance(self._shared, bytes) else b""
+
+    @reset.setter
+    def reset(self, kept: bytes) -> None:
+        self._shared = kept
 
 
 class LongKeyEntry(SessionEntry):

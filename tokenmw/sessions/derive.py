@@ -14,6 +14,8 @@ __all__ = ["NewSessionIDs", "SessionIds"]
 
 NewSessionIDs = Literal["derived", "random"]
 
+_SALT: Final = 16  # bytes
+_RESET_FORMAT: Final = b"\x01"
 _FIRST_NAMESPACE: Final = "tokenmw"  # the default one: its ids are those of before namespaces were a part of them
 
 
@@ -35,7 +37,11 @@ class SessionIds(Unpicklable):
     version, until Redis is back. (There is no way around it: the older version does not know the namespace's ids, and
     this one does not know whether the older one still runs.)
 
-    **A reset** stores a random id, not a derived one: it is new in any case, also in the second of two resets.
+    **A reset** of a key gives it an id that is derived from the key in Redis and a random salt, so it is new in any
+    case, also in the second of two resets. (With a number that each reset raises, a former id would be back once the
+    number is lost, and without Redis no instance knows the number to raise.) Redis keeps the salt for longer than the
+    session, with a tag: a writer without the `name_key` can make no salt that instances accept, and find no id by one.
+    A random id needs no such record, because a key does not have it again.
 
     Args:
         name_key: The secret to derive with; None: ids are random.
@@ -43,18 +49,24 @@ class SessionIds(Unpicklable):
         new: What Redis stores for a new key.
     """
 
-    __slots__ = ("_derive_candidates", "_key")
+    __slots__ = ("_derive_candidates", "_key", "_reset_key")
 
     def __init__(self, name_key: str | None, *, namespace: str | None = None, new: NewSessionIDs = "derived") -> None:
         # A key of its own for each namespace, so that the derivation is the same and takes the same time for all.
         purpose = "sessions" if namespace in {None, _FIRST_NAMESPACE} else f"sessions/{namespace}"
         self._key = None if name_key is None else subkey(name_key, purpose)
         self._derive_candidates = new == "derived"
+        self._reset_key = subkey(name_key, "resets") if name_key is not None and self._derive_candidates else None
 
     @property
     def derivable(self) -> bool:
         """Whether all instances derive the same id for a key."""
         return self._key is not None
+
+    @property
+    def recurring(self) -> bool:
+        """Whether a key has its former id again when it comes back after its session has expired."""
+        return self._reset_key is not None
 
     def derive(self, api_key: bytes) -> str:
         """Return the id of an API key while Redis is unavailable."""
@@ -69,10 +81,35 @@ class SessionIds(Unpicklable):
         """
         return self.derive(api_key) if self._derive_candidates or reply_may_be_lost else self.random()
 
+    def reset(self, redis_key: bytes | None) -> tuple[str, bytes]:
+        """Return a new id for the API key with this key in Redis, and what Redis keeps of the reset.
+
+        Nothing is kept (b"") of a random id: where ids are not `recurring`, and without Redis (None).
+        """
+        if self._reset_key is None or redis_key is None:
+            return self.random(), b""
+        salt = os.urandom(_SALT)
+        session_id, tag = _of_salt(self._reset_key, redis_key, salt)
+        return session_id, _RESET_FORMAT + salt + tag
+
+    def after_reset(self, redis_key: bytes, kept: bytes) -> str | None:
+        """Return the id that `reset` has made, from what Redis keeps; None if it was written without the `name_key`."""
+        salt, tag = kept[1 : 1 + _SALT], kept[1 + _SALT :]
+        if self._reset_key is None or kept[:1] != _RESET_FORMAT or len(salt) != _SALT:
+            return None
+        session_id, expected = _of_salt(self._reset_key, redis_key, salt)
+        return session_id if hmac.compare_digest(tag, expected) else None
+
     @staticmethod
     def random() -> str:
         """Return a new random id (UUIDv4)."""
         return _uuid(os.urandom(16), version=4)
+
+
+def _of_salt(secret: bytes, redis_key: bytes, salt: bytes) -> tuple[str, bytes]:
+    """Return the id and the tag of a reset: the halves of one HMAC, of which neither shows anything of the other."""
+    digest = hmac.digest(secret, salt + redis_key, "sha256")
+    return _uuid(digest[:16], version=8), digest[16:]
 
 
 def _uuid(raw: bytes, *, version: int) -> str:

@@ -53,8 +53,9 @@ _NO_PERMIT: Final = "More new API keys than Limits(new_sessions=…) allows; ses
 # With larger batches a round trip would hardly cost less for each key, and what the event loop does between a command
 # and its reply would come closer to the command's deadline.
 _BATCH: Final = 32
-# Batches at the same time: first sights leave nearly all connections to other commands.
-_BATCHES: Final = 4
+# Batches at the same time: with the default of Limits(connections=…), one connection is left to other commands, such as
+# those that acquire a token.
+_BATCHES: Final = 2
 # A batch costs the event loop as much as ten of its keys: in a flood, a batch for each new key would take the time of
 # all other requests. So there are only so many small batches a second, with some more at first. Beyond them, and beside
 # another batch, one begins when enough keys wait, or one has waited for a while.

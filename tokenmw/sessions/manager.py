@@ -99,14 +99,15 @@ class SessionManager(Unpicklable):
         """
         key, store = local_key(api_key), None if self._sync is None else self._sync.store
         redis_key = None if store is None else store.key(api_key)
-        session = self._cache.make(api_key, self._ids.random(), shared=False, redis_key=redis_key)
-        session.overwrite = True
+        session_id, kept = self._ids.reset(redis_key)
+        session = self._cache.make(api_key, session_id, shared=False, redis_key=redis_key)
+        session.reset = kept
         if not self._required:
             self._cache[key] = session
         if self._sync is not None and store is not None and redis_key is not None:
             try:
-                await store.put(redis_key, session.id)
-                session.shared, session.overwrite = True, False
+                await store.put(redis_key, session.id, kept)
+                session.shared = True
             except RedisUnavailable:
                 if not self._required:
                     self._sync.queue(key, session)

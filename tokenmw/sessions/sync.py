@@ -285,7 +285,7 @@ class SessionSync(Unpicklable):
         last_error: RedisUnavailable | None = None
         for key, session in batch.items():
             try:
-                await self.store.put(self.key(key, session), session.id)
+                await self.store.put(self.key(key, session), session.id, session.reset)
             except RedisUnavailable as error:
                 if error.reason != "response":  # an error of this one key, which waiting does not fix
                     unavailable.add(key)

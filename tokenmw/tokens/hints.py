@@ -1,9 +1,9 @@
 """Checks the entries that another process has announced as changed, so that they need not wait for housekeeping.
 
-A hint only makes this process read Redis, which then decides. Anyone who can publish can send hints, so their cost is
-bounded: one for a token that this process does not have costs a lookup in a dict, further ones for an entry that waits
-change nothing, and after a burst each entry is checked twice in `check_seconds` on average, in batches without values.
-What waits are keys, not entries, so that an entry that is evicted meanwhile is not kept.
+A hint only makes this process read Redis, which then decides. Anyone with access to the channel can send hints, so
+their cost is bounded: a hint for a token that this process does not have costs one lookup in a dict, a second hint for
+an entry that already waits changes nothing, and after a burst each entry is checked twice in `check_seconds` on
+average, in batches without values. Keys wait, and not entries, so that an entry that is evicted meanwhile is not kept.
 """
 
 from __future__ import annotations
@@ -110,7 +110,10 @@ class TokenHints(Unpicklable):
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             try:
-                await self._check(batch)
+                unanswered = await self._check(batch)
+                if unanswered:  # once more: if it fails again, recovery or the periodic check compares them
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    await self._check(unanswered)
             except RedisUnavailable:
                 self._missed.update((entry.keys.token, None) for entry in batch if entry.keys is not None)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -140,18 +143,27 @@ class TokenHints(Unpicklable):
         return batch
 
     def _concerned(self, key: bytes) -> TokenEntry | None:
-        """Return the entry of a key, if this process has one that a change in Redis concerns."""
-        entry = self._cache.of_key(key)
-        return entry if entry is not None and (entry.current is not None or entry.failure is not None) else None
+        """Return the entry of a key, if this process has one that a change in Redis concerns.
 
-    async def _check(self, batch: list[TokenEntry]) -> None:
-        lost, newer = await self._sync.check_hinted(batch)
+        A refresh in progress may be about to install a token that was invalidated after Redis had sent it.
+        """
+        entry = self._cache.of_key(key)
+        if entry is None or not (entry.current or entry.failure or self._manager.refreshing(entry)):
+            return None
+        return entry
+
+    async def _check(self, batch: list[TokenEntry]) -> list[TokenEntry]:
+        """Check a batch. Return the entries whose server, one of a cluster, did not answer."""
+        lost, newer, unanswered = await self._sync.check_hinted(batch)
         results = await asyncio.gather(*map(self._sync.compare, newer), return_exceptions=True)
         lost += [entry for entry, result in zip(newer, results, strict=True) if result is True]
         for entry in lost:
             self._manager.refresh_soon(entry)
         for entry in batch:
             self._manager.read_soon(entry)
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, RedisUnavailable):
+        for entry, result in zip(newer, results, strict=True):
+            if isinstance(result, RedisUnavailable):
+                unanswered.append(entry)
+            elif isinstance(result, BaseException):
                 raise result
+        return unanswered

@@ -32,6 +32,10 @@ _MIN_POLL: Final = 0.02
 _MAX_POLL: Final = 0.08
 _MIN_MARGIN: Final = 0.3  # seconds from the end of a request to the end of its lease, for the commit
 _MARGIN_COMMANDS: Final = 2  # the same in Redis commands
+# Commands that may time out before this process asks the provider alone. When a fleet starts at once, one that is late
+# says little of Redis, and costs the provider a request. As many as open the circuit, so that an outage costs no more.
+_TRIES: Final = 3
+_REPEATED: Final = frozenset({"timeout", "busy"})
 
 
 class LeasedRefresh(Unpicklable):
@@ -86,9 +90,7 @@ class LeasedRefresh(Unpicklable):
             at = Instant(self._clock)
             # Versions invalidated since the start are excluded. A token adopted since is not: it ends this refresh.
             known = max(self._known, self._entry.invalid_version)
-            reply = await self._store.acquire(
-                self._keys, self._owner, known=known, seconds=self._lease_seconds, through_note=through_note
-            )
+            reply = await self._acquire(known=known, through_note=through_note)
             through_note = False
             if isinstance(reply, Found):
                 if self._refresher.adopt(self._entry, reply, at) or self._already_adopted(reply, at):
@@ -125,6 +127,20 @@ class LeasedRefresh(Unpicklable):
             poll = min(_MAX_POLL, max(_MIN_POLL, waited / 10))
             left = reply.left if isinstance(reply, Busy) else poll
             await self._clock.sleep(max(0.001, min(left, poll * random.uniform(0.6, 1.0))))
+
+    async def _acquire(self, *, known: int, through_note: bool) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
+        tries = 0
+        while True:
+            try:
+                return await self._store.acquire(
+                    self._keys, self._owner, known=known, seconds=self._lease_seconds, through_note=through_note
+                )
+            except RedisUnavailable as error:
+                tries += 1
+                if tries == _TRIES or error.reason not in _REPEATED:
+                    raise
+                if error.reason == "busy":
+                    await self._clock.sleep(_MIN_POLL)
 
     def _is_outdated(self, failure: Failure, left: float) -> bool:
         # Written while a token was served, which has been invalidated since: now requests are refused.

@@ -158,35 +158,43 @@ class TokenSync(Unpicklable):
                     changed.append(entry)
         return changed
 
-    async def check_hinted(self, entries: Sequence[TokenEntry]) -> tuple[list[TokenEntry], list[TokenEntry]]:
+    async def check_hinted(
+        self, entries: Sequence[TokenEntry]
+    ) -> tuple[list[TokenEntry], list[TokenEntry], list[TokenEntry]]:
         """Drop the tokens that Redis has a tombstone for, of entries that another process has announced as changed.
 
-        Return the entries that lost a token in use, and those in use for which Redis has a newer token. An entry that
-        no request uses gets no token: the next request reads it.
+        Return the entries that lost a token in use, those for which Redis has a newer token, and those whose server did
+        not answer. An entry that no request uses gets no token in place of one that it lost: the next request reads it.
+        Nor does it get a newer one, unless that invalidates the one before. An entry without a token takes over the
+        tombstone's version, so that a refresh in progress does not install an older token.
 
         Raises:
             RedisUnavailable: No server of these entries can be asked.
         """
         lost: list[TokenEntry] = []
         newer: list[TokenEntry] = []
+        unanswered: list[TokenEntry] = []
         at = Instant(self._clock)
-        asked = [(entry, entry.current, entry.keys) for entry in entries if entry.current and entry.keys]
+        asked = [(entry, entry.current, entry.keys) for entry in entries if entry.keys]
         for (entry, token, _keys), stored in zip(asked, await self._versions(asked), strict=True):
-            if stored is None or entry.current is not token:
-                continue
-            if stored.tombstone >= token.version:
-                self._drop(entry, token, stored.tombstone, redis_knows=True)
+            current = entry.current
+            if stored is None:
+                unanswered.append(entry)
+            elif current is None:
+                entry.invalid_version = max(entry.invalid_version, stored.tombstone)
+            elif stored.tombstone >= current.version:
+                self._drop(entry, current, stored.tombstone, redis_knows=True)
                 if entry.used:
                     lost.append(entry)
-            elif stored.token > token.version:
-                if entry.used:
+            elif current is token and stored.token > current.version:
+                if entry.used or entry.provider.exclusive:
                     newer.append(entry)
-            elif _same(stored, token):
-                token.checked = at.mono
-        return lost, newer
+            elif current is token and _same(stored, current):
+                current.checked = at.mono
+        return lost, newer, unanswered
 
     async def _versions(
-        self, asked: Sequence[tuple[TokenEntry, CachedToken, TokenKeys]]
+        self, asked: Sequence[tuple[TokenEntry, CachedToken | None, TokenKeys]]
     ) -> list[StoredVersions | None]:
         if self._background_store is None:
             return [None] * len(asked)

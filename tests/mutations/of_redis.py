@@ -1,0 +1,268 @@
+"""Mutations of what runs in Redis, and of the client."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+__all__ = ["OF_REDIS"]
+
+OF_REDIS = (
+    Mutation(
+        name="acquire: a token is found although the caller knows it",
+        file="tokenmw/redis/lua/acquire.lua",
+        old="if value and stored > known and stored > dead then",
+        new="if value and stored > dead then",
+        tests=("tests/redis/test_scripts.py",),
+    ),
+    Mutation(
+        name="acquire: a token is found although there is a tombstone for it",
+        file="tokenmw/redis/lua/acquire.lua",
+        old="if value and stored > known and stored > dead then",
+        new="if value and stored > known then",
+        tests=("tests/redis/test_scripts.py", "tests/redis/test_scripts_damage.py"),
+    ),
+    Mutation(
+        name="acquire: the version is only the server's time",
+        file="tokenmw/redis/lua/acquire.lua",
+        old="local version = math.max(microseconds(), dead + 1, known + 1)",
+        new="local version = microseconds()",
+        tests=("tests/redis/test_scripts.py",),
+    ),
+    Mutation(
+        name="acquire: every caller gets a lease",
+        file="tokenmw/redis/lua/acquire.lua",
+        old="elseif owner then",
+        new="elseif false then",
+        tests=("tests/redis/test_scripts.py",),
+    ),
+    Mutation(
+        name="commit: an older version replaces a newer one",
+        file="tokenmw/redis/lua/commit.lua",
+        old="if value and stored >= version then",
+        new="if false then",
+        tests=("tests/redis/test_scripts.py",),
+    ),
+    Mutation(
+        name="commit: the lease of another owner is ignored",
+        file="tokenmw/redis/lua/commit.lua",
+        old="if owner and not mine then",
+        new="if false then",
+        tests=("tests/redis/test_scripts.py",),
+    ),
+    Mutation(
+        name="commit: a tombstone is ignored",
+        file="tokenmw/redis/lua/commit.lua",
+        old="if dead >= version then",
+        new="if false then",
+        tests=("tests/redis/test_scripts.py",),
+    ),
+    Mutation(
+        name="first sight: without a permit nothing is read",
+        file="tokenmw/redis/session_store.py",
+        old='("GETEX", key, "PX", self._ttl) if value is None else',
+        new='("EXISTS", key) if value is None else',
+        tests=("tests/sessions/test_flood.py",),
+    ),
+    Mutation(
+        name="marker: a written marker does not count as a successful write",
+        file="tokenmw/redis/scripts.py",
+        old='frozenset({"probe", "marker", "put"})',
+        new='frozenset({"probe"})',
+        tests=("tests/redis/test_writers.py",),
+    ),
+    Mutation(
+        name="adversary: a lease counts however long it lasts",
+        file="tokenmw/redis/lua/acquire.lua",
+        old="lease_at(KEYS[2], math.max(tonumber(ARGV[2]), 60000))",
+        new="lease_at(KEYS[2], math.huge)",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: a failure note counts however long it lasts",
+        file="tokenmw/redis/lua/acquire.lua",
+        old="mortal(KEYS[3], LONGEST_TEXT, NOTE_LASTS)",
+        new="mortal(KEYS[3], LONGEST_TEXT, math.huge)",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: a version counts however far it is ahead",
+        file="tokenmw/redis/lua/tokens.lua",
+        old="return version < LAST and version <= microseconds() + AHEAD",
+        new="return version < LAST",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: a tombstone that does not count stays, and counts later",
+        file="tokenmw/redis/lua/commit.lua",
+        old="if dead == 0 then",
+        new="if false then",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: a token counts however long it lasts",
+        file="tokenmw/redis/lua/tokens.lua",
+        old="mortal(key, LONGEST_TOKEN, TOKEN_LASTS)",
+        new="mortal(key, LONGEST_TOKEN, math.huge)",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: a value counts however long it is",
+        file="tokenmw/redis/lua/prelude.lua",
+        old="if not value or value == '' or #value > longest then",
+        new="if not value or value == '' then",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="adversary: any text is an epoch marker",
+        file="tokenmw/redis/lua/marker.lua",
+        old="if not mark or #mark > 64 or not string.match(mark, '^%x+$') then",
+        new="if not mark then",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="replay: a token is used after the end of its lifetime",
+        file="tokenmw/redis/token_store.py",
+        old="if until_over <= 0:",
+        new="if False:",
+        tests=("tests/redis/test_token_store.py",),
+    ),
+    Mutation(
+        name="replay: a longer TTL extends a token again at each read",
+        file="tokenmw/redis/token_store.py",
+        old="min(left / 1000, record.lifetime, until_over)",
+        new="min(left / 1000, record.lifetime)",
+        tests=("tests/redis/test_token_store.py",),
+    ),
+    Mutation(
+        name="clocks: a token of a slow clock is stored with a version that looks old",
+        file="tokenmw/redis/lua/commit.lua",
+        old="if not possible(version) or version < requested - BEHIND then",
+        new="if not possible(version) then",
+        tests=("tests/redis/test_adversary.py",),
+    ),
+    Mutation(
+        name="unsupported: an error reply to the probe is a fault of one command",
+        file="tokenmw/redis/guard.py",
+        old="""\
+                if classify(error) != "response":
+                    raise
+                reply = None
+""",
+        new="""\
+                raise
+""",
+        tests=("tests/redis/test_unsuitable.py",),
+    ),
+    Mutation(
+        name="unsupported: the state is up before Redis has answered",
+        file="tokenmw/redis/connection.py",
+        old='return "up" if any(server.guard.breaker.heard for server in self._servers) else "unknown"',
+        new='return "up"',
+        tests=("tests/redis/test_unsuitable.py",),
+    ),
+    Mutation(
+        name="unsupported: a failed first probe does not open the circuit",
+        file="tokenmw/redis/connection.py",
+        old="guard.probe(trips=True)",
+        new="guard.probe(trips=False)",
+        tests=("tests/redis/test_unsuitable.py",),
+    ),
+    Mutation(
+        name="hints: a tombstone is not published",
+        file="tokenmw/redis/lua/tombstone.lua",
+        old="if news and ARGV[4] and ARGV[4] ~= '' then",
+        new="if false then",
+        tests=("tests/broker/test_hints.py",),
+    ),
+    Mutation(
+        name="hints: a stored token is not published",
+        file="tokenmw/redis/lua/commit.lua",
+        old="if ARGV[6] and ARGV[6] ~= '' then",
+        new="if false then",
+        tests=("tests/broker/test_hints.py",),
+    ),
+    Mutation(
+        name="hints: a reset session is not published",
+        file="tokenmw/redis/lua/put.lua",
+        old="if ARGV[3] ~= '' then",
+        new="if false then",
+        tests=("tests/broker/test_hints.py",),
+    ),
+    Mutation(
+        name="hints: a refused PUBLISH fails the script",
+        file="tokenmw/redis/lua/tombstone.lua",
+        old="redis.pcall('PUBLISH'",
+        new="redis.call('PUBLISH'",
+        tests=("tests/broker/test_hints.py",),
+    ),
+    Mutation(
+        name="hints: nothing is compared after a connection",
+        file="tokenmw/redis/hints.py",
+        old="        self._on_listening()\n",
+        new="",
+        tests=("tests/broker/test_hints.py", "tests/redis/test_hints.py"),
+    ),
+    Mutation(
+        name="hints: a connection whose peer is lost is kept",
+        file="tokenmw/redis/hints.py",
+        old="                if pings >= _MOST_PINGS or",
+        new="                if",
+        tests=("tests/broker/test_hints.py",),
+    ),
+    Mutation(
+        name="hints: a long message is kept in memory",
+        file="tokenmw/redis/hints.py",
+        old="return data[max(end, len(data) - self._keep) :]",
+        new="return data[end:]",
+        tests=("tests/redis/test_hints.py",),
+    ),
+    Mutation(
+        name="comparison: a token sealed with an old secret is left as it is",
+        file="tokenmw/redis/token_store.py",
+        old="header == self._sealer.header(version)",
+        new="header[:9] == self._sealer.header(version)[:9]",
+        tests=("tests/broker/test_compare_versions.py",),
+    ),
+    Mutation(
+        name="resets: a session is created although its key was reset",
+        file="tokenmw/redis/lua/session.lua",
+        old="local reset = KEYS[2] and get(KEYS[2], 64)",
+        new="local reset = false",
+        tests=("tests/sessions/test_resets.py",),
+    ),
+    Mutation(
+        name="resets: the sessions of a batch are created although their keys were reset",
+        file="tokenmw/redis/lua/sessions.lua",
+        old="  elseif reset then",
+        new="  elseif false then",
+        tests=("tests/sessions/test_resets.py",),
+    ),
+    Mutation(
+        name="resets: nothing is kept of one",
+        file="tokenmw/redis/lua/put.lua",
+        old="if KEYS[2] then",
+        new="if false then",
+        tests=("tests/sessions/test_resets.py",),
+    ),
+    Mutation(
+        name="resets: what is kept lasts only as long as the session",
+        file="tokenmw/redis/session_store.py",
+        old="return self._ttl + _RESET_LASTS",
+        new="return self._ttl",
+        tests=("tests/sessions/test_resets.py",),
+    ),
+    Mutation(
+        name="resets: what somebody else wrote is not deleted",
+        file="tokenmw/redis/session_store.py",
+        old='after = script_command("replace", _reset_key(key), (reset, "", 1))',
+        new='after = ("PTTL", _reset_key(key))',
+        tests=("tests/sessions/test_resets.py",),
+    ),
+    Mutation(
+        name="resets: a key without a permit is not checked",
+        file="tokenmw/redis/session_store.py",
+        old="if values[number] is None and isinstance(value, list):",
+        new="if False:",
+        tests=("tests/sessions/test_resets.py",),
+    ),
+)
