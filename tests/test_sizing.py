@@ -18,6 +18,7 @@ COSTS = Costs(
         "epoch": 40.0,
         "announcement": 1.0,
         "upload": 5.0,
+        "session read": 3.0,
         "first sight, known": 8.0,
     },
     token_bytes=200.0,
@@ -60,20 +61,19 @@ def test_cores_are_the_sum_of_all_operations_the_dearest_first() -> None:
     assert sum(load.cores for load in loads) == pytest.approx(primary(FLEET, COSTS).cores)
 
 
-def test_healing_stores_each_session_and_token_that_an_instance_has() -> None:
-    """If each session is uploaded by few instances, it takes as much less time as instances have the same session."""
+def test_healing_uploads_a_session_of_many_instances_once() -> None:
+    """The instances read together until each session has been read by one of them, which uploads it."""
     tokens = (1_000 * (30 + 50) + 2 * 100 * 1_000 * 10) / 1e6
-    assert tokens + 100 * 10_000 * 5 / 1e6 == pytest.approx(primary(FLEET, COSTS).healing_seconds)
-    by_few = replace(FLEET, uploads_per_session=2)
-    assert tokens + 2 * 10_000 * 5 / 1e6 == pytest.approx(primary(by_few, COSTS).healing_seconds)
+    read_by_each = 10_000 * (1 - 10_000 ** (-1 / 100))
+    sessions = (1.1 * 10_000 * 5 + 100 * read_by_each * 3) / 1e6
+    assert tokens + sessions == pytest.approx(primary(FLEET, COSTS).healing_seconds)
 
 
-def test_sessions_of_one_instance_each_are_uploaded_once() -> None:
-    """Callers that stay with an instance make more sessions, and no more uploads than sessions."""
+def test_sessions_of_one_instance_each_are_uploaded_without_a_read() -> None:
+    """Callers that stay with an instance make more sessions, each of which is uploaded by that instance."""
+    tokens = (1_000 * (30 + 50) + 2 * 100 * 1_000 * 10) / 1e6
     apart = replace(FLEET, distinct_sessions=100 * 10_000)
-    assert primary(FLEET, COSTS).healing_seconds == pytest.approx(primary(apart, COSTS).healing_seconds)
-    by_few = replace(apart, uploads_per_session=2)
-    assert primary(apart, COSTS).healing_seconds == pytest.approx(primary(by_few, COSTS).healing_seconds)
+    assert tokens + 100 * 10_000 * 5 / 1e6 == pytest.approx(primary(apart, COSTS).healing_seconds)
 
 
 def test_memory_is_that_of_what_is_different_and_of_connections() -> None:

@@ -25,6 +25,7 @@ from tokenmw.sessions.cache import TOUCHES_PER_TTL
 
 OPERATIONS = 4_000
 BATCH = 100  # tokens or sessions in one pipeline, as housekeeping sends them
+UPLOADS = 32  # sessions in one pipeline of uploads
 SIGHTS = 32  # API keys in one batch, as `sessions.first_sight` sends them
 LISTENERS = 50
 TTL = 3600.0
@@ -191,8 +192,11 @@ async def costs_of_sessions(server: RedisServer, store: RedisSessionStore, count
         await store.touch(keys[first : first + BATCH])
 
     async def upload(first: int) -> None:
-        part = zip(keys[first : first + BATCH], ids[first : first + BATCH], itertools.repeat(0.0), strict=False)
+        part = zip(keys[first : first + UPLOADS], ids[first : first + UPLOADS], itertools.repeat(0.0), strict=False)
         await store.upload(list(part))
+
+    async def read(first: int) -> None:
+        await store.read(keys[first : first + BATCH])
 
     one_by_one = [store.key(b"one-%d" % number) for number in range(count)]
 
@@ -200,6 +204,7 @@ async def costs_of_sessions(server: RedisServer, store: RedisSessionStore, count
         await store.get_or_create([(one_by_one[number], ids[number])])
 
     per_sight, per_batch = range(0, count, SIGHTS), range(0, count, BATCH)
+    per_upload = range(0, count, UPLOADS)
     measured = {
         "first sight alone": await cost(server, alone, range(count)),
         "first sight, new": await cost(server, sights, per_sight) * len(per_sight) / count,
@@ -207,7 +212,8 @@ async def costs_of_sessions(server: RedisServer, store: RedisSessionStore, count
         "touch": await cost(server, touch, per_batch) * len(per_batch) / count,
     }
     server.command("FLUSHALL", "SYNC")
-    measured["upload"] = await cost(server, upload, per_batch) * len(per_batch) / count
+    measured["upload"] = await cost(server, upload, per_upload) * len(per_upload) / count
+    measured["session read"] = await cost(server, read, per_batch) * len(per_batch) / count
     measured["epoch"] = await cost_of_epochs(server, count)
     return measured
 

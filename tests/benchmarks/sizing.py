@@ -11,6 +11,7 @@ __all__ = ["Costs", "Fleet", "Load", "Primary", "primaries_needed", "primary", "
 REFRESHED_AFTER = 0.775  # of a token's lifetime: on average a fresh token is requested in the middle of that window
 EPOCH_CHECK_SECONDS = 5.0  # seconds between two reads of a server's epoch marker
 UPLOADS_OF_TOKENS = 2  # rounds after a recovery; in each, nearly all tokens are found to be stored already
+UPLOADS_OF_A_SHARED_SESSION = 1.1  # instances that do not know of each other may upload the same one; see `healing`
 OTHER_BYTES_A_CONNECTION = 20_000  # of the server: buffers of a client that sends batches
 
 
@@ -44,8 +45,6 @@ class Fleet:
         check_seconds: Seconds between two comparisons of a token in use with Redis.
         token_seconds: Lifetime of a token.
         connections: Connections of an instance to each primary.
-        uploads_per_session: Instances that upload the same session after Redis has lost its data; None: each that has
-            it.
     """
 
     instances: int
@@ -57,7 +56,6 @@ class Fleet:
     check_seconds: float
     token_seconds: float
     connections: int
-    uploads_per_session: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,11 @@ def primary(fleet: Fleet, costs: Costs) -> Primary:
     """Return what one primary would need for a whole fleet, whether or not one can give it."""
     loads, connections = steady_loads(fleet, costs), fleet.instances * fleet.connections
     holders = fleet.instances * fleet.sessions / fleet.distinct_sessions
-    uploads = fleet.distinct_sessions * min(holders, fleet.uploads_per_session or holders)
+    uploads, reads = fleet.distinct_sessions * 1.0, 0.0
+    if holders > 1:
+        uploads *= min(holders, UPLOADS_OF_A_SHARED_SESSION)
+        # Each instance reads its sessions in random order. When each has read this part, somebody has read every one.
+        reads = fleet.instances * fleet.sessions * (1 - fleet.distinct_sessions ** (-1 / holders))
     tokens = fleet.instances * fleet.tenants
     return Primary(
         commands=sum(load.per_second for load in loads),
@@ -133,6 +135,7 @@ def primary(fleet: Fleet, costs: Costs) -> Primary:
         / 1e9,
         healing_seconds=(
             uploads * costs.microseconds["upload"]
+            + reads * costs.microseconds["session read"]
             + fleet.tenants * (costs.microseconds["read"] + costs.microseconds["commit"])
             + UPLOADS_OF_TOKENS * tokens * costs.microseconds["check"]
         )

@@ -289,10 +289,10 @@ async def test_values_that_are_damaged_again_and_again_do_not_keep_a_caller(
     """If something writes as fast as this process deletes, the caller goes on without Redis."""
     store, run = Store(connection, Sealer([OLD])), connection.run
 
-    async def damage_again(script: ScriptName, *rest: Any) -> Any:
+    async def damage_again(script: ScriptName, *rest: Any, **options: Any) -> Any:
         value = Sealer([]).seal(b"garbage", key=b"", version=time.time_ns() // 1_000)
         redis_server.command("SET", keys.token, value, "PX", 60_000)
-        return await run(script, *rest)
+        return await run(script, *rest, **options)
 
     monkeypatch.setattr(connection, "run", damage_again)
     for operation in (

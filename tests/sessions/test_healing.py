@@ -115,7 +115,7 @@ async def test_a_batch_that_exceeds_its_own_deadline_counts(private_redis: Redis
 
 
 async def test_instances_on_a_slow_server_upload_each_session_once(private_redis: RedisServer) -> None:
-    """A server that runs for a fifteenth of the time executes a tenth too much at most, and is down for nobody."""
+    """A server that runs for a fifteenth of the time executes a tenth too much at most, and never counts as down."""
     async with (
         Instance(private_redis, command_seconds=0.15) as one,
         Instance(private_redis, command_seconds=0.15) as two,
