@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 
+from tests.redis.routing_proxy import RoutingProxy
 from tests.redis.waiting import until
 from tests.servers import RedisServer
 from tokenmw.redis.connection import RedisConnection
@@ -233,6 +235,24 @@ async def test_cluster_of_one_node_serves_batches_to_a_plain_client(
             assert replies == await store.get_or_create([(known, TWO), (new, TWO), (absent, None)])
             assert not connection.takes_all_slots
     assert not caplog.messages
+
+
+async def test_a_proxy_that_routes_by_the_first_key_gets_one_key_in_a_command(
+    connect: Connect, names: KeyNames, redis_server: RedisServer
+) -> None:
+    """Two processes have one id for each key, in whatever batches they look keys up."""
+
+    def store(url: str) -> RedisSessionStore:
+        connection = connect(url, command_seconds=2.0)
+        return RedisSessionStore(connection, names=names, sealer=Sealer(()), ttl=100.0, on_unreadable=print)
+
+    with RedisServer() as other:
+        async with RoutingProxy(redis_server, other) as proxy:
+            one, two = store(proxy.url), store(proxy.url)
+            keys = [one.key(b"sk-%d" % number) for number in range(32)]
+            assert [ONE] * 32 == await one.get_or_create([(key, ONE) for key in keys])
+            for key, first in pairwise(keys):
+                assert [ONE, ONE] == await two.get_or_create([(first, TWO), (key, TWO)])
 
 
 @pytest.mark.parametrize("lost", ["a candidate sent again", "a script sent as text"])

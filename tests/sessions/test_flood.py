@@ -66,7 +66,7 @@ async def test_first_sights_at_the_same_time_share_few_round_trips(redis_server:
     """A batch has 32 keys, with and without permits, and is one command."""
     async with Instance(redis_server, new_sessions=1) as one, Instance(redis_server) as two:
         ids = await asyncio.gather(*(two.get(b"%d" % number) for number in range(20)))
-        await one.get(b"loads the script")
+        await asyncio.gather(*(one.get(b"first-%d" % number) for number in range(4)))  # checks whether batches work
         batches: list[int] = []
         run = one.connection.run_on_all
 

@@ -36,6 +36,7 @@ Command: TypeAlias = tuple[_Argument, ...]
 # Connections made before the first request: as many as first sights take, and one more for its token. While a fleet
 # starts, each round trip of a handshake may take as long as a command may.
 _OPENED_FIRST: Final = 3
+_PROBE_KEYS: Final = 16  # two servers share them unevenly enough to be taken for one in 1 of 32 768 cases
 UNAVAILABLE: Final = object()  # in place of a reply: the server did not serve this command, but others of its batch
 
 
@@ -71,7 +72,8 @@ class RedisConnection(Unpicklable):
         self._on_recovered = on_recovered
         self._servers = Servers(self._client, names=names, limits=limits, clock=clock, log=log, listener=self)
         self._observed_down = False
-        self._refuses_slots = False
+        self._probe_keys = [names.key(f"slots-{number}", "probe") for number in range(_PROBE_KEYS)]
+        self._takes_all_slots: bool | None = None
 
     @property
     def state(self) -> State:
@@ -129,8 +131,8 @@ class RedisConnection(Unpicklable):
 
     @property
     def takes_all_slots(self) -> bool:
-        """Whether a command may have keys of several slots: one server has all, and has not refused such a command."""
-        return self.one_slot and not self._refuses_slots
+        """Whether a command may have keys of several slots, as far as is known: one server has all of them."""
+        return self.one_slot and self._takes_all_slots is not False
 
     @property
     def epoch_keys(self) -> list[bytes]:
@@ -176,21 +178,32 @@ class RedisConnection(Unpicklable):
     ) -> list[Any] | None:
         """Run a script on many keys of one server; it has a reply for each. Returns and raises as `pipeline` does.
 
-        Return None if the server takes only keys of one slot in a command, although its client is not a cluster's: the
-        cluster has one node, or a proxy in front of it. From then on `takes_all_slots` is False.
+        Return None if a command may only have keys of one slot, although the client is not a cluster's: the cluster has
+        one node, or a proxy in front of it. From then on `takes_all_slots` is False.
         """
         server = self._servers.of(keys[0])
+        if self._takes_all_slots is None:
+            self._takes_all_slots = await server.guard.run(lambda: self._has_all_slots(server))
+        if not self._takes_all_slots:
+            return None
 
-        async def send() -> list[Any] | None:
+        async def send() -> list[Any]:
             began = self._clock.monotonic()
-            try:
-                replies = await server.guard.evaluate(script, keys, args)
-            except ClusterCrossSlotError:
-                self._refuses_slots = True
-                return None
-            return self._checked(server, replies, began=began)
+            return self._checked(server, await server.guard.evaluate(script, keys, args), began=began)
 
         return await server.guard.run(send)
+
+    async def _has_all_slots(self, server: Server) -> bool:
+        """Check that a script finds what it writes to several slots: a proxy may run it where its first key is."""
+        keys = self._probe_keys
+        try:
+            await server.guard.evaluate("sessions", keys, ("1000", "", *(b"1" for _ in keys)))
+        except ClusterCrossSlotError:
+            return False
+        batch: Any = self._client.pipeline(transaction=False)
+        for key in keys:
+            batch.execute_command("GET", key)
+        return None not in await batch.execute()
 
     async def pipeline(self, commands: Sequence[Command], *, background: bool = False) -> list[Any]:
         """Run many commands, one batch for each server; in the `background` if no request waits for them.
