@@ -22,7 +22,7 @@ PATIENT = Limits(command_seconds=2.0)
 
 
 async def busy(broker: TokenBroker) -> tuple[Runtime, SessionSync]:
-    """Give a broker two connections to Redis, and a touch to send when it closes."""
+    """Give a broker a touch to send when it closes; it has three connections to Redis."""
     await broker.session_id("k")
     runtime, session = broker._runtime, broker._data.sessions.get(b"k")
     assert runtime is not None
@@ -31,7 +31,7 @@ async def busy(broker: TokenBroker) -> tuple[Runtime, SessionSync]:
     assert runtime.session_sync is not None
     assert session is not None
     runtime.session_sync.queue(b"k", session)
-    assert 2 == connections(runtime)
+    assert 3 == connections(runtime)
     return runtime, runtime.session_sync
 
 
