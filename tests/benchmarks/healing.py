@@ -13,7 +13,7 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -119,7 +119,7 @@ async def heal(*, processes: int, sessions: int, own: bool, slower: int) -> Heal
 
 
 @contextmanager
-def slowed(server: RedisServer, slower: int) -> Iterator[None]:
+def slowed(server: RedisServer, slower: int) -> Generator[None]:
     """Let the server run for a millisecond at a time, and stop it for so long that it takes `slower` times as long."""
     stop = threading.Event()
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
-import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +20,9 @@ from tokenmw.errors import ConfigurationError
 from tokenmw.providers import StaticToken
 from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.testing import ManualClock
-from tokenmw.tokens.hints import TokenHints
 
 if TYPE_CHECKING:
     from tests.servers import RedisServer
-    from tokenmw.tokens.entry import TokenEntry
 
 QUICK = 1.0
 """Seconds in which a hint has its effect on a busy machine; without hints it takes `check_seconds`, 30 s."""
@@ -300,30 +296,6 @@ def _calls(server: RedisServer, name: bytes = b"evalsha") -> int:
     stats: bytes = server.command("INFO", "commandstats")
     lines = [line for line in stats.splitlines() if line.startswith(b"cmdstat_%b:" % name)]
     return sum(int(line.partition(b"calls=")[2].partition(b",")[0]) for line in lines)
-
-
-async def test_what_waits_for_a_check_keeps_no_evicted_entry(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After hints of fifty tokens, of which the cache keeps five, no other entry is in memory."""
-    entries: weakref.WeakSet[TokenEntry] = weakref.WeakSet()
-    monkeypatch.setattr(TokenHints, "_take", lambda _hints: [])  # none is checked
-    async with TokenBroker({}, redis=redis_server.url, secret_key=SECRET, limits=Limits(tokens=5)) as broker:
-        hints = runtime_of(broker)._hints
-        assert hints is not None
-
-        async def use_and_hint(number: int) -> None:
-            provider = StaticToken(lambda: "t", credential_id=f"c{number}")
-            await broker.token(provider)
-            entry = broker._credentials.entry(provider)
-            assert entry.keys is not None
-            hints._tokens.add(entry.keys.token)
-            entries.add(entry)
-
-        for number in range(50):
-            await use_and_hint(number)
-        gc.collect()
-        assert 5 == len(entries)
 
 
 async def test_what_is_stored_again_after_a_loss_of_data_is_not_announced(private_redis: RedisServer) -> None:

@@ -41,17 +41,17 @@ class _Replies:
         self.replies = replies
         self.good = good
 
-    async def run(self, *_: Any, **_options: Any) -> Any:
+    async def run(self, *_: Any, **__: Any) -> Any:
         return self.replies.pop(0) if self.replies else self.good
 
     def server_deadline(self, _key: bytes) -> None:
         """Return nothing: the time of the server is not known."""
 
-    async def pipeline(self, commands: Any, **_options: Any) -> list[Any]:
-        # A SET that stores nothing is followed by the script that reads what is there.
-        return [None if command[0] == "SET" else await self.run() for command in commands]
+    async def pipeline(self, commands: Any, **_: Any) -> list[Any]:
+        """Return a TTL for each PTTL, so that an upload runs the script and reads its replies."""
+        return [1 if command[0] == "PTTL" else await self.run() for command in commands]
 
-    async def run_for_each(self, _script: str, calls: Any, **_options: Any) -> list[Any]:
+    async def run_for_each(self, _script: str, calls: Any, **_: Any) -> list[Any]:
         return [await self.run() for _ in calls]
 
 

@@ -60,7 +60,7 @@ OF_REDIS = (
         name="first sight: without a permit nothing is read",
         file="tokenmw/redis/session_store.py",
         old='("GETEX", key, "PX", self._ttl) if value is None else',
-        new='("EXISTS", key) if value is None else',
+        new='("GET", "another key") if value is None else',
         tests=("tests/sessions/test_flood.py",),
     ),
     Mutation(
@@ -261,7 +261,7 @@ OF_REDIS = (
     Mutation(
         name="resets: a key without a permit is not checked",
         file="tokenmw/redis/session_store.py",
-        old="if values[number] is None and isinstance(value, list):",
+        old="if found[number] is None and isinstance(value, list):",
         new="if False:",
         tests=("tests/sessions/test_resets.py",),
     ),

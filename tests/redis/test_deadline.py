@@ -152,3 +152,15 @@ async def test_a_connection_that_is_made_after_the_block_changes_nothing() -> No
     await task
     assert deadline._handle is not None
     assert deadline._handle.cancelled()
+
+
+async def test_time_of_several_blocks_is_added_up_to_the_seconds_in_all() -> None:
+    """A loop that gets the processor now and then, as on a machine where a fleet starts, has its time."""
+    loop = asyncio.get_running_loop()
+    began, found = loop.time(), loop.create_future()
+    loop.call_at(began + 0.36, found.set_result, "here")
+    async with Deadline(0.2, on_half=lambda: None):
+        for start, end in ((0.08, 0.16), (0.25, 0.32)):  # over the half, and over the end of the first extension
+            await asyncio.sleep(began + start - loop.time())
+            time.sleep(max(0.0, began + end - loop.time()))  # noqa: ASYNC251  blocking the loop is what is tested
+        assert await found == "here"

@@ -228,10 +228,10 @@ async def test_cluster_of_one_node_serves_batches_to_a_plain_client(
         store = RedisSessionStore(connection, names=names, sealer=Sealer(()), ttl=100.0, on_unreadable=print)
         known, new, absent = (store.key(b"sk-%d" % number) for number in range(3))
         await get_or_create(store, known, ONE)
-        assert connection.one_slot
+        assert connection.takes_all_slots
         for replies in ([ONE, TWO, None], [ONE, TWO, None]):
             assert replies == await store.get_or_create([(known, TWO), (new, TWO), (absent, None)])
-            assert not connection.one_slot
+            assert not connection.takes_all_slots
     assert not caplog.messages
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import math
 
 import pytest
@@ -225,3 +227,31 @@ async def test_a_background_refresh_that_finds_a_rejected_credential_raises_noth
         await settle()
     assert [] == reports
     assert [] == endpoint.calls
+
+
+async def test_a_fetch_that_ignores_its_cancellation_reports_nothing_later(
+    clock: ManualClock, endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it raises after the time limit is not logged by the event loop: the text may hold the secret."""
+    goes_on, over = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> Grant:
+        while not goes_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await goes_on.wait()
+        over.set()
+        raise LookupError("app_secret=pa55word")
+
+    async with Instance(clock) as instance:
+        entry = instance.entry(ScriptedProvider(endpoint))
+        endpoint.answer = stubborn
+        waiting = asyncio.ensure_future(instance.manager.get(entry))
+        await settle(20)
+        clock.advance(5.1)
+        with pytest.raises(TokenUnavailable, match="within 5 s"):
+            await waiting
+        goes_on.set()
+        await over.wait()
+        await settle(5)
+        gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]

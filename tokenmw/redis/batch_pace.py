@@ -56,7 +56,7 @@ class BatchPace(Unpicklable):
             result = await send()
         except BaseException:
             self.size = min(self._first, self.size)
-            self._quickest = _TARGET  # the server may be another one, farther away
+            self._quickest = _TARGET  # the next server may be another one, with a longer round trip
             raise
         now = loop.time()
         self._adapt(now - began, count=count, now=now)

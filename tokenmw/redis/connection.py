@@ -124,8 +124,13 @@ class RedisConnection(Unpicklable):
 
     @property
     def one_slot(self) -> bool:
-        """Whether a command may have any keys together: neither the client nor, so far, the server is a cluster's."""
-        return self._servers.one_slot and not self._refuses_slots
+        """Whether all keys are on one server: the client is not a cluster's."""
+        return self._servers.one_slot
+
+    @property
+    def takes_all_slots(self) -> bool:
+        """Whether a command may have keys of several slots: one server has all, and has not refused such a command."""
+        return self.one_slot and not self._refuses_slots
 
     @property
     def epoch_keys(self) -> list[bytes]:
@@ -172,7 +177,7 @@ class RedisConnection(Unpicklable):
         """Run a script on many keys of one server; it has a reply for each. Returns and raises as `pipeline` does.
 
         Return None if the server takes only keys of one slot in a command, although its client is not a cluster's: the
-        cluster has one node, or a proxy in front of it. From then on `one_slot` is False.
+        cluster has one node, or a proxy in front of it. From then on `takes_all_slots` is False.
         """
         server = self._servers.of(keys[0])
 

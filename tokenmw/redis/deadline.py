@@ -3,8 +3,8 @@
 After an event loop was blocked (by a long computation, or because the machine was suspended), a timer fires in the same
 turn of the loop in which the reply is read from the socket. A plain timeout would then cancel the waiting command
 although the server was quick. So some turns of the loop lie between a timer and its effect; they take no time in a loop
-that runs. The time for which the loop was blocked is added to the deadline, once: the command may not have been sent
-yet, or the server may have been suspended together with this machine.
+that runs. The time for which the loop was blocked is added to the deadline, up to the deadline's own length in all: the
+command may not have been sent yet, or the server may have been suspended together with this machine.
 
 A command that has waited for its connection to be made gets its whole time again when that is done, once: a handshake
 says little of how long a command takes. If the connection is not made within the deadline, the command fails.
@@ -55,7 +55,7 @@ class Deadline:
     __slots__ = (
         "_before",
         "_began",
-        "_extended",
+        "_extension",
         "_handle",
         "_loop",
         "_on_half",
@@ -70,7 +70,7 @@ class Deadline:
         self._on_half = on_half
         self._timeout = asyncio.timeout(None)
         self._handle: asyncio.Handle | None = None
-        self._extended = False
+        self._extension = seconds  # what may still be added
         self._restarts = restarts
         self._before: Token[Deadline | None] | None = None
         self.late = 0.0
@@ -127,9 +127,9 @@ class Deadline:
         self._call_at(self._began + self._seconds, self._expire)
 
     def _expire(self) -> None:
-        if self.late > self._seconds / _TOLERANCE and not self._extended:
-            extension, self.late = min(self.late, self._seconds), 0.0
-            self._extended = True
+        if self.late > self._seconds / _TOLERANCE and self._extension > 0:
+            extension, self.late = min(self.late, self._extension), 0.0
+            self._extension -= extension
             self._call_at(self._loop.time() + extension, self._expire)
             return
         self._handle = None

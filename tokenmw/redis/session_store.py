@@ -288,7 +288,7 @@ class RedisSessionStore(Unpicklable):
                 await self._connection.run("replace", (key,), (old, "", 1))
 
     async def _values(self, keys: Sequence[bytes], sealed: Sequence[bytes | None]) -> list[Any]:
-        if len(keys) > 1 and self._connection.one_slot:
+        if len(keys) > 1 and self._connection.takes_all_slots:
             # One command for all, as both sides take less time for one with many keys: a quarter of it here.
             resets = () if self._after_reset is None else map(_reset_key, keys)
             args = (self._ttl, self._deadline(keys[0]), *(value or b"" for value in sealed))

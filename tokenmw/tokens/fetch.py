@@ -77,5 +77,9 @@ async def _cancel(*tasks: asyncio.Future[Any]) -> None:
         task.cancel()
     await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
     for task in tasks:
-        if task.done() and not task.cancelled():
-            task.exception()  # retrieved, so that the event loop never reports it
+        task.add_done_callback(_retrieve)
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # so that the event loop never reports it, with texts that may hold a secret
