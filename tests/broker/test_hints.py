@@ -55,8 +55,8 @@ async def test_a_token_that_is_invalidated_before_it_is_installed_is_not_used(
         connection: Any = runtime_of(second.broker).redis
         run, sent, arrives = connection.run, asyncio.Event(), asyncio.Event()
 
-        async def delayed(name: str, keys: Any, args: Any) -> Any:
-            reply = await run(name, keys, args)
+        async def delayed(name: str, keys: Any, args: Any, **options: Any) -> Any:
+            reply = await run(name, keys, args, **options)
             if name == script:
                 sent.set()
                 await arrives.wait()
