@@ -27,8 +27,8 @@ async def test_a_token_that_is_invalidated_before_it_is_installed_is_not_used(
         connection: Any = runtime_of(second.broker).redis
         run, sent, arrives = connection.run, asyncio.Event(), asyncio.Event()
 
-        async def delayed(name: str, keys: Any, args: Any) -> Any:
-            reply = await run(name, keys, args)
+        async def delayed(name: str, keys: Any, args: Any, **options: Any) -> Any:
+            reply = await run(name, keys, args, **options)
             if name == script:
                 sent.set()
                 await arrives.wait()
@@ -56,9 +56,9 @@ async def test_a_hint_is_read_again_if_one_server_of_a_cluster_does_not_answer(r
         connection: Any = runtime_of(second.broker).redis
         pipeline, failed = connection.pipeline, asyncio.Event()
 
-        async def failing(commands: Any) -> Any:
+        async def failing(commands: Any, **options: Any) -> Any:
             if failed.is_set():
-                return await pipeline(commands)
+                return await pipeline(commands, **options)
             failed.set()
             return [UNAVAILABLE] * len(commands)
 
