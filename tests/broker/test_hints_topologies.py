@@ -84,9 +84,12 @@ async def test_a_node_that_left_the_cluster_is_not_listened_to(stack: ExitStack)
         left = next(node for node in cluster.nodes if listeners(node))
         client: Any = runtime_of(broker).redis
         nodes = client.client.nodes_manager.nodes_cache
-        nodes.pop(next(name for name in nodes if name.endswith(f":{left.port}")))
-        await until(lambda: listeners(left) == 0, within=3)
-        await until(lambda: sum(map(listeners, cluster.nodes)) == 1, within=3)
+        node = nodes.pop(next(name for name in nodes if name.endswith(f":{left.port}")))
+        try:
+            await until(lambda: listeners(left) == 0, within=3)
+            await until(lambda: sum(map(listeners, cluster.nodes)) == 1, within=3)
+        finally:
+            await node.disconnect()
 
 
 async def test_hints_follow_a_sentinel_to_the_new_primary(stack: ExitStack) -> None:
