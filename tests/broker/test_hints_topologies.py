@@ -23,6 +23,8 @@ from tokenmw.providers import StaticToken
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.campaign
+
 TOKENS = 30
 """On each of three primaries some."""
 

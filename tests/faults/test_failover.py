@@ -24,6 +24,8 @@ from tokenmw.testing import ProviderServer
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 
+pytestmark = pytest.mark.campaign
+
 TOKEN_LIFETIME = 4.0  # seconds
 KEYS = [*WARM, *(f"key-{number}" for number in range(40))]
 NEW_KEYS = [f"during-{number}" for number in range(40)]

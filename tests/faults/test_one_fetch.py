@@ -40,6 +40,7 @@ async def test_8_processes_with_8_000_callers_fetch_a_cold_token_once(
     assert 1 == len(values)
 
 
+@pytest.mark.campaign
 async def test_each_expiry_causes_one_fetch_and_no_wait(redis_server: RedisServer) -> None:
     """Four processes under steady load use eight tokens in turn; the provider's tokens overlap."""
     lifetime, lifetimes = 1.5, 8

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.servers import RedisServer
 
+pytestmark = pytest.mark.campaign
+
 PROCESSES = 4
 
 

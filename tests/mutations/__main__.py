@@ -14,8 +14,11 @@ import argparse
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
+from tests.mutations.mutation import Mutation
 from tests.mutations.running import check_tests_pass, copy_tree, run, text_to_replace
 from tests.mutations.table import MUTATIONS
 
@@ -25,24 +28,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutations")
     parser.add_argument("words", nargs="*", help="run only mutations whose names contain one of these texts")
     parser.add_argument("--list", action="store_true", help="print the names and run nothing")
+    parser.add_argument("--jobs", type=int, default=2, help="mutations at the same time, each in a copy of its own")
     arguments = parser.parse_args()
     words: list[str] = arguments.words
     chosen = [one for one in MUTATIONS if not words or any(word in one.name for word in words)]
     if arguments.list:
         print("\n".join(one.name for one in chosen))
         return 0
+    missed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="tokenmw-mutations-") as directory:
-        tree = copy_tree(Path(directory) / "tree")
+        trees: SimpleQueue[Path] = SimpleQueue()
+        for number in range(arguments.jobs):
+            trees.put(copy_tree(Path(directory) / str(number)))
+        tree = trees.get()
         for one in chosen:
             text_to_replace(tree, one)  # so that a mismatch is reported before any test is run
         check_tests_pass(tree, chosen)
-        missed: list[str] = []
-        for one in chosen:
-            began = time.monotonic()
-            noticed = run(tree, one)
+        trees.put(tree)
+
+        def check(one: Mutation) -> None:
+            tree, began = trees.get(), time.monotonic()
+            try:
+                noticed = run(tree, one)
+            finally:
+                trees.put(tree)
             print(f"{noticed or 'NOT NOTICED':<60} {time.monotonic() - began:5.1f} s  {one.name}", flush=True)
             if not noticed:
                 missed.append(one.name)
+
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            list(pool.map(check, chosen))  # raises what a check raises
     print(f"{len(chosen) - len(missed)} of {len(chosen)} mutations were noticed.")
     return 1 if missed or not chosen else 0
 

@@ -13,6 +13,8 @@ import pytest
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
 
+pytestmark = pytest.mark.campaign
+
 SECRET = "a-secret-of-some-length"
 PROCESSES, KEYS = 4, 120
 LIMITS = Limits(command_seconds=1.0)  # the machine that runs the tests may be slow, and this is not about the deadline

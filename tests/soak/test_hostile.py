@@ -1,6 +1,6 @@
 """Hostile requests leave memory bounded, and known callers keep their ids and are served beside them.
 
-The default run sends them for two seconds; `-m soak` for a minute, ten thousand a second as far as the machine can, and
+The default run sends them for one second; `-m soak` for a minute, ten thousand a second as far as the machine can, and
 prints what was reached. No time is asserted: other work of the machine makes them longer.
 """
 
@@ -33,13 +33,13 @@ async def test_hostile_requests_leave_memory_bounded(private_redis: RedisServer)
         tracemalloc.start()
         try:
             before = _allocated()
-            figures = await callers.send(rate=1_000, seconds=2.0)
+            figures = await callers.send(rate=1_000, seconds=1.0)
             grown = _allocated() - before
         finally:
             tracemalloc.stop()
     assert {204, 401} == figures.statuses.keys() - {0}
     assert 0 == figures.wrong
-    assert len(figures.cold) >= 30
+    assert len(figures.cold) >= 15
     assert grown < TRACED_BOUND
 
 
