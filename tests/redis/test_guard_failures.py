@@ -102,3 +102,21 @@ async def test_cancellation_by_the_client_does_not_end_the_probes(guarded: Make,
     assert one.guard.breaker.open
     await until(lambda: not one.guard.breaker.open, within=10)
     assert raised == 2
+
+
+async def test_a_command_of_an_outage_that_fails_after_it_is_not_logged_apart(guarded: Make) -> None:
+    """A batch in the background may take longer than the outage; one that begins afterwards is logged."""
+    clock = ManualClock()
+    one = guarded("redis://127.0.0.1:1", clock=clock)
+    guard, error = one.guard, exceptions.TimeoutError()
+    await guard.close()  # no probe runs
+    began = clock.monotonic()
+    guard.failed(error, began=began, trips=True)
+    clock.advance(1)
+    guard.breaker.close()
+    guard.failed(error, began=began)
+    assert 0 == one.answers_again
+    guard.failed(error, began=clock.monotonic())
+    guard.breaker.succeeded(wrote=False)
+    guard._failures.answers()
+    assert 1 == one.answers_again

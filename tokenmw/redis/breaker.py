@@ -87,6 +87,10 @@ class Breaker:
         """Whether it counts a row of failures, or is open."""
         return self.open or self._failures > 0
 
+    def was_in_an_outage(self, began: float) -> bool:
+        """Return whether a command that began at a monotonic time began before the last outage ended."""
+        return self._closed_at is not None and began < self._closed_at
+
     def answered(self) -> None:
         """Record that the server has answered, if only with an error."""
         if not self.heard:

@@ -260,7 +260,7 @@ class Guard(Unpicklable):
             opened = True
         if self.breaker.open:
             self._failures.unavailable(reason, fix=fix)
-        else:
+        elif not self.breaker.was_in_an_outage(began):  # that outage has been logged
             self._failures.failed(reason, fix=fix)
             if not self.breaker.failing:  # a later command has succeeded already
                 self._failures.answers()
