@@ -114,6 +114,7 @@ async def test_a_batch_that_exceeds_its_own_deadline_counts(private_redis: Redis
         assert ("down", "timeout") == (one.connection.state, one.connection.error)
 
 
+@pytest.mark.campaign
 async def test_instances_on_a_slow_server_upload_each_session_once(private_redis: RedisServer) -> None:
     """A server that runs for a fifteenth of the time executes a quarter too much at most, and never counts as down."""
     async with (

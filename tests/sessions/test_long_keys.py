@@ -110,6 +110,7 @@ def test_a_session_takes_300_bytes(count: int) -> None:
     assert taken <= 300 * count
 
 
+@pytest.mark.campaign
 async def test_memory_is_bounded_in_bytes(redis_server: RedisServer) -> None:
     """A full cache of the longest keys, each queued for a touch, takes a few hundred bytes for each session."""
     limits = Limits(sessions=SESSIONS, touches=SESSIONS, command_seconds=5.0)

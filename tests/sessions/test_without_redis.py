@@ -164,6 +164,7 @@ async def test_a_reset_during_a_first_sight_holds(redis_server: RedisServer) -> 
             assert new == one.manager.cached(key)
 
 
+@pytest.mark.campaign
 async def test_a_reset_during_an_outage_replaces_the_stored_id(private_redis: RedisServer) -> None:
     """The new id is served immediately, replaces the old one after the outage, and other instances take it."""
     async with Instance(private_redis, command_seconds=0.3) as one, Instance(private_redis) as two:

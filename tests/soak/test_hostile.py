@@ -1,6 +1,6 @@
 """Hostile requests leave memory bounded, and known callers keep their ids and are served beside them.
 
-The default run sends them for one second; `-m soak` for a minute, ten thousand a second as far as the machine can, and
+The campaign sends them for one second; `-m soak` for a minute, ten thousand a second as far as the machine can, and
 prints what was reached. No time is asserted: other work of the machine makes them longer.
 """
 
@@ -26,6 +26,7 @@ SMALL = Limits(sessions=1_000, touches=1_000, refused_keys=300, command_seconds=
 TRACED_BOUND = 3e6  # bytes: full caches, and what is allocated for the requests in progress
 
 
+@pytest.mark.campaign
 async def test_hostile_requests_leave_memory_bounded(private_redis: RedisServer) -> None:
     """Whatever is sent, memory is what small bounds allow, and each known caller has its id."""
     async with Hostile(private_redis.url, limits=SMALL) as callers:
