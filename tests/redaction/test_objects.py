@@ -41,7 +41,17 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.fastapi import token_from
 from tokenmw.observe import SharedStateChanged, TokenAdopted, TokenFetched, TokenInvalidated, ValueUnreadable
 from tokenmw.outgoing.response import _Answer
-from tokenmw.providers import Answer, FeishuApp, FeishuTenant, HTTPOptions, SubjectToken, TokenHTTP
+from tokenmw.providers import (
+    Answer,
+    EnvSecret,
+    FeishuApp,
+    FeishuTenant,
+    FileSecret,
+    HTTPOptions,
+    SecretSource,
+    SubjectToken,
+    TokenHTTP,
+)
 from tokenmw.status import ProviderStatus, ServerStatus
 from tokenmw.testing import ManualClock, make_token
 
@@ -80,6 +90,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "Grant": lambda: Grant(SECRET, expires_in=60, extra={SECRET: SECRET}),
     "Token": lambda: make_token(SECRET, extra={SECRET: SECRET}),
     "HTTPOptions": http_options,
+    "EnvSecret": lambda: EnvSecret("CRM_SECRET"),
+    "FileSecret": lambda: FileSecret("/run/secrets/crm"),
+    "SecretSource": lambda: SecretSource(lambda: SECRET, credential_id="crm"),
     "Answer": lambda: Answer(200, headers={"x": SECRET}, body=SECRET.encode()),
 }
 # Parts of a running program that refer to secrets.

@@ -11,7 +11,9 @@ from tokenmw.providers.microsoft_clouds import Cloud, cloud_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from tokenmw.providers.secret_sources import Secret
 
 __all__ = ["BotFramework"]
 
@@ -62,7 +64,7 @@ class BotFramework(Entra):
         self,
         *,
         app_id: str,
-        app_secret: str | Sequence[str] | None = None,
+        app_secret: Secret | None = None,
         tenant: str | None = None,
         client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
         credential_id: str | None = None,

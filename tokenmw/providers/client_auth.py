@@ -15,8 +15,9 @@ from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["AuthMethod", "ClientAuth", "Proof", "shown_option"]
@@ -151,7 +152,7 @@ class ClientAuth(FrozenValue):
         *,
         provider: str,
         method: AuthMethod,
-        secret: str | Sequence[str] | None,
+        secret: Secret | None,
         assertion: str | Callable[[], str | Awaitable[str]] | None,
         credential_id: str | None,
         form_encode_basic: bool = True,
@@ -210,7 +211,7 @@ class ClientAuth(FrozenValue):
         Raises:
             TokenUnavailable: The `client_assertion` function failed, or returned no assertion.
         """
-        return await self._assert() if self._secrets is None else self._prove(self._secrets.accepted)
+        return await self._assert() if self._secrets is None else self._prove(await self._secrets.accepted())
 
     def _prove(self, secret: str) -> Proof:
         if self._method == "client_secret_post":

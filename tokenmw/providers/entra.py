@@ -14,11 +14,12 @@ from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["OPTIONS_OF_URL", "Entra", "entra_grant", "error_codes"]
@@ -109,7 +110,7 @@ class Entra(Provider):
         *,
         tenant: str,
         client_id: str,
-        client_secret: str | Sequence[str] | None = None,
+        client_secret: Secret | None = None,
         client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
         credential_id: str | None = None,
         scope: str | None = None,

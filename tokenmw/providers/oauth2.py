@@ -14,10 +14,11 @@ from tokenmw.providers.urls import checked_hosts, checked_private, checked_token
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["ClientCredentials"]
@@ -112,7 +113,7 @@ class ClientCredentials(Provider):
         *,
         token_url: str,
         client_id: str,
-        client_secret: str | Sequence[str] | None = None,
+        client_secret: Secret | None = None,
         scope: str = "",
         audience: str | None = None,
         resource: str | None = None,
