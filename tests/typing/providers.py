@@ -69,6 +69,10 @@ ClientCredentials(token_url=BASE, client_id="crm", auth_method="private_key_jwt"
 ClientCredentials(token_url=BASE, client_id="crm", client_assertion=async_assertion, credential_id="key-1")
 ClientCredentials(token_url=BASE, client_id="crm", client_secret=b"secret")  # type: ignore[arg-type]
 ClientCredentials(token_url=BASE, client_id="crm", auth_method="basic")  # type: ignore[arg-type]
+ClientCredentials(token_url=BASE, client_id="crm", client_secret="…", params={"org": "1"}, json=True, resource=[BASE])
+ClientCredentials(token_url=BASE, client_id="crm", client_secret="…", grant_type="account_credentials")
+ClientCredentials(token_url=BASE, client_id="crm", client_secret="…", params={"org": 1})  # type: ignore[dict-item]
+ClientCredentials(token_url=BASE, client_id="crm", client_secret="…", grant_type="password")  # type: ignore[arg-type]
 ClientCredentials(BASE, "crm", "…")  # type: ignore[call-arg]
 FeishuTenant(app_id="cli_a1", app_secret="…", base_url=BASE, refresh_before=600.0, hosts=HOSTS, allow_http=True)
 FeishuApp(app_id="cli_a1", app_secret="…", base_url=BASE, refresh_before=600.0, hosts={"api.example"})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import quote, quote_plus
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.options import credential_text, secret_text
+from tokenmw.options import credential_text, did_you_mean, secret_text
 from tokenmw.providers.base import call_credential
 from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.redaction import FrozenValue, HiddenStr
@@ -31,6 +31,13 @@ _LONG: Final = 1024  # characters; searching each piece of an assertion of 64 Ki
 _LONG_STEP: Final = 16
 # The codes of a refused secret: of RFC 6749 §5.2, of Keycloak's and Auth0's servers, and of a bare 401.
 _SECRET_REFUSED: Final = frozenset({"invalid_client", "unauthorized_client", "access_denied", ""})
+_FULL_NAMES: Final = {
+    "basic": "client_secret_basic",
+    "post": "client_secret_post",
+    "secret_basic": "client_secret_basic",
+    "secret_post": "client_secret_post",
+    "jwt": "private_key_jwt",
+}
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:@/+-]{1,80}", re.ASCII)
 
 
@@ -54,6 +61,19 @@ class Proof(FrozenValue):
         put(self, "_sent", (secret, quote(secret, safe=""), quote_plus(secret), *encoded))
         put(self, "form", form)
         put(self, "headers", headers)
+
+    def hiding(self, more: Iterable[str]) -> Proof:
+        """Return an equal proof that knows other secrets that were sent with it."""
+        again = object.__new__(Proof)
+        put = object.__setattr__
+        put(again, "form", self.form)
+        put(again, "headers", self.headers)
+        put(
+            again,
+            "_sent",
+            (*self._sent, *(form for one in more for form in (one, quote(one, safe=""), quote_plus(one)))),
+        )
+        return again
 
     def is_in(self, text: str) -> bool:
         """Return whether a text repeats the secret or assertion that was sent, or a piece of it, encoded or not."""
@@ -250,6 +270,8 @@ class ClientAuth(FrozenValue):
         changed = any(quote_plus(text) != text for text in texts)
         if self._method == "client_secret_basic" and self._form_encode and changed:
             fix += "; if the server does not form-decode Basic credentials, set form_encode_basic=False"
+        elif self._method == "client_secret_basic" and changed:
+            fix += "; if the server form-decodes Basic credentials (RFC 6749 §2.3.1), leave form_encode_basic=True"
         return fix
 
     def __repr__(self) -> str:
@@ -258,7 +280,8 @@ class ClientAuth(FrozenValue):
 
 def _check_method(method: object, *, provider: str, secret: object, assertion: object) -> None:
     if method not in get_args(AuthMethod):
-        raise ConfigurationError(f"{provider}(auth_method=…) must be one of {', '.join(get_args(AuthMethod))}.")
+        close = did_you_mean(_FULL_NAMES.get(method, method), get_args(AuthMethod)) if isinstance(method, str) else "."
+        raise ConfigurationError(f"{provider}(auth_method=…) must be one of {', '.join(get_args(AuthMethod))}{close}")
     if secret is not None and assertion is not None:
         raise ConfigurationError(
             f"{provider} takes client_secret or client_assertion, not both (RFC 6749 §2.3): leave one out."

@@ -19,7 +19,7 @@ from tokenmw.providers.redirect_text import redirect_text
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import ModuleType
 
     from tokenmw.clock import Clock
@@ -153,7 +153,7 @@ class TokenHTTP(Unpicklable):
         method: str,
         url: str,
         *,
-        data: Mapping[str, str] | None = None,
+        data: Mapping[str, str | Sequence[str]] | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
@@ -162,7 +162,7 @@ class TokenHTTP(Unpicklable):
         Args:
             method: The HTTP method.
             url: The whole URL. Its query stays out of the client's log.
-            data: Fields of a form.
+            data: Fields of a form; a list of values is sent as a field each.
             json: A JSON document instead of a form.
             headers: More header lines.
 

@@ -6,15 +6,16 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.errors import ConfigurationError
-from tokenmw.options import checked_flag, credential_text, optional_seconds, positive_seconds
+from tokenmw.options import checked_flag, optional_seconds, positive_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import AuthMethod, ClientAuth
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
+from tokenmw.providers.request_fields import GrantType, RequestFields
 from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
@@ -55,7 +56,8 @@ class ClientCredentials(Provider):
         scope: The scopes to request, separated by spaces. Their order makes no other credential; they are sent as
             given. Default: none, the server decides.
         audience: The API that the token is for, where the server expects `audience`. Default: not sent.
-        resource: The API that the token is for, where the server follows RFC 8707. Default: not sent.
+        resource: The API that the token is for, where the server follows RFC 8707: an absolute URI without a fragment,
+            or a list of several, which are sent as a field each. Default: not sent.
         auth_method: How the client authenticates (RFC 6749 §2.3.1, RFC 7523 §2.2): `client_secret_basic` in a header,
             `client_secret_post` in the form, or `private_key_jwt` with `client_assertion`.
         client_assertion: A signed assertion, or a function, sync or async, that returns a new one. The function is
@@ -83,17 +85,21 @@ class ClientCredentials(Provider):
         allow_private: False is for a `token_url` that a tenant chooses: one with a private, loopback, link-local or
             otherwise special address is refused, and requests connect to public addresses only, whatever the name
             resolves to. It needs the broker's own HTTP client. Default: True, any address.
+        params: More fields of the request, which the server needs beyond the standard, such as `{"box_subject_type":
+            "enterprise", "box_subject_id": "…"}`. A field that another option sets is refused. Default: none.
+        json: Whether the fields are sent as a JSON object, for servers that take no form. Default: False, a form (RFC
+            6749 §4.4.2).
+        grant_type: The grant's name. `"account_credentials"` is for Zoom's server-to-server apps, with
+            `params={"account_id": "…"}`. Default: `"client_credentials"`.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
     """
 
     __slots__ = (
-        "_audience",
         "_auth",
+        "_fields",
         "_reader",
-        "_resource",
-        "_scope",
         "allow_http",
         "allow_private",
         "hosts",
@@ -115,7 +121,7 @@ class ClientCredentials(Provider):
         client_secret: str | Sequence[str] | None = None,
         scope: str = "",
         audience: str | None = None,
-        resource: str | None = None,
+        resource: str | Sequence[str] | None = None,
         auth_method: AuthMethod = "client_secret_basic",
         client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
         credential_id: str | None = None,
@@ -127,6 +133,9 @@ class ClientCredentials(Provider):
         scheme: str | None = None,
         log_description: bool = False,
         allow_private: bool = True,
+        params: Mapping[str, str] | None = None,
+        json: bool = False,
+        grant_type: GrantType = "client_credentials",
     ) -> None:
         name = type(self).__name__
         checked_flag(allow_http, option=f"{name}(allow_http=…)")
@@ -144,22 +153,27 @@ class ClientCredentials(Provider):
             form_encode_basic=form_encode_basic,
         )
         self.shareable = self._auth.shareable
-        given: object = scope
-        if isinstance(given, (list, tuple, set, frozenset)):
-            raise ConfigurationError(f"{name}(scope=…) must be one str, with spaces between the scopes, not a list.")
-        self._scope = credential_text(scope, option=f"{name}(scope=…)", empty=True)
-        for option, value in (("audience", audience), ("resource", resource)):
-            if value is not None:
-                credential_text(value, option=f"{name}({option}=…)")
-        self._audience = audience
-        self._resource = resource
+        self._fields = RequestFields(
+            provider=name,
+            scope=scope,
+            audience=audience,
+            resource=resource,
+            params=params,
+            as_json=json,
+            grant_type=grant_type,
+        )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
         checked_flag(log_description, option=f"{name}(log_description=…)")
         self.scheme = "Bearer" if scheme is None else _checked_scheme(scheme, option=f"{name}(scheme=…)")
+        client_fix = self._auth.fix(method_option=True)
         self._reader = GrantReader(
             client=self._auth.client(),
-            client_fix=self._auth.fix(method_option=True),
+            client_fix=client_fix,
+            fixes={
+                "unauthorized_client": f"the client needs the permission to use this grant type; or {client_fix}",
+                "unsupported_grant_type": f"this endpoint does not offer the grant type {grant_type}: check the URL",
+            },
             url=self.token_url,
             default_lifetime=positive_seconds(default_life, option=f"{name}(default_life=…)"),
             scheme=scheme,
@@ -169,9 +183,9 @@ class ClientCredentials(Provider):
 
     def identity(self) -> tuple[object, ...]:
         """Return what makes this credential differ from another one, the secret included."""
-        scopes = tuple(sorted(set(self._scope.split())))
         scheme = () if self._reader.scheme is None else (self._reader.scheme,)
-        return (self.token_url, *self._auth.identity(), scopes, self._audience, self._resource, *scheme)
+        fields = self._fields
+        return (self.token_url, *self._auth.identity(), *fields.identity(), *scheme, *fields.more_identity())
 
     @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
@@ -184,19 +198,15 @@ class ClientCredentials(Provider):
         """
 
         async def request(proof: Proof) -> Grant:
-            form = {**self._form(), **proof.form}
-            answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
-            return self._reader.read(answer, proof)
+            body = self._fields.body(proof)
+            answer = await http.request("POST", self.token_url, headers=proof.headers, **body)
+            return self._reader.read(answer, proof.hiding(self._fields.secrets))
 
         return await self._auth.grant(request)
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid (RFC 6750 §3.1)."""
         return bearer_rejected(answer)
-
-    def _form(self) -> dict[str, str]:
-        fields = {"scope": self._scope.strip(), "audience": self._audience, "resource": self._resource}
-        return {"grant_type": "client_credentials", **{name: value for name, value in fields.items() if value}}
 
 
 def _checked_scheme(scheme: object, *, option: str) -> str:
