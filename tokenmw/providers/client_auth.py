@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import quote, quote_plus
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.options import credential_text, did_you_mean, secret_text
+from tokenmw.options import checked_choice, credential_text, did_you_mean, secret_text
 from tokenmw.providers.base import call_credential
 from tokenmw.providers.client_secrets import ClientSecrets
+from tokenmw.providers.jwt_assertion import SecretAlgorithm, client_claims, signed_with_secret
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AuthMethod", "ClientAuth", "Proof", "shown_option"]
 
-AuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt"]
+AuthMethod = Literal["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"]
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _MAX_ASSERTION_CHARACTERS: Final = 64 << 10
@@ -36,6 +37,7 @@ _FULL_NAMES: Final = {
     "post": "client_secret_post",
     "secret_basic": "client_secret_basic",
     "secret_post": "client_secret_post",
+    "secret_jwt": "client_secret_jwt",
     "jwt": "private_key_jwt",
 }
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:@/+-]{1,80}", re.ASCII)
@@ -127,17 +129,19 @@ def _overlap(one: str, other: str) -> bool:
 
 
 class ClientAuth(FrozenValue):
-    """A client's id and its secret or assertion, for one of the three methods. Providers build on it.
+    """A client's id and its secret or assertion, for one of the methods. Providers build on it.
 
     Args:
         client_id: The client's id at the server.
         provider: The provider's class name, for error texts.
         method: One of :data:`AuthMethod`.
-        secret: For `client_secret_basic` and `client_secret_post`; a list while it is changed.
+        secret: For the methods `client_secret_…`; a list while it is changed.
         assertion: For `private_key_jwt`: a signed JWT, or a function, sync or async, that returns a new one.
             The function is called for each attempt, because servers refuse an assertion that they have seen.
         credential_id: A name for the key behind `assertion`.
         form_encode_basic: Whether id and secret are form-encoded in the `Authorization` header.
+        audience: The audience of assertions that are made here; None: the token endpoint.
+        algorithm: The algorithm of `client_secret_jwt`; None: HS256.
         options: The names of the provider's options for the id and the secret, for error texts.
 
     Attributes:
@@ -147,11 +151,24 @@ class ClientAuth(FrozenValue):
         ConfigurationError: A value is missing, contradicts the method, or is not text.
     """
 
-    __slots__ = ("_assertion", "_credential_id", "_form_encode", "_id", "_method", "_options", "_secrets", "shareable")
+    __slots__ = (
+        "_algorithm",
+        "_assertion",
+        "_audience",
+        "_credential_id",
+        "_form_encode",
+        "_id",
+        "_method",
+        "_options",
+        "_secrets",
+        "shareable",
+    )
 
     shareable: bool
     _options: tuple[str, str]
     _assertion: str | Callable[[], Any] | None
+    _algorithm: SecretAlgorithm | None
+    _audience: str | None
     _credential_id: str | None
     _form_encode: bool
     _id: str
@@ -168,9 +185,12 @@ class ClientAuth(FrozenValue):
         assertion: str | Callable[[], str | Awaitable[str]] | None,
         credential_id: str | None,
         form_encode_basic: bool = True,
+        audience: str | None = None,
+        algorithm: SecretAlgorithm | None = None,
         options: tuple[str, str] = ("client_id", "client_secret"),
     ) -> None:
         _check_method(method, provider=provider, secret=secret, assertion=assertion)
+        _check_assertion_options(method, provider=provider, audience=audience, algorithm=algorithm)
         texts: dict[str, object] = {"client_id": client_id, "credential_id": credential_id}
         if not callable(assertion):
             texts["client_assertion"] = assertion
@@ -190,6 +210,8 @@ class ClientAuth(FrozenValue):
         option = f"{provider}(client_secret=…)"
         put(self, "_secrets", None if secret is None else ClientSecrets(secret, option=option))
         put(self, "_assertion", HiddenStr(assertion) if isinstance(assertion, str) else assertion)
+        put(self, "_algorithm", algorithm)
+        put(self, "_audience", audience)
         put(self, "_form_encode", form_encode_basic)
         put(self, "shareable", credential_id is not None or not callable(assertion))
         # Two functions cannot be compared by the key they use, and id() is reused after its object is freed.
@@ -202,11 +224,17 @@ class ClientAuth(FrozenValue):
         secret = None if self._secrets is None else self._secrets.identity()
         return (self._id, self._method, secret, fixed, self._credential_id)
 
-    async def grant(self, request: Callable[[Proof], Awaitable[Grant]]) -> Grant:
+    def more_identity(self) -> tuple[object, ...]:
+        """Return the part of the identity that only clients with an option for their assertions have."""
+        given = (self._audience, self._algorithm)
+        return () if given == (None, None) else (("assertion", *given),)
+
+    async def grant(self, request: Callable[[Proof], Awaitable[Grant]], *, token_url: str) -> Grant:
         """Request a token; again with the next secret if there is one and the server refuses the first.
 
         Args:
             request: Sends one token request with a client authentication.
+            token_url: The token endpoint, which is the audience of assertions that are made here.
 
         Raises:
             CredentialRejected: The server refuses the client.
@@ -215,17 +243,21 @@ class ClientAuth(FrozenValue):
         secrets = self._secrets
         if secrets is None:
             return await request(await self._assert())
-        return await secrets.grant(lambda secret: request(self._prove(secret)), codes=_SECRET_REFUSED)
+        return await secrets.grant(lambda secret: request(self._prove(secret, token_url)), codes=_SECRET_REFUSED)
 
-    async def prove(self) -> Proof:
+    async def prove(self, *, token_url: str = "") -> Proof:
         """Return the client authentication of one token request, with the secret that was accepted last.
 
         Raises:
             TokenUnavailable: The `client_assertion` function failed, or returned no assertion.
         """
-        return await self._assert() if self._secrets is None else self._prove(self._secrets.accepted)
+        return await self._assert() if self._secrets is None else self._prove(self._secrets.accepted, token_url)
 
-    def _prove(self, secret: str) -> Proof:
+    def _prove(self, secret: str, token_url: str) -> Proof:
+        if self._method == "client_secret_jwt":
+            claims = client_claims(self._id, audience=self._audience or token_url)
+            assertion = signed_with_secret(claims, secret, algorithm=self._algorithm or "HS256")
+            return Proof(secret, form=self._assertion_form(assertion), headers={}).hiding([assertion])
         if self._method == "client_secret_post":
             return Proof(secret, form={"client_id": self._id, "client_secret": secret}, headers={})
         pair = (quote_plus(self._id), quote_plus(secret)) if self._form_encode else (self._id, secret)
@@ -241,12 +273,14 @@ class ClientAuth(FrozenValue):
                 f"client_assertion did not return a str of 1 to {_MAX_ASSERTION_CHARACTERS} characters: "
                 f"call the function by itself to see its result"
             )
-        form = {
+        return Proof(assertion, form=self._assertion_form(assertion), headers={})
+
+    def _assertion_form(self, assertion: str) -> dict[str, str]:
+        return {
             "client_id": self._id,
             "client_assertion_type": _ASSERTION_TYPE,
             "client_assertion": assertion,
         }
-        return Proof(assertion, form=form, headers={})
 
     def client(self) -> str:
         """Return the client for an error text, such as `client_id=crm`; without the id if it repeats the secret."""
@@ -263,6 +297,8 @@ class ClientAuth(FrozenValue):
         if self._assertion is not None:
             return f"check {client_id}, and key, iss, sub, aud and exp of client_assertion"
         fix = f"check {client_id}{',' if method_option else ' and'} {secret}"
+        if self._method == "client_secret_jwt":
+            fix += ", assertion_algorithm, assertion_audience"
         if not method_option:
             return fix
         fix += f" and auth_method (now {self._method})"
@@ -280,7 +316,10 @@ class ClientAuth(FrozenValue):
 
 def _check_method(method: object, *, provider: str, secret: object, assertion: object) -> None:
     if method not in get_args(AuthMethod):
-        close = did_you_mean(_FULL_NAMES.get(method, method), get_args(AuthMethod)) if isinstance(method, str) else "."
+        close = "."
+        if isinstance(method, str):
+            full = _FULL_NAMES.get(method)
+            close = f": did you mean {full!r}?" if full else did_you_mean(method, get_args(AuthMethod))
         raise ConfigurationError(f"{provider}(auth_method=…) must be one of {', '.join(get_args(AuthMethod))}{close}")
     if secret is not None and assertion is not None:
         raise ConfigurationError(
@@ -292,3 +331,18 @@ def _check_method(method: object, *, provider: str, secret: object, assertion: o
         raise ConfigurationError(f'{provider}(client_assertion=…) needs auth_method="private_key_jwt" with it.')
     if method != "private_key_jwt" and secret is None:
         raise ConfigurationError(f"{provider} needs client_secret=…, or client_assertion=… in its place.")
+
+
+def _check_assertion_options(method: str, *, provider: str, audience: object, algorithm: object) -> None:
+    if audience is not None:
+        credential_text(audience, option=f"{provider}(assertion_audience=…)")
+        if method != "client_secret_jwt":
+            raise ConfigurationError(
+                f"{provider}(assertion_audience=…) is for assertions that this package makes: set "
+                f'auth_method="client_secret_jwt", or leave it out and set aud in the assertion.'
+            )
+    if algorithm is not None:
+        option = f"{provider}(assertion_algorithm=…)"
+        checked_choice(algorithm, option=option, choices=get_args(SecretAlgorithm))
+        if method != "client_secret_jwt":
+            raise ConfigurationError(f'{option} needs auth_method="client_secret_jwt" with it.')

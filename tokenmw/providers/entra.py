@@ -176,7 +176,7 @@ class Entra(Provider):
             answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
             return entra_grant(answer, proof, reader=self._reader)
 
-        return await self._auth.grant(request)
+        return await self._auth.grant(request, token_url=self.token_url)
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid: 401.

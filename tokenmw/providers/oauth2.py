@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.jwt_assertion import SecretAlgorithm
     from tokenmw.values import Grant
 
 __all__ = ["ClientCredentials"]
@@ -59,7 +60,8 @@ class ClientCredentials(Provider):
         resource: The API that the token is for, where the server follows RFC 8707: an absolute URI without a fragment,
             or a list of several, which are sent as a field each. Default: not sent.
         auth_method: How the client authenticates (RFC 6749 §2.3.1, RFC 7523 §2.2): `client_secret_basic` in a header,
-            `client_secret_post` in the form, or `private_key_jwt` with `client_assertion`.
+            `client_secret_post` in the form, `client_secret_jwt` with an assertion that is signed with the secret for
+            each request, or `private_key_jwt` with `client_assertion`.
         client_assertion: A signed assertion, or a function, sync or async, that returns a new one. The function is
             called for each attempt, because servers refuse an assertion that they have seen.
         credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none, and the
@@ -91,6 +93,9 @@ class ClientCredentials(Provider):
             6749 §4.4.2).
         grant_type: The grant's name. `"account_credentials"` is for Zoom's server-to-server apps, with
             `params={"account_id": "…"}`. Default: `"client_credentials"`.
+        assertion_audience: The audience (`aud`) of the assertions that are made here, for servers that want another
+            one, such as their issuer. Default: the token endpoint.
+        assertion_algorithm: The algorithm of `client_secret_jwt`: `"HS256"`, `"HS384"` or `"HS512"`. Default: HS256.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -136,6 +141,8 @@ class ClientCredentials(Provider):
         params: Mapping[str, str] | None = None,
         json: bool = False,
         grant_type: GrantType = "client_credentials",
+        assertion_audience: str | None = None,
+        assertion_algorithm: SecretAlgorithm | None = None,
     ) -> None:
         name = type(self).__name__
         checked_flag(allow_http, option=f"{name}(allow_http=…)")
@@ -151,6 +158,8 @@ class ClientCredentials(Provider):
             assertion=client_assertion,
             credential_id=credential_id,
             form_encode_basic=form_encode_basic,
+            audience=assertion_audience,
+            algorithm=assertion_algorithm,
         )
         self.shareable = self._auth.shareable
         self._fields = RequestFields(
@@ -184,8 +193,9 @@ class ClientCredentials(Provider):
     def identity(self) -> tuple[object, ...]:
         """Return what makes this credential differ from another one, the secret included."""
         scheme = () if self._reader.scheme is None else (self._reader.scheme,)
-        fields = self._fields
-        return (self.token_url, *self._auth.identity(), *fields.identity(), *scheme, *fields.more_identity())
+        # First what 0.1 has, then only what is not at its default: instances of both versions share their tokens.
+        first = (self.token_url, *self._auth.identity(), *self._fields.identity(), *scheme)
+        return (*first, *self._fields.more_identity(), *self._auth.more_identity())
 
     @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
@@ -202,7 +212,7 @@ class ClientCredentials(Provider):
             answer = await http.request("POST", self.token_url, headers=proof.headers, **body)
             return self._reader.read(answer, proof.hiding(self._fields.secrets))
 
-        return await self._auth.grant(request)
+        return await self._auth.grant(request, token_url=self.token_url)
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid (RFC 6750 §3.1)."""
