@@ -26,6 +26,7 @@ from tokenmw.providers import (
     ManagedIdentity,
     OutgoingAnswer,
     OutgoingRequest,
+    PrivateKeyJWT,
     Provider,
     StaticToken,
     TokenHTTP,
@@ -67,6 +68,14 @@ crm = ClientCredentials(
 )
 ClientCredentials(token_url=BASE, client_id="crm", auth_method="private_key_jwt", client_assertion=assertion)
 ClientCredentials(token_url=BASE, client_id="crm", client_assertion=async_assertion, credential_id="key-1")
+KEY = PrivateKeyJWT("…", key_id="key-1", algorithm="ES256", certificate=b"-")
+PrivateKeyJWT(file="key.pem")
+PrivateKeyJWT({"kty": "EC"})
+PrivateKeyJWT("…", algorithm="HS256")  # type: ignore[arg-type]
+ClientCredentials(token_url=BASE, client_id="crm", auth_method="private_key_jwt", client_assertion=KEY)
+ClientCredentials(token_url=BASE, client_id="crm", client_secret="…", auth_method="client_secret_jwt")
+Entra(tenant="contoso.example", client_id="…", client_assertion=KEY)
+BotFramework(app_id="…", client_assertion=KEY)
 ClientCredentials(token_url=BASE, client_id="crm", client_secret=b"secret")  # type: ignore[arg-type]
 ClientCredentials(token_url=BASE, client_id="crm", auth_method="basic")  # type: ignore[arg-type]
 ClientCredentials(token_url=BASE, client_id="crm", client_secret="…", params={"org": "1"}, json=True, resource=[BASE])

@@ -3,7 +3,8 @@
 - `base`: the class `Provider`, its checks. `http`: `TokenHTTP`, which with `network` is all here that imports httpx.
   `answer`: a token endpoint's response. `urls`: URLs and host names as options. `quiet_http`: keeps secrets out of HTTP
   logs. `network`: the HTTP client of our own.
-- OAuth 2.0: `oauth2`, `client_auth`. Microsoft: `entra`, `bot_framework`, `managed_identity`, `microsoft_clouds`.
+- OAuth 2.0: `oauth2`, `request_fields`, `client_auth`, and the assertions of clients: `jwt_assertion`,
+  `private_key_jwt`, `signing_key`. Microsoft: `entra`, `bot_framework`, `managed_identity`, `microsoft_clouds`.
 - Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
 - `static`: tokens that the program provides.
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.managed_identity import ManagedIdentity
     from tokenmw.providers.network.options import HTTPOptions
     from tokenmw.providers.oauth2 import ClientCredentials
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
     from tokenmw.providers.static import StaticToken
     from tokenmw.providers.wecom import WeCom
 
@@ -52,6 +54,7 @@ __all__ = [
     "ManagedIdentity",
     "OutgoingAnswer",
     "OutgoingRequest",
+    "PrivateKeyJWT",
     "Provider",
     "StaticToken",
     "TokenHTTP",
@@ -73,6 +76,7 @@ _MODULES: Final = {
     "FeishuTicket": "feishu_store",
     "HTTPOptions": "network.options",
     "ManagedIdentity": "managed_identity",
+    "PrivateKeyJWT": "private_key_jwt",
     "StaticToken": "static",
     "WeCom": "wecom",
 }

@@ -13,6 +13,7 @@ from tokenmw.options import checked_choice, credential_text, did_you_mean, secre
 from tokenmw.providers.base import call_credential
 from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.providers.jwt_assertion import SecretAlgorithm, client_claims, signed_with_secret
+from tokenmw.providers.private_key_jwt import PrivateKeyJWT
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
@@ -136,8 +137,8 @@ class ClientAuth(FrozenValue):
         provider: The provider's class name, for error texts.
         method: One of :data:`AuthMethod`.
         secret: For the methods `client_secret_…`; a list while it is changed.
-        assertion: For `private_key_jwt`: a signed JWT, or a function, sync or async, that returns a new one.
-            The function is called for each attempt, because servers refuse an assertion that they have seen.
+        assertion: For `private_key_jwt`: a key that signs, a signed JWT, or a function, sync or async, that returns a
+            new one. A new one is made for each attempt, because servers refuse an assertion that they have seen.
         credential_id: A name for the key behind `assertion`.
         form_encode_basic: Whether id and secret are form-encoded in the `Authorization` header.
         audience: The audience of assertions that are made here; None: the token endpoint.
@@ -166,7 +167,7 @@ class ClientAuth(FrozenValue):
 
     shareable: bool
     _options: tuple[str, str]
-    _assertion: str | Callable[[], Any] | None
+    _assertion: str | Callable[[], Any] | PrivateKeyJWT | None
     _algorithm: SecretAlgorithm | None
     _audience: str | None
     _credential_id: str | None
@@ -182,7 +183,7 @@ class ClientAuth(FrozenValue):
         provider: str,
         method: AuthMethod,
         secret: str | Sequence[str] | None,
-        assertion: str | Callable[[], str | Awaitable[str]] | None,
+        assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None,
         credential_id: str | None,
         form_encode_basic: bool = True,
         audience: str | None = None,
@@ -190,9 +191,10 @@ class ClientAuth(FrozenValue):
         options: tuple[str, str] = ("client_id", "client_secret"),
     ) -> None:
         _check_method(method, provider=provider, secret=secret, assertion=assertion)
-        _check_assertion_options(method, provider=provider, audience=audience, algorithm=algorithm)
+        makes = method == "client_secret_jwt" or isinstance(assertion, PrivateKeyJWT)
+        _check_assertion_options(method, provider=provider, audience=audience, algorithm=algorithm, makes=makes)
         texts: dict[str, object] = {"client_id": client_id, "credential_id": credential_id}
-        if not callable(assertion):
+        if not (callable(assertion) or isinstance(assertion, PrivateKeyJWT)):
             texts["client_assertion"] = assertion
         for name, text in texts.items():
             if text is not None or name == "client_id":
@@ -220,7 +222,10 @@ class ClientAuth(FrozenValue):
     def identity(self) -> tuple[object, ...]:
         """Return what makes this client differ from another one, the secrets included."""
         # With a credential_id, a newer assertion is the same credential.
-        fixed = self._assertion if isinstance(self._assertion, str) and self._credential_id is None else None
+        fixed: object = None
+        if self._credential_id is None:
+            assertion = self._assertion
+            fixed = assertion.identity() if isinstance(assertion, PrivateKeyJWT) else assertion
         secret = None if self._secrets is None else self._secrets.identity()
         return (self._id, self._method, secret, fixed, self._credential_id)
 
@@ -242,7 +247,7 @@ class ClientAuth(FrozenValue):
         """
         secrets = self._secrets
         if secrets is None:
-            return await request(await self._assert())
+            return await request(await self._assert(token_url))
         return await secrets.grant(lambda secret: request(self._prove(secret, token_url)), codes=_SECRET_REFUSED)
 
     async def prove(self, *, token_url: str = "") -> Proof:
@@ -251,7 +256,9 @@ class ClientAuth(FrozenValue):
         Raises:
             TokenUnavailable: The `client_assertion` function failed, or returned no assertion.
         """
-        return await self._assert() if self._secrets is None else self._prove(self._secrets.accepted, token_url)
+        if self._secrets is None:
+            return await self._assert(token_url)
+        return self._prove(self._secrets.accepted, token_url)
 
     def _prove(self, secret: str, token_url: str) -> Proof:
         if self._method == "client_secret_jwt":
@@ -264,9 +271,11 @@ class ClientAuth(FrozenValue):
         encoded = base64.b64encode(":".join(pair).encode()).decode()
         return Proof(secret, form={}, headers={"authorization": f"Basic {encoded}"})
 
-    async def _assert(self) -> Proof:
+    async def _assert(self, token_url: str) -> Proof:
         assertion = self._assertion
-        if callable(assertion):
+        if isinstance(assertion, PrivateKeyJWT):
+            assertion = await assertion.assertion(self._id, audience=self._audience or token_url)
+        elif callable(assertion):
             assertion = await call_credential(assertion, option="client_assertion")
         if not isinstance(assertion, str) or not assertion or len(assertion) > _MAX_ASSERTION_CHARACTERS:
             raise TokenUnavailable(
@@ -294,6 +303,11 @@ class ClientAuth(FrozenValue):
             method_option: Whether the provider has the options `auth_method` and `form_encode_basic`.
         """
         client_id, secret = self._options
+        if isinstance(self._assertion, PrivateKeyJWT):
+            return (
+                f"check {client_id}, that the server has the public key of PrivateKeyJWT, its key_id and algorithm, "
+                f"and this machine's clock"
+            )
         if self._assertion is not None:
             return f"check {client_id}, and key, iss, sub, aud and exp of client_assertion"
         fix = f"check {client_id}{',' if method_option else ' and'} {secret}"
@@ -333,13 +347,14 @@ def _check_method(method: object, *, provider: str, secret: object, assertion: o
         raise ConfigurationError(f"{provider} needs client_secret=…, or client_assertion=… in its place.")
 
 
-def _check_assertion_options(method: str, *, provider: str, audience: object, algorithm: object) -> None:
+def _check_assertion_options(method: str, *, provider: str, audience: object, algorithm: object, makes: bool) -> None:
     if audience is not None:
         credential_text(audience, option=f"{provider}(assertion_audience=…)")
-        if method != "client_secret_jwt":
+        if not makes:
             raise ConfigurationError(
                 f"{provider}(assertion_audience=…) is for assertions that this package makes: set "
-                f'auth_method="client_secret_jwt", or leave it out and set aud in the assertion.'
+                f'auth_method="client_secret_jwt" or client_assertion=PrivateKeyJWT(…), or leave it out and set aud in '
+                f"the assertion."
             )
     if algorithm is not None:
         option = f"{provider}(assertion_algorithm=…)"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
     from tokenmw.values import Grant
 
 __all__ = ["Entra", "entra_grant", "error_codes"]
@@ -62,8 +63,8 @@ class Entra(Provider):
         client_id: The app's id.
         client_secret: The value of one of the app's secrets. While it is changed, a list: the new one and the old one.
             If Entra refuses the first, the next one is tried.
-        client_assertion: A signed JWT instead of a secret, or a function, sync or async, that returns a new one for
-            each attempt; also for federated credentials.
+        client_assertion: A `PrivateKeyJWT` instead of a secret, with the app's certificate, or a function, sync or
+            async, that returns a signed JWT for each attempt, or one as text; also for federated credentials.
         credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none, and the
             tokens that a function obtains are not shared with other provider objects or through Redis, so every
             process fetches its own.
@@ -110,7 +111,7 @@ class Entra(Provider):
         tenant: str,
         client_id: str,
         client_secret: str | Sequence[str] | None = None,
-        client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         scope: str | None = None,
         cloud: Cloud = "public",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.jwt_assertion import SecretAlgorithm
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
     from tokenmw.values import Grant
 
 __all__ = ["ClientCredentials"]
@@ -35,18 +36,14 @@ class ClientCredentials(Provider):
     ... )
     <ClientCredentials>
 
-    With a private key instead of a secret (RFC 7523 §2.2), here with PyJWT from the extra `jwt`::
+    With a private key instead of a secret (RFC 7523 §2.2), from the extra `jwt`::
 
-        def assertion():
-            claims = {"iss": "crm", "sub": "crm", "aud": "https://idp.example/token", "jti": str(uuid4())}
-            return jwt.encode(claims | {"exp": int(time()) + 60}, private_key, algorithm="RS256")
-
+        KEY = PrivateKeyJWT(file="/run/secrets/crm.pem", key_id="crm-2")
         ClientCredentials(
             token_url="https://idp.example/token",
             client_id="crm",
             auth_method="private_key_jwt",
-            client_assertion=assertion,
-            credential_id="crm-key-2",
+            client_assertion=KEY,
         )
 
     Args:
@@ -62,11 +59,11 @@ class ClientCredentials(Provider):
         auth_method: How the client authenticates (RFC 6749 §2.3.1, RFC 7523 §2.2): `client_secret_basic` in a header,
             `client_secret_post` in the form, `client_secret_jwt` with an assertion that is signed with the secret for
             each request, or `private_key_jwt` with `client_assertion`.
-        client_assertion: A signed assertion, or a function, sync or async, that returns a new one. The function is
-            called for each attempt, because servers refuse an assertion that they have seen.
-        credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none, and the
-            tokens that a function obtains are not shared with other provider objects or through Redis, so every
-            process fetches its own.
+        client_assertion: A `PrivateKeyJWT`, or a function, sync or async, that returns a signed assertion, or one as
+            text. A new one is made for each attempt, because servers refuse an assertion that they have seen.
+        credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none. A
+            `PrivateKeyJWT` needs none; the tokens that a function obtains are not shared with other provider objects
+            or through Redis without it, so every process fetches its own.
         allow_http: Allows plain HTTP to other machines, for `token_url` and for requests of auth objects. Default:
             False, it is refused, because the network would see secret and token.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
@@ -128,7 +125,7 @@ class ClientCredentials(Provider):
         audience: str | None = None,
         resource: str | Sequence[str] | None = None,
         auth_method: AuthMethod = "client_secret_basic",
-        client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         allow_http: bool = False,
         refresh_before: float | None = None,
