@@ -68,6 +68,7 @@ crm = ClientCredentials(
 )
 ClientCredentials(token_url=BASE, client_id="crm", auth_method="private_key_jwt", client_assertion=assertion)
 ClientCredentials(token_url=BASE, client_id="crm", client_assertion=async_assertion, credential_id="key-1")
+ClientCredentials(issuer=BASE, client_id="crm", client_secret="…")
 KEY = PrivateKeyJWT("…", key_id="key-1", algorithm="ES256", certificate=b"-")
 PrivateKeyJWT(file="key.pem")
 PrivateKeyJWT({"kty": "EC"})

@@ -3,7 +3,7 @@
 - `base`: the class `Provider`, its checks. `http`: `TokenHTTP`, which with `network` is all here that imports httpx.
   `answer`: a token endpoint's response. `urls`: URLs and host names as options. `quiet_http`: keeps secrets out of HTTP
   logs. `network`: the HTTP client of our own.
-- OAuth 2.0: `oauth2`, `request_fields`, `client_auth`, and the assertions of clients: `jwt_assertion`,
+- OAuth 2.0: `oauth2`, `discovery`, `request_fields`, `client_auth`, and the assertions of clients: `jwt_assertion`,
   `private_key_jwt`, `signing_key`. Microsoft: `entra`, `bot_framework`, `managed_identity`, `microsoft_clouds`.
 - Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
 - `static`: tokens that the program provides.

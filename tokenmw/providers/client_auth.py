@@ -135,7 +135,7 @@ class ClientAuth(FrozenValue):
     Args:
         client_id: The client's id at the server.
         provider: The provider's class name, for error texts.
-        method: One of :data:`AuthMethod`.
+        method: One of :data:`AuthMethod`; None: one of the first two, which each request names.
         secret: For the methods `client_secret_…`; a list while it is changed.
         assertion: For `private_key_jwt`: a key that signs, a signed JWT, or a function, sync or async, that returns a
             new one. A new one is made for each attempt, because servers refuse an assertion that they have seen.
@@ -173,7 +173,7 @@ class ClientAuth(FrozenValue):
     _credential_id: str | None
     _form_encode: bool
     _id: str
-    _method: AuthMethod
+    _method: AuthMethod | None
     _secrets: ClientSecrets | None
 
     def __init__(
@@ -181,7 +181,7 @@ class ClientAuth(FrozenValue):
         client_id: str,
         *,
         provider: str,
-        method: AuthMethod,
+        method: AuthMethod | None,
         secret: str | Sequence[str] | None,
         assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None,
         credential_id: str | None,
@@ -200,7 +200,7 @@ class ClientAuth(FrozenValue):
             if text is not None or name == "client_id":
                 checked = secret_text if name == "client_assertion" else credential_text
                 checked(text, option=f"{provider}({name}=…)")
-        if method == "client_secret_basic" and not form_encode_basic and ":" in client_id:
+        if method in (None, "client_secret_basic") and not form_encode_basic and ":" in client_id:
             raise ConfigurationError(
                 f"{provider}(client_id=…) has a colon, which would end it in the Authorization header: "
                 f'leave form_encode_basic=True, or use auth_method="client_secret_post".'
@@ -234,12 +234,19 @@ class ClientAuth(FrozenValue):
         given = (self._audience, self._algorithm)
         return () if given == (None, None) else (("assertion", *given),)
 
-    async def grant(self, request: Callable[[Proof], Awaitable[Grant]], *, token_url: str) -> Grant:
+    async def grant(
+        self,
+        request: Callable[[Proof], Awaitable[Grant]],
+        *,
+        token_url: str,
+        method: AuthMethod = "client_secret_basic",
+    ) -> Grant:
         """Request a token; again with the next secret if there is one and the server refuses the first.
 
         Args:
             request: Sends one token request with a client authentication.
             token_url: The token endpoint, which is the audience of assertions that are made here.
+            method: The method of a client that was made without one.
 
         Raises:
             CredentialRejected: The server refuses the client.
@@ -248,7 +255,10 @@ class ClientAuth(FrozenValue):
         secrets = self._secrets
         if secrets is None:
             return await request(await self._assert(token_url))
-        return await secrets.grant(lambda secret: request(self._prove(secret, token_url)), codes=_SECRET_REFUSED)
+        chosen = self._method or method
+        return await secrets.grant(
+            lambda secret: request(self._prove(secret, token_url, chosen)), codes=_SECRET_REFUSED
+        )
 
     async def prove(self, *, token_url: str = "") -> Proof:
         """Return the client authentication of one token request, with the secret that was accepted last.
@@ -258,14 +268,14 @@ class ClientAuth(FrozenValue):
         """
         if self._secrets is None:
             return await self._assert(token_url)
-        return self._prove(self._secrets.accepted, token_url)
+        return self._prove(self._secrets.accepted, token_url, self._method or "client_secret_basic")
 
-    def _prove(self, secret: str, token_url: str) -> Proof:
-        if self._method == "client_secret_jwt":
+    def _prove(self, secret: str, token_url: str, method: AuthMethod) -> Proof:
+        if method == "client_secret_jwt":
             claims = client_claims(self._id, audience=self._audience or token_url)
             assertion = signed_with_secret(claims, secret, algorithm=self._algorithm or "HS256")
             return Proof(secret, form=self._assertion_form(assertion), headers={}).hiding([assertion])
-        if self._method == "client_secret_post":
+        if method == "client_secret_post":
             return Proof(secret, form={"client_id": self._id, "client_secret": secret}, headers={})
         pair = (quote_plus(self._id), quote_plus(secret)) if self._form_encode else (self._id, secret)
         encoded = base64.b64encode(":".join(pair).encode()).decode()
@@ -291,6 +301,11 @@ class ClientAuth(FrozenValue):
             "client_assertion": assertion,
         }
 
+    @property
+    def chooses_method(self) -> bool:
+        """Whether it was made without a method, so that each request names one."""
+        return self._method is None
+
     def client(self) -> str:
         """Return the client for an error text, such as `client_id=crm`; without the id if it repeats the secret."""
         fixed = (self._assertion,) if isinstance(self._assertion, str) else ("",)
@@ -315,12 +330,13 @@ class ClientAuth(FrozenValue):
             fix += ", assertion_algorithm, assertion_audience"
         if not method_option:
             return fix
-        fix += f" and auth_method (now {self._method})"
+        fix += f" and auth_method (now {self._method or 'as the server publishes it'})"
         texts = (self._id, *(() if self._secrets is None else self._secrets.all))
         changed = any(quote_plus(text) != text for text in texts)
-        if self._method == "client_secret_basic" and self._form_encode and changed:
+        basic = self._method in (None, "client_secret_basic")
+        if basic and self._form_encode and changed:
             fix += "; if the server does not form-decode Basic credentials, set form_encode_basic=False"
-        elif self._method == "client_secret_basic" and changed:
+        elif basic and changed:
             fix += "; if the server form-decodes Basic credentials (RFC 6749 §2.3.1), leave form_encode_basic=True"
         return fix
 
@@ -329,7 +345,7 @@ class ClientAuth(FrozenValue):
 
 
 def _check_method(method: object, *, provider: str, secret: object, assertion: object) -> None:
-    if method not in get_args(AuthMethod):
+    if method is not None and method not in get_args(AuthMethod):
         close = "."
         if isinstance(method, str):
             full = _FULL_NAMES.get(method)
@@ -347,7 +363,9 @@ def _check_method(method: object, *, provider: str, secret: object, assertion: o
         raise ConfigurationError(f"{provider} needs client_secret=…, or client_assertion=… in its place.")
 
 
-def _check_assertion_options(method: str, *, provider: str, audience: object, algorithm: object, makes: bool) -> None:
+def _check_assertion_options(
+    method: str | None, *, provider: str, audience: object, algorithm: object, makes: bool
+) -> None:
     if audience is not None:
         credential_text(audience, option=f"{provider}(assertion_audience=…)")
         if not makes:

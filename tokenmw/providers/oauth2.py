@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
 
-from tokenmw.errors import ConfigurationError
+from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import checked_flag, optional_seconds, positive_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import AuthMethod, ClientAuth
+from tokenmw.providers.discovery import METHODS_FOUND, ServerMetadata, TokenEndpoint, grant_of_issuer
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.request_fields import GrantType, RequestFields
 from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
@@ -47,7 +50,7 @@ class ClientCredentials(Provider):
         )
 
     Args:
-        token_url: The token endpoint: https, unless it is on this machine.
+        token_url: The token endpoint: https, unless it is on this machine. Default: `issuer` is given in its place.
         client_id: The client's id at the server.
         client_secret: The client's secret, for the two `client_secret_…` methods. While it is changed, a list: the new
             one and the old one. If the server refuses the first, the next one is tried.
@@ -58,7 +61,9 @@ class ClientCredentials(Provider):
             or a list of several, which are sent as a field each. Default: not sent.
         auth_method: How the client authenticates (RFC 6749 §2.3.1, RFC 7523 §2.2): `client_secret_basic` in a header,
             `client_secret_post` in the form, `client_secret_jwt` with an assertion that is signed with the secret for
-            each request, or `private_key_jwt` with `client_assertion`.
+            each request, or `private_key_jwt` with `client_assertion`. Default: `private_key_jwt` if
+            `client_assertion` is given, else `client_secret_basic`; with `issuer`, `client_secret_post` if the server
+            publishes that and not `client_secret_basic`.
         client_assertion: A `PrivateKeyJWT`, or a function, sync or async, that returns a signed assertion, or one as
             text. A new one is made for each attempt, because servers refuse an assertion that they have seen.
         credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none. A
@@ -93,6 +98,9 @@ class ClientCredentials(Provider):
         assertion_audience: The audience (`aud`) of the assertions that are made here, for servers that want another
             one, such as their issuer. Default: the token endpoint.
         assertion_algorithm: The algorithm of `client_secret_jwt`: `"HS256"`, `"HS384"` or `"HS512"`. Default: HS256.
+        issuer: The server's issuer in place of `token_url`, such as `"https://idp.example/realms/crm"`, exactly as the
+            server writes it. The token endpoint is then found by RFC 8414 or OpenID Connect Discovery: for the first
+            token, once a day, and when it is no longer where it was. Default: `token_url` is given.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -101,6 +109,7 @@ class ClientCredentials(Provider):
     __slots__ = (
         "_auth",
         "_fields",
+        "_metadata",
         "_reader",
         "allow_http",
         "allow_private",
@@ -113,18 +122,19 @@ class ClientCredentials(Provider):
 
     kind = "oauth2"
     token_url: str
+    _metadata: ServerMetadata | None
 
     @without_locals
     def __init__(
         self,
         *,
-        token_url: str,
+        token_url: str | None = None,
         client_id: str,
         client_secret: str | Sequence[str] | None = None,
         scope: str = "",
         audience: str | None = None,
         resource: str | Sequence[str] | None = None,
-        auth_method: AuthMethod = "client_secret_basic",
+        auth_method: AuthMethod | None = None,
         client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         allow_http: bool = False,
@@ -140,17 +150,27 @@ class ClientCredentials(Provider):
         grant_type: GrantType = "client_credentials",
         assertion_audience: str | None = None,
         assertion_algorithm: SecretAlgorithm | None = None,
+        issuer: str | None = None,
     ) -> None:
         name = type(self).__name__
         checked_flag(allow_http, option=f"{name}(allow_http=…)")
         checked_flag(form_encode_basic, option=f"{name}(form_encode_basic=…)")
         self.allow_http = allow_http
-        self.token_url = checked_token_url(token_url, option=f"{name}(token_url=…)", allow_http=allow_http)
-        self.allow_private = checked_private(allow_private, url=self.token_url, option=f"{name}(token_url=…)")
+        if (token_url is None) is (issuer is None):
+            raise ConfigurationError(f"{name} needs token_url=…, or issuer=… in its place, and not both.")
+        if issuer is None:
+            option = f"{name}(token_url=…)"
+            self._metadata = None
+            self.token_url = checked_token_url(cast("str", token_url), option=option, allow_http=allow_http)
+            self.allow_private = checked_private(allow_private, url=self.token_url, option=option)
+        else:
+            self._metadata = ServerMetadata(issuer, provider=name, allow_http=allow_http, allow_private=allow_private)
+            self.token_url = ""
+            self.allow_private = self._metadata.allow_private
         self._auth = ClientAuth(
             client_id,
             provider=name,
-            method=auth_method,
+            method=auth_method or _default_method(client_assertion, has_issuer=issuer is not None),
             secret=client_secret,
             assertion=client_assertion,
             credential_id=credential_id,
@@ -181,6 +201,7 @@ class ClientCredentials(Provider):
                 "unsupported_grant_type": f"this endpoint does not offer the grant type {grant_type}: check the URL",
             },
             url=self.token_url,
+            url_options="token_url" if issuer is None else "issuer",
             default_lifetime=positive_seconds(default_life, option=f"{name}(default_life=…)"),
             scheme=scheme,
             scheme_option=f"{name}(scheme=…)",
@@ -191,7 +212,8 @@ class ClientCredentials(Provider):
         """Return what makes this credential differ from another one, the secret included."""
         scheme = () if self._reader.scheme is None else (self._reader.scheme,)
         # First what 0.1 has, then only what is not at its default: instances of both versions share their tokens.
-        first = (self.token_url, *self._auth.identity(), *self._fields.identity(), *scheme)
+        server = self.token_url if self._metadata is None else ("issuer", self._metadata.issuer)
+        first = (server, *self._auth.identity(), *self._fields.identity(), *scheme)
         return (*first, *self._fields.more_identity(), *self._auth.more_identity())
 
     @without_locals
@@ -201,19 +223,36 @@ class ClientCredentials(Provider):
         Raises:
             CredentialRejected: The server refuses the credential or the request (RFC 6749 §5.2).
             TokenUnavailable: The server cannot be reached, is busy, or its response cannot be used; or
-                `client_assertion` failed.
+                `client_assertion` failed; or the server of `issuer` publishes no token endpoint that can be used.
         """
+        if self._metadata is None:
+            return await self._grant(http, TokenEndpoint(self.token_url), [])
+        return await grant_of_issuer(http, self._metadata, partial(self._grant, http))
+
+    async def _grant(self, http: TokenHTTP, endpoint: TokenEndpoint, statuses: list[int]) -> Grant:
+        if endpoint.method is None and self._auth.chooses_method:
+            raise TokenUnavailable(
+                f"the server of issuer accepts neither {' nor '.join(METHODS_FOUND)}: set auth_method to one that it "
+                f"does accept"
+            )
+        reader = self._reader if self._metadata is None else replace(self._reader, url=endpoint.url)
 
         async def request(proof: Proof) -> Grant:
-            body = self._fields.body(proof)
-            answer = await http.request("POST", self.token_url, headers=proof.headers, **body)
-            return self._reader.read(answer, proof.hiding(self._fields.secrets))
+            answer = await http.request("POST", endpoint.url, headers=proof.headers, **self._fields.body(proof))
+            statuses.append(answer.status)
+            return reader.read(answer, proof.hiding(self._fields.secrets))
 
-        return await self._auth.grant(request, token_url=self.token_url)
+        return await self._auth.grant(request, token_url=endpoint.url, method=endpoint.method or METHODS_FOUND[0])
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid (RFC 6750 §3.1)."""
         return bearer_rejected(answer)
+
+
+def _default_method(assertion: object, *, has_issuer: bool) -> AuthMethod | None:
+    if assertion is not None:
+        return "private_key_jwt"
+    return None if has_issuer else "client_secret_basic"
 
 
 def _checked_scheme(scheme: object, *, option: str) -> str:
