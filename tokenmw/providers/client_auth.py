@@ -65,19 +65,6 @@ class Proof(FrozenValue):
         put(self, "form", form)
         put(self, "headers", headers)
 
-    def hiding(self, more: Iterable[str]) -> Proof:
-        """Return an equal proof that knows other secrets that were sent with it."""
-        again = object.__new__(Proof)
-        put = object.__setattr__
-        put(again, "form", self.form)
-        put(again, "headers", self.headers)
-        put(
-            again,
-            "_sent",
-            (*self._sent, *(form for one in more for form in (one, quote(one, safe=""), quote_plus(one)))),
-        )
-        return again
-
     def is_in(self, text: str) -> bool:
         """Return whether a text repeats the secret or assertion that was sent, or a piece of it, encoded or not."""
         return any(_overlap(sent, text) for sent in self._sent)
@@ -95,6 +82,13 @@ class Proof(FrozenValue):
         encoded = _in_base64(secret.encode("utf-8", "replace")) if len(secret) <= _LONG else []
         forms = {form.lower() for form in (*self._sent, *encoded) if form}
         return any(_shares_piece(form, text) for form in forms)
+
+    def with_secret(self, secret: str) -> Proof:
+        """Return the same proof, for a request that sends another secret as well."""
+        other = Proof(secret, form=self.form, headers={})
+        object.__setattr__(other, "headers", self.headers)
+        object.__setattr__(other, "_sent", (*self._sent, *other._sent))
+        return other
 
     def __repr__(self) -> str:
         return "<Proof>"
@@ -274,7 +268,7 @@ class ClientAuth(FrozenValue):
         if method == "client_secret_jwt":
             claims = client_claims(self._id, audience=self._audience or token_url)
             assertion = signed_with_secret(claims, secret, algorithm=self._algorithm or "HS256")
-            return Proof(secret, form=self._assertion_form(assertion), headers={}).hiding([assertion])
+            return Proof(secret, form=self._assertion_form(assertion), headers={}).with_secret(assertion)
         if method == "client_secret_post":
             return Proof(secret, form={"client_id": self._id, "client_secret": secret}, headers={})
         pair = (quote_plus(self._id), quote_plus(secret)) if self._form_encode else (self._id, secret)

@@ -127,6 +127,10 @@ class TokenHTTP(Unpicklable):
         http._only_public = True
         return http
 
+    def time(self) -> float:
+        """Return the broker's time in seconds since 1970."""
+        return self._clock.time()
+
     async def token(self, provider: Provider) -> Token:
         """Return a token of another provider, for a provider whose own request needs it.
 
@@ -162,7 +166,7 @@ class TokenHTTP(Unpicklable):
         Args:
             method: The HTTP method.
             url: The whole URL. Its query stays out of the client's log.
-            data: Fields of a form; a list of values is sent as a field each.
+            data: Fields of a form; a list is sent as several fields of one name.
             json: A JSON document instead of a form.
             headers: More header lines.
 

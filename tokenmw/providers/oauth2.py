@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Final, cast
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import checked_flag, optional_seconds, positive_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
-from tokenmw.providers.client_auth import AuthMethod, ClientAuth
+from tokenmw.providers.client_auth import AuthMethod, ClientAuth, Proof
 from tokenmw.providers.discovery import METHODS_FOUND, ServerMetadata, TokenEndpoint, grant_of_issuer
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.request_fields import GrantType, RequestFields
@@ -20,7 +20,6 @@ from tokenmw.redaction import without_locals
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.jwt_assertion import SecretAlgorithm
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
@@ -240,7 +239,7 @@ class ClientCredentials(Provider):
         async def request(proof: Proof) -> Grant:
             answer = await http.request("POST", endpoint.url, headers=proof.headers, **self._fields.body(proof))
             statuses.append(answer.status)
-            return reader.read(answer, proof.hiding(self._fields.secrets))
+            return reader.read(answer, reduce(Proof.with_secret, self._fields.secrets, proof))
 
         return await self._auth.grant(request, token_url=endpoint.url, method=endpoint.method or METHODS_FOUND[0])
 
