@@ -21,6 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, create_model
 
 import tokenmw
 from tests.asgi_client import answering, scope_of, session_of
+from tests.providers.private_keys import make_key, pem_of
 from tests.redaction.test_tracebacks import KINDS, SECRET
 from tokenmw import (
     APIKeyRefused,
@@ -48,6 +49,7 @@ from tokenmw.providers import (
     FeishuTenant,
     FileSecret,
     HTTPOptions,
+    PrivateKeyJWT,
     SecretSource,
     SubjectToken,
     TokenHTTP,
@@ -93,6 +95,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "EnvSecret": lambda: EnvSecret("CRM_SECRET"),
     "FileSecret": lambda: FileSecret("/run/secrets/crm"),
     "SecretSource": lambda: SecretSource(lambda: SECRET, credential_id="crm"),
+    "PrivateKeyJWT": lambda: PrivateKeyJWT(pem_of(make_key("P-256")), key_id=SECRET),
     "Answer": lambda: Answer(200, headers={"x": SECRET}, body=SECRET.encode()),
 }
 # Parts of a running program that refer to secrets.

@@ -3,8 +3,9 @@
 - `base`: the class `Provider`, its checks. `http`: `TokenHTTP`, which with `network` is all here that imports httpx.
   `answer`: a token endpoint's response. `urls`: URLs and host names as options. `quiet_http`: keeps secrets out of HTTP
   logs. `network`: the HTTP client of our own.
-- OAuth 2.0: `oauth2`, `client_auth`, `jwt_bearer`, `token_exchange`. Microsoft: `entra`, `entra_on_behalf_of`,
-  `bot_framework`, `managed_identity`, `microsoft_clouds`. `subject`: tokens that are made from the caller's own.
+- OAuth 2.0: `oauth2`, `discovery`, `request_fields`, `jwt_bearer`, `token_exchange`. How a client authenticates:
+  `client_auth`, `jwt_assertion`, `private_key_jwt`, `signing_key`. `subject`: tokens that are made from the caller's
+  own. Microsoft: `entra`, `entra_on_behalf_of`, `bot_framework`, `managed_identity`, `microsoft_clouds`.
 - Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
 - `static`: tokens that the program provides. `secret_sources`: secrets in files, variables and vaults.
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.managed_identity import ManagedIdentity
     from tokenmw.providers.network.options import HTTPOptions
     from tokenmw.providers.oauth2 import ClientCredentials
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
     from tokenmw.providers.secret_sources import EnvSecret, FileSecret, SecretSource
     from tokenmw.providers.static import StaticToken
     from tokenmw.providers.subject import SubjectToken
@@ -62,6 +64,7 @@ __all__ = [
     "ManagedIdentity",
     "OutgoingAnswer",
     "OutgoingRequest",
+    "PrivateKeyJWT",
     "Provider",
     "SecretSource",
     "StaticToken",
@@ -91,6 +94,7 @@ _MODULES: Final = {
     "JWTBearer": "jwt_bearer",
     "ManagedIdentity": "managed_identity",
     "SecretSource": "secret_sources",
+    "PrivateKeyJWT": "private_key_jwt",
     "StaticToken": "static",
     "SubjectToken": "subject",
     "TokenExchange": "token_exchange",

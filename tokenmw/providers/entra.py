@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
     from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
@@ -63,8 +64,8 @@ class Entra(Provider):
         client_id: The app's id.
         client_secret: The value of one of the app's secrets. While it is changed, a list: the new one and the old one.
             If Entra refuses the first, the next one is tried.
-        client_assertion: A signed JWT instead of a secret, or a function, sync or async, that returns a new one for
-            each attempt; also for federated credentials.
+        client_assertion: A `PrivateKeyJWT` instead of a secret, with the app's certificate, or a function, sync or
+            async, that returns a signed JWT for each attempt, or one as text; also for federated credentials.
         credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none, and the
             tokens that a function obtains are not shared with other provider objects or through Redis, so every
             process fetches its own.
@@ -111,7 +112,7 @@ class Entra(Provider):
         tenant: str,
         client_id: str,
         client_secret: Secret | None = None,
-        client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         scope: str | None = None,
         cloud: Cloud = "public",
@@ -177,7 +178,7 @@ class Entra(Provider):
             answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
             return entra_grant(answer, proof, reader=self._reader)
 
-        return await self._auth.grant(request)
+        return await self._auth.grant(request, token_url=self.token_url)
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid: 401.

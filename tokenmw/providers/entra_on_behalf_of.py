@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.base import OutgoingAnswer
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
     from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
@@ -61,7 +62,8 @@ class EntraOnBehalfOf(SubjectProvider):
         tenant: The tenant's id, or one of its domains.
         client_id: The id of this app.
         client_secret: The value of one of the app's secrets; while it is changed, a list: the new one and the old one.
-        client_assertion: A signed JWT instead of a secret, or a function that returns one, as for `Entra`.
+        client_assertion: A `PrivateKeyJWT`, or a function that returns a signed JWT, instead of a secret, as for
+            `Entra`.
         credential_id: A name for the key behind `client_assertion`, as for `Entra`.
         subject: The caller's token, which must be for this app: text, or `SubjectToken()`, which takes it from each
             request.
@@ -91,7 +93,7 @@ class EntraOnBehalfOf(SubjectProvider):
         tenant: str,
         client_id: str,
         client_secret: Secret | None = None,
-        client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         subject: str | SubjectToken,
         subject_expires_at: float | None = None,
@@ -165,7 +167,7 @@ class EntraOnBehalfOf(SubjectProvider):
             except CredentialRejected as error:
                 raise subject_error(error, codes=_SUBJECT_CODES, claims=_claims_in(answer)) from None
 
-        return self._capped(await self._auth.grant(request), now=http.time())
+        return self._capped(await self._auth.grant(request, token_url=self.token_url), now=http.time())
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid: 401, as for `Entra`."""

@@ -194,7 +194,7 @@ class JWTBearer(SubjectProvider):
         if self._auth is None:
             grant = await request(Proof(assertion, form={}, headers={}))
         else:
-            grant = await self._auth.grant(request)
+            grant = await self._auth.grant(request, token_url=self.token_url)
         return self._capped(grant, now=http.time()) if self.per_subject else grant
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
