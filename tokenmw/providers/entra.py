@@ -73,7 +73,7 @@ class Entra(Provider):
         cloud: The national cloud: `"public"`, `"usgov"`, `"usdod"` or `"china"`. Default: `"public"`.
         base_url: Another login host than the cloud's, such as a test server. Default: the cloud's.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
-            the lifetime, at most 3600 s.
+            the lifetime, at most 3600 s; or earlier, after the seconds that the server sends as `refresh_in`.
         hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
             it. Default: the hosts of Graph or of the bots' channels if the scope is one of these, and the host of
             `base_url` with them; else every host that the auth object is used for.

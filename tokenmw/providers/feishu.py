@@ -34,7 +34,7 @@ FEISHU_GRANT: Final = GrantCodes(
     address={"99991401": "add this machine's address to the app's allowed addresses"},
     retry_header="x-ogw-ratelimit-reset",
     # Feishu replaces a token with less than half an hour left before it issues it.
-    min_lifetime=1800.0,
+    default_lifetime=1800.0,
 )
 
 

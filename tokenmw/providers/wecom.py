@@ -33,6 +33,7 @@ _GRANT: Final = GrantCodes(
         "41002": "check corp_id",
         "41004": "check corp_secret",
     },
+    default_lifetime=7200.0,  # as documented; some private deployments leave the field out
     address={"60020": "add this machine's address to the application's trusted addresses"},
 )
 
