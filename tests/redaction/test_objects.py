@@ -44,10 +44,13 @@ from tokenmw.observe import SharedStateChanged, TokenAdopted, TokenFetched, Toke
 from tokenmw.outgoing.response import _Answer
 from tokenmw.providers import (
     Answer,
+    EnvSecret,
     FeishuApp,
     FeishuTenant,
+    FileSecret,
     HTTPOptions,
     PrivateKeyJWT,
+    SecretSource,
     SubjectToken,
     TokenHTTP,
 )
@@ -89,6 +92,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "Grant": lambda: Grant(SECRET, expires_in=60, extra={SECRET: SECRET}),
     "Token": lambda: make_token(SECRET, extra={SECRET: SECRET}),
     "HTTPOptions": http_options,
+    "EnvSecret": lambda: EnvSecret("CRM_SECRET"),
+    "FileSecret": lambda: FileSecret("/run/secrets/crm"),
+    "SecretSource": lambda: SecretSource(lambda: SECRET, credential_id="crm"),
     "PrivateKeyJWT": lambda: PrivateKeyJWT(pem_of(make_key("P-256")), key_id=SECRET),
     "Answer": lambda: Answer(200, headers={"x": SECRET}, body=SECRET.encode()),
 }

@@ -7,7 +7,7 @@
   `client_auth`, `jwt_assertion`, `private_key_jwt`, `signing_key`. `subject`: tokens that are made from the caller's
   own. Microsoft: `entra`, `entra_on_behalf_of`, `bot_framework`, `managed_identity`, `microsoft_clouds`.
 - Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
-- `static`: tokens that the program provides.
+- `static`: tokens that the program provides. `secret_sources`: secrets in files, variables and vaults.
 
 Modules here know nothing of brokers, caches and Redis; they import `errors`, `options`, `values`, `redaction`, `clock`,
 `limits` and `observe` only. A platform's module is imported at the first use of one of its names, because a service
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.network.options import HTTPOptions
     from tokenmw.providers.oauth2 import ClientCredentials
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import EnvSecret, FileSecret, SecretSource
     from tokenmw.providers.static import StaticToken
     from tokenmw.providers.subject import SubjectToken
     from tokenmw.providers.token_exchange import TokenExchange
@@ -50,11 +51,13 @@ __all__ = [
     "DingTalkLegacy",
     "Entra",
     "EntraOnBehalfOf",
+    "EnvSecret",
     "FeishuApp",
     "FeishuStoreApp",
     "FeishuStoreTenant",
     "FeishuTenant",
     "FeishuTicket",
+    "FileSecret",
     "Grant",
     "HTTPOptions",
     "JWTBearer",
@@ -63,6 +66,7 @@ __all__ = [
     "OutgoingRequest",
     "PrivateKeyJWT",
     "Provider",
+    "SecretSource",
     "StaticToken",
     "SubjectToken",
     "TokenExchange",
@@ -79,14 +83,17 @@ _MODULES: Final = {
     "DingTalkLegacy": "dingtalk",
     "Entra": "entra",
     "EntraOnBehalfOf": "entra_on_behalf_of",
+    "EnvSecret": "secret_sources",
     "FeishuApp": "feishu",
     "FeishuStoreApp": "feishu_store",
     "FeishuStoreTenant": "feishu_store",
     "FeishuTenant": "feishu",
     "FeishuTicket": "feishu_store",
+    "FileSecret": "secret_sources",
     "HTTPOptions": "network.options",
     "JWTBearer": "jwt_bearer",
     "ManagedIdentity": "managed_identity",
+    "SecretSource": "secret_sources",
     "PrivateKeyJWT": "private_key_jwt",
     "StaticToken": "static",
     "SubjectToken": "subject",

@@ -11,9 +11,10 @@ from tokenmw.providers.microsoft_clouds import Cloud, cloud_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
 
 __all__ = ["BotFramework"]
 
@@ -41,7 +42,7 @@ class BotFramework(Entra):
         cloud: The national cloud: `"public"`, `"usgov"`, `"usdod"` or `"china"`. Default: `"public"`.
         base_url: Another login host than the cloud's, such as a test server. Default: the cloud's.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
-            the lifetime, at most 3600 s.
+            the lifetime, at most 3600 s; or earlier, after the seconds that the server sends as `refresh_in`.
         hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
             it. Default: the hosts of the cloud's channels, and the host of `base_url`.
         allow_http: Allows plain HTTP to other machines, for `base_url` and for requests of auth objects. Default:
@@ -64,7 +65,7 @@ class BotFramework(Entra):
         self,
         *,
         app_id: str,
-        app_secret: str | Sequence[str] | None = None,
+        app_secret: Secret | None = None,
         tenant: str | None = None,
         client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,

@@ -17,8 +17,9 @@ from tokenmw.providers.private_key_jwt import PrivateKeyJWT
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["AuthMethod", "ClientAuth", "Proof", "shown_option"]
@@ -176,7 +177,7 @@ class ClientAuth(FrozenValue):
         *,
         provider: str,
         method: AuthMethod | None,
-        secret: str | Sequence[str] | None,
+        secret: Secret | None,
         assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None,
         credential_id: str | None,
         form_encode_basic: bool = True,
@@ -262,7 +263,7 @@ class ClientAuth(FrozenValue):
         """
         if self._secrets is None:
             return await self._assert(token_url)
-        return self._prove(self._secrets.accepted, token_url, self._method or "client_secret_basic")
+        return self._prove(await self._secrets.accepted(), token_url, self._method or "client_secret_basic")
 
     def _prove(self, secret: str, token_url: str, method: AuthMethod) -> Proof:
         if method == "client_secret_jwt":

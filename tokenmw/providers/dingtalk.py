@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
@@ -13,11 +14,12 @@ from tokenmw.providers.quiet_http import with_query_token
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingRequest
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant, Token
 
 __all__ = ["DingTalk", "DingTalkLegacy"]
@@ -30,13 +32,21 @@ _PERMANENT: Final = {
     "unauthorized.client": "check corp_id, and that the app may be used in that corp",
 }
 _ADDRESS: Final = {"forbidden.accessdenied.ipnotinwhitelist": _ALLOWED_ADDRESSES}
-_GRANT: Final = GrantCodes(code_field="code", lifetime_field="expireIn", permanent=_PERMANENT, address=_ADDRESS)
-_CORP_GRANT: Final = GrantCodes(code_field="code", lifetime_field="expires_in", permanent=_PERMANENT, address=_ADDRESS)
+_LIFETIME: Final = 7200.0  # seconds, as documented, for responses that do not say
+_GRANT: Final = GrantCodes(
+    code_field="code",
+    lifetime_field="expireIn",
+    permanent=_PERMANENT,
+    address=_ADDRESS,
+    default_lifetime=_LIFETIME,
+)
+_CORP_GRANT: Final = replace(_GRANT, lifetime_field="expires_in")
 _LEGACY_GRANT: Final = GrantCodes(
     code_field="errcode",
     lifetime_field="expires_in",
     permanent=dict.fromkeys(("40035", "40089", "40096", "900103"), _CREDENTIALS),
     address={"60020": _ALLOWED_ADDRESSES},
+    default_lifetime=_LIFETIME,
 )
 _SECRET_REFUSED: Final = frozenset({"invalidclientidorsecret", "invalid.client"})
 _LEGACY_SECRET_REFUSED: Final = frozenset({"40035", "40089", "40096", "900103"})
@@ -87,7 +97,7 @@ class DingTalk(PlatformProvider):
         self,
         *,
         app_key: str,
-        app_secret: str | Sequence[str],
+        app_secret: Secret,
         corp_id: str | None = None,
         base_url: str = "https://api.dingtalk.com",
         refresh_before: float | None = None,
@@ -181,7 +191,7 @@ class DingTalkLegacy(PlatformProvider):
         self,
         *,
         app_key: str,
-        app_secret: str | Sequence[str],
+        app_secret: Secret,
         base_url: str = "https://oapi.dingtalk.com",
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,

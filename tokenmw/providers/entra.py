@@ -14,12 +14,13 @@ from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["OPTIONS_OF_URL", "Entra", "entra_grant", "error_codes"]
@@ -72,7 +73,7 @@ class Entra(Provider):
         cloud: The national cloud: `"public"`, `"usgov"`, `"usdod"` or `"china"`. Default: `"public"`.
         base_url: Another login host than the cloud's, such as a test server. Default: the cloud's.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
-            the lifetime, at most 3600 s.
+            the lifetime, at most 3600 s; or earlier, after the seconds that the server sends as `refresh_in`.
         hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
             it. Default: the hosts of Graph or of the bots' channels if the scope is one of these, and the host of
             `base_url` with them; else every host that the auth object is used for.
@@ -110,7 +111,7 @@ class Entra(Provider):
         *,
         tenant: str,
         client_id: str,
-        client_secret: str | Sequence[str] | None = None,
+        client_secret: Secret | None = None,
         client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         scope: str | None = None,

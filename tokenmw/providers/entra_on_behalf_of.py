@@ -16,13 +16,14 @@ from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingAnswer
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["EntraOnBehalfOf"]
@@ -91,7 +92,7 @@ class EntraOnBehalfOf(SubjectProvider):
         *,
         tenant: str,
         client_id: str,
-        client_secret: str | Sequence[str] | None = None,
+        client_secret: Secret | None = None,
         client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         subject: str | SubjectToken,

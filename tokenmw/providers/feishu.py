@@ -9,9 +9,10 @@ from tokenmw.providers.platform import PlatformProvider
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["FEISHU_GRANT", "FeishuApp", "FeishuCredential", "FeishuTenant"]
@@ -33,7 +34,7 @@ FEISHU_GRANT: Final = GrantCodes(
     address={"99991401": "add this machine's address to the app's allowed addresses"},
     retry_header="x-ogw-ratelimit-reset",
     # Feishu replaces a token with less than half an hour left before it issues it.
-    min_lifetime=1800.0,
+    default_lifetime=1800.0,
 )
 
 
@@ -101,7 +102,7 @@ class FeishuTenant(FeishuCredential):
         self,
         *,
         app_id: str,
-        app_secret: str | Sequence[str],
+        app_secret: Secret,
         base_url: str = "https://open.feishu.cn",
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,

@@ -16,6 +16,7 @@ from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.request_fields import GrantType, RequestFields
 from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
 from tokenmw.redaction import without_locals
+from tokenmw.values import MAX_LIFETIME
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.jwt_assertion import SecretAlgorithm
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["ClientCredentials"]
@@ -71,7 +73,7 @@ class ClientCredentials(Provider):
         allow_http: Allows plain HTTP to other machines, for `token_url` and for requests of auth objects. Default:
             False, it is refused, because the network would see secret and token.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
-            the lifetime, at most 3600 s.
+            the lifetime, at most 3600 s; or earlier, after the seconds that the server sends as `refresh_in`.
         hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
             it. Default: every host, so the token goes wherever the program sends a request with the auth object.
         form_encode_basic: Whether id and secret are form-encoded in the `Authorization` header, as RFC 6749 §2.3.1
@@ -79,9 +81,13 @@ class ClientCredentials(Provider):
             False.
         default_life: The lifetime in seconds of a token whose response does not say one. Default: 600 s; where tokens
             live longer, they are fetched more often than necessary.
-        scheme: The word in front of the token in the `Authorization` header, for servers whose `token_type` is not
-            `Bearer`. Default: `Bearer`, and a token of another type is refused, because APIs that expect `Bearer` would
-            refuse it, and `DPoP` or `MAC` tokens need more than a header.
+        max_life: The lifetime in seconds to which a longer one is cut, for servers that send milliseconds in
+            `expires_in`. Default: 30 days.
+        zero_means_default_life: Whether `expires_in: 0` means `default_life`, for servers that send it for tokens
+            without an expiry. Default: False, the token counts as expired, and is refused.
+        scheme: The word in front of the token in the `Authorization` header, whatever `token_type` the server names.
+            Default: `Bearer`, and tokens of the types `DPoP`, `MAC`, `PoP` and `mtls_pop`, which need more than a
+            header, and `N_A`, which are no access tokens, are refused.
         log_description: Whether the log and `status()` show the server's `error_description` of a refusal, at most 200
             characters, and not if it repeats a part of the secret. Callers never see it. Default: False, only the
             `error` code, because servers may repeat in it what was sent.
@@ -129,7 +135,7 @@ class ClientCredentials(Provider):
         *,
         token_url: str | None = None,
         client_id: str,
-        client_secret: str | Sequence[str] | None = None,
+        client_secret: Secret | None = None,
         scope: str = "",
         audience: str | None = None,
         resource: str | Sequence[str] | None = None,
@@ -141,6 +147,8 @@ class ClientCredentials(Provider):
         hosts: Iterable[str] | None = None,
         form_encode_basic: bool = True,
         default_life: float = 600.0,
+        max_life: float | None = None,
+        zero_means_default_life: bool = False,
         scheme: str | None = None,
         log_description: bool = False,
         allow_private: bool = True,
@@ -153,6 +161,7 @@ class ClientCredentials(Provider):
     ) -> None:
         name = type(self).__name__
         checked_flag(allow_http, option=f"{name}(allow_http=…)")
+        checked_flag(zero_means_default_life, option=f"{name}(zero_means_default_life=…)")
         checked_flag(form_encode_basic, option=f"{name}(form_encode_basic=…)")
         self.allow_http = allow_http
         if (token_url is None) is (issuer is None):
@@ -202,6 +211,8 @@ class ClientCredentials(Provider):
             url=self.token_url,
             url_options="token_url" if issuer is None else "issuer",
             default_lifetime=positive_seconds(default_life, option=f"{name}(default_life=…)"),
+            max_lifetime=optional_seconds(max_life, option=f"{name}(max_life=…)") or MAX_LIFETIME,
+            zero_is_default=zero_means_default_life,
             scheme=scheme,
             scheme_option=f"{name}(scheme=…)",
             log_description=log_description,

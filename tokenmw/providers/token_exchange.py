@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["TokenExchange", "TokenType"]
@@ -115,7 +116,7 @@ class TokenExchange(SubjectProvider):
         *,
         token_url: str,
         client_id: str,
-        client_secret: str | Sequence[str] | None = None,
+        client_secret: Secret | None = None,
         subject: str | SubjectToken,
         subject_type: TokenType | str = "access_token",
         subject_expires_at: float | None = None,
