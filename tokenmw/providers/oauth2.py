@@ -9,6 +9,7 @@ from tokenmw.errors import ConfigurationError
 from tokenmw.options import checked_flag, credential_text, optional_seconds, positive_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import AuthMethod, ClientAuth
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
 from tokenmw.redaction import without_locals
@@ -26,6 +27,7 @@ __all__ = ["ClientCredentials"]
 _SCHEME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 
 
+@reuses_checks
 class ClientCredentials(Provider):
     """A client of an OAuth 2.0 server, with a secret or with signed assertions.
 
