@@ -120,7 +120,7 @@ class TokenManager(Unpicklable):
         if token is not None:
             return token
         seconds = _NESTED_SHARE * self._limits.fetch_seconds
-        return await self._token_from(self._refresh(entry, counted=False), entry, seconds=seconds)
+        return await self._token_from(self._refresh(entry, counted=False), entry, seconds=seconds, counted=False)
 
     async def get_for_injection(self, entry: TokenEntry) -> Token:
         """Return a token for a request that perhaps does not need it.
@@ -140,7 +140,7 @@ class TokenManager(Unpicklable):
         now = self._monotonic()
         if failure is not None:
             raise failure.to_error(entry.name, now=now)
-        if not await refresh.wait(refresh.started + self._limits.inject_seconds - now):
+        if not await self._wait(refresh, entry, seconds=refresh.started + self._limits.inject_seconds - now):
             raise TokenUnavailable(
                 f"{entry.name}: the token is still being fetched; `await request.state.tokens.resolve({entry.name!r})` "
                 "waits for it.",
@@ -216,9 +216,24 @@ class TokenManager(Unpicklable):
         entry.refreshing_until = flight.started + self._limits.wait_seconds + self._limits.fetch_seconds
         return flight
 
-    async def _token_from(self, flight: Flight[None], entry: TokenEntry, *, seconds: float | None) -> Token:
-        # Without seconds of its own, a wait is bounded by `wait_seconds`.
-        if not await flight.wait(seconds):
+    async def _wait(
+        self, flight: Flight[None], entry: TokenEntry, *, seconds: float | None, counted: bool = True
+    ) -> bool:
+        """Wait for a refresh, for `seconds` at most, or without them for `wait_seconds`. Return whether it is over.
+
+        If the entry was invalidated between the end of the refresh and the turn of this task, wait within the same time
+        for one more refresh: the first one's token was valid, and its request must not fail for that.
+        """
+        until = self._monotonic() + (self._limits.wait_seconds if seconds is None else seconds)
+        done = await flight.wait(seconds)
+        if not done or entry.current is not None or entry.failure is not None or self._closed:
+            return done
+        return await self._refresh(entry, counted=counted).wait(until - self._monotonic())
+
+    async def _token_from(
+        self, flight: Flight[None], entry: TokenEntry, *, seconds: float | None, counted: bool = True
+    ) -> Token:
+        if not await self._wait(flight, entry, seconds=seconds, counted=counted):
             waited = self._limits.wait_seconds if seconds is None else seconds
             raise TokenUnavailable(
                 f"{entry.name}: the token is still being fetched after {waited:g} s.",
