@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tokenmw.clock import Instant
 from tokenmw.errors import RequestError, TokenUnavailable
 from tokenmw.redaction import Unpicklable
+from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.singleflight import SingleFlight, TooManyFlights
 from tokenmw.tokens.nested import NestedTokens
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tokenmw.singleflight import Flight
     from tokenmw.tokens.cache import TokenCache
     from tokenmw.tokens.entry import TokenEntry
+    from tokenmw.tokens.leased_refresh import LeasedRefresh
     from tokenmw.tokens.refresh import Refresher
     from tokenmw.tokens.sync import TokenSync
     from tokenmw.values import Token
@@ -49,6 +51,7 @@ class TokenManager(Unpicklable):
         "_monotonic",
         "_refresher",
         "_refreshes",
+        "_sync",
         "_time",
     )
 
@@ -63,6 +66,7 @@ class TokenManager(Unpicklable):
         clock: Clock,
     ) -> None:
         self._refresher = refresher
+        self._sync = sync
         self._http = http.with_nested(NestedTokens(self, cache=cache, sync=sync))
         self._limits = limits
         self._clock = clock
@@ -189,13 +193,26 @@ class TokenManager(Unpicklable):
         if self._closed:
             raise TokenUnavailable(f"{entry.name}: the broker is closed.", provider=entry.name)
         try:
-            return self._start(entry, lambda: self._refresher.refresh(entry, self._http), counted=counted)
+            return self._start(entry, lambda: self._run_refresh(entry), counted=counted)
         except TooManyFlights:
             raise TokenUnavailable(
                 f"{entry.name}: more than Limits(flights={self._limits.flights}) tokens are being fetched.",
                 provider=entry.name,
                 retry_after=_SOON,
             ) from None
+
+    async def _run_refresh(self, entry: TokenEntry) -> None:
+        lost = await self._refresher.refresh(entry, self._http)
+        if lost is not None:
+            with contextlib.suppress(TooManyFlights):  # closed
+                self._refreshes.join(lost, lambda: self._end_lost_lease(entry, lost), counted=False)
+
+    async def _end_lost_lease(self, entry: TokenEntry, lost: LeasedRefresh) -> None:
+        # No request waits for it, but other processes wait for the token, which no upload could store under that lease.
+        await lost.release_when_available()
+        with contextlib.suppress(RedisUnavailable):  # housekeeping uploads it later
+            if await self._sync.compare(entry):
+                self.refresh_soon(entry)
 
     def _adopt_in_background(self, entry: TokenEntry, now: float) -> None:
         # A token that another process fetches, or is handed, is used here during a backoff, too.
