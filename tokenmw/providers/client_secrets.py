@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Final, cast
 
 from tokenmw.errors import ConfigurationError, CredentialRejected
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ClientSecrets"]
 
 _MAX_SECRETS: Final = 4  # each one that is refused costs a request
+_NUMBERS: Final = count(1)  # of all requests, in the order in which they began
 
 
 class ClientSecrets(FrozenValue):
@@ -31,7 +33,7 @@ class ClientSecrets(FrozenValue):
 
     __slots__ = ("_accepted", "_secrets")
 
-    _accepted: list[int]
+    _accepted: list[int]  # its index, and the number of the request that has shown it
     _secrets: tuple[HiddenStr, ...]
 
     @without_locals
@@ -45,7 +47,7 @@ class ClientSecrets(FrozenValue):
         if len(set(secrets)) < len(secrets):
             raise ConfigurationError(f"{option} has one secret twice: give the new one and the old one.")
         object.__setattr__(self, "_secrets", secrets)
-        object.__setattr__(self, "_accepted", [0])
+        object.__setattr__(self, "_accepted", [0, 0])
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -77,18 +79,23 @@ class ClientSecrets(FrozenValue):
             CredentialRejected: Every secret is refused, or it is not about the secret.
             TokenUnavailable: As `request` raises it.
         """
-        first = self._accepted[0]
-        order = [first, *(number for number in range(len(self._secrets)) if number != first)]
+        untried = list(range(len(self._secrets)))
         refusals: list[CredentialRejected] = []
-        for number in order:
+        while untried:
+            # Read each time: another request, of another event loop, may have found out meanwhile.
+            accepted = self._accepted[0]
+            number = accepted if accepted in untried else untried[0]
+            untried.remove(number)
+            began = next(_NUMBERS)
             try:
                 grant = await request(self._secrets[number])
             except CredentialRejected as error:
-                if not error.said or error.code not in codes or len(order) == 1:
+                if not error.said or error.code not in codes or len(self._secrets) == 1:
                     raise
                 refusals.append(error)
                 continue
-            self._accepted[0] = number
+            if began > self._accepted[1]:  # else a later request has shown which one is accepted now
+                self._accepted[:] = number, began
             return grant
         refused = refusals[-1]
         text = f"{refused}; its other secrets are refused too"
