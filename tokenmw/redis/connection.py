@@ -89,6 +89,11 @@ class RedisConnection(Unpicklable):
         return not all(server.guard.breaker.open for server in self._servers)
 
     @property
+    def settled(self) -> bool:
+        """Whether any server is in use whose last command did not fail."""
+        return not all(server.guard.breaker.failing for server in self._servers)
+
+    @property
     def since(self) -> float:
         """When the state changed last, in seconds since 1970."""
         return self._significant.since
@@ -107,7 +112,7 @@ class RedisConnection(Unpicklable):
     def servers(self) -> dict[str, tuple[State, float, str, float | None]]:
         """The state of each server by its address, since when, and the reason and time of its last failure."""
         found: dict[str, tuple[State, float, str, float | None]] = {}
-        for server in self._servers:
+        for server in self._servers.current:
             breaker = server.guard.breaker
             # Until the client of a cluster knows the slots, one without a name stands for all servers.
             if server.guard.node or breaker.open or len(self._servers) == 1:
@@ -148,6 +153,14 @@ class RedisConnection(Unpicklable):
         if self._ours:
             await open_connections(self._client, min(_OPENED_FIRST, self._limits.connections))
         return True
+
+    async def check_servers(self) -> None:
+        """Forget servers that have left the cluster, and probe those that failed a command, unless the circuit is open.
+
+        Called in the background once a second, so that an outage is noticed without requests.
+        """
+        self._servers.forget_departed()
+        await asyncio.gather(*(server.guard.check() for server in self._servers if server.guard.breaker.failing))
 
     async def close(self) -> None:
         """Stop probing, and close the client if it was made here. Does not wait for any server."""
