@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from redis.exceptions import ResponseError
 
+from tokenmw.redis.errors import WrongReply
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -73,6 +75,8 @@ async def load_scripts(connection: AbstractConnection, *, first: Sequence[tuple[
     known: Any = (await _replies(connection, [*first, ("SCRIPT", "EXISTS", *digests)]))[-1]
     # Where an ACL forbids SCRIPT, the first call of each script sends its text.
     if not isinstance(known, ResponseError):
+        if not isinstance(known, list) or len(known) != len(digests):
+            raise WrongReply
         unknown = [text for text, there in zip(digests.values(), known, strict=True) if not there]
         await _replies(connection, [("SCRIPT", "LOAD", text) for text in unknown])
 
