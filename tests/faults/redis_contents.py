@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tests.resp import RedisServerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.resp import RespConnection
     from tests.servers import RedisServer
 
@@ -33,17 +35,17 @@ def token_versions(server: RedisServer, tokens: dict[str, dict[str, Any]]) -> di
 
 
 def is_consistent(
-    stored: dict[str, tuple[int, int]], dropper: dict[str, Any], other: dict[str, Any], *, down: bool
+    stored: dict[str, tuple[int, int]], dropper: dict[str, Any], others: Sequence[dict[str, Any]], *, down: bool
 ) -> bool:
-    """Return whether the server holds the tokens of two workers, and the invalidation that one of them made.
+    """Return whether the server holds the tokens of all workers, and the invalidation that one of them made.
 
-    If Redis was not down, the other worker may serve the invalidated token until its next comparison.
+    If Redis was not down, the other workers may serve the invalidated token until their next comparison.
     """
     kept, (dropped, tombstone) = stored["kept"][0], stored["dropped"]
     versions: list[tuple[int, int]] = [
-        (worker["kept"]["version"], worker["dropped"]["version"]) for worker in (dropper, other)
+        (worker["kept"]["version"], worker["dropped"]["version"]) for worker in (dropper, *others)
     ]
-    if kept != max(version for version, _ in versions) or (down and versions[0] != versions[1]):
+    if kept != max(version for version, _ in versions) or (down and len(set(versions)) > 1):
         return False
     invalid: int = dropper["dropped"]["invalid"]
     # A newer token needs no tombstone. After an outage, the tombstone is written first.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import AskError, InvalidResponse, RedisError, ResponseError
 
 from tokenmw.redis.acl import ACL_RULES, CATEGORIES
-from tokenmw.redis.errors import Unsuitable, WrongReply, causes, classify
+from tokenmw.redis.errors import Unsuitable, causes, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ _CLOSED: Final = (
 _CLOSED_AT_START: Final = f"it closed the connection at the start: {_WHICH_SCHEME}"
 _NOT_ANSWERED: Final = f"it has not answered yet: check host and port; {_WHICH_SCHEME}"
 _WRONG_REPLY: Final = (
-    "a reply is not that of its command: find out what between this process and Redis changes or repeats it"
+    "a reply is damaged or not that of its command: find out what between this process and Redis changes or repeats it"
 )
 _TOO_MANY_CLIENTS: Final = "max number of clients"
 
@@ -90,6 +90,8 @@ def advice(error: Exception, reason: str, *, reached: bool) -> str:
     """
     if isinstance(error, Unsuitable):
         return error.fix
+    if isinstance(error, InvalidResponse) and reached:
+        return _WRONG_REPLY
     if reason in _FIX_OF_REASON:
         return _FIX_OF_REASON[reason]
     if reason in _ABOUT_CONNECTING:
@@ -133,8 +135,6 @@ def _of_database(_error: Exception) -> str:
 
 
 def _of_protocol(error: Exception) -> str:
-    if isinstance(error, WrongReply):
-        return _WRONG_REPLY
     return "what answers there is not Redis: check host and port" if isinstance(error, InvalidResponse) else ""
 
 
