@@ -226,7 +226,9 @@ def _read_redis(result: Result, server: RedisServer, reports: list[dict[str, Any
         result.sessions = count_sessions(server)
     dropper, *others = result.served = [report["tokens"] for report in reports]
     result.tokens = token_versions(server, dropper)
-    result.consistent = is_consistent(result.tokens, dropper, others, down=result.outage.state == "down")
+    result.consistent = is_consistent(
+        result.tokens, dropper, others, down=[state == "down" for state in result.outage.states[1:]]
+    )
 
 
 async def _command(workers: Workers, command: dict[str, Any]) -> None:

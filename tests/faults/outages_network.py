@@ -59,7 +59,7 @@ async def _moved(setup: Setup) -> AsyncGenerator[None]:
 
 
 _IN_USE: Final[dict[Promise, str]] = {
-    "bounded in all": "Redis stays in use, because other commands succeed between the failures: each new key waits for it."
+    "bounded in all": "Redis stays in use, as other commands succeed between the failures: each new key waits for it."
 }
 _TTL: Final = "The TTL of a token is not encrypted: a damaged one is as long as the token's lifetime at most."
 
