@@ -16,7 +16,7 @@ from tests.servers import RedisServer
 
 __all__ = ["Apply", "Outage", "Promise", "Setup", "by_commands", "by_proxy"]
 
-Promise: TypeAlias = Literal["unexpired", "bounded in all", "new ids"]
+Promise: TypeAlias = Literal["unexpired", "bounded in all", "new ids", "no other lines"]
 
 
 @dataclass
