@@ -154,7 +154,7 @@ async def under_load(
         for names, url in ((NAMES, base_url), (LONG_LIVED, long_lived_url))
         for name in names
     }
-    options = {"secret_key": SECRET, "limits": Limits(**limits), **(broker or {})}
+    options: dict[str, Any] = {"secret_key": SECRET, "limits": Limits(**limits), **(broker or {})}
     async with TokenBroker(providers, redis=redis, **options) as made:
         for name in LONG_LIVED:
             await made.token(name)

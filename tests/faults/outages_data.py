@@ -55,6 +55,8 @@ def _restarted_smaller(policy: str) -> Apply:
             for number in range(100):
                 with contextlib.suppress(RedisServerError):
                     admin.call("SET", f"more-{number}", os.urandom(_FILLER), "PX", 3_600_000)
+            evicted = int(admin.call("INFO", "stats").split(b"evicted_keys:")[1].split(b"\r")[0])
+        assert (evicted > 0) == (policy != "noeviction")
         yield
         await asyncio.to_thread(setup.server.restart, empty=False)
 

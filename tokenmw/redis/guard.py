@@ -203,10 +203,11 @@ class Guard(Unpicklable):
         """Run a script, as a command of `run`: by its digest, or by its text if the server does not know it."""
         command = script_command(script, keys[0], args, more_keys=keys[1:])
         if not self._echo:
+            client: Any = self._client
             try:
-                reply = await self._client.evalsha(DIGESTS[script], len(keys), *keys, *args)
+                reply = await client.evalsha(DIGESTS[script], len(keys), *keys, *args)
             except NoScriptError:
-                reply = await self._client.execute_command(*command_by_text(command))
+                reply = await client.execute_command(*command_by_text(command))
             return checked(command, reply)
         (reply,) = await self.send([command])
         if isinstance(reply, NoScriptError):

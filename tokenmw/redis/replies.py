@@ -147,7 +147,10 @@ def _is_session(reply: Any) -> bool:
 
 
 def _are_sessions(reply: Any) -> bool:
-    return isinstance(reply, list) and all(map(_is_session, reply))
+    match reply:
+        case [*values]:
+            return all(map(_is_session, values))
+    return False
 
 
 def _count_sessions(command: _Command) -> int:
