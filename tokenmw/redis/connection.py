@@ -52,6 +52,7 @@ class RedisConnection(Unpicklable):
         log: Gets failures and recoveries.
         observe: Gets a `SharedStateChanged` when the state changes.
         on_recovered: Is called each time a server has recovered.
+        echo: Whether each batch ends with an echo, as values that are not sealed need: see `replies`.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class RedisConnection(Unpicklable):
         log: ThrottledLog,
         observe: Callable[[Event], None],
         on_recovered: Callable[[], None],
+        echo: bool = False,
     ) -> None:
         self._client, self._ours = open_client(given, limits=limits)
         self._limits = limits
@@ -71,7 +73,9 @@ class RedisConnection(Unpicklable):
         self._log = log
         self._observe = observe
         self._on_recovered = on_recovered
-        self._servers = Servers(self._client, names=names, limits=limits, clock=clock, log=log, listener=self)
+        self._servers = Servers(
+            self._client, names=names, limits=limits, clock=clock, log=log, listener=self, echo=echo
+        )
         self._observed_down = False
         self._probe_keys = [names.key(f"slots-{number}", "probe") for number in range(_PROBE_KEYS)]
         self._takes_all_slots: bool | None = None
@@ -214,10 +218,11 @@ class RedisConnection(Unpicklable):
             await server.guard.evaluate("sessions", keys, ("1000", "", *(b"1" for _ in keys)))
         except ClusterCrossSlotError:
             return False
-        batch: Any = self._client.pipeline(transaction=False)
-        for key in keys:
-            batch.execute_command("GET", key)
-        return None not in await batch.execute()
+        replies = await server.guard.send([("GET", key) for key in keys])
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return None not in replies
 
     async def pipeline(
         self, commands: Sequence[Command], *, background: bool = False, optional: bool = False
@@ -310,11 +315,8 @@ class RedisConnection(Unpicklable):
         self._on_recovered()
 
     async def _send(self, server: Server, commands: Sequence[Command], *, optional: bool = False) -> list[Any]:
-        batch = self._client.pipeline(transaction=False)
-        for command in commands:
-            batch.execute_command(*command)
         began = self._clock.monotonic()
-        replies: list[Any] = await batch.execute(raise_on_error=False)
+        replies = await server.guard.send(commands)
         if optional:
             replies = [None if _is_refusal(reply) else reply for reply in replies]
         return self._checked(server, replies, began=began)
