@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import pytest
 
 from tests.providers.platforms import CLIENT, PLATFORMS, Platform
 from tests.servers import RedisServer
-from tokenmw import ConfigurationError, CredentialRejected, TokenBroker
+from tokenmw import ConfigurationError, CredentialRejected, Limits, TokenBroker, TokenUnavailable
 from tokenmw.providers import BotFramework, ClientCredentials, Entra, FeishuStoreApp, Provider, WeCom
 from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.testing import Fault, ManualClock, ProviderServer
@@ -217,3 +218,17 @@ async def test_a_skipped_step_does_not_stop_the_instances_that_are_right(
                     await broker.token("crm")
         await right.invalidate_provider("crm")
         assert (await right.token("crm")).value
+
+
+async def test_the_next_fetch_begins_with_the_secret_that_had_no_time_left() -> None:
+    """If a refused secret and the next one take longer than `fetch_seconds` together, only the first fetch fails."""
+    server = Server(delay=0.6)
+    limits = Limits(fetch_seconds=1.0, backoff_seconds=0.1)
+    async with (
+        httpx.AsyncClient(transport=server.transport()) as http,
+        TokenBroker({"crm": oauth([NEW, OLD])}, http=http, single_process=True, limits=limits) as broker,
+    ):
+        with pytest.raises(TokenUnavailable):
+            await broker.token("crm")
+        await asyncio.sleep(0.1)
+        assert (await broker.token("crm")).value

@@ -19,7 +19,7 @@ _MAX_SECRETS: Final = 4  # each one that is refused costs a request
 
 
 class ClientSecrets(FrozenValue):
-    """A client's secrets, in order of preference. It remembers, for this process, which one was accepted last.
+    """A client's secrets, in order of preference. It remembers, for this process, which one to send first.
 
     Args:
         given: One secret, or a list.
@@ -54,7 +54,7 @@ class ClientSecrets(FrozenValue):
 
     @property
     def accepted(self) -> str:
-        """The secret that was accepted last; before that, the first one."""
+        """The secret that was accepted last, or the one after a refused one; before that, the first one."""
         return self._secrets[self._accepted[0]]
 
     def identity(self) -> str | tuple[str, ...]:
@@ -80,13 +80,15 @@ class ClientSecrets(FrozenValue):
         first = self._accepted[0]
         order = [first, *(number for number in range(len(self._secrets)) if number != first)]
         refusals: list[CredentialRejected] = []
-        for number in order:
+        for number, after in zip(order, [*order[1:], first], strict=True):
             try:
                 grant = await request(self._secrets[number])
             except CredentialRejected as error:
                 if not error.said or error.code not in codes or len(order) == 1:
                     raise
                 refusals.append(error)
+                # Before its request: if the time of this fetch is over by then, the next fetch begins with it.
+                self._accepted[0] = after
                 continue
             self._accepted[0] = number
             return grant
