@@ -86,7 +86,8 @@ class _Service:
         http: httpx.AsyncClient,
     ) -> None:
         self._namespace = namespace
-        self._limits = Limits(**{"command_seconds": 2.0, **options["limits"]})
+        limits: dict[str, Any] = {"command_seconds": 2.0, **options["limits"]}
+        self._limits = Limits(**limits)
         self._providers: dict[str, dict[str, Any]] = options["providers"]
         self._reports = reports
         self._redis = redis
