@@ -19,7 +19,7 @@ KEPT = pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.kept
 DEPLOYED = pytest.mark.parametrize(
     "fault", [fault for fault in FAULTS if fault.served_once_deployed], ids=lambda fault: fault.name
 )
-MAX_LATE = 0.5  # seconds; a process that the machine runs less often misses deadlines by itself
+MAX_LATE = 0.2  # seconds; a process that the machine runs less often misses deadlines by itself
 PROPAGATION = 0.5  # seconds until all processes know what one does; 0.1 s on an idle machine
 
 
