@@ -47,6 +47,7 @@ class LeasedRefresh(Unpicklable):
     """
 
     __slots__ = (
+        "_asked_again",
         "_clock",
         "_entry",
         "_http",
@@ -79,6 +80,7 @@ class LeasedRefresh(Unpicklable):
         self._limits = limits
         self._owner = secrets.token_hex(8)
         self._known = entry.known_version
+        self._asked_again = False  # once, after a fetch in which time was skipped
         self._noted: Failure | None = None  # the failure of another instance whose note has been waited for
         self.lease_may_remain = False
 
@@ -136,8 +138,11 @@ class LeasedRefresh(Unpicklable):
                 self._noted = failure
                 await self._clock.sleep(max(0.001, reply.left))
                 continue
+            asked_again = self._asked_again
             if isinstance(reply, Leased) and await self._fetch(reply.version):
                 return
+            if self._asked_again and not asked_again:
+                continue
             waited = self._clock.monotonic() - started
             if waited >= self._limits.wait_seconds:
                 self._give_up()
@@ -232,6 +237,10 @@ class LeasedRefresh(Unpicklable):
         left = grant.expires_in - Instant(self._clock).since(asked)
         if left <= 0:
             await self._release(version)
+            if not self._asked_again and refresher.has_skipped(grant, asked):
+                self._asked_again = True
+                await refresher.adopt_stored(entry)
+                return entry.served_for(Instant(self._clock)) > 0
             done = self._install(record, version, grant.expires_in, asked, shared=False)
             await refresher.adopt_stored(entry)
             return done
