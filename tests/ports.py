@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
@@ -10,11 +11,14 @@ __all__ = ["free_port"]
 # Below the range of ports that the operating system assigns to outgoing connections. A client that connects to a
 # closed port in that range can be assigned the same port, and is then connected to itself.
 PORTS = range(10_000, 30_000)
+# Each process of pytest-xdist has ports of its own, so that none takes the port of a server that another has stopped.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 def free_port() -> int:
     """Return a port that no process listens on; another process may take it before the caller does."""
-    for port in random.SystemRandom().sample(PORTS, k=100):
+    for port in random.SystemRandom().sample(PORTS[_WORKER::_WORKERS], k=100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
