@@ -9,8 +9,9 @@ import socket
 __all__ = ["free_port"]
 
 # Below the range of ports that the operating system assigns to outgoing connections. A client that connects to a
-# closed port in that range can be assigned the same port, and is then connected to itself.
-PORTS = range(10_000, 30_000)
+# closed port in that range can be assigned the same port, and is then connected to itself. The demo uses ports
+# from 20 000 on. A node of a cluster also listens on its port plus 10 000.
+PORTS = range(10_000, 20_000)
 # Each process of pytest-xdist has ports of its own, so that none takes the port of a server that another has stopped.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
