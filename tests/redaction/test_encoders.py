@@ -79,6 +79,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Status",
         "Stored",
         "StoredVersions",
+        "SubjectToken",
         "SystemClock",
         "ThrottledLog",
         "TokenBucket",

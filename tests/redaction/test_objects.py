@@ -41,7 +41,7 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.fastapi import token_from
 from tokenmw.observe import SharedStateChanged, TokenAdopted, TokenFetched, TokenInvalidated, ValueUnreadable
 from tokenmw.outgoing.response import _Answer
-from tokenmw.providers import Answer, FeishuApp, FeishuTenant, HTTPOptions, TokenHTTP
+from tokenmw.providers import Answer, FeishuApp, FeishuTenant, HTTPOptions, SubjectToken, TokenHTTP
 from tokenmw.status import ProviderStatus, ServerStatus
 from tokenmw.testing import ManualClock, make_token
 
@@ -104,6 +104,7 @@ ERRORS: dict[str, TokenmwError] = {
 }
 # Objects without secrets.
 PUBLIC: dict[str, Callable[[], Any]] = {
+    "SubjectToken": SubjectToken,
     "Limits": Limits,
     "Status": lambda: broker().status(),
     "ProviderStatus": lambda: ProviderStatus("cold"),

@@ -20,12 +20,15 @@ from tokenmw.providers import (
     DingTalk,
     DingTalkLegacy,
     Entra,
+    EntraOnBehalfOf,
     FeishuStoreApp,
     FeishuStoreTenant,
     FeishuTenant,
     FeishuTicket,
+    JWTBearer,
     ManagedIdentity,
     StaticToken,
+    TokenExchange,
     TokenHTTP,
     WeCom,
     credential_text,
@@ -40,6 +43,7 @@ TESTS = Path(__file__).parents[1]
 SECRET = "s3cr3t-of-this-test"
 KEY = SECRET.encode()
 IMDS = "http://127.0.0.1/metadata/identity/oauth2/token"
+TOKEN_URL = "http://127.0.0.1/oauth2/token"
 LOCAL: dict[str, Any] = {"base_url": "http://127.0.0.1"}
 
 
@@ -106,6 +110,14 @@ KINDS: dict[str, Callable[..., Provider]] = {
     "entra": make(Entra, "client_secret", client_id="c", tenant="t", **LOCAL),
     "bot": make(BotFramework, "app_secret", app_id="a", tenant="t", **LOCAL),
     "identity": make(ManagedIdentity, "identity_header", resource="r", identity_endpoint=IMDS),
+    "exchange": make(TokenExchange, "client_secret", client_id="c", token_url=TOKEN_URL, subject="ab.cd.ef"),
+    "exchange subject": make(TokenExchange, "subject", client_id="c", token_url=TOKEN_URL, client_secret="other"),
+    "exchange actor": make(
+        TokenExchange, "actor", client_id="c", token_url=TOKEN_URL, client_secret="other", subject="ab.cd.ef"
+    ),
+    "bearer": make(JWTBearer, "assertion", token_url=TOKEN_URL),
+    "bearer subject": make(JWTBearer, "subject", token_url=TOKEN_URL),
+    "entra on behalf of": make(EntraOnBehalfOf, "subject", client_id="c", tenant="t", client_secret="other", **LOCAL),
     "static": static,
     "oauth2 rotating": rotating(
         ClientCredentials, "client_secret", client_id="c", token_url="http://127.0.0.1/oauth2/token"

@@ -41,8 +41,7 @@ def scripts(any_server: RedisServer) -> Iterator[Scripts]:
 
 def now(scripts: Scripts) -> int:
     """Return the server's time as a version."""
-    seconds, micros = scripts.command("TIME")
-    return int(seconds) * 1_000_000 + int(micros)
+    return scripts.now()
 
 
 def ahead(scripts: Scripts, days: float) -> int:

@@ -3,7 +3,8 @@
 - `base`: the class `Provider`, its checks. `http`: `TokenHTTP`, which with `network` is all here that imports httpx.
   `answer`: a token endpoint's response. `urls`: URLs and host names as options. `quiet_http`: keeps secrets out of HTTP
   logs. `network`: the HTTP client of our own.
-- OAuth 2.0: `oauth2`, `client_auth`. Microsoft: `entra`, `bot_framework`, `managed_identity`, `microsoft_clouds`.
+- OAuth 2.0: `oauth2`, `client_auth`, `jwt_bearer`, `token_exchange`. Microsoft: `entra`, `entra_on_behalf_of`,
+  `bot_framework`, `managed_identity`, `microsoft_clouds`. `subject`: tokens that are made from the caller's own.
 - Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
 - `static`: tokens that the program provides.
 
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
     from tokenmw.providers.bot_framework import BotFramework
     from tokenmw.providers.dingtalk import DingTalk, DingTalkLegacy
     from tokenmw.providers.entra import Entra
+    from tokenmw.providers.entra_on_behalf_of import EntraOnBehalfOf
     from tokenmw.providers.feishu import FeishuApp, FeishuTenant
     from tokenmw.providers.feishu_store import FeishuStoreApp, FeishuStoreTenant, FeishuTicket
+    from tokenmw.providers.jwt_bearer import JWTBearer
     from tokenmw.providers.managed_identity import ManagedIdentity
     from tokenmw.providers.network.options import HTTPOptions
     from tokenmw.providers.oauth2 import ClientCredentials
     from tokenmw.providers.static import StaticToken
+    from tokenmw.providers.subject import SubjectToken
+    from tokenmw.providers.token_exchange import TokenExchange
     from tokenmw.providers.wecom import WeCom
 
 __all__ = [
@@ -42,6 +47,7 @@ __all__ = [
     "DingTalk",
     "DingTalkLegacy",
     "Entra",
+    "EntraOnBehalfOf",
     "FeishuApp",
     "FeishuStoreApp",
     "FeishuStoreTenant",
@@ -49,11 +55,14 @@ __all__ = [
     "FeishuTicket",
     "Grant",
     "HTTPOptions",
+    "JWTBearer",
     "ManagedIdentity",
     "OutgoingAnswer",
     "OutgoingRequest",
     "Provider",
     "StaticToken",
+    "SubjectToken",
+    "TokenExchange",
     "TokenHTTP",
     "WeCom",
     "credential_text",
@@ -66,14 +75,18 @@ _MODULES: Final = {
     "DingTalk": "dingtalk",
     "DingTalkLegacy": "dingtalk",
     "Entra": "entra",
+    "EntraOnBehalfOf": "entra_on_behalf_of",
     "FeishuApp": "feishu",
     "FeishuStoreApp": "feishu_store",
     "FeishuStoreTenant": "feishu_store",
     "FeishuTenant": "feishu",
     "FeishuTicket": "feishu_store",
     "HTTPOptions": "network.options",
+    "JWTBearer": "jwt_bearer",
     "ManagedIdentity": "managed_identity",
     "StaticToken": "static",
+    "SubjectToken": "subject",
+    "TokenExchange": "token_exchange",
     "WeCom": "wecom",
 }
 

@@ -73,6 +73,13 @@ class Proof(FrozenValue):
         forms = {form.lower() for form in (*self._sent, *encoded) if form}
         return any(_shares_piece(form, text) for form in forms)
 
+    def with_secret(self, secret: str) -> Proof:
+        """Return the same proof, for a request that sends another secret as well."""
+        other = Proof(secret, form=self.form, headers={})
+        object.__setattr__(other, "headers", self.headers)
+        object.__setattr__(other, "_sent", (*self._sent, *other._sent))
+        return other
+
     def __repr__(self) -> str:
         return "<Proof>"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Grant
 
-__all__ = ["Entra", "entra_grant", "error_codes"]
+__all__ = ["OPTIONS_OF_URL", "Entra", "entra_grant", "error_codes"]
 
 _DEFAULT_LIFETIME: Final = 600.0  # seconds, as in Microsoft's own library for responses that do not say
 
@@ -40,7 +40,7 @@ _FIXES: Final = {
     7000218: "give a secret or an assertion",
     7000222: "the secret has expired: make a new one",
 }
-_OPTIONS_OF_URL: Final = "tenant, cloud and base_url"
+OPTIONS_OF_URL: Final = "tenant, cloud and base_url"
 _OTHER_FIXES: Final = {"invalid_request": "check tenant, cloud and the other options"}
 _MAX_CODES: Final = 8  # of one response
 # "Try again" and "request loop"; both come with status 400 as well.
@@ -142,7 +142,7 @@ class Entra(Provider):
             client=f"{self._auth.client()} of tenant {self.tenant}",
             client_fix=self._auth.fix(method_option=False),
             url=self.token_url,
-            url_options=_OPTIONS_OF_URL,
+            url_options=OPTIONS_OF_URL,
             default_lifetime=_DEFAULT_LIFETIME,
             fixes=_OTHER_FIXES,
             log_description=log_description,

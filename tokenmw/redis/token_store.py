@@ -298,12 +298,19 @@ class RedisTokenStore(Unpicklable):
         sealed = self._sealer.seal(note, key=keys.note, version=version) if note else b""
         await self._run("release", keys.all, (owner, version, sealed, _milliseconds(seconds)))
 
+    async def server_time(self, keys: TokenKeys) -> int:
+        """Return the time of the server that has these keys, in microseconds since 1970."""
+        now: int
+        *_, now = await self._run("read", keys.all, ())
+        return now
+
     async def write_tombstone(
         self, keys: TokenKeys, *, version: int | None, known: int, left: float
     ) -> Found | Tombstoned | ClockMismatch:
         """Declare tokens up to a version invalid, for `left` seconds at least. Return a newer token, if there is one.
 
-        With None as the version, any token is invalid that was stored or asked for so far, or is known to the caller.
+        With None as the version, any token is invalid that was stored or asked for so far. Then `known` must not be
+        below the server's time, at which another process may have asked for a token without Redis.
         """
         args = ("" if version is None else version, known, _milliseconds(left), self._hints)
         for _ in range(_TRIES):

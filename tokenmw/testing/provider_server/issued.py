@@ -24,6 +24,7 @@ class IssuedToken:
         scope: The requested scope.
         expires_at: When it expires, by the monotonic clock, in seconds.
         revoked: Whether it was revoked before it expired.
+        user: The user from whose token it was made, or "".
     """
 
     value: str
@@ -32,6 +33,7 @@ class IssuedToken:
     scope: str
     expires_at: float
     revoked: bool = False
+    user: str = ""
 
 
 @final
@@ -46,11 +48,16 @@ class IssuedTokens:
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def issue(self, endpoint: str, client: str, *, scope: str = "", life: float) -> IssuedToken:
+    def issue(self, endpoint: str, client: str, *, scope: str = "", life: float, user: str = "") -> IssuedToken:
         """Issue a new token that expires after `life` seconds."""
         value = f"{endpoint}-{next(self._numbers)}-{secrets.token_urlsafe(12)}"
-        token = IssuedToken(value, endpoint, client, scope, self._clock.monotonic() + life)
-        self._tokens[value] = token
+        token = self.add(value, endpoint, client, scope=scope, life=life)
+        token.user = user
+        return token
+
+    def add(self, value: str, endpoint: str, client: str, *, scope: str = "", life: float) -> IssuedToken:
+        """Add a token whose value the caller has chosen."""
+        token = self._tokens[value] = IssuedToken(value, endpoint, client, scope, self._clock.monotonic() + life)
         return token
 
     def current(self, endpoint: str, client: str, *, scope: str = "") -> IssuedToken | None:
