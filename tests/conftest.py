@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import os
+import shutil
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +67,19 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         option.numprocesses = PROCESSES
         option.dist = "loadfile"  # fixtures of a module are made once, and its tests run one after another
         option.loadscopereorder = False
+        if sys.dont_write_bytecode:
+            _share_bytecode()
+
+
+def _share_bytecode() -> None:
+    """Let this run's processes have bytecode in a directory of their own, where none is written beside the source.
+
+    Tests start hundreds of processes. Each would compile the package again, which is a third of its start.
+    """
+    directory = tempfile.mkdtemp(prefix="tokenmw-bytecode-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    os.environ["PYTHONPYCACHEPREFIX"] = directory
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_finish() -> None:

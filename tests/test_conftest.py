@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -14,6 +15,13 @@ from tests.conftest import PROCESSES, pytest_cmdline_main
 
 ROOT = Path(__file__).parents[1]
 DEFAULT_MARKS = "not soak and not campaign and not compat"
+
+
+@pytest.fixture
+def first_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be the process that a command starts, whatever runs this test."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
 
 
 def command(*arguments: str, directory: Path = ROOT, **options: Any) -> Any:
@@ -32,9 +40,8 @@ def command(*arguments: str, directory: Path = ROOT, **options: Any) -> Any:
     "config",
     [command(), command("tests"), command("."), command(str(ROOT / "tests")), command(".", directory=ROOT / "tests")],
 )
-def test_the_whole_suite_runs_in_several_processes(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_suite_runs_in_several_processes(config: Any, first_process: None) -> None:
     """All tests of a module run in the same process, because they share fixtures."""
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     pytest_cmdline_main(config)
     assert PROCESSES == config.option.numprocesses
     assert "loadfile" == config.option.dist
@@ -53,17 +60,15 @@ def test_the_whole_suite_runs_in_several_processes(config: Any, monkeypatch: pyt
         command(capture="no"),
     ],
 )
-def test_selected_and_watched_tests_run_in_one_process(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selected_and_watched_tests_run_in_one_process(config: Any, first_process: None) -> None:
     """A second process takes seconds to start, and has no terminal for a debugger or for what a test prints."""
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     pytest_cmdline_main(config)
     assert config.option.numprocesses is None
 
 
 @pytest.mark.parametrize("number", [0, 4])
-def test_a_number_of_processes_in_the_command_is_kept(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_of_processes_in_the_command_is_kept(number: int, first_process: None) -> None:
     """`-n 0` runs the whole suite in one process."""
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     config = command(numprocesses=number)
     pytest_cmdline_main(config)
     assert (number, "no") == (config.option.numprocesses, config.option.dist)
@@ -77,9 +82,24 @@ def test_one_of_several_processes_starts_no_more(monkeypatch: pytest.MonkeyPatch
     assert config.option.numprocesses is None
 
 
-def test_a_run_without_the_plugin_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The options of pytest-xdist are then missing."""
+def test_a_whole_run_compiles_once_where_no_bytecode_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Child processes have a common cache outside of the source tree, as long as the run lasts."""
+    made: list[str] = []
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", "")
+    monkeypatch.setattr("atexit.register", lambda _remove, directory, **_options: made.append(directory))
+    pytest_cmdline_main(command("tests/redis"))
+    assert [] == made
+    pytest_cmdline_main(command())
+    assert made == [os.environ["PYTHONPYCACHEPREFIX"]]
+    assert "PYTHONDONTWRITEBYTECODE" not in os.environ
+    Path(made[0]).rmdir()
+
+
+def test_a_run_without_the_plugin_is_one_process(first_process: None) -> None:
+    """The options of pytest-xdist are then missing."""
     config = command()
     del config.option.numprocesses
     pytest_cmdline_main(config)
