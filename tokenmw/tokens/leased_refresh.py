@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tokenmw.tokens.entry import TokenEntry
     from tokenmw.tokens.refresh import Refresher
     from tokenmw.tokens.store import TokenStore
+    from tokenmw.values import Grant
 
 __all__ = ["LeasedRefresh"]
 
@@ -120,24 +121,13 @@ class LeasedRefresh(Unpicklable):
             if isinstance(reply, ClockMismatch):
                 self._entry.redate(reply.server_time, at)
                 self._known = self._entry.known_version
-            waited = self._clock.monotonic() - started
             if isinstance(reply, FailureNoted):
-                failure = Failure.from_note(
-                    reply.note,
-                    left=reply.left,
-                    before=self._entry.failure,
-                    now=self._clock.monotonic(),
-                    limits=self._limits,
-                )
+                failure = self._failure_of(reply)
                 through_note = self._is_outdated(failure, reply.left)
-                if through_note:
+                if through_note or await self._wait_for(failure, reply.left, started=started):
                     continue
-                if not self._waits_for(failure, reply.left, waited=waited):
-                    self._entry.failure = failure
-                    return
-                self._noted = failure
-                await self._clock.sleep(max(0.001, reply.left))
-                continue
+                self._entry.failure = failure
+                return
             asked_again = self._asked_again
             if isinstance(reply, Leased) and await self._fetch(reply.version):
                 return
@@ -192,14 +182,23 @@ class LeasedRefresh(Unpicklable):
         served = self._entry.served_for(Instant(self._clock)) > 0
         return failure.kind == OF_PROVIDER and not served and left > longest_probe_wait(self._limits)
 
-    def _waits_for(self, failure: Failure, left: float, *, waited: float) -> bool:
-        """Return whether to ask the provider when a note expires, within this refresh, instead of failing now.
+    def _failure_of(self, reply: FailureNoted) -> Failure:
+        before, now = self._entry.failure, self._clock.monotonic()
+        return Failure.from_note(reply.note, left=reply.left, before=before, now=now, limits=self._limits)
+
+    async def _wait_for(self, failure: Failure, left: float, *, started: float) -> bool:
+        """Wait until a note expires, to ask the provider within this refresh. Return False if it is to fail now.
 
         One machine's fault must not fail the requests of the others. The second fault in a row, of another machine, is
         taken for the provider's.
         """
+        waited = self._clock.monotonic() - started
         first = failure.kind == OF_MACHINE and failure.count == 1 and self._entry.failure is None
-        return first and waited + left + self._limits.fetch_seconds <= self._limits.wait_seconds
+        if not first or waited + left + self._limits.fetch_seconds > self._limits.wait_seconds:
+            return False
+        self._noted = failure
+        await self._clock.sleep(max(0.001, left))
+        return True
 
     def _give_up(self) -> None:
         if self._noted is not None:
@@ -237,13 +236,7 @@ class LeasedRefresh(Unpicklable):
         left = grant.expires_in - Instant(self._clock).since(asked)
         if left <= 0:
             await self._release(version)
-            if not self._asked_again and refresher.has_skipped(grant, asked):
-                self._asked_again = True
-                await refresher.adopt_stored(entry)
-                return entry.served_for(Instant(self._clock)) > 0
-            done = self._install(record, version, grant.expires_in, asked, shared=False)
-            await refresher.adopt_stored(entry)
-            return done
+            return await self._take_expired(grant, record, version, asked)
         try:
             reply = await self._store.commit(self._keys, self._owner, record, version=version, left=left)
         except (RedisUnavailable, Unreadable) as error:
@@ -257,6 +250,16 @@ class LeasedRefresh(Unpicklable):
             return False
         # After a `ClockMismatch` it is unshared, and the upload gives it another version.
         return self._install(record, version, grant.expires_in, asked, shared=isinstance(reply, Stored))
+
+    async def _take_expired(self, grant: Grant, record: TokenRecord, version: int, asked: Instant) -> bool:
+        entry, refresher = self._entry, self._refresher
+        if not self._asked_again and refresher.has_skipped(grant, asked):
+            self._asked_again = True
+            await refresher.adopt_stored(entry)
+            return entry.served_for(Instant(self._clock)) > 0
+        done = self._install(record, version, grant.expires_in, asked, shared=False)
+        await refresher.adopt_stored(entry)
+        return done
 
     def _install(self, record: TokenRecord, version: int, left: float, at: Instant, *, shared: bool) -> bool:
         return self._refresher.install(self._entry, record, version=version, left=left, at=at, shared=shared)
