@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tokenmw.options import credential_text
 from tokenmw.providers.client_secrets import ClientSecrets
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.entra import Entra
 from tokenmw.providers.microsoft_clouds import Cloud, cloud_of
 from tokenmw.redaction import without_locals
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["BotFramework"]
 
 
+@reuses_checks
 class BotFramework(Entra):
     """A bot of the Bot Framework, for its requests to the Bot Connector: Teams and other channels.
 

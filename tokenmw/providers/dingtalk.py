@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 from tokenmw.errors import TokenUnavailable
 from tokenmw.options import credential_text
 from tokenmw.providers.body_codes import GrantCodes, RejectionCodes
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.platform import PlatformProvider
 from tokenmw.providers.quiet_http import with_query_token
 from tokenmw.redaction import without_locals
@@ -53,6 +54,7 @@ _LEGACY_SECRET_REFUSED: Final = frozenset({"40035", "40089", "40096", "900103"})
 _BAN_SECONDS: Final = 300.0
 
 
+@reuses_checks
 class DingTalk(PlatformProvider):
     """The access token of an internal app for DingTalk's API v1.0; with `corp_id`, of an app in one corp.
 
@@ -151,6 +153,7 @@ class DingTalk(PlatformProvider):
         request.headers["x-acs-dingtalk-access-token"] = token.value
 
 
+@reuses_checks
 class DingTalkLegacy(PlatformProvider):
     """The access token of an internal app for DingTalk's older API at oapi.dingtalk.com.
 

@@ -8,6 +8,7 @@ from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import checked_flag, credential_text, optional_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import ClientAuth
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
 from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
@@ -49,6 +50,7 @@ _MAX_CODES: Final = 8  # of one response
 _TRANSIENT: Final = frozenset({90033, 50196})
 
 
+@reuses_checks
 class Entra(Provider):
     """An app of Microsoft Entra ID that calls an API in its own name.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from tokenmw.providers.body_codes import GrantCodes, RejectionCodes
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.platform import PlatformProvider
 from tokenmw.redaction import without_locals
 
@@ -61,6 +62,7 @@ class FeishuCredential(PlatformProvider):
         return f"{self.base_url}/open-apis/auth/v3/{self._path}"
 
 
+@reuses_checks
 class FeishuTenant(FeishuCredential):
     """The `tenant_access_token` of a self-built app of Feishu or Lark.
 
@@ -128,6 +130,7 @@ class FeishuTenant(FeishuCredential):
         return await self._secrets.grant(request, codes=_SECRET_REFUSED)
 
 
+@reuses_checks
 class FeishuApp(FeishuTenant, same_credential=True):
     """The `app_access_token` of a self-built app of Feishu or Lark: the same token as :class:`FeishuTenant`'s.
 

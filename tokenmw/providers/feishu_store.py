@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from tokenmw.errors import TokenUnavailable
 from tokenmw.options import credential_text
 from tokenmw.providers.body_codes import code_in
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.feishu import FEISHU_GRANT, FeishuCredential
 from tokenmw.providers.secret_sources import SecretSource
 from tokenmw.redaction import without_locals
@@ -48,6 +49,7 @@ class _StoreCredential(FeishuCredential):
         super().__init__(app_id, secret, base_url=base_url, hosts=hosts, allow_http=allow_http)
 
 
+@reuses_checks
 class FeishuTicket(_StoreCredential):
     """The `app_ticket` of a store app, which the platform sends as an event about every hour.
 
@@ -92,6 +94,7 @@ class FeishuTicket(_StoreCredential):
         )
 
 
+@reuses_checks
 class FeishuStoreApp(_StoreCredential):
     """The `app_access_token` of a store app of Feishu or Lark. It needs the app's :class:`FeishuTicket`.
 
@@ -149,6 +152,7 @@ class FeishuStoreApp(_StoreCredential):
         return FEISHU_GRANT.grant(answer, "app_access_token", app=self)
 
 
+@reuses_checks
 class FeishuStoreTenant(_StoreCredential):
     """The `tenant_access_token` of a store app in one tenant. All tenants share one app token.
 

@@ -12,6 +12,7 @@ from tokenmw.options import credential_text, optional_seconds
 from tokenmw.providers.answer import grant_in, number
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import Proof, shown_option
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.expiry import remaining_seconds
 from tokenmw.providers.grant_reader import bearer_rejected, bearer_type
 from tokenmw.providers.microsoft_clouds import hosts_of_resource
@@ -36,6 +37,7 @@ _BEING_UPDATED: Final = frozenset({404, 410})
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
+@reuses_checks
 class ManagedIdentity(Provider):
     """The managed identity of the Azure machine, app or container that this program runs in.
 

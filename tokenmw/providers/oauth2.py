@@ -11,6 +11,7 @@ from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import checked_flag, optional_seconds, positive_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import AuthMethod, ClientAuth, Proof
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.discovery import METHODS_FOUND, ServerMetadata, TokenEndpoint, grant_of_issuer
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.request_fields import GrantType, RequestFields
@@ -32,6 +33,7 @@ __all__ = ["ClientCredentials"]
 _SCHEME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 
 
+@reuses_checks
 class ClientCredentials(Provider):
     """A client of an OAuth 2.0 server, with a secret or with signed assertions.
 

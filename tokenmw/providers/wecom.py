@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from tokenmw.providers.body_codes import GrantCodes, RejectionCodes
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.platform import PlatformProvider
 from tokenmw.providers.quiet_http import with_query_token
 from tokenmw.redaction import without_locals
@@ -38,6 +39,7 @@ _GRANT: Final = GrantCodes(
 )
 
 
+@reuses_checks
 class WeCom(PlatformProvider):
     """The access token of one application of a WeCom corp: an agent, contacts, customer contact, customer service.
 

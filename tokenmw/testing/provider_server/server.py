@@ -68,7 +68,8 @@ class ProviderServer:
             returned. None: a new token for each request; 0: never before expiry.
         delay: Seconds of real time that each answer takes.
         clock: The clock by which tokens expire.
-        endpoints: Additional endpoints: functions that take this server and return an `Endpoint`.
+        endpoints: Additional endpoints: functions that take this server and return an `Endpoint`. One with the path of
+            another endpoint replaces it.
 
     Attributes:
         calls: The number of calls by endpoint (`calls["oauth2"]`), and by endpoint and client
@@ -142,7 +143,7 @@ class ProviderServer:
         platforms = (*feishu, self.wecom, self.wecom_api, *dingtalk, *legacy, *microsoft)
         # The paths of Entra's documents are below those of any issuer.
         documents = (self.entra_metadata, self.oauth2_metadata, self.openid_metadata, OAuth2Keys(self))
-        served = [self.oauth2, self.api, *documents, *platforms, *(make(self) for make in endpoints)]
+        served = [*(make(self) for make in endpoints), self.oauth2, self.api, *documents, *platforms]
         self.app = Starlette(
             routes=[
                 Route(path, one, methods=list(one.methods)) for one in served for path in (one.path, *one.more_paths)
