@@ -217,6 +217,9 @@ class Credentials(Unpicklable):
                     f"processes would take it from each other. {fix}, or single_process=True if there is only this one."
                 )
             check_reach(provider, http=self._http, option=f"providers[{name!r}]")
+            if provider.depends_on_request:
+                by_name[name] = provider.for_request
+                continue
             by_name[name] = self._cache.add_named(provider, name)
         return by_name
 

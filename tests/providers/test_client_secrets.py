@@ -154,7 +154,7 @@ def test_no_repr_shows_a_secret() -> None:
     """Nor does one of the parts of the credential."""
     secrets = ClientSecrets([NEW, OLD], option="X(secret=…)")
     provider = WeCom(corp_id="ww", corp_secret=[NEW, OLD])
-    assert "s3cr3t" not in f"{secrets!r} {secrets.all!r} {secrets.accepted!r} {provider.credential!r} {provider!r}"
+    assert "s3cr3t" not in f"{secrets!r} {secrets.all!r} {secrets.given!r} {provider.credential!r} {provider!r}"
 
 
 Step = tuple[str, "list[Any]", "set[str]"]

@@ -160,7 +160,7 @@ async def test_no_error_shows_a_secret(http: TokenHTTP, method: str) -> None:
         ({"client_id": "erp"}, False),
         ({"token_url": "https://idp.example/other"}, False),
         ({"audience": "a"}, False),
-        ({"resource": "a"}, False),
+        ({"resource": "urn:a"}, False),
         ({"auth_method": "client_secret_post"}, False),
         ({"hosts": ["api.example"], "refresh_before": 60, "default_life": 60, "allow_http": True}, True),
     ],
@@ -173,7 +173,7 @@ def test_equality_is_the_credential(other: dict[str, Any], *, same: bool) -> Non
 def test_order_of_scopes_makes_no_other_credential() -> None:
     """The order of scopes does not matter (RFC 6749 §3.3)."""
     assert credentials(scope="a b c") == credentials(scope=" c  b a b")
-    assert credentials(audience="a") != credentials(resource="a")
+    assert credentials(audience="urn:a") != credentials(resource="urn:a")
 
 
 @pytest.mark.parametrize(

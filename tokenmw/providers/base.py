@@ -16,6 +16,8 @@ from tokenmw.redaction import FrozenValue, without_locals
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
 
+    from starlette.requests import HTTPConnection
+
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Grant, Token
 
@@ -103,6 +105,8 @@ class Provider(FrozenValue):
             others choose; the broker's own HTTP client then connects to public addresses only.
         scheme: The word in front of the token in the `Authorization` header; None if `authorize` puts the token
             elsewhere. Default: `"Bearer"`.
+        per_subject: Whether there is a token for each caller, made from the caller's own; `Limits(subject_tokens=…)`
+            bounds these. Default: False.
     """
 
     __slots__ = ("_checked", "_credential", "_hash", "_part_types")
@@ -122,6 +126,7 @@ class Provider(FrozenValue):
     allow_http: bool = False
     allow_private: bool = True
     scheme: str | None = "Bearer"
+    per_subject: bool = False
 
     # Objects of classes with the same one share tokens if their credentials are equal.
     _credential_class: ClassVar[type[Provider]]
@@ -180,6 +185,16 @@ class Provider(FrozenValue):
         (RFC 6750 §3.1).
         """
         return answer.status == 401
+
+    @property
+    def depends_on_request(self) -> bool:
+        """Whether the credential is complete only with a part of each request, which `for_request` adds."""
+        return False
+
+    def for_request(self, connection: HTTPConnection) -> Provider:
+        """Return the provider with what a request adds to its credential."""
+        del connection
+        return self
 
     @property
     def credential(self) -> tuple[object, ...]:

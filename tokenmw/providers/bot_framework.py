@@ -12,7 +12,10 @@ from tokenmw.providers.microsoft_clouds import Cloud, cloud_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
 
 __all__ = ["BotFramework"]
 
@@ -33,8 +36,8 @@ class BotFramework(Entra):
         app_secret: The value of one of the app's secrets. While it is changed, a list: the new one and the old one.
             If Entra refuses the first, the next one is tried.
         tenant: The tenant of a single-tenant bot. Default: none, a multi-tenant bot.
-        client_assertion: A signed JWT instead of a secret, or a function, sync or async, that returns a new one for
-            each attempt.
+        client_assertion: A `PrivateKeyJWT` instead of a secret, with the app's certificate, or a function, sync or
+            async, that returns a signed JWT for each attempt, or one as text; also for federated credentials.
         credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none, and the
             tokens that a function obtains are not shared with other provider objects or through Redis, so every
             process fetches its own.
@@ -64,9 +67,9 @@ class BotFramework(Entra):
         self,
         *,
         app_id: str,
-        app_secret: str | Sequence[str] | None = None,
+        app_secret: Secret | None = None,
         tenant: str | None = None,
-        client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         cloud: Cloud = "public",
         base_url: str | None = None,

@@ -15,11 +15,12 @@ from tokenmw.providers.quiet_http import with_query_token
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingRequest
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant, Token
 
 __all__ = ["DingTalk", "DingTalkLegacy"]
@@ -98,7 +99,7 @@ class DingTalk(PlatformProvider):
         self,
         *,
         app_key: str,
-        app_secret: str | Sequence[str],
+        app_secret: Secret,
         corp_id: str | None = None,
         base_url: str = "https://api.dingtalk.com",
         refresh_before: float | None = None,
@@ -193,7 +194,7 @@ class DingTalkLegacy(PlatformProvider):
         self,
         *,
         app_key: str,
-        app_secret: str | Sequence[str],
+        app_secret: Secret,
         base_url: str = "https://oapi.dingtalk.com",
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,

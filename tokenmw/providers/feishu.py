@@ -10,9 +10,10 @@ from tokenmw.providers.platform import PlatformProvider
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["FEISHU_GRANT", "FeishuApp", "FeishuCredential", "FeishuTenant"]
@@ -103,7 +104,7 @@ class FeishuTenant(FeishuCredential):
         self,
         *,
         app_id: str,
-        app_secret: str | Sequence[str],
+        app_secret: Secret,
         base_url: str = "https://open.feishu.cn",
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,

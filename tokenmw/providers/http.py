@@ -19,7 +19,7 @@ from tokenmw.providers.redirect_text import redirect_text
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import ModuleType
 
     from tokenmw.clock import Clock
@@ -127,6 +127,10 @@ class TokenHTTP(Unpicklable):
         http._only_public = True
         return http
 
+    def time(self) -> float:
+        """Return the broker's time in seconds since 1970."""
+        return self._clock.time()
+
     async def token(self, provider: Provider) -> Token:
         """Return a token of another provider, for a provider whose own request needs it.
 
@@ -153,7 +157,7 @@ class TokenHTTP(Unpicklable):
         method: str,
         url: str,
         *,
-        data: Mapping[str, str] | None = None,
+        data: Mapping[str, str | Sequence[str]] | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
@@ -162,7 +166,7 @@ class TokenHTTP(Unpicklable):
         Args:
             method: The HTTP method.
             url: The whole URL. Its query stays out of the client's log.
-            data: Fields of a form.
+            data: Fields of a form; a list is sent as several fields of one name.
             json: A JSON document instead of a form.
             headers: More header lines.
 

@@ -12,10 +12,11 @@ from tokenmw.providers.quiet_http import with_query_token
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from tokenmw.providers.base import OutgoingRequest
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant, Token
 
 __all__ = ["WeCom"]
@@ -79,7 +80,7 @@ class WeCom(PlatformProvider):
         self,
         *,
         corp_id: str,
-        corp_secret: str | Sequence[str],
+        corp_secret: Secret,
         base_url: str = "https://qyapi.weixin.qq.com",
         hosts: Iterable[str] | None = None,
         allow_http: bool = False,

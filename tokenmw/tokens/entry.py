@@ -83,7 +83,8 @@ class CachedToken(Unpicklable):
             expires_at=self.expires_wall,
             token_type=record.token_type,
             extra=record.extra or None,
-            scheme=record.token_type if scheme == "Bearer" else scheme,
+            # "N_A" is no word for a header: the token is no access token (RFC 8693 §2.2.1).
+            scheme=None if record.token_type == "N_A" else record.token_type if scheme == "Bearer" else scheme,
             origin=entry,
         )
 

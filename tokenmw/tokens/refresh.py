@@ -156,6 +156,17 @@ class Refresher(Unpicklable):
 
     def _log_failure(self, entry: TokenEntry, failure: Failure) -> None:
         # The caller leaves out what another instance has noted, and so logged: a fleet logs one outage once.
+        if failure.subject_claims is not None:
+            # The caller's fault, one of many. It ends with another caller's token, so that no line says that.
+            self._log.problem(
+                f"subject:{entry.name}",
+                "%s: a caller's token is refused: %s",
+                entry.name,
+                failure.detail,
+                provider=entry.name,
+                reason="subject refused",
+            )
+            return
         kind = "credential rejected" if failure.permanent else "no token"
         at = f" (at {failure.place})" if failure.place else ""
         self._log.problem(

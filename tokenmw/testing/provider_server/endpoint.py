@@ -94,6 +94,11 @@ class TokenEndpoint(Endpoint):
         self.life = life
         self.renewal_window = renewal_window
 
+    def grant_for(self, user: str, client: str, *, scope: str = "") -> tuple[str, float]:
+        """Return a new token for a client that acts for a user, and its lifetime in seconds."""
+        issuer = self.issuer or self.name
+        return self.server.issued.issue(issuer, client, scope=scope, life=self.life, user=user).value, _whole(self.life)
+
     def grant(self, client: str, *, scope: str = "", resources: tuple[str, ...] = ()) -> tuple[str, float]:
         """Return a token for a client, and its remaining lifetime in seconds."""
         issued, issuer = self.server.issued, self.issuer or self.name

@@ -25,6 +25,7 @@ class IssuedToken:
         resources: The requested resources (RFC 8707).
         expires_at: When it expires, by the monotonic clock, in seconds.
         revoked: Whether it was revoked before it expired.
+        user: The user from whose token it was made, or "".
     """
 
     value: str
@@ -34,6 +35,7 @@ class IssuedToken:
     expires_at: float
     revoked: bool = False
     resources: tuple[str, ...] = ()
+    user: str = ""
 
 
 @final
@@ -49,12 +51,24 @@ class IssuedTokens:
         return len(self._tokens)
 
     def issue(
-        self, endpoint: str, client: str, *, scope: str = "", resources: tuple[str, ...] = (), life: float
+        self,
+        endpoint: str,
+        client: str,
+        *,
+        scope: str = "",
+        resources: tuple[str, ...] = (),
+        life: float,
+        user: str = "",
     ) -> IssuedToken:
         """Issue a new token that expires after `life` seconds."""
         value = f"{endpoint}-{next(self._numbers)}-{secrets.token_urlsafe(12)}"
-        token = IssuedToken(value, endpoint, client, scope, self._clock.monotonic() + life, resources=resources)
-        self._tokens[value] = token
+        token = self.add(value, endpoint, client, scope=scope, life=life)
+        token.resources, token.user = resources, user
+        return token
+
+    def add(self, value: str, endpoint: str, client: str, *, scope: str = "", life: float) -> IssuedToken:
+        """Add a token whose value the caller has chosen."""
+        token = self._tokens[value] = IssuedToken(value, endpoint, client, scope, self._clock.monotonic() + life)
         return token
 
     def current(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from tokenmw.testing.provider_server.endpoint import Endpoint, TokenEndpoint, json_response
+from tokenmw.testing.provider_server.subjects import JWT_BEARER, interaction_required
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,6 +30,8 @@ class EntraTokens(TokenEndpoint):
 
     Attributes:
         tenants: The known tenants, in lower case; None for any except `common` and the like.
+        claims: The claims that a user must prove before an app may act for the user, as JSON text; "" if the answer
+            shall not name them. None: nothing more.
     """
 
     name = "entra"
@@ -37,6 +40,7 @@ class EntraTokens(TokenEndpoint):
     def __init__(self, server: ProviderServer, *, life: float) -> None:
         super().__init__(server, life=life)
         self.tenants: set[str] | None = None
+        self.claims: str | None = None
         self._assertions: set[str] = set()
 
     async def caller(self, request: Request) -> str:
@@ -49,7 +53,16 @@ class EntraTokens(TokenEndpoint):
         refusal = self._refusal(form, tenant)
         if refusal is not None:
             return refusal
-        value, life = self.grant(form["client_id"], scope=f"{tenant} {form['scope']}")
+        scope = f"{tenant} {form['scope']}"
+        if form["grant_type"] == JWT_BEARER:
+            user = self.server.subjects.user(form.get("assertion", ""))
+            if user is None or form.get("requested_token_use") != "on_behalf_of":
+                return _error(400, "invalid_grant", 50013)
+            if self.claims is not None:
+                return interaction_required(50076, self.claims)
+            value, life = self.grant_for(user, form["client_id"], scope=scope)
+        else:
+            value, life = self.grant(form["client_id"], scope=scope)
         content: dict[str, Any] = {"token_type": "Bearer", "expires_in": life, "ext_expires_in": life}
         if life >= _LONG:
             content["refresh_in"] = int(life // 2)
@@ -61,13 +74,14 @@ class EntraTokens(TokenEndpoint):
 
     def _refusal(self, form: dict[str, str], tenant: str) -> Response | None:
         client, scope = form.get("client_id", ""), form.get("scope", "")
-        if form.get("grant_type") != "client_credentials":
+        if form.get("grant_type") not in ("client_credentials", JWT_BEARER):
             return _error(400, "unsupported_grant_type", 70003)
         if tenant in {"common", "organizations", "consumers"}:
             return _error(400, "invalid_request", 50059)
         if not self.knows_tenant(tenant):
             return _error(400, "invalid_request", 90002)
-        if len(scope.split()) != 1 or not scope.endswith("/.default"):
+        for_user = form["grant_type"] == JWT_BEARER
+        if not scope or (not for_user and (len(scope.split()) != 1 or not scope.endswith("/.default"))):
             return _error(400, "invalid_scope", 1002012)
         if not self.server.knows(client, None):
             return _error(400, "unauthorized_client", 700016)

@@ -1,4 +1,4 @@
-"""An OAuth 2.0 token endpoint for client credentials (RFC 6749 §4.4)."""
+"""An OAuth 2.0 token endpoint: client credentials (RFC 6749 §4.4), token exchange (RFC 8693), JWT bearer (RFC 7523)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from tokenmw.testing.provider_server.endpoint import TokenEndpoint, json_response
+from tokenmw.testing.provider_server.subjects import JWT_BEARER, TOKEN_EXCHANGE, exchange_refusal, exchanged
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -31,6 +32,8 @@ class OAuth2Endpoint(TokenEndpoint):
     Attributes:
         decodes_basic: Whether id and secret in the `Authorization` header are form-decoded (RFC 6749 §2.3.1). Many
             real servers do not decode them.
+        subject_error: The error code for a refused token of a user in a token exchange; RFC 8693 §2.2.2 has
+            `invalid_request`, many real servers answer `invalid_grant`.
     """
 
     name = "oauth2"
@@ -39,6 +42,7 @@ class OAuth2Endpoint(TokenEndpoint):
     def __init__(self, server: ProviderServer, *, life: float, renewal_window: float | None = None) -> None:
         super().__init__(server, life=life, renewal_window=renewal_window)
         self.decodes_basic = True
+        self.subject_error = "invalid_request"
         self._assertions: set[str] = set()
 
     async def caller(self, request: Request) -> str:
@@ -59,9 +63,13 @@ class OAuth2Endpoint(TokenEndpoint):
         if len(set(once)) != len(once) or methods > 1:
             return _error("invalid_request")
         client = basic[0] if basic else _client_of(form)
-        if not self._is_client(client, basic=basic, form=form):
+        if form.get("grant_type") == JWT_BEARER and not methods:
+            pass  # the assertion is enough (RFC 7523 §3.1)
+        elif not self._is_client(client, basic=basic, form=form):
             challenge = {"WWW_Authenticate": 'Basic realm="oauth2"'} if basic else {}
             return json_response({"error": "invalid_client"}, 401 if basic else 400, **challenge)
+        if form.get("grant_type") in (JWT_BEARER, TOKEN_EXCHANGE):
+            return self._answer_for_user(form, client, fault)
         resources = tuple(value for name, value in pairs if name == "resource")
         problem = _problem(form, resources)
         if problem:
@@ -70,6 +78,18 @@ class OAuth2Endpoint(TokenEndpoint):
         value, life = self.grant(client, scope=scope, resources=resources)
         content = {"access_token": value, "token_type": "Bearer", "expires_in": life}
         return json_response(fault.change(content | ({"scope": scope} if scope else {})))
+
+    def _answer_for_user(self, form: dict[str, str], client: str, fault: Fault) -> Response:
+        exchange = form["grant_type"] == TOKEN_EXCHANGE
+        missing = exchange_refusal(form) if exchange else "" if form.get("assertion") else "invalid_request"
+        if missing:
+            return _error(missing)
+        user = self.server.subjects.user(form["subject_token" if exchange else "assertion"])
+        if user is None:
+            return _error(self.subject_error if exchange else "invalid_grant")
+        value, life = self.grant_for(user, client, scope=form.get("scope", ""))
+        content = {"access_token": value, "token_type": "Bearer", "expires_in": life}
+        return json_response(fault.change(exchanged(form, content) if exchange else content))
 
     def _basic(self, request: Request) -> tuple[str, str] | None:
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
