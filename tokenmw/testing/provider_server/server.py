@@ -140,9 +140,9 @@ class ProviderServer:
         legacy = (self.dingtalk_legacy, self.dingtalk_legacy_api)
         microsoft = (self.entra, self.managed_identity, self.bot_connector)
         platforms = (*feishu, self.wecom, self.wecom_api, *dingtalk, *legacy, *microsoft)
-        # The paths of Entra's documents are below those of any issuer.
+        # Last, so that a test can serve documents of its own. The paths of Entra's are below those of any issuer.
         documents = (self.entra_metadata, self.oauth2_metadata, self.openid_metadata, OAuth2Keys(self))
-        served = [self.oauth2, self.api, *documents, *platforms, *(make(self) for make in endpoints)]
+        served = [self.oauth2, self.api, *platforms, *(make(self) for make in endpoints), *documents]
         self.app = Starlette(
             routes=[
                 Route(path, one, methods=list(one.methods)) for one in served for path in (one.path, *one.more_paths)
