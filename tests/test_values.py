@@ -88,7 +88,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=["Grant", "Token"])
 def test_a_value_cannot_be_changed(value: Any) -> None:
     """Many requests share the same object."""
     for name in ("value", "unknown"):
@@ -101,7 +101,7 @@ def test_a_value_cannot_be_changed(value: Any) -> None:
     assert value is copy.copy(value) is copy.deepcopy(value)
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=["Grant", "Token"])
 def test_a_value_shows_no_secret(value: Any) -> None:
     """Neither its `repr` does, nor a pickle, a JSON encoder, or the encoder of FastAPI."""
     assert SECRET not in f"{value!r} {[value]}"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from starlette.responses import Response
 
 from tests.providers.private_keys import make_key, pem_of
 from tokenmw import ConfigurationError, TokenBroker, TokenUnavailable
@@ -19,7 +18,7 @@ from tokenmw.limits import Limits
 from tokenmw.providers import ClientCredentials, PrivateKeyJWT, TokenHTTP
 from tokenmw.providers.discovery import ServerMetadata
 from tokenmw.testing import Fault, ManualClock, ProviderServer
-from tokenmw.testing.provider_server.endpoint import Endpoint, json_response
+from tokenmw.testing.provider_server.endpoint import Endpoint
 from tokenmw.testing.provider_server.oauth2 import OAuth2Endpoint
 
 if TYPE_CHECKING:
@@ -30,26 +29,6 @@ if TYPE_CHECKING:
     from tests.servers import RedisServer
 
 SECRET = "s3:cr%3t ä"
-
-
-class AuthorizationServerMetadata(Endpoint):
-    """The metadata of RFC 8414, with the well-known path inserted before the issuer's own; None: 404."""
-
-    name = "rfc8414"
-    path = "/.well-known/oauth-authorization-server/realms/crm"
-    methods = ("GET",)
-    fields: dict[str, Any] | None = None
-
-    async def answer(self, request: Request, fault: Fault) -> Response:
-        """Answer with the fields that the test has set."""
-        return Response(status_code=404) if self.fields is None else json_response(fault.change(self.fields))
-
-
-class OpenIDConfiguration(AuthorizationServerMetadata):
-    """The metadata of OpenID Connect Discovery, with the well-known path behind the issuer's own."""
-
-    name = "openid"
-    path = "/realms/crm/.well-known/openid-configuration"
 
 
 class MovedEndpoint(OAuth2Endpoint):
@@ -67,30 +46,23 @@ class World:
         issuer: Its issuer.
         calls: The calls of its endpoints.
         clock: The clock of the brokers.
-        rfc8414, openid, moved: Its endpoints beside `oauth2`.
+        moved: A token endpoint beside `oauth2`.
     """
 
     def __init__(self) -> None:
-        self.rfc8414: AuthorizationServerMetadata
-        self.openid: OpenIDConfiguration
         self.moved: MovedEndpoint
-        self.server = ProviderServer(
-            clients={"crm": SECRET, "erp": SECRET}, endpoints=[self._rfc8414, self._openid, self._moved]
-        )
+        self.server = ProviderServer(clients={"crm": SECRET, "erp": SECRET}, endpoints=[self._moved])
         self.clock = ManualClock()
         self.base = self.issuer = ""
-
-    def _rfc8414(self, server: ProviderServer) -> Endpoint:
-        self.rfc8414 = AuthorizationServerMetadata(server)
-        return self.rfc8414
-
-    def _openid(self, server: ProviderServer) -> Endpoint:
-        self.openid = OpenIDConfiguration(server)
-        return self.openid
 
     def _moved(self, server: ProviderServer) -> Endpoint:
         self.moved = MovedEndpoint(server, life=3600.0)
         return self.moved
+
+    def publish(self, fields: dict[str, Any] | None, *, openid: dict[str, Any] | None = None) -> None:
+        """Publish metadata of RFC 8414, and those of OpenID Connect Discovery; None: 404."""
+        for endpoint, given in ((self.server.oauth2_metadata, fields), (self.server.openid_metadata, openid)):
+            endpoint.script.always = Fault(status=404) if given is None else Fault(body=given)
 
     @property
     def calls(self) -> Counter[str]:
@@ -122,8 +94,18 @@ def world() -> Any:
     world = World()
     with world.server.running() as base_url:
         world.base, world.issuer = base_url, f"{base_url}/realms/crm"
-        world.rfc8414.fields = world.metadata()
+        world.publish(world.metadata())
         yield world
+
+
+@pytest.mark.parametrize("path", ["", "/realms/crm", "/a/b"])
+async def test_the_documents_of_the_test_server_are_found(world: World, path: str) -> None:
+    """They are those of real servers: at the root, or with the issuer's path behind or before the well-known one."""
+    for first in (world.server.oauth2_metadata, world.server.openid_metadata):
+        world.server.oauth2_metadata.script.always = world.server.openid_metadata.script.always = Fault(status=404)
+        first.script.always = None
+        async with world.broker(world.credentials(issuer=f"{world.base}{path}")) as broker:
+            assert (await broker.token("0")).value
 
 
 async def test_the_endpoint_is_found_once_for_all_clients(world: World) -> None:
@@ -134,7 +116,7 @@ async def test_the_endpoint_is_found_once_for_all_clients(world: World) -> None:
             assert "Bearer" == (await broker.token(name)).token_type
         await broker.invalidate_provider("0")
         await broker.token("0")
-    assert {"rfc8414": 1, "oauth2": 4} == world.calls
+    assert {"oauth2_metadata": 1, "oauth2": 4} == world.calls
 
 
 @pytest.mark.parametrize(
@@ -151,12 +133,12 @@ async def test_the_endpoint_is_found_once_for_all_clients(world: World) -> None:
 )
 async def test_without_metadata_of_rfc_8414_those_of_openid_are_used(world: World, fault: Fault | None) -> None:
     """Whatever is at the first place, the second one is tried."""
-    world.openid.fields, world.rfc8414.fields = world.rfc8414.fields, None
+    world.publish(None, openid=world.metadata())
     if fault is not None:
-        world.rfc8414.script.always = fault
+        world.server.oauth2_metadata.script.always = fault
     async with world.broker(world.credentials()) as broker:
         assert (await broker.token("0")).value
-    assert {"rfc8414": 1, "openid": 1, "oauth2": 1} == world.calls
+    assert {"oauth2_metadata": 1, "openid_metadata": 1, "oauth2": 1} == world.calls
 
 
 FIRST = r"/\.well-known/oauth-authorization-server/realms/crm"
@@ -192,13 +174,13 @@ def wrong(base: str) -> list[tuple[dict[str, Any] | None, str]]:
 async def test_metadata_that_cannot_be_used_are_one_clear_error(world: World, number: int) -> None:
     """The text says what is wrong with them and what to do; no secret is sent, and callers see a fixed sentence."""
     fields, text = wrong(world.base)[number]
-    world.rfc8414.fields = fields
+    world.publish(fields)
     async with world.broker(world.credentials()) as broker:
         with pytest.raises(TokenUnavailable, match=text) as caught:
             await broker.token("0")
     assert caught.value.detail == TokenUnavailable.fixed_detail
     assert SECRET not in "".join(traceback.format_exception(caught.value))
-    assert {"rfc8414": 1, "openid": 1} == world.calls
+    assert {"oauth2_metadata": 1, "openid_metadata": 1} == world.calls
 
 
 @pytest.mark.parametrize(
@@ -251,7 +233,7 @@ async def test_the_method_is_one_that_the_server_publishes(
 ) -> None:
     """Basic is preferred, also where the server does not say (RFC 8414 §2); `auth_method` decides if it is given."""
     more = {} if supported is None else {"token_endpoint_auth_methods_supported": supported}
-    world.rfc8414.fields = world.metadata(**more)
+    world.publish(world.metadata(**more))
     seen: list[bool] = []
     original = world.server.oauth2.caller
 
@@ -267,7 +249,7 @@ async def test_the_method_is_one_that_the_server_publishes(
 
 async def test_a_server_without_a_usual_method_is_a_clear_error(world: World) -> None:
     """The text names the option that helps; with an assertion, the list does not matter."""
-    world.rfc8414.fields = world.metadata(token_endpoint_auth_methods_supported=["private_key_jwt", 5])
+    world.publish(world.metadata(token_endpoint_auth_methods_supported=["private_key_jwt", 5]))
     key = PrivateKeyJWT(pem_of(make_key("P-256")))
     with_key = world.credentials(client_secret=None, client_assertion=key)
     async with world.broker(world.credentials(), with_key) as broker:
@@ -284,23 +266,23 @@ async def test_many_callers_find_it_with_one_request(world: World) -> None:
     async with world.broker(*clients) as broker:
         names = [str(number) for number in range(20)]
         await asyncio.gather(*(broker.token(name) for name in names for _ in range(10)))
-    assert {"rfc8414": 1, "oauth2": 20} == world.calls
+    assert {"oauth2_metadata": 1, "oauth2": 20} == world.calls
 
 
 async def test_a_failure_is_not_repeated_for_each_caller(world: World) -> None:
     """While metadata cannot be used, the server is asked again after a growing backoff, and not by every client."""
-    fields, world.rfc8414.fields = world.rfc8414.fields, None
+    world.publish(None)
     clients = [world.credentials(scope=f"s{number}") for number in range(10)]
     async with world.broker(*clients) as broker:
         for name in range(10):
             for _ in range(5):
                 with pytest.raises(TokenUnavailable, match="publishes no metadata"):
                     await broker.token(str(name))
-        assert {"rfc8414": 1, "openid": 1} == world.calls
-        world.rfc8414.fields = fields
+        assert {"oauth2_metadata": 1, "openid_metadata": 1} == world.calls
+        world.publish(world.metadata())
         world.clock.advance(60)
         assert (await broker.token("3")).value
-    assert {"rfc8414": 2, "openid": 1, "oauth2": 1} == world.calls
+    assert {"oauth2_metadata": 2, "openid_metadata": 1, "oauth2": 1} == world.calls
 
 
 async def test_an_endpoint_that_has_moved_is_found_again(world: World) -> None:
@@ -309,12 +291,12 @@ async def test_an_endpoint_that_has_moved_is_found_again(world: World) -> None:
         await broker.token("0")
         world.clock.advance(600)
         world.server.oauth2.script.always = Fault(status=404)
-        world.rfc8414.fields = world.metadata(token_endpoint=f"{world.base}/v2/token")
+        world.publish(world.metadata(token_endpoint=f"{world.base}/v2/token"))
         await broker.invalidate_provider("0")
         assert (await broker.token("0")).value.startswith("moved-")
         await broker.invalidate_provider("0")
         await broker.token("0")
-    assert {"rfc8414": 2, "oauth2": 2, "moved": 2} == world.calls
+    assert {"oauth2_metadata": 2, "oauth2": 2, "moved": 2} == world.calls
 
 
 async def test_an_endpoint_that_is_only_broken_costs_few_requests(world: World) -> None:
@@ -328,14 +310,14 @@ async def test_an_endpoint_that_is_only_broken_costs_few_requests(world: World) 
             with pytest.raises(TokenUnavailable, match=r"has no token endpoint at /oauth2/token .*: check issuer"):
                 await broker.token("0")
             world.clock.advance(4)
-        assert world.calls["rfc8414"] <= 10
+        assert world.calls["oauth2_metadata"] <= 10
         assert world.calls["oauth2"] <= 21
-        before = world.calls["rfc8414"]
+        before = world.calls["oauth2_metadata"]
         for _ in range(100):
             with pytest.raises(TokenUnavailable, match="has no token endpoint at /oauth2/token"):
                 await broker.token("0")
             world.clock.advance(6)
-        assert world.calls["rfc8414"] - before <= 20
+        assert world.calls["oauth2_metadata"] - before <= 20
         world.server.oauth2.script.always = None
         world.clock.advance(300)
         assert (await broker.token("0")).value
@@ -348,7 +330,7 @@ async def test_metadata_are_not_in_redis(world: World, redis_server: RedisServer
         assert (await one.token("0")).value == (await two.token("0")).value
         await two.invalidate_provider("0")
         await two.token("0")
-    assert {"rfc8414": 2, "oauth2": 2} == world.calls
+    assert {"oauth2_metadata": 2, "oauth2": 2} == world.calls
 
 
 async def test_the_endpoint_is_the_audience_of_an_assertion(world: World) -> None:

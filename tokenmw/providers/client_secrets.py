@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Final, cast
 
 from tokenmw.errors import ConfigurationError, CredentialRejected
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["ClientSecrets"]
 
 _MAX_SECRETS: Final = 4  # each one that is refused costs a request
+_NUMBERS: Final = count(1)  # of all requests, in the order in which they began
 
 
 class ClientSecrets(FrozenValue):
-    """A client's secrets, in order of preference. It remembers, for this process, which one was accepted last.
+    """A client's secrets, in order of preference. It remembers, for this process, which one to send first.
 
     Args:
         given: One secret, a list, or a `SecretSource`.
@@ -30,10 +32,11 @@ class ClientSecrets(FrozenValue):
         ConfigurationError: A secret is not text, or the list is empty, too long, or has one twice.
     """
 
-    __slots__ = ("_accepted", "_last_read", "_secrets", "source")
+    __slots__ = ("_first", "_last_read", "_secrets", "_shown_by", "source")
 
     source: SecretSource | None
-    _accepted: list[str]
+    _first: list[str]  # the secret to send first; empty before a source was read
+    _shown_by: list[int]  # the number of the request that has shown it
     _last_read: list[str]
     _secrets: tuple[HiddenStr, ...]
 
@@ -42,7 +45,8 @@ class ClientSecrets(FrozenValue):
         if isinstance(given, SecretSource):
             object.__setattr__(self, "source", given)
             object.__setattr__(self, "_secrets", ())
-            object.__setattr__(self, "_accepted", [])
+            object.__setattr__(self, "_first", [])
+            object.__setattr__(self, "_shown_by", [0])
             object.__setattr__(self, "_last_read", [])
             return
         listed = list(cast("Iterable[object]", given)) if isinstance(given, (list, tuple)) else [given]
@@ -55,29 +59,30 @@ class ClientSecrets(FrozenValue):
             raise ConfigurationError(f"{option} has one secret twice: give the new one and the old one.")
         object.__setattr__(self, "source", None)
         object.__setattr__(self, "_secrets", secrets)
-        object.__setattr__(self, "_accepted", [secrets[0]])
+        object.__setattr__(self, "_first", [secrets[0]])
+        object.__setattr__(self, "_shown_by", [0])
         object.__setattr__(self, "_last_read", [])
 
     @property
     def all(self) -> tuple[str, ...]:
         """All secrets that are known now, in order of preference; those of a source once it was read."""
-        return self._secrets or (*self._last_read, *self._accepted)
+        return self._secrets or (*self._last_read, *self._first)
 
     @property
     def given(self) -> str | SecretSource:
-        """What another provider of the same app takes as its secret: the source, or the secret accepted last."""
-        return self._accepted[0] if self.source is None else self.source
+        """What another provider of the same app takes as its secret: the source, or the secret to send first."""
+        return self._first[0] if self.source is None else self.source
 
     async def accepted(self) -> str:
-        """Return the secret that was accepted last; before that, the first one.
+        """Return the secret that was accepted last, or the one after a refused one; before that, the first one.
 
         Raises:
             TokenUnavailable: The source cannot be read.
         """
         if self.source is None:
-            return self._accepted[0]
+            return self._first[0]
         secrets = await self._read(self.source)
-        return next((one for one in self._accepted if one in secrets), secrets[0])
+        return self._first_of(secrets)
 
     def identity(self) -> str | tuple[str, ...]:
         """Return the part of the credential: one secret, or all of them, whatever their order; or a source's name.
@@ -121,22 +126,34 @@ class ClientSecrets(FrozenValue):
     async def _grant_with(
         self, secrets: Sequence[str], request: Callable[[str], Awaitable[Grant]], *, codes: frozenset[str]
     ) -> Grant:
-        first = next((one for one in self._accepted if one in secrets), secrets[0])
-        order = [first, *(one for one in secrets if one != first)]
+        untried = list(secrets)
         refusals: list[CredentialRejected] = []
-        for secret in order:
+        while untried:
+            # Read each time: another request, of another event loop, may have found out meanwhile.
+            secret = self._first_of(untried)
+            untried.remove(secret)
+            began = next(_NUMBERS)
             try:
                 grant = await request(secret)
             except CredentialRejected as error:
-                if not _is_of_secret(error, codes=codes) or len(order) == 1:
+                if not _is_of_secret(error, codes=codes) or len(secrets) == 1:
                     raise
                 refusals.append(error)
+                # Before its request: if the time of this fetch is over by then, the next fetch begins with it.
+                self._begin_with((untried or secrets)[0], began)
                 continue
-            self._accepted[:] = [secret]
+            self._begin_with(secret, began)
             return grant
         refused = refusals[-1]
         text = f"{refused}; its other secrets are refused too"
         raise CredentialRejected(text, code=refused.code, retry_after=refused.retry_after, said=refused.said)
+
+    def _first_of(self, secrets: Sequence[str]) -> str:
+        return next((one for one in self._first if one in secrets), secrets[0])
+
+    def _begin_with(self, secret: str, began: int) -> None:
+        if began > self._shown_by[0]:  # else a later request has shown which one is accepted now
+            self._first[:], self._shown_by[:] = [secret], [began]
 
     async def _read(self, source: SecretSource) -> tuple[HiddenStr, ...]:
         secrets = await source.read()

@@ -68,7 +68,8 @@ class ProviderServer:
             returned. None: a new token for each request; 0: never before expiry.
         delay: Seconds of real time that each answer takes.
         clock: The clock by which tokens expire.
-        endpoints: Additional endpoints: functions that take this server and return an `Endpoint`.
+        endpoints: Additional endpoints: functions that take this server and return an `Endpoint`. One with the path of
+            another endpoint replaces it.
 
     Attributes:
         calls: The number of calls by endpoint (`calls["oauth2"]`), and by endpoint and client
@@ -140,9 +141,9 @@ class ProviderServer:
         legacy = (self.dingtalk_legacy, self.dingtalk_legacy_api)
         microsoft = (self.entra, self.managed_identity, self.bot_connector)
         platforms = (*feishu, self.wecom, self.wecom_api, *dingtalk, *legacy, *microsoft)
-        # Last, so that a test can serve documents of its own. The paths of Entra's are below those of any issuer.
+        # A test's own endpoints first. The paths of Entra's documents are below those of any issuer.
         documents = (self.entra_metadata, self.oauth2_metadata, self.openid_metadata, OAuth2Keys(self))
-        served = [self.oauth2, self.api, *platforms, *(make(self) for make in endpoints), *documents]
+        served = [*(make(self) for make in endpoints), self.oauth2, self.api, *documents, *platforms]
         self.app = Starlette(
             routes=[
                 Route(path, one, methods=list(one.methods)) for one in served for path in (one.path, *one.more_paths)
