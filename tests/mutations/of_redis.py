@@ -231,6 +231,20 @@ OF_REDIS = (
         tests=("tests/broker/test_compare_versions.py",),
     ),
     Mutation(
+        name="uploads: an id that would expire too early is only read",
+        file="tokenmw/redis/session_store.py",
+        old="long_enough = left >=",
+        new="long_enough = True or left >=",
+        tests=("tests/redis/test_session_store.py",),
+    ),
+    Mutation(
+        name="comparison: a refused GETRANGE is an outage",
+        file="tokenmw/redis/token_store.py",
+        old="background=self._background, optional=True",
+        new="background=self._background",
+        tests=("tests/redis/test_token_store.py",),
+    ),
+    Mutation(
         name="resets: a session is created although its key was reset",
         file="tokenmw/redis/lua/session.lua",
         old="local reset = KEYS[2] and get(KEYS[2], 64)",
