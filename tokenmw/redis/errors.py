@@ -144,7 +144,7 @@ def classify(error: BaseException) -> str:
     return _of_connection(error) if reason == "connection" else reason
 
 
-def behind_retries(error: Exception, *, outer: BaseException | None) -> Exception:
+def behind_retries(error: BaseException, *, outer: BaseException | None) -> BaseException:
     """Return the error after which a client waited to try again when its deadline expired; else the error itself.
 
     Such a client, with retries of its own, would seem to time out whatever is wrong.

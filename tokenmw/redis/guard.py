@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
@@ -247,7 +248,9 @@ class Guard(Unpicklable):
             async with deadline, self._limiter.free:
                 admitted = True
                 result = await command()
-        except Exception as error:  # noqa: BLE001  a client calls the user's own code, which may raise anything
+        except (Exception, asyncio.CancelledError) as error:  # a client calls the user's code, which may raise anything
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             cause = behind_retries(error, outer=outer)
             reason = classify(cause) if admitted else "busy"
             if isinstance(cause, WrongReply):
@@ -265,12 +268,12 @@ class Guard(Unpicklable):
             self._failures.answers()
         return result
 
-    def refused(self, error: Exception) -> None:
+    def refused(self, error: BaseException) -> None:
         """Log an error reply that concerns one command only, without what the command was about."""
         self.breaker.answered()
         self._failures.refused(summary(error))
 
-    def failed(self, error: Exception, *, began: float, trips: bool = False) -> None:
+    def failed(self, error: BaseException, *, began: float, trips: bool = False) -> None:
         """Count a failure of a command that began at a monotonic time; with `trips`, it opens the circuit."""
         self._suspect()
         reason = classify(error)
@@ -296,23 +299,31 @@ class Guard(Unpicklable):
         Raises:
             RedisUnavailable: It takes no writes, or not within `command_seconds`, or cannot be used as it is.
         """
-        # `…{slot}:session` and `…{slot}:probe` are in one slot.
-        key = self.key.rpartition(b":")[0] + _PROBE
-
-        async def write() -> None:
-            try:
-                reply = await self.evaluate("probe", (key,), ())
-            except ResponseError as error:
-                # Whatever a server has against this script, it would have against all others.
-                if classify(error) != "response":
-                    raise
-                reply = None
-            check_probe(reply)
-
         # No request waits for a probe, so the first attempt may take as long as connecting does, which a client of the
         # user's does within the command. The second one shows that the server is quick enough for commands.
-        await self.attempt(write, seconds=self._limits.connect_seconds, writes=True, trips=trips)
-        await self.attempt(write, writes=True, trips=trips)
+        await self.attempt(self._write, seconds=self._limits.connect_seconds, writes=True, trips=trips)
+        await self.attempt(self._write, writes=True, trips=trips)
+
+    async def check(self) -> None:
+        """Probe once, as quickly as a command, if commands have failed and the circuit is closed.
+
+        It fails as one of them, or ends their row.
+        """
+        if self.breaker.failing and not self.breaker.open:
+            with suppress(RedisUnavailable):
+                await self.attempt(self._write, writes=True)
+
+    async def _write(self) -> None:
+        # `…{slot}:session` and `…{slot}:probe` are in one slot.
+        key = self.key.rpartition(b":")[0] + _PROBE
+        try:
+            reply = await self.evaluate("probe", (key,), ())
+        except ResponseError as error:
+            # Whatever a server has against this script, it would have against all others.
+            if classify(error) != "response":
+                raise
+            reply = None
+        check_probe(reply)
 
     async def close(self) -> None:
         """Stop probing, and cancel what waits for a connection."""
@@ -352,13 +363,18 @@ class Guard(Unpicklable):
                 await refresh_slots(self._client)  # another server of the cluster may have the slot by now
                 return False
             await abort_connecting(self._client, before=began)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if self._closed or task is None or task.cancelling():
+        except (Exception, asyncio.CancelledError) as error:  # if this task ended, Redis would never be used again
+            if isinstance(error, asyncio.CancelledError) and (self._closed or _is_cancelled()):
                 raise
-            self._failures.probe_raised(error)  # the program's client has raised it, and nobody has cancelled this task
-            return False
-        except Exception as error:  # noqa: BLE001  if this task ended, Redis would never be used again
             self._failures.probe_raised(error)
             return False
         return True
+
+
+def _is_cancelled() -> bool:
+    """Return whether the task was cancelled. If not, the program's client has raised a CancelledError of its own.
+
+    That must not end a task in the background without a trace, nor seem to a caller as if its task was cancelled.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -168,7 +168,6 @@ def _is_marker(reply: Any) -> bool:
 _OF_SCRIPTS: Final[dict[ScriptName, Callable[[Any], bool]]] = {
     "read": _is_read,
     "compare": _is_comparison,
-    "header": _is_text,
     "acquire": _is_acquired,
     "commit": _is_committed,
     "release": _is_integer,
@@ -183,6 +182,7 @@ _OF_SCRIPTS: Final[dict[ScriptName, Callable[[Any], bool]]] = {
 _FORMS: Final[dict[Any, Callable[[Any], bool]]] = {
     "GET": _is_text,
     "GETEX": _is_text,
+    "GETRANGE": _is_text,
     "PTTL": _is_integer,
     **{DIGESTS[name]: fits for name, fits in _OF_SCRIPTS.items()},
     **{SOURCES[name]: fits for name, fits in _OF_SCRIPTS.items()},

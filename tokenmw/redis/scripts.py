@@ -20,7 +20,6 @@ __all__ = ["DIGESTS", "SOURCES", "WRITERS", "ScriptName", "command_by_text", "lo
 ScriptName = Literal[
     "read",
     "compare",
-    "header",
     "acquire",
     "commit",
     "release",
@@ -39,7 +38,6 @@ _TOKENS: Final = f"{_PRELUDE}\n{(_FOLDER / 'tokens.lua').read_text()}"
 _NAMES: Final[tuple[ScriptName, ...]] = (
     "read",
     "compare",
-    "header",
     "acquire",
     "commit",
     "release",
@@ -53,7 +51,7 @@ _NAMES: Final[tuple[ScriptName, ...]] = (
 )
 # Each function of a prelude costs time in each call, so the others do not get those of tokens.
 _OF_TOKENS: Final[frozenset[ScriptName]] = frozenset({"read", "compare", "acquire", "commit", "release", "tombstone"})
-_PRELUDES: Final = {**dict.fromkeys(_NAMES, f"{_PRELUDE}\n"), **dict.fromkeys(_OF_TOKENS, f"{_TOKENS}\n"), "header": ""}
+_PRELUDES: Final = {**dict.fromkeys(_NAMES, f"{_PRELUDE}\n"), **dict.fromkeys(_OF_TOKENS, f"{_TOKENS}\n")}
 SOURCES: Final = {name: _PRELUDES[name] + (_FOLDER / f"{name}.lua").read_text() for name in _NAMES}
 DIGESTS: Final = {
     name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # Redis identifies scripts by SHA-1
