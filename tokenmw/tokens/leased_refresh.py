@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tokenmw.tokens.entry import TokenEntry
     from tokenmw.tokens.refresh import Refresher
     from tokenmw.tokens.store import TokenStore
+    from tokenmw.values import Grant
 
 __all__ = ["LeasedRefresh"]
 
@@ -41,7 +42,20 @@ _REPEATED: Final = frozenset({"timeout", "busy"})
 class LeasedRefresh(Unpicklable):
     """One refresh over Redis."""
 
-    __slots__ = ("_clock", "_entry", "_http", "_keys", "_known", "_limits", "_noted", "_owner", "_refresher", "_store")
+    __slots__ = (
+        "_clock",
+        "_entry",
+        "_http",
+        "_keys",
+        "_known",
+        "_limits",
+        "_noted",
+        "_owner",
+        "_refresher",
+        "_skipped",
+        "_skipped_now",
+        "_store",
+    )
 
     def __init__(
         self,
@@ -62,6 +76,7 @@ class LeasedRefresh(Unpicklable):
         self._limits = limits
         self._owner = secrets.token_hex(8)
         self._known = entry.known_version
+        self._skipped = self._skipped_now = False  # whether time was skipped in a fetch, and in the last one
         self._noted: Failure | None = None  # the failure of another instance whose note has been waited for
 
     @property
@@ -124,9 +139,7 @@ class LeasedRefresh(Unpicklable):
             if waited >= self._limits.wait_seconds:
                 self._give_up()
                 return
-            poll = min(_MAX_POLL, max(_MIN_POLL, waited / 10))
-            left = reply.left if isinstance(reply, Busy) else poll
-            await self._clock.sleep(max(0.001, min(left, poll * random.uniform(0.6, 1.0))))
+            await self._clock.sleep(self._poll_seconds(reply, waited=waited))
 
     async def _acquire(self, *, known: int, through_note: bool) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
         tries = 0
@@ -155,6 +168,14 @@ class LeasedRefresh(Unpicklable):
         """
         first = failure.kind == OF_MACHINE and failure.count == 1 and self._entry.failure is None
         return first and waited + left + self._limits.fetch_seconds <= self._limits.wait_seconds
+
+    def _poll_seconds(self, reply: Leased | Busy | ClockMismatch, *, waited: float) -> float:
+        if self._skipped_now:
+            self._skipped_now = False
+            return 0.0
+        poll = min(_MAX_POLL, max(_MIN_POLL, waited / 10))
+        left = reply.left if isinstance(reply, Busy) else poll
+        return max(0.001, min(left, poll * random.uniform(0.6, 1.0)))
 
     def _give_up(self) -> None:
         if self._noted is not None:
@@ -191,10 +212,7 @@ class LeasedRefresh(Unpicklable):
             record = entry.current.merged(record, grant.expires_in, asked)
         left = grant.expires_in - Instant(self._clock).since(asked)
         if left <= 0:
-            await self._release(version)
-            done = self._install(record, version, grant.expires_in, asked, shared=False)
-            await refresher.adopt_stored(entry)
-            return done
+            return await self._expired_on_arrival(grant, record, version, asked)
         try:
             reply = await self._store.commit(self._keys, self._owner, record, version=version, left=left)
         except (RedisUnavailable, Unreadable):
@@ -207,6 +225,16 @@ class LeasedRefresh(Unpicklable):
             return False
         # After a `ClockMismatch` it is unshared, and the upload gives it another version.
         return self._install(record, version, grant.expires_in, asked, shared=isinstance(reply, Stored))
+
+    async def _expired_on_arrival(self, grant: Grant, record: TokenRecord, version: int, asked: Instant) -> bool:
+        await self._release(version)
+        if not self._skipped and self._refresher.has_skipped(grant, asked):
+            self._skipped = self._skipped_now = True
+            await self._refresher.adopt_stored(self._entry)
+            return self._entry.served_for(Instant(self._clock)) > 0
+        done = self._install(record, version, grant.expires_in, asked, shared=False)
+        await self._refresher.adopt_stored(self._entry)
+        return done
 
     def _install(self, record: TokenRecord, version: int, left: float, at: Instant, *, shared: bool) -> bool:
         return self._refresher.install(self._entry, record, version=version, left=left, at=at, shared=shared)

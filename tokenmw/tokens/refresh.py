@@ -106,11 +106,15 @@ class Refresher(Unpicklable):
         if entry.provider.exclusive and (has_leases or not self._single_process):
             self.fail(entry, TokenUnavailable(_LEASE_ONLY))
             return
+        asked_again = False
         while True:
             asked = Instant(self.clock)
             # Chosen before the request: an invalidation that comes while it runs must be above this version.
             version = new_version(asked, entry.known_version)
             grant = await self.ask(entry, http, version=version)
+            if grant is not None and not asked_again and self.has_skipped(grant, asked):
+                asked_again = True
+                continue
             if grant is None or self.install(
                 entry, record_of(grant), version=version, left=grant.expires_in, at=asked, shared=not upload
             ):
@@ -139,6 +143,14 @@ class Refresher(Unpicklable):
             # The provider has granted again a token that an API rejected: another request would not change that.
             entry.ignore_reports_until = self.clock.monotonic() + backoff(entry.rejections + 1)
         return grant
+
+    def has_skipped(self, grant: Grant, asked: Instant) -> bool:
+        """Return whether a token has expired on arrival because its fetch took longer than any can.
+
+        A clock was set forward, or the machine was suspended. That is no failure of the provider, which is asked again.
+        """
+        took = Instant(self.clock).since(asked)
+        return took >= grant.expires_in and took > self._limits.fetch_seconds
 
     def fail(self, entry: TokenEntry, error: BaseException, *, started: float | None = None) -> None:
         """Set the entry's failure, and log it."""
