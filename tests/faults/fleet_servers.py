@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from tests.faults.fleet_faults import NEW_KEYS, SLOWEST, Fleet, FleetFault, command
+from tests.faults.fleet_faults import NEW_KEYS, Fleet, FleetFault, command
 from tests.faults.fleet_load import DROPPED
 from tests.faults.fleet_topologies import BehindSentinel, Primaries
 from tests.faults.test_failover import until
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["SERVER_FAULTS"]
 
 SESSIONS_MOVED = 7  # of each node
-ORPHANED_LEASE = 5.6  # seconds: `Limits.fetch_seconds`, and two commands
 
 
 @contextlib.asynccontextmanager
@@ -125,8 +124,6 @@ SERVER_FAULTS = (
         apply=_frozen_primaries,
         state="down",
         fetchers=2,
-        # A lease that a frozen server grants when it continues, to a command that nobody waits for any more.
-        slowest=ORPHANED_LEASE + SLOWEST,
         cluster=True,
     ),
 )

@@ -168,6 +168,13 @@ OF_REDIS = (
         tests=("tests/redis/test_unsuitable.py",),
     ),
     Mutation(
+        name="tombstone: a late one covers tokens that were fetched after it was sent",
+        file="tokenmw/redis/lua/tombstone.lua",
+        old="math.max(stored,",
+        new="math.max(microseconds(), stored,",
+        tests=("tests/broker/test_recovery.py", "tests/tokens/test_store_contract.py"),
+    ),
+    Mutation(
         name="hints: a tombstone is not published",
         file="tokenmw/redis/lua/tombstone.lua",
         old="if news and ARGV[4] and ARGV[4] ~= '' then",

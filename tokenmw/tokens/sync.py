@@ -96,9 +96,20 @@ class TokenSync(Unpicklable):
         # A token that is being fetched now, here or elsewhere, is invalid too, and its lifetime is not known yet. The
         # clock alone would miss it, as the version requested here may be ahead of the clock.
         requested = max(int(now.wall * 1_000_000), entry.requested_version)
-        entry.mark_invalid(requested, until=now.mono + MAX_LIFETIME)
+        until = now.mono + MAX_LIFETIME
+        entry.mark_invalid(requested, until=until)
         entry.failure = None
         entry.ignore_reports_until = now.mono
+        if self._store is None or entry.keys is None:
+            await self._write_tombstone(None, entry, version=None)
+            return
+        # Another process may have fetched a token without Redis, by its own clock. The server's clock decides, as it is
+        # now: a server that was suspended executes the next command late, perhaps after the next token was fetched.
+        try:
+            server_time = await self._store.server_time(entry.keys)
+        except RedisUnavailable:
+            return  # housekeeping writes the tombstone later
+        entry.mark_invalid(server_time, until=until)
         await self._write_tombstone(self._store, entry, version=None)
 
     async def hand_in(self, entry: TokenEntry, grant: Grant) -> bool:
@@ -298,11 +309,12 @@ class TokenSync(Unpicklable):
     ) -> Found | Tombstoned | ClockMismatch:
         at = Instant(self._clock)
         left = max(0.0, entry.tombstone_due_until - at.mono)
-        reply = await store.write_tombstone(keys, version=version, known=entry.known_version, left=left)
+        # A token that was installed after the invalidation stays valid.
+        reply = await store.write_tombstone(keys, version=version, known=entry.invalid_version, left=left)
         if isinstance(reply, ClockMismatch):
             entry.redate(reply.server_time, at)
             version = None if version is None else entry.invalid_version
-            reply = await store.write_tombstone(keys, version=version, known=entry.known_version, left=left)
+            reply = await store.write_tombstone(keys, version=version, known=entry.invalid_version, left=left)
         return reply
 
 
