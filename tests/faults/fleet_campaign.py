@@ -107,9 +107,10 @@ async def _run(fault: FleetFault) -> FleetResult:
     result = FleetResult(fault)
     short_lived, long_lived = ProviderServer(token_life=TOKEN_LIFETIME), ProviderServer()
     async with AsyncExitStack() as stack:
-        base_url = await asyncio.to_thread(stack.enter_context, short_lived.running())
-        long_lived_url = await asyncio.to_thread(stack.enter_context, long_lived.running())
-        servers = await asyncio.to_thread(fault.servers, stack)
+        # Not in a thread: if another fault raised meanwhile, nothing would stop what the thread starts.
+        base_url = stack.enter_context(short_lived.running())
+        long_lived_url = stack.enter_context(long_lived.running())
+        servers = fault.servers(stack)
         await servers.form()
         arguments: dict[str, Any] = {"redis": servers.redis, "base_url": base_url, "long_lived_url": long_lived_url}
         arguments["limits"] = {"command_seconds": COMMAND_SECONDS, **fault.limits}

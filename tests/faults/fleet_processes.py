@@ -147,5 +147,6 @@ PROCESS_FAULTS = (
         apply=_new_tenants,
         first_worker={"files": FILES},
         limits={"fetch_seconds": 10.0, "lease_seconds": 11.0, "wait_seconds": 12.0},
+        slowest=5.0,  # the fetches share 16 connections
     ),
 )

@@ -67,6 +67,8 @@ class BehindSentinel:
         """Wait until the Sentinel knows the replica."""
         await until(lambda: b"master_link_status:up" in self.replica.command("INFO", "replication"))
         await until(lambda: b"slaves=1" in self.sentinel.command("INFO", "sentinel"))
+        # The Sentinel promotes no replica that was without its primary for ten times as long.
+        self.sentinel.command("SENTINEL", "SET", "main", "down-after-milliseconds", 1500)
 
     def lag(self) -> int:
         """Return how many keys of the primary the replica does not have."""
@@ -74,7 +76,7 @@ class BehindSentinel:
 
     async def promoted(self) -> None:
         """Wait until the replica is the primary, for the Sentinel as well."""
-        await until(lambda: b"role:master" in self.replica.command("INFO", "replication"))
+        await until(lambda: b"role:master" in self.replica.command("INFO", "replication"), within=30.0)
         await until(lambda: self.primaries == [self.replica])
 
     @property

@@ -48,7 +48,6 @@ class LeasedRefresh(Unpicklable):
     """
 
     __slots__ = (
-        "_asked_again",
         "_clock",
         "_entry",
         "_http",
@@ -58,6 +57,8 @@ class LeasedRefresh(Unpicklable):
         "_noted",
         "_owner",
         "_refresher",
+        "_skipped",
+        "_skipped_now",
         "_store",
         "lease_may_remain",
     )
@@ -81,7 +82,7 @@ class LeasedRefresh(Unpicklable):
         self._limits = limits
         self._owner = secrets.token_hex(8)
         self._known = entry.known_version
-        self._asked_again = False  # once, after a fetch in which time was skipped
+        self._skipped = self._skipped_now = False  # whether time was skipped in a fetch, and in the last one
         self._noted: Failure | None = None  # the failure of another instance whose note has been waited for
         self.lease_may_remain = False
 
@@ -128,18 +129,13 @@ class LeasedRefresh(Unpicklable):
                     continue
                 self._entry.failure = failure
                 return
-            asked_again = self._asked_again
             if isinstance(reply, Leased) and await self._fetch(reply.version):
                 return
-            if self._asked_again and not asked_again:
-                continue
             waited = self._clock.monotonic() - started
             if waited >= self._limits.wait_seconds:
                 self._give_up()
                 return
-            poll = min(_MAX_POLL, max(_MIN_POLL, waited / 10))
-            left = reply.left if isinstance(reply, Busy) else poll
-            await self._clock.sleep(max(0.001, min(left, poll * random.uniform(0.6, 1.0))))
+            await self._clock.sleep(self._poll_seconds(reply, waited=waited))
 
     async def release_when_available(self) -> None:
         """Release a lease that may remain, as soon as Redis answers; until then the others wait for it to expire."""
@@ -200,6 +196,14 @@ class LeasedRefresh(Unpicklable):
         await self._clock.sleep(max(0.001, left))
         return True
 
+    def _poll_seconds(self, reply: Leased | Busy | ClockMismatch, *, waited: float) -> float:
+        if self._skipped_now:
+            self._skipped_now = False
+            return 0.0
+        poll = min(_MAX_POLL, max(_MIN_POLL, waited / 10))
+        left = reply.left if isinstance(reply, Busy) else poll
+        return max(0.001, min(left, poll * random.uniform(0.6, 1.0)))
+
     def _give_up(self) -> None:
         if self._noted is not None:
             self._entry.failure = self._noted  # the cause, which the other instance has logged
@@ -235,8 +239,7 @@ class LeasedRefresh(Unpicklable):
             record = entry.current.merged(record, grant.expires_in, asked)
         left = grant.expires_in - Instant(self._clock).since(asked)
         if left <= 0:
-            await self._release(version)
-            return await self._take_expired(grant, record, version, asked)
+            return await self._expired_on_arrival(grant, record, version, asked)
         try:
             reply = await self._store.commit(self._keys, self._owner, record, version=version, left=left)
         except (RedisUnavailable, Unreadable) as error:
@@ -251,14 +254,14 @@ class LeasedRefresh(Unpicklable):
         # After a `ClockMismatch` it is unshared, and the upload gives it another version.
         return self._install(record, version, grant.expires_in, asked, shared=isinstance(reply, Stored))
 
-    async def _take_expired(self, grant: Grant, record: TokenRecord, version: int, asked: Instant) -> bool:
-        entry, refresher = self._entry, self._refresher
-        if not self._asked_again and refresher.has_skipped(grant, asked):
-            self._asked_again = True
-            await refresher.adopt_stored(entry)
-            return entry.served_for(Instant(self._clock)) > 0
+    async def _expired_on_arrival(self, grant: Grant, record: TokenRecord, version: int, asked: Instant) -> bool:
+        await self._release(version)
+        if not self._skipped and self._refresher.has_skipped(grant, asked):
+            self._skipped = self._skipped_now = True
+            await self._refresher.adopt_stored(self._entry)
+            return self._entry.served_for(Instant(self._clock)) > 0
         done = self._install(record, version, grant.expires_in, asked, shared=False)
-        await refresher.adopt_stored(entry)
+        await self._refresher.adopt_stored(self._entry)
         return done
 
     def _install(self, record: TokenRecord, version: int, left: float, at: Instant, *, shared: bool) -> bool:
