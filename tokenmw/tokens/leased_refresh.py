@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tokenmw.clock import Instant
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redaction import Unpicklable
-from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.errors import UNKNOWN, RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.redis.token_store import Busy, ClockMismatch, FailureNoted, Found, Leased, Stored, Tombstoned
 from tokenmw.tokens.backoff import longest_probe_wait
@@ -36,12 +36,30 @@ _MARGIN_COMMANDS: Final = 2  # the same in Redis commands
 # says little of Redis, and costs the provider a request. As many as open the circuit, so that an outage costs no more.
 _TRIES: Final = 3
 _REPEATED: Final = frozenset({"timeout", "busy"})
+_REPLY_LOST: Final = frozenset({"timeout", "reset", "connection", "error", UNKNOWN})  # it may have been executed
 
 
 class LeasedRefresh(Unpicklable):
-    """One refresh over Redis."""
+    """One refresh over Redis.
 
-    __slots__ = ("_clock", "_entry", "_http", "_keys", "_known", "_limits", "_noted", "_owner", "_refresher", "_store")
+    Attributes:
+        lease_may_remain: Whether Redis may hold a lease for this refresh that it does not know of, or could not end.
+    """
+
+    __slots__ = (
+        "_asked_again",
+        "_clock",
+        "_entry",
+        "_http",
+        "_keys",
+        "_known",
+        "_limits",
+        "_noted",
+        "_owner",
+        "_refresher",
+        "_store",
+        "lease_may_remain",
+    )
 
     def __init__(
         self,
@@ -62,7 +80,9 @@ class LeasedRefresh(Unpicklable):
         self._limits = limits
         self._owner = secrets.token_hex(8)
         self._known = entry.known_version
+        self._asked_again = False  # once, after a fetch in which time was skipped
         self._noted: Failure | None = None  # the failure of another instance whose note has been waited for
+        self.lease_may_remain = False
 
     @property
     def _lease_seconds(self) -> float:
@@ -118,8 +138,11 @@ class LeasedRefresh(Unpicklable):
                 self._noted = failure
                 await self._clock.sleep(max(0.001, reply.left))
                 continue
+            asked_again = self._asked_again
             if isinstance(reply, Leased) and await self._fetch(reply.version):
                 return
+            if self._asked_again and not asked_again:
+                continue
             waited = self._clock.monotonic() - started
             if waited >= self._limits.wait_seconds:
                 self._give_up()
@@ -128,19 +151,41 @@ class LeasedRefresh(Unpicklable):
             left = reply.left if isinstance(reply, Busy) else poll
             await self._clock.sleep(max(0.001, min(left, poll * random.uniform(0.6, 1.0))))
 
+    async def release_when_available(self) -> None:
+        """Release a lease that may remain, as soon as Redis answers; until then the others wait for it to expire."""
+        until = self._clock.monotonic() + self._lease_seconds
+        while self.lease_may_remain and self._clock.monotonic() < until:
+            try:
+                # Its owner gets the lease again. One that Redis has given to nobody is taken and released.
+                reply = await self._store.acquire(
+                    self._keys, self._owner, known=self._entry.known_version, seconds=_MIN_MARGIN
+                )
+            except RedisUnavailable:
+                await self._clock.sleep(_MAX_POLL * random.uniform(0.6, 1.0))
+            except Unreadable:
+                return
+            else:
+                self.lease_may_remain = False
+                if isinstance(reply, Leased):
+                    await self._release(reply.version)
+
     async def _acquire(self, *, known: int, through_note: bool) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
         tries = 0
         while True:
             try:
-                return await self._store.acquire(
+                reply = await self._store.acquire(
                     self._keys, self._owner, known=known, seconds=self._lease_seconds, through_note=through_note
                 )
             except RedisUnavailable as error:
+                self.lease_may_remain |= error.reason in _REPLY_LOST
                 tries += 1
                 if tries == _TRIES or error.reason not in _REPEATED:
                     raise
                 if error.reason == "busy":
                     await self._clock.sleep(_MIN_POLL)
+            else:
+                self.lease_may_remain = False
+                return reply
 
     def _is_outdated(self, failure: Failure, left: float) -> bool:
         # Written while a token was served, which has been invalidated since: now requests are refused.
@@ -192,12 +237,17 @@ class LeasedRefresh(Unpicklable):
         left = grant.expires_in - Instant(self._clock).since(asked)
         if left <= 0:
             await self._release(version)
+            if not self._asked_again and refresher.has_skipped(grant, asked):
+                self._asked_again = True
+                await refresher.adopt_stored(entry)
+                return entry.served_for(Instant(self._clock)) > 0
             done = self._install(record, version, grant.expires_in, asked, shared=False)
             await refresher.adopt_stored(entry)
             return done
         try:
             reply = await self._store.commit(self._keys, self._owner, record, version=version, left=left)
-        except (RedisUnavailable, Unreadable):
+        except (RedisUnavailable, Unreadable) as error:
+            self.lease_may_remain = isinstance(error, RedisUnavailable)
             return self._install(record, version, grant.expires_in, asked, shared=False)
         if isinstance(reply, Found) and refresher.adopt(entry, reply, Instant(self._clock)):
             return True
@@ -217,7 +267,9 @@ class LeasedRefresh(Unpicklable):
             note, seconds = failure.failure_note(self._refresher.writer), failure.note_until - now
         try:
             await self._store.release(self._keys, self._owner, version=version, note=note, seconds=seconds)
-        except (RedisUnavailable, Unreadable):
-            return  # it expires by itself
+        except (RedisUnavailable, Unreadable) as error:
+            self.lease_may_remain = isinstance(error, RedisUnavailable)
+            return
+        self.lease_may_remain = False
         if note and failure is not None:
             failure.stand_back(now)
