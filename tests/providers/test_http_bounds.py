@@ -126,6 +126,7 @@ async def test_decompression_bomb_is_never_inflated(http: TokenHTTP) -> None:
         ("gzip", b"no gzip at all", "cut off or broken"),
         ("gzip", gzip.compress(b"x" * 1000)[:-9], "cut off or broken"),
     ],
+    ids=["unknown", "two codings", "no gzip", "cut off"],
 )
 async def test_unreadable_coding_is_an_error(http: TokenHTTP, coding: str, body: bytes, why: str) -> None:
     """An unknown, broken or cut-off compression raises `TokenUnavailable`."""

@@ -83,6 +83,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "SystemClock",
         "ThrottledLog",
         "TokenBucket",
+        "TokenEndpoint",  # a URL
         "TokenKeys",  # names in Redis
         "Tombstoned",
         "Windows",

@@ -27,6 +27,7 @@ from tokenmw.providers import (
     FeishuTicket,
     JWTBearer,
     ManagedIdentity,
+    SecretSource,
     StaticToken,
     TokenExchange,
     TokenHTTP,
@@ -78,6 +79,15 @@ def rotating(kind: Callable[..., Provider], secret: str, **options: Any) -> Call
     return construct
 
 
+def source(kind: Callable[..., Provider], secret: str, **options: Any) -> Callable[..., Provider]:
+    """Return a function that makes a provider whose secret a function returns."""
+
+    def construct(**more: Any) -> Provider:
+        return kind(**{secret: SecretSource(lambda: SECRET, credential_id="crm"), **options, **more})
+
+    return construct
+
+
 def static(**options: Any) -> Provider:
     """Make a provider with a fixed token."""
     return StaticToken(SECRET, **options)
@@ -123,6 +133,8 @@ KINDS: dict[str, Callable[..., Provider]] = {
         ClientCredentials, "client_secret", client_id="c", token_url="http://127.0.0.1/oauth2/token"
     ),
     "feishu rotating": rotating(FeishuTenant, "app_secret", app_id="a", **LOCAL),
+    "oauth2 source": source(ClientCredentials, "client_secret", client_id="c", token_url=TOKEN_URL),
+    "feishu source": source(FeishuTenant, "app_secret", app_id="a", **LOCAL),
     "wecom rotating": rotating(WeCom, "corp_secret", corp_id="c", **LOCAL),
     "dingtalk rotating": rotating(DingTalk, "app_secret", app_key="a", **LOCAL),
     "entra rotating": rotating(Entra, "client_secret", client_id="c", tenant="t", **LOCAL),

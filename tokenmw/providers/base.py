@@ -109,8 +109,12 @@ class Provider(FrozenValue):
             bounds these. Default: False.
     """
 
-    __slots__ = ("_credential", "_hash", "_part_types")
+    __slots__ = ("_checked", "_credential", "_hash", "_part_types")
 
+    _checked: object
+    """What keeps its checked attributes for equal objects, if its class does so; see `construction`."""
+    _credential: tuple[object, ...]
+    _hash: int
     _part_types: tuple[object, ...]
 
     kind: ClassVar[str] = ""
@@ -195,11 +199,14 @@ class Provider(FrozenValue):
     @property
     def credential(self) -> tuple[object, ...]:
         """The identity with the kind in front; computed once."""
-        if not _is_set(self, "_credential"):
-            parts = _checked_identity(self.identity(), owner=type(self).__name__)
-            object.__setattr__(self, "_part_types", _types_of(parts))
-            object.__setattr__(self, "_credential", (self.kind, *parts))
-        return self._credential  # type: ignore[attr-defined, no-any-return]
+        try:
+            return self._credential
+        except AttributeError:
+            pass
+        parts = _checked_identity(self.identity(), owner=type(self).__name__)
+        object.__setattr__(self, "_part_types", _types_of(parts))
+        object.__setattr__(self, "_credential", (self.kind, *parts))
+        return self._credential
 
     @property
     def key_parts(self) -> tuple[object, ...]:
@@ -225,9 +232,11 @@ class Provider(FrozenValue):
         )
 
     def __hash__(self) -> int:
-        if not _is_set(self, "_hash"):
+        try:
+            return self._hash
+        except AttributeError:
             object.__setattr__(self, "_hash", hash(self.credential))
-        return self._hash  # type: ignore[attr-defined, no-any-return]
+            return self._hash
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
@@ -240,6 +249,8 @@ def check_provider(provider: Provider) -> None:
     Raises:
         ConfigurationError: A value or a method cannot work; the text names the class and the attribute.
     """
+    if _is_set(provider, "_checked"):
+        return
     name = type(provider).__name__
     for option in ("hosts", "refresh_before", "renewal_window", "scheme", "exclusive", "shareable"):
         if not hasattr(provider, option):

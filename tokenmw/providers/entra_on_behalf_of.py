@@ -16,12 +16,14 @@ from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingAnswer
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["EntraOnBehalfOf"]
@@ -60,7 +62,8 @@ class EntraOnBehalfOf(SubjectProvider):
         tenant: The tenant's id, or one of its domains.
         client_id: The id of this app.
         client_secret: The value of one of the app's secrets; while it is changed, a list: the new one and the old one.
-        client_assertion: A signed JWT instead of a secret, or a function that returns one, as for `Entra`.
+        client_assertion: A `PrivateKeyJWT`, or a function that returns a signed JWT, instead of a secret, as for
+            `Entra`.
         credential_id: A name for the key behind `client_assertion`, as for `Entra`.
         subject: The caller's token, which must be for this app: text, or `SubjectToken()`, which takes it from each
             request.
@@ -89,8 +92,8 @@ class EntraOnBehalfOf(SubjectProvider):
         *,
         tenant: str,
         client_id: str,
-        client_secret: str | Sequence[str] | None = None,
-        client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        client_secret: Secret | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         subject: str | SubjectToken,
         subject_expires_at: float | None = None,
@@ -164,7 +167,7 @@ class EntraOnBehalfOf(SubjectProvider):
             except CredentialRejected as error:
                 raise subject_error(error, codes=_SUBJECT_CODES, claims=_claims_in(answer)) from None
 
-        return self._capped(await self._auth.grant(request), now=http.time())
+        return self._capped(await self._auth.grant(request, token_url=self.token_url), now=http.time())
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid: 401, as for `Entra`."""

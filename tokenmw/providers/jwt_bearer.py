@@ -15,9 +15,10 @@ from tokenmw.providers.urls import checked_hosts, checked_private, checked_token
 from tokenmw.redaction import HiddenStr, without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["JWTBearer"]
@@ -104,7 +105,7 @@ class JWTBearer(SubjectProvider):
         subject_expires_at: float | None = None,
         credential_id: str | None = None,
         client_id: str | None = None,
-        client_secret: str | Sequence[str] | None = None,
+        client_secret: Secret | None = None,
         auth_method: AuthMethod = "client_secret_basic",
         scope: str = "",
         allow_http: bool = False,
@@ -193,7 +194,7 @@ class JWTBearer(SubjectProvider):
         if self._auth is None:
             grant = await request(Proof(assertion, form={}, headers={}))
         else:
-            grant = await self._auth.grant(request)
+            grant = await self._auth.grant(request, token_url=self.token_url)
         return self._capped(grant, now=http.time()) if self.per_subject else grant
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
@@ -219,7 +220,7 @@ def _checked_assertion(given: object, *, option: str) -> str | Callable[[], str 
 
 
 def _client(
-    provider: str, client_id: str | None, client_secret: str | Sequence[str] | None, method: AuthMethod
+    provider: str, client_id: str | None, client_secret: Secret | None, method: AuthMethod
 ) -> tuple[str | None, ClientAuth | None]:
     """Return the client's id to send by itself, or its authentication."""
     if client_secret is None:

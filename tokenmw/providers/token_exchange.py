@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["TokenExchange", "TokenType"]
@@ -79,7 +81,7 @@ class TokenExchange(SubjectProvider):
         audience: The API that the token is for, by name; one or several. Default: not sent.
         resource: The API that the token is for, by URI; one or several. Default: not sent.
         auth_method: How the client authenticates, as for `ClientCredentials`.
-        client_assertion: A signed assertion, or a function that returns one, as for `ClientCredentials`.
+        client_assertion: A `PrivateKeyJWT`, or a function that returns a signed assertion, as for `ClientCredentials`.
         credential_id: A name for the key behind `client_assertion`, as for `ClientCredentials`.
         allow_http: Allows plain HTTP to other machines. Default: False.
         hosts: Host names to which auth objects send the token. Default: every host that they are used for.
@@ -114,7 +116,7 @@ class TokenExchange(SubjectProvider):
         *,
         token_url: str,
         client_id: str,
-        client_secret: str | Sequence[str] | None = None,
+        client_secret: Secret | None = None,
         subject: str | SubjectToken,
         subject_type: TokenType | str = "access_token",
         subject_expires_at: float | None = None,
@@ -125,7 +127,7 @@ class TokenExchange(SubjectProvider):
         audience: str | Sequence[str] | None = None,
         resource: str | Sequence[str] | None = None,
         auth_method: AuthMethod = "client_secret_basic",
-        client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         allow_http: bool = False,
         hosts: Iterable[str] | None = None,
@@ -199,7 +201,7 @@ class TokenExchange(SubjectProvider):
             except CredentialRejected as error:
                 raise subject_error(error, codes=_SUBJECT_CODES) from None
 
-        return self._capped(await self._auth.grant(request), now=http.time())
+        return self._capped(await self._auth.grant(request, token_url=self.token_url), now=http.time())
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid (RFC 6750 §3.1)."""

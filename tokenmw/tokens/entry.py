@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+from tokenmw.providers.answer import number
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.token_store import TokenRecord
 from tokenmw.values import Token, windows
@@ -62,7 +63,11 @@ class CachedToken(Unpicklable):
         self.expires_wall = at.wall + left
         provider = entry.provider
         window = windows(
-            record.lifetime, refresh_before=provider.refresh_before, renewal_window=provider.renewal_window
+            record.lifetime,
+            refresh_before=provider.refresh_before,
+            renewal_window=provider.renewal_window,
+            # From `extra`, because a field more in the record would be damage to processes of 0.1.
+            refresh_in=number(record.extra.get("refresh_in")),
         )
         # Drawn once per token and instance: drawn at each read, the earliest of many draws would always win.
         refresh = window.refresh * random.uniform(0.8, 1.0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote_plus
+import json
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from tokenmw.testing.provider_server.endpoint import TokenEndpoint, json_response
 from tokenmw.testing.provider_server.subjects import JWT_BEARER, TOKEN_EXCHANGE, exchange_refusal, exchanged
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["OAuth2Endpoint"]
 
-_REPEATED = ("audience", "resource")  # RFC 8693 §2.1
+_REPEATABLE: Final = frozenset({"audience", "resource"})  # RFC 8707 §2, RFC 8693 §2.1
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class OAuth2Endpoint(TokenEndpoint):
     """`POST /oauth2/token`, as strict as real servers.
 
-    Assertions (RFC 7523 §2.2) are not verified, but each is accepted only once: real servers remember the `jti`.
+    Assertions (RFC 7523 §2.2) are not verified, but each is accepted only once: real servers remember the `jti`. With a
+    JWT as assertion, its `sub` is the client.
 
     Attributes:
         decodes_basic: Whether id and secret in the `Authorization` header are form-decoded (RFC 6749 §2.3.1). Many
@@ -47,7 +49,7 @@ class OAuth2Endpoint(TokenEndpoint):
         """Return the client id that a request names."""
         basic = self._basic(request)
         form = dict(parse_qsl((await request.body()).decode("latin-1")))
-        return (basic or (form.get("client_id", ""),))[0]
+        return basic[0] if basic else _client_of(form)
 
     async def answer(self, request: Request, fault: Fault) -> Response:
         """Answer with a token, or with an error code (RFC 6749 §5)."""
@@ -57,22 +59,23 @@ class OAuth2Endpoint(TokenEndpoint):
         form = dict(pairs)
         basic = self._basic(request)
         methods = (basic is not None) + ("client_secret" in form) + ("client_assertion" in form)
-        names = [name for name, _value in pairs if name not in _REPEATED]
-        if len(set(names)) != len(names) or methods > 1:
+        once = [name for name, _ in pairs if name not in _REPEATABLE]
+        if len(set(once)) != len(once) or methods > 1:
             return _error("invalid_request")
-        client = basic[0] if basic else form.get("client_id", "")
+        client = basic[0] if basic else _client_of(form)
         if form.get("grant_type") == JWT_BEARER and not methods:
             pass  # the assertion is enough (RFC 7523 §3.1)
         elif not self._is_client(client, basic=basic, form=form):
             challenge = {"WWW_Authenticate": 'Basic realm="oauth2"'} if basic else {}
             return json_response({"error": "invalid_client"}, 401 if basic else 400, **challenge)
-        grant_type = form.get("grant_type")
-        if grant_type in (JWT_BEARER, TOKEN_EXCHANGE):
+        if form.get("grant_type") in (JWT_BEARER, TOKEN_EXCHANGE):
             return self._answer_for_user(form, client, fault)
-        if grant_type != "client_credentials":
-            return _error("unsupported_grant_type" if grant_type else "invalid_request")
+        resources = tuple(value for name, value in pairs if name == "resource")
+        problem = _problem(form, resources)
+        if problem:
+            return _error(problem)
         scope = form.get("scope", "")
-        value, life = self.grant(client, scope=scope)
+        value, life = self.grant(client, scope=scope, resources=resources)
         content = {"access_token": value, "token_type": "Bearer", "expires_in": life}
         return json_response(fault.change(content | ({"scope": scope} if scope else {})))
 
@@ -105,7 +108,31 @@ class OAuth2Endpoint(TokenEndpoint):
         if assertion in self._assertions or form.get("client_assertion_type") != _ASSERTION_TYPE:
             return False
         self._assertions.add(assertion)
-        return self.server.knows(client, None)
+        return client == (_subject_of(assertion) or client) and self.server.knows(client, None)
+
+
+def _client_of(form: dict[str, str]) -> str:
+    """Return the client that a form names; with an assertion, `client_id` may be left out (RFC 7521 §4.2)."""
+    return form.get("client_id") or _subject_of(form.get("client_assertion", ""))
+
+
+def _subject_of(assertion: str) -> str:
+    """Return the `sub` of a signed JWT, which is not verified; "" if the text is no JWT."""
+    payload = assertion.split(".")[1] if assertion.count(".") == 2 else ""
+    try:
+        claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return str(claims["sub"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def _problem(form: dict[str, str], resources: tuple[str, ...]) -> str:
+    if "grant_type" not in form:
+        return "invalid_request"
+    if form["grant_type"] != "client_credentials":
+        return "unsupported_grant_type"
+    absolute = all(urlsplit(one).scheme and "#" not in one for one in resources)
+    return "" if absolute else "invalid_target"
 
 
 def _error(code: str) -> Response:
