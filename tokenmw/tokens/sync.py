@@ -80,10 +80,7 @@ class TokenSync(Unpicklable):
             return False
         if current.age(now) < _TOO_YOUNG or now.mono < entry.ignore_reports_until:
             return False
-        if now.mono > entry.ignore_reports_until + _FORGET_REPORTS_AFTER:
-            entry.rejections = 0
-        entry.rejections += 1
-        entry.ignore_reports_until = now.mono + backoff(entry.rejections)
+        _count_report(entry, now.mono)
         self._drop(entry, current, current.version)
         await self._write_tombstone(self._store, entry, version=entry.invalid_version)
         return True
@@ -280,6 +277,10 @@ class TokenSync(Unpicklable):
 
     def _drop(self, entry: TokenEntry, token: CachedToken, version: int, *, redis_knows: bool = False) -> None:
         self._rejected.add(token.token.value)
+        if redis_knows:
+            # Another process has invalidated it, which counts here too: else an API that rejects every token would cost
+            # a fleet more tokens than one process.
+            _count_report(entry, self._clock.monotonic())
         entry.mark_invalid(version, until=token.expires_mono, redis_knows=redis_knows)
         entry.current = None
         self._observe(TokenInvalidated(entry.name))
@@ -317,6 +318,13 @@ class TokenSync(Unpicklable):
             version = None if version is None else entry.invalid_version
             reply = await store.write_tombstone(keys, version=version, known=entry.invalid_version, left=left)
         return reply
+
+
+def _count_report(entry: TokenEntry, now: float) -> None:
+    if now > entry.ignore_reports_until + _FORGET_REPORTS_AFTER:
+        entry.rejections = 0
+    entry.rejections += 1
+    entry.ignore_reports_until = now + backoff(entry.rejections)
 
 
 def _same(stored: StoredVersions, token: CachedToken) -> bool:
