@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
 __all__ = ["imported", "node", "python", "result_of", "running", "unavailable"]
 
@@ -55,7 +55,7 @@ def node(program: str) -> list[str]:
 def python(program: str, *, modules: Sequence[str]) -> list[str]:
     """Return the command of a Python program, which uses these modules of the extra `sdk`."""
     for module in modules:
-        if importlib.util.find_spec(module) is None:
+        if not _is_installed(module):
             unavailable(f"{module} is not installed: pip install -e '.[sdk]'")
     # The packages warn of their own deprecated parts, which is not what these tests are about.
     return [sys.executable, "-W", "ignore", str(PROGRAMS / program)]
@@ -78,15 +78,23 @@ def running(command: Sequence[str], **options: Any) -> Generator[str]:
         process.stdout.close()
 
 
-def result_of(command: Sequence[str], **options: Any) -> Any:
+def result_of(command: Sequence[str], *, environment: Mapping[str, str] | None = None, **options: Any) -> Any:
     """Run a client, and return the JSON value that it prints last."""
+    variables = {**_environment(), **(environment or {})}
     done = subprocess.run(
-        [*command, json.dumps(options)], env=_environment(), capture_output=True, text=True, timeout=60, check=False
+        [*command, json.dumps(options)], env=variables, capture_output=True, text=True, timeout=60, check=False
     )
     assert 0 == done.returncode, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it is in is missing
+        return False
+
+
 def _environment() -> dict[str, str]:
     # A proxy of this machine must not be asked for a server on it.
-    return {**os.environ, "NO_PROXY": "*", "no_proxy": "*", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return {**os.environ, "NO_PROXY": "*", "no_proxy": "*"}
