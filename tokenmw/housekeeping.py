@@ -144,7 +144,9 @@ class RedisJobs(Unpicklable):
     @property
     def jobs(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """The jobs of one round, in order."""
-        return self.recover, self.compare_tokens, self.send_touches, self.reupload_sessions
+        # A batch may take `background_seconds`, so none is sent while it is not known whether Redis is available.
+        connection = self._connection
+        return connection.check_servers, self.recover, self.compare_tokens, self.send_touches, self.reupload_sessions
 
     async def recover(self) -> None:
         """Check every 5 s whether Redis has lost data, and mark what has to be uploaded again."""
@@ -161,7 +163,7 @@ class RedisJobs(Unpicklable):
 
     async def compare_tokens(self) -> None:
         """Compare the tokens in use with Redis, and upload what is unshared."""
-        if not self._connection.usable:
+        if not self._connection.settled:
             return
         now = self._clock.monotonic()
         due = [entry for entry in self._cache if self._token_sync.is_due(entry, now)]
@@ -194,12 +196,12 @@ class RedisJobs(Unpicklable):
 
     async def send_touches(self) -> None:
         """Send the touches that requests have queued."""
-        if self._connection.usable:
+        if self._connection.settled:
             await self._session_sync.send_touches()
 
     async def reupload_sessions(self) -> None:
         """Upload the next part of the sessions that Redis may have lost."""
-        if self._connection.usable:
+        if self._connection.settled:
             await self._session_sync.send_reupload()
 
     def _mark_tokens_unshared(self) -> None:

@@ -16,7 +16,7 @@ ENTRIES = [f"entry {number}" for number in range(40)]
 class Parts:
     """Stands for the cache, the connection and both sides of tokens; it records what is compared and refreshed."""
 
-    usable = True
+    usable = settled = True
 
     def __init__(self, results: dict[str, BaseException | bool]) -> None:
         self._results = results

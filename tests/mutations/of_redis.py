@@ -144,12 +144,12 @@ OF_REDIS = (
         name="unsupported: an error reply to the probe is a fault of one command",
         file="tokenmw/redis/guard.py",
         old="""\
-                if classify(error) != "response":
-                    raise
-                reply = None
+            if classify(error) != "response":
+                raise
+            reply = None
 """,
         new="""\
-                raise
+            raise
 """,
         tests=("tests/redis/test_unsuitable.py",),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import pytest
 
 from tests.providers.platforms import CLIENT, PLATFORMS, Platform
 from tests.servers import RedisServer
-from tokenmw import ConfigurationError, CredentialRejected, TokenBroker
+from tokenmw import ConfigurationError, CredentialRejected, Grant, Limits, TokenBroker, TokenUnavailable
 from tokenmw.providers import BotFramework, ClientCredentials, Entra, FeishuStoreApp, Provider, WeCom
 from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.testing import Fault, ManualClock, ProviderServer
@@ -154,7 +155,7 @@ def test_no_repr_shows_a_secret() -> None:
     """Nor does one of the parts of the credential."""
     secrets = ClientSecrets([NEW, OLD], option="X(secret=…)")
     provider = WeCom(corp_id="ww", corp_secret=[NEW, OLD])
-    assert "s3cr3t" not in f"{secrets!r} {secrets.all!r} {secrets.accepted!r} {provider.credential!r} {provider!r}"
+    assert "s3cr3t" not in f"{secrets!r} {secrets.all!r} {secrets.given!r} {provider.credential!r} {provider!r}"
 
 
 Step = tuple[str, "list[Any]", "set[str]"]
@@ -217,3 +218,71 @@ async def test_a_skipped_step_does_not_stop_the_instances_that_are_right(
                     await broker.token("crm")
         await right.invalidate_provider("crm")
         assert (await right.token("crm")).value
+
+
+class SlowProvider:
+    """Answers requests in the order that a test chooses: a secret is accepted if it is so when the request arrives."""
+
+    def __init__(self, *accepted: str) -> None:
+        self.accepted = set(accepted)
+        self.sent: list[str] = []
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def request(self, secret: str) -> Grant:
+        """Wait for `answer`, and return what was true before."""
+        self.sent.append(secret)
+        accepted = secret in self.accepted
+        self._waiting.append(asyncio.get_running_loop().create_future())
+        await self._waiting[-1]
+        if not accepted:
+            raise CredentialRejected("refused", code="invalid_client", said=True)
+        return Grant("token", expires_in=60)
+
+    async def answer(self, number: int) -> None:
+        """Answer the request of this number."""
+        self._waiting[number].set_result(None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def begin(self, secrets: ClientSecrets) -> asyncio.Task[Grant]:
+        """Begin a token request, as one of several event loops that share a provider does."""
+        task = asyncio.get_running_loop().create_task(secrets.grant(self.request, codes=frozenset({"invalid_client"})))
+        await asyncio.sleep(0)
+        return task
+
+
+async def test_a_late_answer_does_not_replace_what_is_known_since() -> None:
+    """The provider accepted the old secret when that request arrived, and has been changed before it answered."""
+    secrets, provider = ClientSecrets([OLD, NEW], option="X(secret=…)"), SlowProvider(OLD)
+    late = await provider.begin(secrets)
+    provider.accepted = {NEW}
+    quick = await provider.begin(secrets)
+    await provider.answer(1)
+    await provider.answer(2)
+    await provider.answer(0)
+    assert "token" == (await late).value == (await quick).value
+    assert NEW == secrets.given
+
+
+async def test_a_secret_that_was_accepted_meanwhile_is_tried_next() -> None:
+    """Of two requests at the same time, the second one does not send what the first one has found out to be refused."""
+    secrets, provider = ClientSecrets(["a", "b", "c"], option="X(secret=…)"), SlowProvider("c")
+    first, second = await provider.begin(secrets), await provider.begin(secrets)
+    for number in (0, 2, 3, 1, 4):
+        await provider.answer(number)
+    assert ["a", "a", "b", "c", "c"] == provider.sent
+    assert "token" == (await first).value == (await second).value
+
+
+async def test_the_next_fetch_begins_with_the_secret_that_had_no_time_left() -> None:
+    """If a refused secret and the next one take longer than `fetch_seconds` together, only the first fetch fails."""
+    server = Server(delay=0.6)
+    limits = Limits(fetch_seconds=1.0, backoff_seconds=0.1)
+    async with (
+        httpx.AsyncClient(transport=server.transport()) as http,
+        TokenBroker({"crm": oauth([NEW, OLD])}, http=http, single_process=True, limits=limits) as broker,
+    ):
+        with pytest.raises(TokenUnavailable):
+            await broker.token("crm")
+        await asyncio.sleep(0.1)
+        assert (await broker.token("crm")).value

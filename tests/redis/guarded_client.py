@@ -61,7 +61,7 @@ class _Guard(Guard):
         super().__init__(client, **options)
         self._reasons = failures
 
-    def failed(self, error: Exception, *, began: float, trips: bool = False) -> None:
+    def failed(self, error: BaseException, *, began: float, trips: bool = False) -> None:
         self._reasons.append(classify(error))
         super().failed(error, began=began, trips=trips)
 

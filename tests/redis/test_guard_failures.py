@@ -104,6 +104,17 @@ async def test_cancellation_by_the_client_does_not_end_the_probes(guarded: Make,
     assert raised == 2
 
 
+async def test_cancellation_by_the_client_is_a_failure_of_one_command(guarded: Make, redis_server: RedisServer) -> None:
+    """Nobody has cancelled the task; one in the background would end without a trace, and never be started again."""
+    one = guarded(redis_server.url)
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    assert await reason_of(one.guard.run(cancelled)) == "client"
+    assert one.failures == ["client"]
+
+
 async def test_a_command_of_an_outage_that_fails_after_it_is_not_logged_apart(guarded: Make) -> None:
     """A batch in the background may take longer than the outage; one that begins afterwards is logged."""
     clock = ManualClock()

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis.asyncio
+from redis.asyncio.sentinel import Sentinel
 
 from tests.redis.clusters import needs_cluster_urls
 from tests.redis.waiting import until
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
 from tokenmw.observe.events import SharedStateChanged
+from tokenmw.redis.client import refresh_slots
 from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.redis.epoch import EpochMarkers
 from tokenmw.redis.errors import RedisUnavailable
@@ -119,6 +121,67 @@ async def test_outages_of_two_primaries_have_lines_of_their_own(
         assert [f"tokenmw: Redis {word} (" for word in ("unavailable", "recovered")] == [
             message.partition("(")[0] + "(" for message in messages
         ]
+
+
+async def test_primaries_that_left_the_cluster_are_forgotten(
+    connect: Connect, pair: tuple[RedisServer, RedisServer]
+) -> None:
+    """The status kept each node that had ever been a primary, and so did the state of the connection."""
+    low, high = pair
+    connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=2.0)
+    assert await connection.open()
+    for key in (mine := keys_on(low, low=True)[0], moved := keys_on(low, low=False)[0]):
+        await connection.run("session", (key,), ("id", 60_000))
+    assert {f"127.0.0.1:{one.port}" for one in pair} == set(connection.servers)
+    high.command("FLUSHALL")  # a node keeps the slots of its keys
+    ids = [one.command("CLUSTER", "MYID") for one in pair]
+    with low.connect() as one, high.connect() as two:
+        for slot in range(HALF, 2 * HALF):
+            one.call("CLUSTER", "SETSLOT", slot, "NODE", ids[0])
+            two.call("CLUSTER", "SETSLOT", slot, "NODE", ids[0])
+    low.command("CLUSTER", "FORGET", ids[1])
+    await refresh_slots(connection.client)
+    assert [f"127.0.0.1:{low.port}"] == list(connection.servers)
+    await connection.check_servers()
+    assert 2 == len(connection._servers)  # the nameless one, of the time before the slots were known
+    for key in (mine, moved):
+        await connection.run("session", (key,), ("id", 60_000))
+    assert [f"127.0.0.1:{low.port}"] == list(connection.servers)
+
+
+async def test_only_the_primary_that_a_sentinel_named_last_is_shown(connect: Connect) -> None:
+    """Former primaries have no row of their own."""
+    sentinel: Any = Sentinel
+    client = sentinel([("127.0.0.1", 1)]).master_for("mine")
+    connection, pool = connect(client), client.connection_pool
+    for address in (("10.0.0.1", 6379), ("10.0.0.2", 6379)):
+        pool.master_address = address
+        assert [f"{address[0]}:6379"] == list(connection.servers)
+
+
+async def test_a_failed_primary_is_forgotten_when_its_recovery_was_reported(
+    connect: Connect, pair: tuple[RedisServer, RedisServer], events: list[Event]
+) -> None:
+    """Another primary has its slots by then, and answers the probe."""
+    low, high = pair
+    connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=0.4)
+    assert await connection.open()
+    lost = keys_on(low, low=False)[0]
+    await connection.run("session", (lost,), ("id", 60_000))
+    high.freeze()
+    for _ in range(3):
+        with pytest.raises(RedisUnavailable, match="timeout"):
+            await connection.run("session", (lost,), ("id", 60_000))
+    node = low.command("CLUSTER", "MYID")
+    with low.connect() as one:
+        for slot in range(HALF, 2 * HALF):
+            one.call("CLUSTER", "SETSLOT", slot, "NODE", node)
+    await connection.check_servers()
+    assert f"127.0.0.1:{high.port}" in connection.servers
+    await until(lambda: connection.state == "up", within=20)
+    await connection.check_servers()
+    assert [f"127.0.0.1:{low.port}"] == [*connection.servers]
+    assert [SharedStateChanged(up=False, error="timeout"), SharedStateChanged(up=True)] == events
 
 
 async def test_each_primary_has_an_epoch_marker(connect: Connect, pair: tuple[RedisServer, RedisServer]) -> None:

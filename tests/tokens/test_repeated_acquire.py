@@ -11,6 +11,7 @@ from tests.tokens.memory_store import MemoryRedis, MemoryStore
 from tests.tokens.providers import Endpoint, ScriptedProvider
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.testing import ManualClock
+from tokenmw.values import Grant
 
 if TYPE_CHECKING:
     from tokenmw.redis.token_store import Busy, ClockMismatch, FailureNoted, Found, Leased, TokenKeys
@@ -35,7 +36,7 @@ class LateStore(MemoryStore):
 
 
 @pytest.mark.parametrize(
-    ("reasons", "acquired", "shared"),
+    ("reasons", "acquired", "leased"),
     [
         (["timeout"], 2, True),
         (["timeout", "timeout"], 3, True),
@@ -44,14 +45,21 @@ class LateStore(MemoryStore):
         (["reset"], 1, False),
     ],
 )
-async def test_acquire_is_repeated_after_a_timeout(reasons: list[str], acquired: int, *, shared: bool) -> None:
+async def test_acquire_is_repeated_after_a_timeout(reasons: list[str], acquired: int, *, leased: bool) -> None:
     """It has the lease that the late command was given, so the token is stored for all."""
     clock = ManualClock()
     endpoint, redis = Endpoint(clock), MemoryRedis(clock)
+    redis.wall = 1.0  # so that the version of a lease is not that of a request without one
     store = LateStore(redis, reasons=reasons)
     async with Instance(clock, store=store) as instance:
         entry = instance.entry(ScriptedProvider(endpoint))
+        seen: list[tuple[int, bool]] = []
+
+        async def grant() -> Grant:
+            lease = None if entry.keys is None else redis.get(entry.keys, "lease")
+            seen.append((store.acquired, lease is not None and lease.version == entry.requested_version))
+            return await endpoint.new()
+
+        endpoint.answer = grant
         await instance.manager.get(entry)
-        assert entry.current is not None
-        assert (acquired, shared) == (store.acquired, entry.current.shared)
-    assert 1 == len(endpoint.calls)
+    assert [(acquired, leased)] == seen

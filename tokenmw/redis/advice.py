@@ -55,6 +55,9 @@ _CLOSED: Final = (
 )
 _CLOSED_AT_START: Final = f"it closed the connection at the start: {_WHICH_SCHEME}"
 _NOT_ANSWERED: Final = f"it has not answered yet: check host and port; {_WHICH_SCHEME}"
+_WRONG_REPLY: Final = (
+    "a reply is damaged or not that of its command: find out what between this process and Redis changes or repeats it"
+)
 _TOO_MANY_CLIENTS: Final = "max number of clients"
 
 
@@ -77,7 +80,7 @@ def check_probe(reply: Any) -> None:
         raise Unsuitable("unsupported", f"it is version {version.decode()}; {_NEEDED}")
 
 
-def advice(error: Exception, reason: str, *, reached: bool) -> str:
+def advice(error: BaseException, reason: str, *, reached: bool) -> str:
     """Return what is wrong and its fix, without a full stop; "" if the reason says it all.
 
     Args:
@@ -87,6 +90,8 @@ def advice(error: Exception, reason: str, *, reached: bool) -> str:
     """
     if isinstance(error, Unsuitable):
         return error.fix
+    if isinstance(error, InvalidResponse) and reached:
+        return _WRONG_REPLY
     if reason in _FIX_OF_REASON:
         return _FIX_OF_REASON[reason]
     if reason in _ABOUT_CONNECTING:
@@ -95,7 +100,7 @@ def advice(error: Exception, reason: str, *, reached: bool) -> str:
     return "" if advise is None else advise(error)
 
 
-def _of_login(error: Exception) -> str:
+def _of_login(error: BaseException) -> str:
     text = str(error)
     if "already authenticated" in text or "Authentication required" in text:
         return "it requires a password, and redis= has none: redis://user:password@host"
@@ -104,7 +109,7 @@ def _of_login(error: Exception) -> str:
     return "it refuses the user or the password of redis=; in a URL, write special characters of a password as %XX"
 
 
-def _of_permission(error: Exception) -> str:
+def _of_permission(error: BaseException) -> str:
     found = _COMMAND.search(str(error))
     if found is None and "key" in str(error):
         return f"its ACL does not allow the keys of the namespace: {_ALLOW}"
@@ -119,21 +124,21 @@ def _not_allowed(*commands: str) -> str:
     return f"its ACL does not allow {names}: {_ALLOW}{more}"
 
 
-def _of_support(error: Exception) -> str:
+def _of_support(error: BaseException) -> str:
     command = _UNKNOWN_COMMAND.search(str(error))
     name = f"the command {command[1].upper()}" if command else "a command"
     return f"it does not know {name}; {_NEEDED}, not renamed and not behind a proxy that lacks them"
 
 
-def _of_database(_error: Exception) -> str:
+def _of_database(_error: BaseException) -> str:
     return "it has no database of that number: change the number at the end of the URL; a cluster has only 0"
 
 
-def _of_protocol(error: Exception) -> str:
+def _of_protocol(error: BaseException) -> str:
     return "what answers there is not Redis: check host and port" if isinstance(error, InvalidResponse) else ""
 
 
-def _of_cluster(error: Exception) -> str:
+def _of_cluster(error: BaseException) -> str:
     if isinstance(error, AskError):  # MOVED as well
         return "it is a node of a cluster: use redis+cluster:// or a RedisCluster"
     if "Cluster mode is not enabled" in str(error):
@@ -141,7 +146,7 @@ def _of_cluster(error: Exception) -> str:
     return ""
 
 
-def _of_connecting(error: Exception, reason: str, *, reached: bool) -> str:
+def _of_connecting(error: BaseException, reason: str, *, reached: bool) -> str:
     for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in _OTHER_HOST:
             return "its certificate is for another host name: use a name that is in the certificate"
@@ -156,7 +161,7 @@ def _of_connecting(error: Exception, reason: str, *, reached: bool) -> str:
 
 
 _ABOUT_CONNECTING: Final = frozenset({"connection", "timeout", "reset"})
-_ADVICE: Final[dict[str, Callable[[Exception], str]]] = {
+_ADVICE: Final[dict[str, Callable[[BaseException], str]]] = {
     "auth": _of_login,
     "permission": _of_permission,
     "unsupported": _of_support,
@@ -166,7 +171,7 @@ _ADVICE: Final[dict[str, Callable[[Exception], str]]] = {
 }
 
 
-def summary(error: Exception) -> str:
+def summary(error: BaseException) -> str:
     """Return the beginning of an error reply: at most six plain words, so that it holds no key and no value."""
     parts: list[str] = []
     for part in str(error).split()[:_SHOWN] if isinstance(error, ResponseError) else ():

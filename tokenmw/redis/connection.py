@@ -52,6 +52,7 @@ class RedisConnection(Unpicklable):
         log: Gets failures and recoveries.
         observe: Gets a `SharedStateChanged` when the state changes.
         on_recovered: Is called each time a server has recovered.
+        echo: Whether each batch ends with an echo, as values that are not sealed need: see `replies`.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class RedisConnection(Unpicklable):
         log: ThrottledLog,
         observe: Callable[[Event], None],
         on_recovered: Callable[[], None],
+        echo: bool = False,
     ) -> None:
         self._client, self._ours = open_client(given, limits=limits)
         self._limits = limits
@@ -71,7 +73,9 @@ class RedisConnection(Unpicklable):
         self._log = log
         self._observe = observe
         self._on_recovered = on_recovered
-        self._servers = Servers(self._client, names=names, limits=limits, clock=clock, log=log, listener=self)
+        self._servers = Servers(
+            self._client, names=names, limits=limits, clock=clock, log=log, listener=self, echo=echo
+        )
         self._observed_down = False
         self._probe_keys = [names.key(f"slots-{number}", "probe") for number in range(_PROBE_KEYS)]
         self._takes_all_slots: bool | None = None
@@ -88,6 +92,11 @@ class RedisConnection(Unpicklable):
     def usable(self) -> bool:
         """Whether any server is in use."""
         return not all(server.guard.breaker.open for server in self._servers)
+
+    @property
+    def settled(self) -> bool:
+        """Whether any server is in use whose last command did not fail."""
+        return not all(server.guard.breaker.failing for server in self._servers)
 
     @property
     def since(self) -> float:
@@ -108,7 +117,7 @@ class RedisConnection(Unpicklable):
     def servers(self) -> dict[str, tuple[State, float, str, float | None]]:
         """The state of each server by its address, since when, and the reason and time of its last failure."""
         found: dict[str, tuple[State, float, str, float | None]] = {}
-        for server in self._servers:
+        for server in self._servers.current:
             breaker = server.guard.breaker
             # Until the client of a cluster knows the slots, one without a name stands for all servers.
             if server.guard.node or breaker.open or len(self._servers) == 1:
@@ -149,6 +158,14 @@ class RedisConnection(Unpicklable):
         if self._ours:
             await open_connections(self._client, min(_OPENED_FIRST, self._limits.connections))
         return True
+
+    async def check_servers(self) -> None:
+        """Forget servers that have left the cluster, and probe those that failed a command, unless the circuit is open.
+
+        Called in the background once a second, so that an outage is noticed without requests.
+        """
+        self._servers.forget_departed()
+        await asyncio.gather(*(server.guard.check() for server in self._servers if server.guard.breaker.failing))
 
     async def close(self) -> None:
         """Stop probing, and close the client if it was made here. Does not wait for any server."""
@@ -201,10 +218,11 @@ class RedisConnection(Unpicklable):
             await server.guard.evaluate("sessions", keys, ("1000", "", *(b"1" for _ in keys)))
         except ClusterCrossSlotError:
             return False
-        batch: Any = self._client.pipeline(transaction=False)
-        for key in keys:
-            batch.execute_command("GET", key)
-        return None not in await batch.execute()
+        replies = await server.guard.send([("GET", key) for key in keys])
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return None not in replies
 
     async def pipeline(
         self, commands: Sequence[Command], *, background: bool = False, optional: bool = False
@@ -297,11 +315,8 @@ class RedisConnection(Unpicklable):
         self._on_recovered()
 
     async def _send(self, server: Server, commands: Sequence[Command], *, optional: bool = False) -> list[Any]:
-        batch = self._client.pipeline(transaction=False)
-        for command in commands:
-            batch.execute_command(*command)
         began = self._clock.monotonic()
-        replies: list[Any] = await batch.execute(raise_on_error=False)
+        replies = await server.guard.send(commands)
         if optional:
             replies = [None if _is_refusal(reply) else reply for reply in replies]
         return self._checked(server, replies, began=began)

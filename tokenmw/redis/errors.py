@@ -14,6 +14,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
+    InvalidResponse,
     MaxConnectionsError,
     NoPermissionError,
     OutOfMemoryError,
@@ -28,7 +29,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["UNKNOWN", "RedisUnavailable", "Unsuitable", "behind_retries", "causes", "classify"]
+__all__ = ["UNKNOWN", "RedisUnavailable", "Unsuitable", "WrongReply", "behind_retries", "causes", "classify"]
 
 _BEGINNING: Final = 200  # characters of an error reply that are searched for a code
 # The first that matches counts: some of redis-py's classes are subclasses of others.
@@ -115,6 +116,13 @@ class Unsuitable(Exception):
         self.fix = fix
 
 
+class WrongReply(InvalidResponse):
+    """Raised when a reply is not that of its command."""
+
+    def __init__(self) -> None:
+        super().__init__("A reply is not that of its command.")
+
+
 def classify(error: BaseException) -> str:
     """Return the reason of a failed command; `UNKNOWN` if it is no fault of Redis or of the network."""
     if isinstance(error, Unsuitable):
@@ -136,7 +144,7 @@ def classify(error: BaseException) -> str:
     return _of_connection(error) if reason == "connection" else reason
 
 
-def behind_retries(error: Exception, *, outer: BaseException | None) -> Exception:
+def behind_retries(error: BaseException, *, outer: BaseException | None) -> BaseException:
     """Return the error after which a client waited to try again when its deadline expired; else the error itself.
 
     Such a client, with retries of its own, would seem to time out whatever is wrong.

@@ -92,7 +92,7 @@ class FailureLog(Unpicklable):
         server = self.address
         self._log.problem(self._kind("response"), _REFUSED, what, server, reason="response", server=server)
 
-    def client_raised(self, error: Exception) -> None:
+    def client_raised(self, error: BaseException) -> None:
         """Log what the client, or the program's code inside of it, has raised."""
         place, server = with_place(error, called=None), self.address
         self._log.problem(self._kind("client"), _CLIENT_RAISED, place, server, reason=UNKNOWN, server=server)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
@@ -20,9 +21,10 @@ from tokenmw.redis.advice import advice, check_probe, summary
 from tokenmw.redis.breaker import Breaker
 from tokenmw.redis.client import abort_connecting, refresh_slots
 from tokenmw.redis.deadline import Deadline
-from tokenmw.redis.errors import UNKNOWN, RedisUnavailable, behind_retries, classify
+from tokenmw.redis.errors import UNKNOWN, RedisUnavailable, WrongReply, behind_retries, classify
 from tokenmw.redis.failure_log import FailureLog
-from tokenmw.redis.scripts import DIGESTS, SOURCES, WRITERS
+from tokenmw.redis.replies import checked, close_idle, send
+from tokenmw.redis.scripts import DIGESTS, WRITERS, command_by_text, script_command
 from tokenmw.redis.waiting_scripts import WaitingScripts
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class Guard(Unpicklable):
         log: Gets failures and recoveries.
         listener: Is notified of an open and of a closed circuit.
         node: The name of the server in its cluster; "" for a single one.
+        echo: Whether each batch ends with an echo, see `replies`.
 
     Attributes:
         key: A key that this server has; the key that probes write is in the same slot.
@@ -102,6 +105,7 @@ class Guard(Unpicklable):
         "_client",
         "_clock",
         "_closed",
+        "_echo",
         "_failures",
         "_limiter",
         "_limits",
@@ -125,6 +129,7 @@ class Guard(Unpicklable):
         log: ThrottledLog,
         listener: ServerListener,
         node: str = "",
+        echo: bool = False,
     ) -> None:
         self._client = client
         self._limits = limits
@@ -135,7 +140,8 @@ class Guard(Unpicklable):
         self._suspect_until = float("-inf")
         self._probing: asyncio.Task[None] | None = None
         self._closed = False
-        self._waiting_scripts = WaitingScripts(self, client, clock=clock, seconds=limits.command_seconds)
+        self._echo = echo
+        self._waiting_scripts = WaitingScripts(self, clock=clock, seconds=limits.command_seconds)
         self.key = key
         self.node = node
         self.breaker = Breaker(clock)
@@ -196,10 +202,24 @@ class Guard(Unpicklable):
 
     async def evaluate(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
         """Run a script, as a command of `run`: by its digest, or by its text if the server does not know it."""
-        try:
-            return await self._client.evalsha(DIGESTS[script], len(keys), *keys, *args)
-        except NoScriptError:
-            return await self._client.eval(SOURCES[script], len(keys), *keys, *args)
+        command = script_command(script, keys[0], args, more_keys=keys[1:])
+        if not self._echo:
+            client: Any = self._client
+            try:
+                reply = await client.evalsha(DIGESTS[script], len(keys), *keys, *args)
+            except NoScriptError:
+                reply = await client.execute_command(*command_by_text(command))
+            return checked(command, reply)
+        (reply,) = await self.send([command])
+        if isinstance(reply, NoScriptError):
+            (reply,) = await self.send([command_by_text(command)])
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def send(self, commands: Sequence[Sequence[bytes | str | int]]) -> list[Any]:
+        """Send a batch, as a command of `run`. Return its replies, errors among them. Raises what the client raises."""
+        return await send(self._client, commands, echo=self._echo)
 
     async def attempt(
         self,
@@ -228,9 +248,13 @@ class Guard(Unpicklable):
             async with deadline, self._limiter.free:
                 admitted = True
                 result = await command()
-        except Exception as error:  # noqa: BLE001  a client calls the user's own code, which may raise anything
+        except (Exception, asyncio.CancelledError) as error:  # a client calls the user's code, which may raise anything
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             cause = behind_retries(error, outer=outer)
             reason = classify(cause) if admitted else "busy"
+            if isinstance(cause, WrongReply):
+                await close_idle(self._client)
             if reason == UNKNOWN:
                 self._failures.client_raised(cause)
             elif reason == "response":
@@ -244,12 +268,12 @@ class Guard(Unpicklable):
             self._failures.answers()
         return result
 
-    def refused(self, error: Exception) -> None:
+    def refused(self, error: BaseException) -> None:
         """Log an error reply that concerns one command only, without what the command was about."""
         self.breaker.answered()
         self._failures.refused(summary(error))
 
-    def failed(self, error: Exception, *, began: float, trips: bool = False) -> None:
+    def failed(self, error: BaseException, *, began: float, trips: bool = False) -> None:
         """Count a failure of a command that began at a monotonic time; with `trips`, it opens the circuit."""
         self._suspect()
         reason = classify(error)
@@ -275,23 +299,31 @@ class Guard(Unpicklable):
         Raises:
             RedisUnavailable: It takes no writes, or not within `command_seconds`, or cannot be used as it is.
         """
-        # `…{slot}:session` and `…{slot}:probe` are in one slot.
-        key = self.key.rpartition(b":")[0] + _PROBE
-
-        async def write() -> None:
-            try:
-                reply = await self.evaluate("probe", (key,), ())
-            except ResponseError as error:
-                # Whatever a server has against this script, it would have against all others.
-                if classify(error) != "response":
-                    raise
-                reply = None
-            check_probe(reply)
-
         # No request waits for a probe, so the first attempt may take as long as connecting does, which a client of the
         # user's does within the command. The second one shows that the server is quick enough for commands.
-        await self.attempt(write, seconds=self._limits.connect_seconds, writes=True, trips=trips)
-        await self.attempt(write, writes=True, trips=trips)
+        await self.attempt(self._write, seconds=self._limits.connect_seconds, writes=True, trips=trips)
+        await self.attempt(self._write, writes=True, trips=trips)
+
+    async def check(self) -> None:
+        """Probe once, as quickly as a command, if commands have failed and the circuit is closed.
+
+        It fails as one of them, or ends their row.
+        """
+        if self.breaker.failing and not self.breaker.open:
+            with suppress(RedisUnavailable):
+                await self.attempt(self._write, writes=True)
+
+    async def _write(self) -> None:
+        # `…{slot}:session` and `…{slot}:probe` are in one slot.
+        key = self.key.rpartition(b":")[0] + _PROBE
+        try:
+            reply = await self.evaluate("probe", (key,), ())
+        except ResponseError as error:
+            # Whatever a server has against this script, it would have against all others.
+            if classify(error) != "response":
+                raise
+            reply = None
+        check_probe(reply)
 
     async def close(self) -> None:
         """Stop probing, and cancel what waits for a connection."""
@@ -331,13 +363,18 @@ class Guard(Unpicklable):
                 await refresh_slots(self._client)  # another server of the cluster may have the slot by now
                 return False
             await abort_connecting(self._client, before=began)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if self._closed or task is None or task.cancelling():
+        except (Exception, asyncio.CancelledError) as error:  # if this task ended, Redis would never be used again
+            if isinstance(error, asyncio.CancelledError) and (self._closed or _is_cancelled()):
                 raise
-            self._failures.probe_raised(error)  # the program's client has raised it, and nobody has cancelled this task
-            return False
-        except Exception as error:  # noqa: BLE001  if this task ended, Redis would never be used again
             self._failures.probe_raised(error)
             return False
         return True
+
+
+def _is_cancelled() -> bool:
+    """Return whether the task was cancelled. If not, the program's client has raised a CancelledError of its own.
+
+    That must not end a task in the background without a trace, nor seem to a caller as if its task was cancelled.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -127,13 +127,15 @@ class HintListener(Unpicklable):
         """Listen until cancelled. Nothing that the server, the network or the client does ends it."""
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         self._lost_at = loop.time()
-        delay = _FIRST_DELAY
-        while task is None or not task.cancelling():  # redis-py can lose a cancellation on Python 3.11
+        pause, delay = 0.0, _FIRST_DELAY
+        # redis-py can lose a cancellation on Python 3.11. So nothing is awaited between listening and this condition.
+        while task is None or not task.cancelling():
+            await asyncio.sleep(pause)
             began = loop.time()
             reason = await self._listen_once()
             if loop.time() - began > _STABLE_SECONDS:
                 delay = _FIRST_DELAY
-            await asyncio.sleep(_REFUSED_DELAY if reason in _REFUSALS else delay * random.uniform(0.5, 1.0))
+            pause = _REFUSED_DELAY if reason in _REFUSALS else delay * random.uniform(0.5, 1.0)
             delay = min(_LONGEST_DELAY, delay * 2)
 
     async def _listen_once(self) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from redis.exceptions import ResponseError
 
+from tokenmw.redis.errors import WrongReply
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -71,7 +73,11 @@ async def load_scripts(connection: AbstractConnection, *, first: Sequence[tuple[
     known: Any = (await _replies(connection, [*first, ("SCRIPT", "EXISTS", *digests)]))[-1]
     # Where an ACL forbids SCRIPT, the first call of each script sends its text.
     if not isinstance(known, ResponseError):
-        unknown = [text for text, there in zip(digests.values(), known, strict=True) if not there]
+        match known:
+            case [*flags] if len(flags) == len(digests):
+                unknown = [text for text, there in zip(digests.values(), flags, strict=True) if not there]
+            case _:
+                raise WrongReply
         await _replies(connection, [("SCRIPT", "LOAD", text) for text in unknown])
 
 

@@ -1,7 +1,8 @@
 """Finds the server of a key: the only one, or one of a cluster's primaries, each with a circuit of its own.
 
 A primary that is down does not affect the keys of the others. Which primary has a key is what the client knows of the
-slots; until it knows them, all keys belong to one server without a name.
+slots; until it knows them, all keys belong to one server without a name. Primaries come and go: one that has no slots
+any more is forgotten.
 """
 
 from __future__ import annotations
@@ -48,7 +49,18 @@ class Server(Unpicklable):
 class Servers(Unpicklable):
     """The servers that have been used."""
 
-    __slots__ = ("_by_node", "_client", "_clock", "_cluster", "_limiter", "_limits", "_listener", "_log", "_names")
+    __slots__ = (
+        "_by_node",
+        "_client",
+        "_clock",
+        "_cluster",
+        "_echo",
+        "_limiter",
+        "_limits",
+        "_listener",
+        "_log",
+        "_names",
+    )
 
     def __init__(
         self,
@@ -59,6 +71,7 @@ class Servers(Unpicklable):
         clock: Clock,
         log: ThrottledLog,
         listener: ServerListener,
+        echo: bool = False,
     ) -> None:
         self._client = client
         self._cluster = client if isinstance(client, redis.RedisCluster) else None  # asked for each key: 1 µs
@@ -68,6 +81,7 @@ class Servers(Unpicklable):
         self._clock = clock
         self._log = log
         self._listener = listener
+        self._echo = echo
         self._by_node = {"": self._make("", names.key("probe", "probe"))}
 
     def __iter__(self) -> Iterator[Server]:
@@ -98,7 +112,7 @@ class Servers(Unpicklable):
         """Return a key for each server, for its epoch marker. All instances find the same keys."""
         if self._cluster is None:
             return [self._names.key("marker", "marker")]
-        nodes = {str(nodes[0].name) for nodes in self._cluster.nodes_manager.slots_cache.values() if nodes}
+        nodes = self._nodes_with_slots()
         found: dict[str, bytes] = {}
         for number in range(_TRIES * len(nodes)):
             key = self._names.key(f"marker-{number}", "marker")
@@ -106,6 +120,31 @@ class Servers(Unpicklable):
             if len(found) == len(nodes):
                 break
         return list(found.values())
+
+    @property
+    def current(self) -> list[Server]:
+        """The servers without those that have left the cluster, or are replicas by now. From any thread."""
+        departed = self._departed()
+        return [server for node, server in list(self._by_node.items()) if node not in departed]
+
+    def forget_departed(self) -> None:
+        """Forget the servers that have left the cluster, or are replicas by now."""
+        for node in self._departed():
+            del self._by_node[node]
+
+    def _departed(self) -> set[str]:
+        servers = dict(self._by_node)
+        # Usually the slot of each key is where it was, and the slots need not be searched, which takes 1 ms.
+        moved = {node for node, server in servers.items() if node and self._node_of(server.guard.key) != node}
+        nodes = self._nodes_with_slots() if moved else set[str]()
+        if not nodes:
+            return nodes
+        # One that fails stays until a probe, which follows the slot, has succeeded: its recovery is reported.
+        return {node for node in moved - nodes if not servers[node].guard.breaker.failing}
+
+    def _nodes_with_slots(self) -> set[str]:
+        slots = {} if self._cluster is None else self._cluster.nodes_manager.slots_cache
+        return {str(nodes[0].name) for nodes in slots.values() if nodes}
 
     def _node_of(self, key: bytes) -> str:
         if self._cluster is None:
@@ -124,6 +163,7 @@ class Servers(Unpicklable):
                 log=self._log,
                 listener=self._listener,
                 node=node,
+                echo=self._echo,
             )
         )
 

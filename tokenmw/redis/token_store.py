@@ -336,8 +336,8 @@ class RedisTokenStore(Unpicklable):
 
     async def has_note(self, keys: TokenKeys) -> bool:
         """Return whether Redis has a failure note, judging by its TTL."""
-        left: int = await self._connection.execute(lambda client: client.pttl(keys.note), key=keys.note)
-        return left > 0
+        (left,) = await self._connection.pipeline([("PTTL", keys.note)])
+        return isinstance(left, int) and left > 0
 
     async def _run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
         return await self._connection.run(script, keys, args, background=self._background)

@@ -48,8 +48,10 @@ class SessionHints(Unpicklable):
 
     async def run(self) -> None:
         """Search until cancelled. No exception stops it."""
-        task = asyncio.current_task()
-        while task is None or not task.cancelling():  # a client of the program's can lose a cancellation
+        task, pause = asyncio.current_task(), 0.0
+        # A client of the program's can lose a cancellation. So nothing is awaited between a read and this condition.
+        while task is None or not task.cancelling():
+            await asyncio.sleep(pause)
             await self._wake.wait()
             self._wake.clear()
             keys, self._keys = self._keys, set()
@@ -62,7 +64,7 @@ class SessionHints(Unpicklable):
             except Exception as error:  # noqa: BLE001  nobody would notice that hints have no effect any more
                 place, reason = with_place(error, called=None), type(error).__name__
                 self._log.problem("housekeeping", "Housekeeping: a job raised %s", place, reason=reason)
-            await asyncio.sleep(max(_LEAST_PAUSE, _PAUSE * took))
+            pause = max(_LEAST_PAUSE, _PAUSE * took)
 
     async def _search(self, keys: set[bytes]) -> tuple[list[bytes], float]:
         """Return the local keys of the sessions with these keys in Redis, and the seconds that the search has used."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tokenmw.clock import Instant
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redaction import Unpicklable
-from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.errors import UNKNOWN, RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.redis.token_store import Busy, ClockMismatch, FailureNoted, Found, Leased, Stored, Tombstoned
 from tokenmw.tokens.backoff import longest_probe_wait
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tokenmw.tokens.entry import TokenEntry
     from tokenmw.tokens.refresh import Refresher
     from tokenmw.tokens.store import TokenStore
+    from tokenmw.values import Grant
 
 __all__ = ["LeasedRefresh"]
 
@@ -36,12 +37,30 @@ _MARGIN_COMMANDS: Final = 2  # the same in Redis commands
 # says little of Redis, and costs the provider a request. As many as open the circuit, so that an outage costs no more.
 _TRIES: Final = 3
 _REPEATED: Final = frozenset({"timeout", "busy"})
+_REPLY_LOST: Final = frozenset({"timeout", "reset", "connection", "error", UNKNOWN})  # it may have been executed
 
 
 class LeasedRefresh(Unpicklable):
-    """One refresh over Redis."""
+    """One refresh over Redis.
 
-    __slots__ = ("_clock", "_entry", "_http", "_keys", "_known", "_limits", "_noted", "_owner", "_refresher", "_store")
+    Attributes:
+        lease_may_remain: Whether Redis may hold a lease for this refresh that it does not know of, or could not end.
+    """
+
+    __slots__ = (
+        "_asked_again",
+        "_clock",
+        "_entry",
+        "_http",
+        "_keys",
+        "_known",
+        "_limits",
+        "_noted",
+        "_owner",
+        "_refresher",
+        "_store",
+        "lease_may_remain",
+    )
 
     def __init__(
         self,
@@ -62,7 +81,9 @@ class LeasedRefresh(Unpicklable):
         self._limits = limits
         self._owner = secrets.token_hex(8)
         self._known = entry.known_version
+        self._asked_again = False  # once, after a fetch in which time was skipped
         self._noted: Failure | None = None  # the failure of another instance whose note has been waited for
+        self.lease_may_remain = False
 
     @property
     def _lease_seconds(self) -> float:
@@ -100,26 +121,18 @@ class LeasedRefresh(Unpicklable):
             if isinstance(reply, ClockMismatch):
                 self._entry.redate(reply.server_time, at)
                 self._known = self._entry.known_version
-            waited = self._clock.monotonic() - started
             if isinstance(reply, FailureNoted):
-                failure = Failure.from_note(
-                    reply.note,
-                    left=reply.left,
-                    before=self._entry.failure,
-                    now=self._clock.monotonic(),
-                    limits=self._limits,
-                )
+                failure = self._failure_of(reply)
                 through_note = self._is_outdated(failure, reply.left)
-                if through_note:
+                if through_note or await self._wait_for(failure, reply.left, started=started):
                     continue
-                if not self._waits_for(failure, reply.left, waited=waited):
-                    self._entry.failure = failure
-                    return
-                self._noted = failure
-                await self._clock.sleep(max(0.001, reply.left))
-                continue
+                self._entry.failure = failure
+                return
+            asked_again = self._asked_again
             if isinstance(reply, Leased) and await self._fetch(reply.version):
                 return
+            if self._asked_again and not asked_again:
+                continue
             waited = self._clock.monotonic() - started
             if waited >= self._limits.wait_seconds:
                 self._give_up()
@@ -128,33 +141,64 @@ class LeasedRefresh(Unpicklable):
             left = reply.left if isinstance(reply, Busy) else poll
             await self._clock.sleep(max(0.001, min(left, poll * random.uniform(0.6, 1.0))))
 
+    async def release_when_available(self) -> None:
+        """Release a lease that may remain, as soon as Redis answers; until then the others wait for it to expire."""
+        until = self._clock.monotonic() + self._lease_seconds
+        while self.lease_may_remain and self._clock.monotonic() < until:
+            try:
+                # Its owner gets the lease again. One that Redis has given to nobody is taken and released.
+                reply = await self._store.acquire(
+                    self._keys, self._owner, known=self._entry.known_version, seconds=_MIN_MARGIN
+                )
+            except RedisUnavailable:
+                await self._clock.sleep(_MAX_POLL * random.uniform(0.6, 1.0))
+            except Unreadable:
+                return
+            else:
+                self.lease_may_remain = False
+                if isinstance(reply, Leased):
+                    await self._release(reply.version)
+
     async def _acquire(self, *, known: int, through_note: bool) -> Found | Leased | Busy | FailureNoted | ClockMismatch:
         tries = 0
         while True:
             try:
-                return await self._store.acquire(
+                reply = await self._store.acquire(
                     self._keys, self._owner, known=known, seconds=self._lease_seconds, through_note=through_note
                 )
             except RedisUnavailable as error:
+                self.lease_may_remain |= error.reason in _REPLY_LOST
                 tries += 1
                 if tries == _TRIES or error.reason not in _REPEATED:
                     raise
                 if error.reason == "busy":
                     await self._clock.sleep(_MIN_POLL)
+            else:
+                self.lease_may_remain = False
+                return reply
 
     def _is_outdated(self, failure: Failure, left: float) -> bool:
         # Written while a token was served, which has been invalidated since: now requests are refused.
         served = self._entry.served_for(Instant(self._clock)) > 0
         return failure.kind == OF_PROVIDER and not served and left > longest_probe_wait(self._limits)
 
-    def _waits_for(self, failure: Failure, left: float, *, waited: float) -> bool:
-        """Return whether to ask the provider when a note expires, within this refresh, instead of failing now.
+    def _failure_of(self, reply: FailureNoted) -> Failure:
+        before, now = self._entry.failure, self._clock.monotonic()
+        return Failure.from_note(reply.note, left=reply.left, before=before, now=now, limits=self._limits)
+
+    async def _wait_for(self, failure: Failure, left: float, *, started: float) -> bool:
+        """Wait until a note expires, to ask the provider within this refresh. Return False if it is to fail now.
 
         One machine's fault must not fail the requests of the others. The second fault in a row, of another machine, is
         taken for the provider's.
         """
+        waited = self._clock.monotonic() - started
         first = failure.kind == OF_MACHINE and failure.count == 1 and self._entry.failure is None
-        return first and waited + left + self._limits.fetch_seconds <= self._limits.wait_seconds
+        if not first or waited + left + self._limits.fetch_seconds > self._limits.wait_seconds:
+            return False
+        self._noted = failure
+        await self._clock.sleep(max(0.001, left))
+        return True
 
     def _give_up(self) -> None:
         if self._noted is not None:
@@ -192,12 +236,11 @@ class LeasedRefresh(Unpicklable):
         left = grant.expires_in - Instant(self._clock).since(asked)
         if left <= 0:
             await self._release(version)
-            done = self._install(record, version, grant.expires_in, asked, shared=False)
-            await refresher.adopt_stored(entry)
-            return done
+            return await self._take_expired(grant, record, version, asked)
         try:
             reply = await self._store.commit(self._keys, self._owner, record, version=version, left=left)
-        except (RedisUnavailable, Unreadable):
+        except (RedisUnavailable, Unreadable) as error:
+            self.lease_may_remain = isinstance(error, RedisUnavailable)
             return self._install(record, version, grant.expires_in, asked, shared=False)
         if isinstance(reply, Found) and refresher.adopt(entry, reply, Instant(self._clock)):
             return True
@@ -208,6 +251,16 @@ class LeasedRefresh(Unpicklable):
         # After a `ClockMismatch` it is unshared, and the upload gives it another version.
         return self._install(record, version, grant.expires_in, asked, shared=isinstance(reply, Stored))
 
+    async def _take_expired(self, grant: Grant, record: TokenRecord, version: int, asked: Instant) -> bool:
+        entry, refresher = self._entry, self._refresher
+        if not self._asked_again and refresher.has_skipped(grant, asked):
+            self._asked_again = True
+            await refresher.adopt_stored(entry)
+            return entry.served_for(Instant(self._clock)) > 0
+        done = self._install(record, version, grant.expires_in, asked, shared=False)
+        await refresher.adopt_stored(entry)
+        return done
+
     def _install(self, record: TokenRecord, version: int, left: float, at: Instant, *, shared: bool) -> bool:
         return self._refresher.install(self._entry, record, version=version, left=left, at=at, shared=shared)
 
@@ -217,7 +270,9 @@ class LeasedRefresh(Unpicklable):
             note, seconds = failure.failure_note(self._refresher.writer), failure.note_until - now
         try:
             await self._store.release(self._keys, self._owner, version=version, note=note, seconds=seconds)
-        except (RedisUnavailable, Unreadable):
-            return  # it expires by itself
+        except (RedisUnavailable, Unreadable) as error:
+            self.lease_may_remain = isinstance(error, RedisUnavailable)
+            return
+        self.lease_may_remain = False
         if note and failure is not None:
             failure.stand_back(now)

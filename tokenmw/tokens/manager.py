@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tokenmw.clock import Instant
 from tokenmw.errors import RequestError, TokenUnavailable
 from tokenmw.redaction import Unpicklable
+from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.singleflight import SingleFlight, TooManyFlights
 from tokenmw.tokens.nested import NestedTokens
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tokenmw.singleflight import Flight
     from tokenmw.tokens.cache import TokenCache
     from tokenmw.tokens.entry import TokenEntry
+    from tokenmw.tokens.leased_refresh import LeasedRefresh
     from tokenmw.tokens.refresh import Refresher
     from tokenmw.tokens.sync import TokenSync
     from tokenmw.values import Token
@@ -49,6 +51,7 @@ class TokenManager(Unpicklable):
         "_monotonic",
         "_refresher",
         "_refreshes",
+        "_sync",
         "_time",
     )
 
@@ -63,6 +66,7 @@ class TokenManager(Unpicklable):
         clock: Clock,
     ) -> None:
         self._refresher = refresher
+        self._sync = sync
         self._http = http.with_nested(NestedTokens(self, cache=cache, sync=sync))
         self._limits = limits
         self._clock = clock
@@ -120,7 +124,7 @@ class TokenManager(Unpicklable):
         if token is not None:
             return token
         seconds = _NESTED_SHARE * self._limits.fetch_seconds
-        return await self._token_from(self._refresh(entry, counted=False), entry, seconds=seconds)
+        return await self._token_from(self._refresh(entry, counted=False), entry, seconds=seconds, counted=False)
 
     async def get_for_injection(self, entry: TokenEntry) -> Token:
         """Return a token for a request that perhaps does not need it.
@@ -140,7 +144,7 @@ class TokenManager(Unpicklable):
         now = self._monotonic()
         if failure is not None:
             raise failure.to_error(entry.name, now=now)
-        if not await refresh.wait(refresh.started + self._limits.inject_seconds - now):
+        if not await self._wait(refresh, entry, seconds=refresh.started + self._limits.inject_seconds - now):
             raise TokenUnavailable(
                 f"{entry.name}: the token is still being fetched; `await request.state.tokens.resolve({entry.name!r})` "
                 "waits for it.",
@@ -189,13 +193,26 @@ class TokenManager(Unpicklable):
         if self._closed:
             raise TokenUnavailable(f"{entry.name}: the broker is closed.", provider=entry.name)
         try:
-            return self._start(entry, lambda: self._refresher.refresh(entry, self._http), counted=counted)
+            return self._start(entry, lambda: self._run_refresh(entry), counted=counted)
         except TooManyFlights:
             raise TokenUnavailable(
                 f"{entry.name}: more than Limits(flights={self._limits.flights}) tokens are being fetched.",
                 provider=entry.name,
                 retry_after=_SOON,
             ) from None
+
+    async def _run_refresh(self, entry: TokenEntry) -> None:
+        lost = await self._refresher.refresh(entry, self._http)
+        if lost is not None:
+            with contextlib.suppress(TooManyFlights):  # closed
+                self._refreshes.join(lost, lambda: self._end_lost_lease(entry, lost), counted=False)
+
+    async def _end_lost_lease(self, entry: TokenEntry, lost: LeasedRefresh) -> None:
+        # No request waits for it, but other processes wait for the token, which no upload could store under that lease.
+        await lost.release_when_available()
+        with contextlib.suppress(RedisUnavailable):  # housekeeping uploads it later
+            if await self._sync.compare(entry):
+                self.refresh_soon(entry)
 
     def _adopt_in_background(self, entry: TokenEntry, now: float) -> None:
         # A token that another process fetches, or is handed, is used here during a backoff, too.
@@ -216,9 +233,24 @@ class TokenManager(Unpicklable):
         entry.refreshing_until = flight.started + self._limits.wait_seconds + self._limits.fetch_seconds
         return flight
 
-    async def _token_from(self, flight: Flight[None], entry: TokenEntry, *, seconds: float | None) -> Token:
-        # Without seconds of its own, a wait is bounded by `wait_seconds`.
-        if not await flight.wait(seconds):
+    async def _wait(
+        self, flight: Flight[None], entry: TokenEntry, *, seconds: float | None, counted: bool = True
+    ) -> bool:
+        """Wait for a refresh, for `seconds` at most, or without them for `wait_seconds`. Return whether it is over.
+
+        If the entry was invalidated between the end of the refresh and the turn of this task, wait within the same time
+        for one more refresh: the first one's token was valid, and its request must not fail for that.
+        """
+        until = self._monotonic() + (self._limits.wait_seconds if seconds is None else seconds)
+        done = await flight.wait(seconds)
+        if not done or entry.current is not None or entry.failure is not None or self._closed:
+            return done
+        return await self._refresh(entry, counted=counted).wait(until - self._monotonic())
+
+    async def _token_from(
+        self, flight: Flight[None], entry: TokenEntry, *, seconds: float | None, counted: bool = True
+    ) -> Token:
+        if not await self._wait(flight, entry, seconds=seconds, counted=counted):
             waited = self._limits.wait_seconds if seconds is None else seconds
             raise TokenUnavailable(
                 f"{entry.name}: the token is still being fetched after {waited:g} s.",
