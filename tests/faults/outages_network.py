@@ -99,10 +99,13 @@ NETWORK: Final = (
         state="either",
         exempt={"unexpired": _TTL, "bounded in all": "A damaged reply may be that of a command that succeeded."},
     ),
+    # A damaged number in a reply may be a plausible version. Redis stays in use, so nothing shows that it was damaged
+    # before the next periodic check.
     Outage(
         "a tenth of the replies is corrupted",
         by_proxy(corrupt_share=0.1),
         state="either",
+        recovers=False,
         exempt={"unexpired": _TTL, **_IN_USE},
     ),
     Outage("its host name does not resolve", _name(""), by_name=True),

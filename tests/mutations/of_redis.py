@@ -144,12 +144,12 @@ OF_REDIS = (
         name="unsupported: an error reply to the probe is a fault of one command",
         file="tokenmw/redis/guard.py",
         old="""\
-                if classify(error) != "response":
-                    raise
-                reply = None
+            if classify(error) != "response":
+                raise
+            reply = None
 """,
         new="""\
-                raise
+            raise
 """,
         tests=("tests/redis/test_unsuitable.py",),
     ),
@@ -229,6 +229,20 @@ OF_REDIS = (
         old="header == self._sealer.header(version)",
         new="header[:9] == self._sealer.header(version)[:9]",
         tests=("tests/broker/test_compare_versions.py",),
+    ),
+    Mutation(
+        name="uploads: an id that would expire too early is only read",
+        file="tokenmw/redis/session_store.py",
+        old="long_enough = left >=",
+        new="long_enough = True or left >=",
+        tests=("tests/redis/test_session_store.py",),
+    ),
+    Mutation(
+        name="comparison: a refused GETRANGE is an outage",
+        file="tokenmw/redis/token_store.py",
+        old="background=self._background, optional=True",
+        new="background=self._background",
+        tests=("tests/redis/test_token_store.py",),
     ),
     Mutation(
         name="resets: a session is created although its key was reset",

@@ -15,9 +15,19 @@ import pytest
 
 from tests.providers.microsoft import bot, entra
 from tests.providers.platforms import PLATFORMS
+from tests.providers.private_keys import make_key, pem_of
 from tokenmw import TokenBroker
 from tokenmw.errors import ConfigurationError
-from tokenmw.providers import ClientCredentials, FeishuStoreTenant, FeishuTicket, ManagedIdentity, Provider, urls
+from tokenmw.providers import (
+    ClientCredentials,
+    FeishuStoreTenant,
+    FeishuTicket,
+    FileSecret,
+    ManagedIdentity,
+    PrivateKeyJWT,
+    Provider,
+    urls,
+)
 from tokenmw.providers.construction import _checked
 from tokenmw.testing import ProviderServer
 
@@ -30,10 +40,18 @@ def crm(**options: Any) -> ClientCredentials:
     return ClientCredentials(**(given | options))
 
 
+FILE = FileSecret("/run/secrets/crm")
+KEY = PrivateKeyJWT(pem_of(make_key("P-256")), key_id="k")
 MADE: dict[str, Callable[[], Provider]] = {
     "crm": lambda: crm(scope="a", hosts=["api.example", ".b.example"], refresh_before=60),
     "crm, two secrets": lambda: crm(client_secret=["new secret", "old secret"]),
     "crm, assertion": lambda: crm(client_secret=None, client_assertion="jwt", auth_method="private_key_jwt"),
+    "crm, file": lambda: crm(client_secret=FILE),
+    "crm, key": lambda: crm(client_secret=None, client_assertion=KEY),
+    "crm, issuer": lambda: crm(
+        token_url=None, issuer="https://idp.test", resource=["https://a.test", "https://b.test"]
+    ),
+    "crm, fields": lambda: crm(params={"account_id": "a", "more": "b"}, json=True),
     "entra": entra,
     "bot": bot,
     "identity": lambda: ManagedIdentity(resource="https://graph.microsoft.com", client_id="a"),
@@ -66,7 +84,7 @@ def test_equal_provider_is_made_again_without_a_check(name: str) -> None:
     first = MADE[name]()
     again: list[Provider] = []
     called = calls_of(lambda: again.append(MADE[name]()))
-    assert {"initialise", "_key"} == set(called) - {"<genexpr>"}
+    assert {"initialise", "_key"} == set(called) - {"<genexpr>", "_texts_in"}
     second = again[0]
     assert first is not second
     assert (first, hash(first), first.credential) == (second, hash(second), second.credential)

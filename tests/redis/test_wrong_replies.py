@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.asyncio import RedisCluster
 
 from tests.proxies import Proxy
 from tokenmw import Limits, TokenBroker
@@ -52,14 +53,14 @@ def base_url() -> Iterator[str]:
         yield url
 
 
-def broker_of(url: str, base_url: str, **options: Any) -> TokenBroker:
+def broker_of(given: Any, base_url: str, **options: Any) -> TokenBroker:
     """Make a broker with a token for each name."""
     providers = {
         name: ClientCredentials(token_url=f"{base_url}/oauth2/token", client_id=name, client_secret="secret")
         for name in NAMES
     }
     limits = Limits(command_seconds=1.0, connections=4)
-    return TokenBroker(providers, redis=url, secret_key="a secret for the tests only", limits=limits, **options)
+    return TokenBroker(providers, redis=given, secret_key="a secret for the tests only", limits=limits, **options)
 
 
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "plain"])
@@ -95,6 +96,20 @@ async def test_a_stale_reply_gives_nobody_a_foreign_session_id(
         together = dict(zip(KEYS[3:], await asyncio.gather(*map(second.session_id, KEYS[3:])), strict=True))
     for key, session_id in (one_by_one | together).items():
         assert session_id not in set(stored.values()) - {stored[key]}
+
+
+async def test_an_echo_is_of_the_same_server_in_a_cluster(cluster: RedisServer, base_url: str) -> None:
+    """Values that are not sealed are shared through a cluster as well."""
+    async with (
+        RedisCluster(host="127.0.0.1", port=cluster.port, protocol=3) as client,
+        broker_of(client, base_url, seal=False) as first,
+        broker_of(client, base_url, seal=False) as second,
+    ):
+        assert (await first.token("crm")).value == (await second.token("crm")).value
+        ids = [[await broker.session_id(key) for key in KEYS] for broker in (first, second)]
+        assert ids[0] == ids[1]
+        assert ["up", "up"] == [broker.status().shared for broker in (first, second)]
+    assert 6 == len(cluster.command("KEYS", "tokenmw:*:session"))
 
 
 @pytest.mark.parametrize(

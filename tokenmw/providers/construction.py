@@ -5,21 +5,24 @@ from __future__ import annotations
 import functools
 from contextlib import suppress
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from tokenmw.providers.base import Provider, check_provider
+from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+from tokenmw.providers.secret_sources import EnvSecret, FileSecret
 from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["reuses_checks"]
 
 P = TypeVar("P", bound=type[Provider])
 
-# By their exact types: 1, 1.0 and True are equal, and a subclass of str may compare as it likes.
-_PLAIN: Final = frozenset({str, bool, int, float, type(None)})
+# By their exact types: 1, 1.0 and True are equal, and a subclass of str may compare as it likes. The last three are
+# compared by identity, and hold no function of the program's, which may refer to a provider that would then stay.
+_PLAIN: Final = frozenset({str, bool, int, float, type(None), PrivateKeyJWT, FileSecret, EnvSecret})
 
 
 class _Checked(Unpicklable):
@@ -40,8 +43,8 @@ _checked: Final[WeakValueDictionary[tuple[object, ...], _Checked]] = WeakValueDi
 def reuses_checks(cls: P) -> P:
     """Let new objects of a class take the attributes of a living object that was made with the same options.
 
-    Options that are neither plain values nor lists of text, such as functions, are checked each time, and so are those
-    of subclasses, whose `identity` may depend on anything.
+    Options that are neither plain values nor lists and dicts of text, such as functions, are checked each time, and so
+    are those of subclasses, whose `identity` may depend on anything.
     """
     made: Any = cls
     check: Callable[..., None] = made.__init__
@@ -92,12 +95,23 @@ def _key(cls: type[Provider], options: Mapping[str, Any]) -> tuple[object, ...] 
         return (cls, kinds, *options.items())
     plain: list[object] = [cls, kinds]
     for name, value in options.items():
-        if isinstance(value, (list, tuple)):
-            if any(type(one) is not str for one in value):
-                return None
-            plain.append((name, *value))
-        elif type(value) in _PLAIN:
+        if type(value) in _PLAIN:
             plain.append((name, value))
-        else:
+            continue
+        texts = _texts_in(value)
+        if texts is None:
             return None
+        plain.append((name, *texts))
     return tuple(plain)
+
+
+def _texts_in(value: object) -> tuple[str, ...] | None:
+    """Return the texts of a list, tuple or dict that has no other values; None for anything else."""
+    texts: list[object]
+    if type(value) in (list, tuple):
+        texts = list(cast("Sequence[object]", value))
+    elif type(value) is dict:
+        texts = [text for pair in cast("dict[object, object]", value).items() for text in pair]
+    else:
+        return None
+    return cast("tuple[str, ...]", tuple(texts)) if all(type(text) is str for text in texts) else None

@@ -73,7 +73,7 @@ class ServerMetadata(Provider):
         ConfigurationError: The issuer is not such a URL, or it has a query.
     """
 
-    __slots__ = ("_paths", "_provider", "allow_http", "allow_private", "issuer")
+    __slots__ = ("allow_http", "allow_private", "issuer")
 
     kind = "oauth2_metadata"
     scheme = None
@@ -92,9 +92,6 @@ class ServerMetadata(Provider):
             )
         self.allow_http = allow_http
         self.allow_private = checked_private(allow_private, url=self.issuer, option=option)
-        self._provider = provider
-        path = read_url(issuer).raw_path.decode("ascii").rstrip("/")
-        self._paths = (f"/.well-known/oauth-authorization-server{path}", f"{path}/.well-known/openid-configuration")
 
     def identity(self) -> tuple[object, ...]:
         """Return the issuer, and where its endpoint may be."""
@@ -112,9 +109,12 @@ class ServerMetadata(Provider):
         absent: list[str] = []
         unusable: list[TokenUnavailable] = []
         endpoint = ""
-        for path in self._paths:
+        # Read here, because a callable may make this object for each request.
+        parsed = read_url(self.issuer)
+        own = parsed.raw_path.decode("ascii").rstrip("/")
+        for path in (f"/.well-known/oauth-authorization-server{own}", f"{own}/.well-known/openid-configuration"):
             try:
-                answer = await http.request("GET", self._url(path))
+                answer = await http.request("GET", f"{parsed.scheme}://{parsed.netloc.decode('ascii')}{path}")
                 answer.check_busy()
                 if not 200 <= answer.status < 300 or answer.fields is None:
                     endpoint = answer.endpoint
@@ -131,10 +131,6 @@ class ServerMetadata(Provider):
             f"{endpoint} publishes no metadata {' or '.join(absent)}: check issuer, or give token_url in its place",
             said=True,
         )
-
-    def _url(self, path: str) -> str:
-        parsed = read_url(self.issuer)
-        return f"{parsed.scheme}://{parsed.netloc.decode('ascii')}{path}"
 
     def _grant(self, answer: Answer, fields: dict[str, Any]) -> Grant:
         issuer = fields.get("issuer")

@@ -119,8 +119,8 @@ class _KeySource(Unpicklable):
 
     @without_locals
     def __init__(self, given: Any, *, certificate: Any, key_id: str | None, algorithm: str | None) -> None:
-        self._given = given
-        self._certificate = certificate
+        self._given: Any = given
+        self._certificate: Any = certificate
         self._key_id = key_id
         self._algorithm = algorithm
         self._lock = threading.Lock()

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.options import checked_choice, checked_flag, credential_text
-from tokenmw.redaction import FrozenValue, HiddenStr, without_locals
+from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
     from tokenmw.providers.client_auth import Proof
@@ -63,7 +63,6 @@ class RequestFields(FrozenValue):
     secrets: tuple[str, ...]
     """The values of `params` whose names look like those of secrets."""
 
-    @without_locals
     def __init__(
         self,
         *,
@@ -148,14 +147,15 @@ def _checked_params(params: object, *, option: str) -> dict[str, str]:
 def _checked_resources(resource: object, *, option: str) -> str | tuple[str, ...] | None:
     if resource is None:
         return None
-    several = isinstance(resource, Sequence) and not isinstance(resource, (str, bytes))
-    listed = tuple(cast("Sequence[object]", resource)) if several else (resource,)
+    listed: tuple[object, ...] = (resource,)
+    if isinstance(resource, (list, tuple)):
+        listed = tuple(cast("Sequence[object]", resource))
     if not 0 < len(listed) <= _MAX_RESOURCES or len(set(map(str, listed))) < len(listed):
         raise ConfigurationError(
             f"{option} must be one resource, or a list of 2 to {_MAX_RESOURCES} different ones, not {len(listed)}."
         )
     checked = tuple(_checked_resource(one, option=option) for one in listed)
-    return checked if len(checked) > 1 else checked[0]
+    return checked if len(listed) > 1 else "".join(checked)
 
 
 def _checked_resource(resource: object, *, option: str) -> str:

@@ -31,7 +31,7 @@ _B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750 §2
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _SCHEME: Final = re.compile(r"[A-Za-z0-9-]{0,64}")
 _SEGMENTS: Final = 3  # of a signed JWT
-_OWN_PART: Final = frozenset({"_subject", "_subject_ends", "_credential", "_hash", "_part_types"})
+_OWN_PART: Final = frozenset({"_subject", "_subject_ends", "_checked", "_credential", "_hash", "_part_types"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,10 +142,11 @@ class TokenSync(Unpicklable):
             return True
         return entry.used and current is not None and now - current.checked >= self._limits.check_seconds
 
-    async def changed(self, entries: Sequence[TokenEntry]) -> list[TokenEntry]:
+    async def changed(self, entries: Sequence[TokenEntry], *, keep_used: bool = False) -> list[TokenEntry]:
         """Return the entries that must be compared one by one: Redis has another version or none, or gets a tombstone.
 
         For the others one batch without values was enough, also after an outage: most have been uploaded by others.
+        With `keep_used`, the next periodic comparison of an entry still depends on the requests before this one.
 
         Raises:
             RedisUnavailable: No server of these entries can be asked.
@@ -158,7 +159,7 @@ class TokenSync(Unpicklable):
             if token is None or entry.keys is None or entry.tombstone_due_until > at.mono:
                 changed.append(entry)
             else:
-                entry.used = False
+                entry.used = entry.used and keep_used
                 asked.append((entry, token, entry.keys))
         if asked and self._background_store is not None:
             held = await self._background_store.holds([(keys, token.version) for _entry, token, keys in asked])

@@ -141,7 +141,7 @@ class ProviderServer:
         legacy = (self.dingtalk_legacy, self.dingtalk_legacy_api)
         microsoft = (self.entra, self.managed_identity, self.bot_connector)
         platforms = (*feishu, self.wecom, self.wecom_api, *dingtalk, *legacy, *microsoft)
-        # The paths of Entra's documents are below those of any issuer.
+        # A test's own endpoints first. The paths of Entra's documents are below those of any issuer.
         documents = (self.entra_metadata, self.oauth2_metadata, self.openid_metadata, OAuth2Keys(self))
         served = [*(make(self) for make in endpoints), self.oauth2, self.api, *documents, *platforms]
         self.app = Starlette(
