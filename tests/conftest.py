@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import os
+import shutil
 import sys
+import tempfile
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +30,9 @@ settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+ROOT = Path(__file__).parents[1]
+PROCESSES = 2
+"""Processes that run the whole suite."""
 GRACE = 0.25
 """Seconds in which a task may finish after its test."""
 MAY_BLOCK = frozenset(
@@ -39,6 +46,40 @@ MAY_BLOCK = frozenset(
 """Functions that may block an event loop, by module and name."""
 STACK_SHOWN = 14
 """Frames that are shown of a blocking call."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads these options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in several processes, because most tests wait. Selected tests run in this process."""
+    option = config.option
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # this is one of the processes, or was started by a test in one
+    selected = (
+        option.keyword
+        or option.markexpr not in config.getini("addopts")
+        or not all(
+            (config.invocation_params.dir / argument).resolve() in {ROOT, ROOT / "tests"} for argument in config.args
+        )
+    )
+    watched = option.usepdb or option.trace or option.capture == "no"
+    # The attribute is missing without pytest-xdist, and not None if the command has -n.
+    if getattr(option, "numprocesses", 0) is None and not selected and not watched:
+        option.numprocesses = PROCESSES
+        option.dist = "loadfile"  # fixtures of a module are made once, and its tests run one after another
+        option.loadscopereorder = False
+        if sys.dont_write_bytecode:
+            _share_bytecode()
+
+
+def _share_bytecode() -> None:
+    """Let this run's processes have bytecode in a directory of their own, where none is written beside the source.
+
+    Tests start hundreds of processes. Each would compile the package again, which is a third of its start.
+    """
+    directory = tempfile.mkdtemp(prefix="tokenmw-bytecode-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    os.environ["PYTHONPYCACHEPREFIX"] = directory
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_finish() -> None:

@@ -31,7 +31,7 @@ HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 # Third-party library -> the only modules or folders that may import it.
 ALLOWED_IMPORTERS = {
     "cachetools": {"caches"},
-    "cryptography": {"redis.sealing"},
+    "cryptography": {"redis.sealing", "providers.signing_key"},
     "fastapi": {"fastapi"},
     "hiredis": set[str](),
     "httpcore": {"providers.network"},

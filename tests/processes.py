@@ -29,7 +29,7 @@ import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from anyio.abc import Process
 
@@ -103,21 +103,28 @@ class Worker:
 class Workers:
     """Several child processes that run the same target; an async context manager.
 
-    `within` is the number of seconds that `receive` and `results` wait.
+    `within` is the number of seconds that `receive` and `results` wait. `own` has further arguments of each process.
     """
 
     def __init__(
-        self, target: str, *, processes: int, arguments: dict[str, Any] | None = None, within: float = 60.0
+        self,
+        target: str,
+        *,
+        processes: int,
+        arguments: dict[str, Any] | None = None,
+        own: Sequence[dict[str, Any]] = (),
+        within: float = 60.0,
     ) -> None:
-        self._command = [sys.executable, "-W", "error", "-m", __name__, target, json.dumps(arguments or {})]
-        self._count = processes
+        command = [sys.executable, "-W", "error", "-m", __name__, target]
+        self._commands = [[*command, json.dumps({**(arguments or {}), **mine})] for mine in own or [{}] * processes]
+        assert len(self._commands) == processes
         self._within = within
         self._workers: list[Worker] = []
 
     async def __aenter__(self) -> Self:
         try:
-            for _ in range(self._count):
-                process = await anyio.open_process(self._command, stdin=PIPE, stdout=PIPE, stderr=None, cwd=ROOT)
+            for command in self._commands:
+                process = await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=None, cwd=ROOT)
                 self._workers.append(Worker(process))
         except BaseException:
             await self._close()

@@ -19,7 +19,7 @@ from tests.processes import freeze, thaw
 from tests.resp import RedisServerError, RespConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 START_WITHIN = 10.0
 """Seconds in which a started server must reply to PING."""
@@ -148,11 +148,12 @@ class RedisServer:
         """Continue a frozen server; it executes the commands that it received meanwhile."""
         thaw(self._running.pid)
 
-    def restart(self, *, empty: bool = True, seconds_per_key: float = 0.0) -> None:
+    def restart(self, *, empty: bool = True, seconds_per_key: float = 0.0, options: Sequence[str] = ()) -> None:
         """Kill the server if it runs, and start it again on the same port.
 
         With `empty=False`, a running server keeps its data and expiry times. With `seconds_per_key`, it loads each key
-        (of a kilobyte or more) for that long, and this returns while it replies LOADING.
+        (of a kilobyte or more) for that long, and this returns while it replies LOADING. `options` are further ones for
+        this start only.
         """
         if self._running.poll() is None:
             if not empty:
@@ -162,10 +163,10 @@ class RedisServer:
         if empty:
             (self._directory / "dump.rdb").unlink(missing_ok=True)
         if not seconds_per_key:
-            self._launch()
+            self._launch(*options)
             return
         delay = ("--key-load-delay", str(int(seconds_per_key * 1e6)), "--loading-process-events-interval-bytes", "1024")
-        self._launch(*delay, until=self.loads)
+        self._launch(*delay, *options, until=self.loads)
 
     def stop(self) -> None:
         """Kill the server in any state, and remove its directory."""

@@ -2,20 +2,117 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import PROCESSES, pytest_cmdline_main
 
 ROOT = Path(__file__).parents[1]
+DEFAULT_MARKS = "not soak and not campaign and not compat"
+
+
+@pytest.fixture
+def first_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be the process that a command starts, whatever runs this test."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+
+def command(*arguments: str, directory: Path = ROOT, **options: Any) -> Any:
+    """Return the configuration that pytest makes of a command: what the hook below reads of it."""
+    option = {"keyword": "", "markexpr": DEFAULT_MARKS, "usepdb": False, "trace": False, "capture": "fd"}
+    option |= {"numprocesses": None, "dist": "no"} | options
+    return Namespace(
+        args=arguments or ["tests"],
+        option=Namespace(**option),
+        invocation_params=Namespace(dir=directory),
+        getini={"addopts": ["-m", DEFAULT_MARKS]}.__getitem__,
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [command(), command("tests"), command("."), command(str(ROOT / "tests")), command(".", directory=ROOT / "tests")],
+)
+def test_the_whole_suite_runs_in_several_processes(config: Any, first_process: None) -> None:
+    """All tests of a module run in the same process, because they share fixtures."""
+    pytest_cmdline_main(config)
+    assert PROCESSES == config.option.numprocesses
+    assert "loadfile" == config.option.dist
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        command("tests/redis"),
+        command("tests", "tests/redis"),
+        command("tests/test_conftest.py::test_of_this_name"),
+        command(keyword="sdk"),
+        command(markexpr="campaign"),
+        command(usepdb=True),
+        command(trace=True),
+        command(capture="no"),
+    ],
+)
+def test_selected_and_watched_tests_run_in_one_process(config: Any, first_process: None) -> None:
+    """A second process takes seconds to start, and has no terminal for a debugger or for what a test prints."""
+    pytest_cmdline_main(config)
+    assert config.option.numprocesses is None
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_a_number_of_processes_in_the_command_is_kept(number: int, first_process: None) -> None:
+    """`-n 0` runs the whole suite in one process."""
+    config = command(numprocesses=number)
+    pytest_cmdline_main(config)
+    assert (number, "no") == (config.option.numprocesses, config.option.dist)
+
+
+def test_one_of_several_processes_starts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process has the command's arguments, and would otherwise start processes of its own."""
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    config = command()
+    pytest_cmdline_main(config)
+    assert config.option.numprocesses is None
+
+
+def test_a_whole_run_compiles_once_where_no_bytecode_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Child processes have a common cache outside of the source tree, as long as the run lasts."""
+    made: list[str] = []
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", "")
+    monkeypatch.setattr("atexit.register", lambda _remove, directory, **_options: made.append(directory))
+    pytest_cmdline_main(command("tests/redis"))
+    assert [] == made
+    pytest_cmdline_main(command())
+    assert made == [os.environ["PYTHONPYCACHEPREFIX"]]
+    assert "PYTHONDONTWRITEBYTECODE" not in os.environ
+    Path(made[0]).rmdir()
+
+
+def test_a_run_without_the_plugin_is_one_process(first_process: None) -> None:
+    """The options of pytest-xdist are then missing."""
+    config = command()
+    del config.option.numprocesses
+    pytest_cmdline_main(config)
+    assert "no" == config.option.dist
 
 
 def run(tmp_path: Path, *, sample: str) -> str:
     """Run a sample with the fixtures and configuration of this test suite, and return the output of pytest."""
     file = tmp_path / "test_sample.py"
     file.write_text("import asyncio\nimport pytest\n" + sample)
-    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
-    command += ["-p", "tests.conftest", "-p", "no:cacheprovider", "-q", str(file)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    line = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    line += ["-p", "tests.conftest", "-p", "no:cacheprovider", "-q", str(file)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False).stdout
 
 
 def test_a_leaked_task_is_an_error(tmp_path: Path) -> None:

@@ -158,6 +158,6 @@ def test_any_secret_is_accepted_or_refused(secret: str) -> None:
 
 def test_a_long_secret_is_checked_quickly() -> None:
     """A file that was read by mistake does not stop the start."""
-    begun = time.perf_counter()
+    begun = time.thread_time()  # processor time, so that other programs do not count
     checked_secrets(secrets.token_hex(100_000))
-    assert time.perf_counter() - begun < 1
+    assert time.thread_time() - begun < 1

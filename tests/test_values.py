@@ -88,7 +88,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=["Grant", "Token"])
 def test_a_value_cannot_be_changed(value: Any) -> None:
     """Many requests share the same object."""
     for name in ("value", "unknown"):
@@ -101,7 +101,7 @@ def test_a_value_cannot_be_changed(value: Any) -> None:
     assert value is copy.copy(value) is copy.deepcopy(value)
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=["Grant", "Token"])
 def test_a_value_shows_no_secret(value: Any) -> None:
     """Neither its `repr` does, nor a pickle, a JSON encoder, or the encoder of FastAPI."""
     assert SECRET not in f"{value!r} {[value]}"
@@ -223,6 +223,12 @@ def test_a_token_with_another_name_is_the_same_token() -> None:
         (7200, {"refresh_before": 4}, 4, 1),
         (7200, {"refresh_before": 600, "renewal_window": 60}, 54, 10),
         (7200, {"refresh_before": 600, "renewal_window": 0}, 0, 0),
+        (86_399, {"refresh_in": 43_199}, 43_200, 10),
+        (86_399, {"refresh_in": 85_000}, 3600, 10),
+        (86_399, {"refresh_in": 10}, 0.9 * 86_399, 10),
+        *((86_400, {"refresh_in": odd}, 3600, 10) for odd in (0, -1, 86_400, math.inf, -math.inf, math.nan)),
+        (86_399, {"refresh_in": 43_199, "refresh_before": 600}, 600, 10),
+        (86_399, {"refresh_in": 43_199, "renewal_window": 60}, 54, 10),
     ],
 )
 def test_windows_follow_the_formula(life: float, options: dict[str, Any], refresh: float, stop: float) -> None:
@@ -235,13 +241,15 @@ SECONDS = st.floats(min_value=1e-6, max_value=MAX_LIFETIME)
 
 
 @settings(deadline=None)
-@given(SECONDS, st.none() | SECONDS, st.none() | st.just(0.0) | SECONDS)
+@given(SECONDS, st.none() | SECONDS, st.none() | st.just(0.0) | SECONDS, st.none() | st.floats())
 def test_windows_leave_time_in_which_the_token_is_fresh(
-    life: float, refresh_before: float | None, renewal_window: float | None
+    life: float, refresh_before: float | None, renewal_window: float | None, refresh_in: float | None
 ) -> None:
     """No token is due for a refresh when it arrives, and the refresh starts before the token is no longer returned."""
-    found = windows(life, refresh_before=refresh_before, renewal_window=renewal_window)
-    assert 0 <= found.stop <= found.refresh <= life / 2
+    found = windows(life, refresh_before=refresh_before, renewal_window=renewal_window, refresh_in=refresh_in)
+    usual = windows(life, refresh_before=refresh_before, renewal_window=renewal_window)
+    assert 0 <= found.stop <= usual.refresh <= life / 2
+    assert usual.refresh <= found.refresh <= 0.9 * life
     assert found.refresh == 0 or found.stop < 0.8 * found.refresh
     assert renewal_window is None or found.refresh <= renewal_window
 

@@ -40,7 +40,8 @@ class Credentials(Unpicklable):
     """The broker's names, each with the token entry of its provider or with the program's callable.
 
     Attributes:
-        depend_on_request: Whether any of them is a callable.
+        callables: How many of them are callables.
+        depend_on_request: Whether any of them is.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Credentials(Unpicklable):
         "_providers",
         "_single_process",
         "_static",
+        "callables",
         "depend_on_request",
     )
 
@@ -201,7 +203,8 @@ class Credentials(Unpicklable):
         self._providers = dict(ChainMap(*(layer.providers for layer in layers)))
         self._by_name = dict(ChainMap(*(layer.by_name for layer in layers)))
         self._static: dict[tuple[str, ...], Mapping[str, TokenEntry] | None] = {}
-        self.depend_on_request = any(not isinstance(found, TokenEntry) for found in self._by_name.values())
+        self.callables = sum(not isinstance(found, TokenEntry) for found in self._by_name.values())
+        self.depend_on_request = self.callables > 0
 
     def _named(
         self, providers: Mapping[str, Provider | ProviderOfRequest]
@@ -218,6 +221,9 @@ class Credentials(Unpicklable):
                     f"processes would take it from each other. {fix}, or single_process=True if there is only this one."
                 )
             check_reach(provider, http=self._http, option=f"providers[{name!r}]")
+            if provider.depends_on_request:
+                by_name[name] = provider.for_request
+                continue
             by_name[name] = self._cache.add_named(provider, name)
         return by_name
 
@@ -248,15 +254,22 @@ class RequestCredential(Unpicklable):
         self._result: Any = None
         self._traceback: TracebackType | None = None
         try:
-            result = function(connection)
+            result: Any = function(connection)
+            if isinstance(result, Provider):  # usual, and `isawaitable` takes longer than all the rest
+                self._result = result
             # A task of its own, with the request's context variables: the first waiter may be cancelled before others.
-            if inspect.isawaitable(result):
+            elif inspect.isawaitable(result):
                 self._call = asyncio.ensure_future(result)
             else:
                 self._result = result
         except Exception as error:  # noqa: BLE001  raised to every caller of `provider`
             del connection  # error reports show the variables of this frame, and walk into the mapping
             self._keep(error)
+
+    @property
+    def provider_at_once(self) -> Provider | None:
+        """The provider that the callable has returned; None if it is async, has failed, or returned something else."""
+        return self._result if isinstance(self._result, Provider) else None
 
     async def provider(self) -> Any:
         """Return the callable's result; the caller checks that it is a provider.

@@ -6,7 +6,8 @@
         ├── TokenUnavailable   503  there is no valid token now                         retry after `retry_after`
         ├── CredentialRejected 502  the provider rejects the credential                 fix the credential
         ├── SessionUnavailable 503  there is no session id that all instances share     retry
-        └── APIKeyRefused      401  the caller's API key is missing or refused          send a valid key
+        ├── APIKeyRefused      401  the caller's API key is missing or refused          send a valid key
+        └── SubjectRefused     401  the caller's own access token is refused elsewhere  get a new one
 
 The error of a request has two texts. `str(error)` is the operator's: host, option, provider and fix. It goes into the
 log, `status()` and the failure notes of other processes. `error.detail` is what callers see: problem details, Starlette
@@ -17,6 +18,7 @@ Neither text holds a secret, a token or an API key: they name the option or the 
 
 from __future__ import annotations
 
+import base64
 import copy
 import math
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -32,6 +34,7 @@ __all__ = [
     "CredentialRejected",
     "RequestError",
     "SessionUnavailable",
+    "SubjectRefused",
     "TokenUnavailable",
     "TokenmwError",
 ]
@@ -188,6 +191,45 @@ class APIKeyRefused(RequestError):
     def __init__(self, text: str = "", *, challenge: str = "Bearer", detail: str | None = None) -> None:
         text = text or detail or self.fixed_detail or "The API key is not accepted."
         super().__init__(text, detail=detail, headers={"WWW-Authenticate": challenge})
+
+
+class SubjectRefused(RequestError):
+    """Raised when another service refuses the caller's own access token, from which it would make the one needed.
+
+    The response has a `WWW-Authenticate` header (RFC 6750 §3). If that service wants more claims, the header has them
+    for the caller's identity library, as of Microsoft's: `error="insufficient_claims", claims="…"`, in base64.
+
+    Attributes:
+        provider: The provider's name.
+        code: The service's own error code, such as `invalid_grant`; "" if the request has no token at all.
+        claims: The claims that a new token needs (a JSON object as text), or "".
+    """
+
+    status = 401
+    close_code = 1008
+    fixed_detail = "The access token of this request is missing, or another service does not accept it."
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        provider: str = "",
+        code: str = "invalid_token",
+        claims: str = "",
+        detail: str | None = None,
+    ) -> None:
+        self.provider = provider
+        self.code = code
+        self.claims = claims
+        super().__init__(text, detail=detail, headers={"WWW-Authenticate": _subject_challenge(code, claims)})
+
+
+def _subject_challenge(code: str, claims: str) -> str:
+    if claims:
+        encoded = base64.b64encode(claims.encode()).decode()
+        return f'Bearer error="insufficient_claims", claims="{encoded}"'
+    # A request without any token gets no code (RFC 6750 §3.1).
+    return 'Bearer error="invalid_token"' if code else "Bearer"
 
 
 def _retry_after(seconds: float | None) -> dict[str, str] | None:

@@ -167,6 +167,7 @@ class RedisJobs(Unpicklable):
             return
         now = self._clock.monotonic()
         due = [entry for entry in self._cache if self._token_sync.is_due(entry, now)]
+        random.shuffle(due)  # so that after a loss of data the instances of a fleet upload different ones
         while due:
             batch = due[: self._pace.size]
             del due[: len(batch)]

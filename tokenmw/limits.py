@@ -17,6 +17,9 @@ class Limits:
     Attributes:
         tokens: Token entries in memory, one for each credential, not counting those of named providers. With more than
             10 000 credentials in use, the least recently used token is evicted, and fetched or read from Redis again.
+        subject_tokens: Token entries in memory of providers whose token is made from the caller's own, such as
+            `TokenExchange`, one for each caller's token. With more than 10 000 callers, the least recently used is
+            evicted, and read from Redis again. Named providers and tenants are not affected.
         sessions: Session ids in memory. With more than 100 000 API keys in use, one that was evicted costs one round
             trip to Redis at its next request. An id takes 300 to 400 bytes however long its API key is, so a full cache
             takes about 40 MB.
@@ -81,6 +84,7 @@ class Limits:
     """
 
     tokens: int = 10_000
+    subject_tokens: int = 10_000
     sessions: int = 100_000
     flights: int = 1_000
     rejected: int = 1_000

@@ -33,6 +33,7 @@ _UNDER_US: Final = sys.stdlib_module_names | {
     "httpcore2",
     "httpx",
     "httpx2",
+    "jwt",
     "redis",
 }
 

@@ -32,7 +32,8 @@ class Grant(FrozenValue):
         token_type: The scheme in front of the token in an `Authorization` header (RFC 6749 §7.1), at most 64
             characters.
         extra: Other fields of the response that handlers need, such as `instance_url`; JSON values only, at most 16 KiB
-            in all.
+            in all. `refresh_in` in it is the number of seconds after which a new token is fetched in the background,
+            if that is earlier than usual.
 
     Raises:
         TokenUnavailable: The value is empty, malformed or too long, the lifetime is not a positive number, `token_type`
@@ -221,17 +222,29 @@ class Windows:
         return f"Windows(refresh={self.refresh:g}, stop={self.stop:g})"
 
 
-def windows(lifetime: float, *, refresh_before: float | None = None, renewal_window: float | None = None) -> Windows:
+def windows(
+    lifetime: float,
+    *,
+    refresh_before: float | None = None,
+    renewal_window: float | None = None,
+    refresh_in: float | None = None,
+) -> Windows:
     """Return the windows of a token with a lifetime of `lifetime` seconds.
 
     The refresh window is a quarter of the lifetime, but at most an hour, and at most nine tenths of the provider's
     renewal window, before which the provider would only repeat the old token. `refresh_before` replaces the first two
-    bounds, up to half the lifetime.
+    bounds, up to half the lifetime. Without it, the window begins `refresh_in` seconds after the grant, if the provider
+    says so and that is earlier, but not in the first tenth of the lifetime.
 
     >>> windows(7200, renewal_window=60)
     Windows(refresh=54, stop=10)
     """
-    refresh = min(lifetime / 4, 3600.0) if refresh_before is None else min(refresh_before, lifetime / 2)
+    if refresh_before is not None:
+        refresh = min(refresh_before, lifetime / 2)
+    else:
+        refresh = min(lifetime / 4, 3600.0)
+        if refresh_in is not None and 0 < refresh_in < lifetime:
+            refresh = max(refresh, min(lifetime - refresh_in, 0.9 * lifetime))
     if renewal_window is not None:
         refresh = min(refresh, 0.9 * renewal_window)
     return Windows(refresh, min(10.0, lifetime / 50, refresh / 4))

@@ -27,6 +27,7 @@ NAMES = (
     "served",
     "instructions",
     "keys",
+    "construction",
     "tenants",
     "imports",
     "cancelled",
@@ -36,7 +37,7 @@ NAMES = (
     "coherence",
     "healing",
 )
-IN_SHORT = ("warm", "commands", "first", "keys", "imports", "cancelled")
+IN_SHORT = ("warm", "commands", "first", "keys", "construction", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")
 PEERS = ("cashews", "aiocache", "dogpile.cache", "Authlib", "httpx-auth", "msal")
 

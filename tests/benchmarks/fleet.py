@@ -167,6 +167,10 @@ async def costs_of_tokens(
         numbers = range(first, min(first + BATCH, count))
         assert all(await store.holds([(keys_of(number), leases[number]) for number in numbers]))
 
+    async def hinted(first: int) -> None:
+        numbers = range(first, min(first + BATCH, count))
+        assert None not in await store.versions([keys_of(number) for number in numbers])
+
     async def tombstone(number: int) -> None:
         await store.write_tombstone(keys_of(number), version=leases[number], known=0, left=7200.0)
 
@@ -176,6 +180,7 @@ async def costs_of_tokens(
     }
     batches = range(0, count, BATCH)
     found["check"] = await cost(server, check, batches) * len(batches) / count
+    found["check after a hint"] = await cost(server, hinted, batches) * len(batches) / count
     # The first token stays, for MEMORY USAGE.
     return found | {"tombstone": await cost(server, tombstone, range(1, count))}
 

@@ -102,7 +102,8 @@ def steady_loads(fleet: Fleet, costs: Costs) -> list[Load]:
     """
     refreshes = fleet.tenants / (REFRESHED_AFTER * fleet.token_seconds)
     per_second = {
-        "check": fleet.instances * (fleet.tenants / fleet.check_seconds + refreshes),
+        "check": fleet.instances * fleet.tenants / fleet.check_seconds,
+        "check after a hint": fleet.instances * refreshes,
         "touch": fleet.instances * fleet.sessions * fleet.touches_per_ttl / fleet.session_ttl,
         "acquire": fleet.instances * refreshes,
         "commit": refreshes,

@@ -12,6 +12,7 @@ import pytest
 
 from tests.broker.hints import CHANNEL, SECRET, Instance, listeners, pair
 from tests.brokers import runtime_of
+from tests.looptime import LoopTime
 from tests.proxies import Proxy
 from tests.redis.waiting import until
 from tokenmw import CredentialRejected, Grant, Limits, TokenBroker
@@ -303,12 +304,11 @@ def _lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_closing_does_not_wait_for_a_server_that_hangs(private_redis: RedisServer) -> None:
     """The listener of a frozen server is closed immediately, also while it connects."""
     async with pair(private_redis) as (first, _):
-        loop = asyncio.get_running_loop()
         private_redis.freeze()
         await asyncio.sleep(2.5)  # by now it connects again
-        began = loop.time()
-        await runtime_of(first.broker)._hints.close()  # type: ignore[union-attr]
-        assert loop.time() - began < 0.2
+        async with LoopTime() as waited:
+            await runtime_of(first.broker)._hints.close()  # type: ignore[union-attr]
+        assert waited.seconds < 0.2
         private_redis.thaw()
 
 

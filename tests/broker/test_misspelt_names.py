@@ -52,8 +52,8 @@ async def test_a_name_of_a_caller_costs_little() -> None:
     """A program may take names from its callers: a long one is cut, and not compared with thousands."""
     async with TokenBroker({f"tenant-{number}-of-the-crm": StaticToken("t") for number in range(5_000)}) as broker:
         for name in ("x" * 1_000_000, "tenant-7-of-the-cmr", "t" * 100):
-            began = time.perf_counter()
+            began = time.thread_time()  # processor time, so that other programs do not count
             with pytest.raises(ConfigurationError) as caught:
                 await broker.token(name)
-            assert time.perf_counter() - began < 0.1
+            assert time.thread_time() - began < 0.1
             assert "x" * 200 not in str(caught.value)

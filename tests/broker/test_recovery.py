@@ -1,9 +1,11 @@
-"""Instances notice a recovery one after the other: the first one learns what the last one has invalidated."""
+"""After an outage, instances have what the others have invalidated, and keep what was fetched after that."""
 
 from __future__ import annotations
 
+import itertools
+
 from tests.brokers import runtime_of
-from tests.redis.waiting import passes
+from tests.redis.waiting import passes, until
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
 from tokenmw.providers import StaticToken
@@ -38,3 +40,24 @@ async def test_an_invalidation_after_the_first_upload_is_found_by_the_second(red
         await two.invalidate_provider("crm")
         await passes(clock, lambda: entry.invalid_version >= before, within=9)
         assert entry.current is None or entry.current.version > before
+
+
+async def test_a_token_fetched_after_an_invalidation_survives_a_server_that_was_suspended() -> None:
+    """When it continues, it executes commands that have timed out; they must not invalidate the next token."""
+    values = itertools.count()
+    crm = StaticToken(lambda: f"token-{next(values)}", credential_id="c")
+    limits = Limits(command_seconds=0.1)
+    with RedisServer() as server:
+        # The real clock: the server's own decides.
+        async with TokenBroker(
+            {"crm": crm}, redis=server.url, secret_key="a-secret-of-some-length", limits=limits
+        ) as one:
+            await one.token("crm")
+            (entry,) = one._data.tokens
+            server.freeze()
+            await one.invalidate_provider("crm")
+            token = await one.token("crm")
+            server.thaw()
+            await until(lambda: entry.current is not None and entry.current.shared, within=15)
+            assert token.value == (await one.token("crm")).value
+    assert 2 == next(values)

@@ -19,8 +19,8 @@ from tokenmw.providers import Answer, ClientCredentials, TokenHTTP
 BROKER = """providers * redis=None secret_key=None name_key=None seal=None namespace='tokenmw' session_ttl=3600.0
     session_policy='available' session_ids='derived' api_key missing_key='random' authenticate=None http=None
     limits observers=() single_process=False clock"""
-CREDENTIALS = """* token_url client_id client_secret=None scope='' audience=None resource=None
-    auth_method='client_secret_basic' client_assertion=None credential_id=None allow_http=False refresh_before=None
+CREDENTIALS = """* token_url=None client_id client_secret=None scope='' audience=None resource=None
+    auth_method=None client_assertion=None credential_id=None allow_http=False refresh_before=None
     hosts=None"""
 HEADERS = "('authorization','x-api-key','x-goog-api-key')"
 

@@ -27,6 +27,7 @@ CLASSES: Final[tuple[type, ...]] = (
     tokenmw.APIKeySource,
     tokenmw.Limits,
     providers.HTTPOptions,
+    providers.PrivateKeyJWT,
     *(
         made
         for made in (getattr(providers, name) for name in providers.__all__)

@@ -25,10 +25,10 @@ def test_the_page_of_options_is_what_the_script_writes() -> None:
 
 
 def test_the_page_of_options_has_every_provider() -> None:
-    """Each public class that is a provider is on it, and the five of the core are."""
+    """Each public class that is a provider is on it, and those of the core and the two of providers are."""
     public = {name for name in providers.__all__ if isinstance(getattr(providers, name), type)}
     made = {name for name in public if issubclass(getattr(providers, name), tokenmw.Provider)} - {"Provider"}
-    assert made | {"TokenBroker", "TokenMiddleware", "APIKeySource", "Limits", "HTTPOptions"} == {
+    assert made | {"TokenBroker", "TokenMiddleware", "APIKeySource", "Limits", "HTTPOptions", "PrivateKeyJWT"} == {
         one.__name__ for one in CLASSES
     }
 

@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 from tests.docs.pages import program
+from tests.providers.private_keys import make_key, pem_of
 from tokenmw.testing import ProviderServer
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ENVIRONMENT", "Program", "World", "world"]
 
-ENVIRONMENT = {"CRM_SECRET": "the secret of the client", "TOKENMW_SECRET": "a secret that is long enough"}
+ENVIRONMENT = {
+    "CRM_SECRET": "the secret of the client",
+    "CRM_KEY": pem_of(make_key("P-256")),
+    "TOKENMW_SECRET": "a secret that is long enough",
+}
 
 
 class World:

@@ -22,7 +22,7 @@ from tokenmw.testing.provider_server.latch import Latch
 from tokenmw.testing.provider_server.running import running_app
 
 ROOT = Path(__file__).parents[2]
-WITHIN = 15.0
+WITHIN = 30.0
 """Seconds until a test gives up waiting for an event that takes milliseconds."""
 CLIENT = {"MODEL_CLIENT_ID": "gateway", "MODEL_CLIENT_SECRET": "gateway-secret"}
 

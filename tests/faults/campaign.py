@@ -1,4 +1,4 @@
-"""Runs all faults, four at a time: each with two workers under load, whose reports are returned."""
+"""Runs all faults, four at a time: each with two or four workers under load, whose reports are returned."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.faults.columns import Columns, logged
 from tests.faults.load import SECRET, WARM
-from tests.faults.outages import Outage, Setup
+from tests.faults.name_server import HOST
+from tests.faults.outage import Outage, Setup
 from tests.faults.proxy_process import ProxyProcess
 from tests.faults.redis_contents import count_sessions, is_consistent, token_versions
 from tests.processes import Workers
@@ -72,6 +74,36 @@ class Result:
         """Return each worker's report of one phase."""
         return [report["phases"][name] for report in self.reports]
 
+    @property
+    def all_phases(self) -> list[dict[str, Any]]:
+        """All phases of all workers."""
+        return [phase for report in self.reports for phase in report["phases"].values()]
+
+    @property
+    def ids(self) -> dict[str, set[str]]:
+        """All session ids of each API key, of all workers."""
+        ids: dict[str, set[str]] = {}
+        for phase in self.all_phases:
+            for key, session_id in phase["ids"].items():
+                ids.setdefault(key, set()).update((session_id, *phase["changed"].get(key, ())))
+        return ids
+
+    @property
+    def columns(self) -> Columns:
+        """What callers, the token server and operators noticed of the fault."""
+        phases = self.all_phases
+        return Columns(
+            fault=self.outage.name,
+            status=", ".join(sorted({f"`{report['shared']}` {report['error']}".strip() for report in self.during})),
+            requests=sum(phase["requests"] for phase in phases),
+            failed=sum(len(phase["failures"]) for phase in phases),
+            slowest=max(wait for phase in phases for wait in (phase["longest"], *phase["warm"])),
+            fetches=self.fetches,
+            alternated=sum(len(ids) > 1 for ids in self.ids.values()),
+            healed=self.recovery,
+            logged=logged(kind for report in self.reports for kind, _suppressed, _text in report["lines"]),
+        )
+
 
 async def campaign(outages: Iterable[Outage]) -> dict[str, Result]:
     """Run the faults and return their results by name."""
@@ -94,18 +126,27 @@ async def _run(outage: Outage, long_lived_url: str) -> Result:
     async with AsyncExitStack() as stack:
         server = await asyncio.to_thread(stack.enter_context, RedisServer(*outage.options))
         base_url = await asyncio.to_thread(stack.enter_context, provider.running())
-        proxy = await stack.enter_async_context(ProxyProcess(server.port))
-        setup = Setup(server, proxy, stack.enter_context(server.connect()))
-        arguments: dict[str, Any] = {"redis": server.url if outage.direct else proxy.url, "base_url": base_url}
-        arguments |= {"long_lived_url": long_lived_url, "limits": {"command_seconds": COMMAND_SECONDS}}
+        proxies = [
+            await stack.enter_async_context(ProxyProcess(server.port))
+            for _ in range(0 if outage.direct else outage.workers // 2)
+        ]
+        urls = [server.url] if outage.direct else [proxy.url for proxy in proxies]
+        if outage.by_name:
+            urls = [url.replace("127.0.0.1", HOST) for url in urls]
+        arguments: dict[str, Any] = {"base_url": base_url, "long_lived_url": long_lived_url}
+        arguments |= {"limits": {"command_seconds": COMMAND_SECONDS}, "broker": dict(outage.broker)}
+        own = [{"redis": urls[number // 2]} for number in range(outage.workers)]
         target = "tests.faults.load:under_load"
-        workers = await stack.enter_async_context(Workers(target, processes=2, arguments=arguments))
+        workers = await stack.enter_async_context(
+            Workers(target, processes=outage.workers, arguments=arguments, own=own)
+        )
+        setup = Setup(server, proxies, stack.enter_context(server.connect()), workers)
         await workers.receive()
         await _run_phases(result, workers, setup)
         await workers.send({"stop": True})
         result.reports = await workers.results()
     result.fetches = provider.calls["oauth2"]
-    for phase in (phase for report in result.reports for phase in report["phases"].values()):
+    for phase in result.all_phases:
         for name, values in phase["values"].items():
             result.foreign += [value for value in values if _client(provider, value) != name]
     result.seconds = time.monotonic() - began
@@ -119,13 +160,14 @@ def _client(provider: ProviderServer, value: str) -> str | None:
 
 async def _run_phases(result: Result, workers: Workers, setup: Setup) -> None:
     outage = result.outage
-    # Only one worker knows the key `only-…`; during the fault the other one sees it for the first time.
-    for number, worker in enumerate(workers):
-        await worker.send({"phase": "before", "keys": [*WARM, f"only-{number}"]})
+    # Only one worker knows the key `only-…`; during the fault the others see it for the first time.
+    only = [f"only-{number}" for number in range(outage.workers)]
+    for worker, key in zip(workers, only, strict=True):
+        await worker.send({"phase": "before", "keys": [*WARM, key]})
         await worker.receive()
     await asyncio.sleep(BEFORE)
-    result.before = await _wait_until_shared(workers)
-    fresh = ["only-0", "only-1", *(f"fresh-{number}" for number in range(20))]
+    result.before = await _wait_until_shared(workers, only)
+    fresh = [*only, *(f"fresh-{number}" for number in range(20))]
     await _command(workers, {"phase": "between"})
     async with outage.apply(setup):
         await _command(workers, {"phase": "during", "keys": fresh, "stall": outage.stall})
@@ -142,7 +184,7 @@ async def _run_phases(result: Result, workers: Workers, setup: Setup) -> None:
         reports = await _ask(workers, keys)
         result.after = [report["ids"] for report in reports]
         idle = all(report["shared"] == "up" and report["waiting"] == 0 for report in reports)
-        if idle and result.after[0] == result.after[1]:
+        if idle and all(ids == result.after[0] for ids in result.after):
             await asyncio.to_thread(_read_redis, result, setup.server, reports)
             if result.sessions == result.keys and result.consistent:
                 result.recovery = time.monotonic() - ended
@@ -151,7 +193,9 @@ async def _run_phases(result: Result, workers: Workers, setup: Setup) -> None:
             return
         await asyncio.sleep(0.25)
     # It does not use the proxy. Its caches are empty, so its ids are those in Redis.
-    async with TokenBroker({}, redis=setup.server.url, secret_key=SECRET, limits=LONG_LIMITS) as broker:
+    async with TokenBroker(
+        {}, redis=setup.server.url, secret_key=SECRET, limits=LONG_LIMITS, **outage.broker
+    ) as broker:
         result.third = {key: await broker.session_id(key) for key in keys}
 
 
@@ -165,13 +209,13 @@ async def _wait_until_known(workers: Workers, keys: list[str]) -> list[dict[str,
             await asyncio.sleep(0.1)
 
 
-async def _wait_until_shared(workers: Workers) -> list[dict[str, str]]:
+async def _wait_until_shared(workers: Workers, only: list[str]) -> list[dict[str, str]]:
     """Wait until each worker has ids for its keys and all are shared; after a slow start, some ids are replaced."""
     async with asyncio.timeout(20):
         while True:
-            reports = await _ask(workers, [*WARM, "only-0", "only-1"])
+            reports = await _ask(workers, [*WARM, *only])
             ids = [{key: session_id for key, session_id in report["ids"].items() if session_id} for report in reports]
-            if all(report["waiting"] == 0 for report in reports) and [len(WARM) + 1] * 2 == list(map(len, ids)):
+            if all(report["waiting"] == 0 for report in reports) and all(len(known) == len(WARM) + 1 for known in ids):
                 return ids
             await asyncio.sleep(0.1)
 
@@ -180,9 +224,11 @@ def _read_redis(result: Result, server: RedisServer, reports: list[dict[str, Any
     """Record what the server holds, and whether the workers have the same."""
     if result.sessions != result.keys:  # the count needs some hundred commands
         result.sessions = count_sessions(server)
-    dropper, other = result.served = [report["tokens"] for report in reports]
+    dropper, *others = result.served = [report["tokens"] for report in reports]
     result.tokens = token_versions(server, dropper)
-    result.consistent = is_consistent(result.tokens, dropper, other, down=result.outage.state == "down")
+    result.consistent = is_consistent(
+        result.tokens, dropper, others, down=[state == "down" for state in result.outage.states[1:]]
+    )
 
 
 async def _command(workers: Workers, command: dict[str, Any]) -> None:

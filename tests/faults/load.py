@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.brokers import runtime_of
+from tests.faults.name_server import Resolver
 from tests.processes import receive, send
 from tokenmw import Limits, TokenBroker
 from tokenmw.observe.throttle import LOGGER
@@ -40,7 +41,7 @@ class Phase:
         longest: The longest of these waits in seconds.
         warm: The duration of each request with a known key in seconds.
         ids: The session ids that were returned, by API key.
-        changed: Keys whose id changed within the phase.
+        changed: The ids that differ from the first one within the phase, by API key.
     """
 
     requests: int = 0
@@ -51,12 +52,14 @@ class Phase:
     longest: float = 0.0
     warm: list[float] = field(default_factory=list[float])
     ids: dict[str, str] = field(default_factory=dict[str, str])
-    changed: list[str] = field(default_factory=list[str])
+    changed: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def add(self, api_key: str, session_id: str) -> None:
         """Record a session id that was returned."""
         if self.ids.setdefault(api_key, session_id) != session_id:
-            self.changed.append(api_key)
+            changed = self.changed.setdefault(api_key, [])
+            if session_id not in changed:
+                changed.append(session_id)
 
 
 class _LogLines(logging.Handler):
@@ -131,13 +134,18 @@ class _Load:
             phase.failures.append(f"{type(error).__name__}: {error}")
 
 
-async def under_load(*, redis: Any, base_url: str, long_lived_url: str, limits: dict[str, Any]) -> dict[str, Any]:
+async def under_load(
+    *, redis: Any, base_url: str, long_lived_url: str, limits: dict[str, Any], broker: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Make requests until the test stops them, and return the results of all phases.
 
     The test sends commands. `{"phase": name, "keys": keys}` begins a phase with new API keys. `{"phase": "idle"}` stops
     the requests, so that only background tasks share anything. `{"ask": keys}` is answered with the worker's state.
-    `{"drop": name}` invalidates a provider's token and fetches another one. `{"stop": true}` ends the load.
+    `{"drop": name}` invalidates a provider's token and fetches another one. `{"resolve": address}` is where the name of
+    the server is from now on. `{"stop": true}` ends the load. `broker` has further options of the broker.
     """
+    resolver = Resolver()
+    resolver.install()
     lines = _LogLines()
     LOGGER.addHandler(lines)
     LOGGER.propagate = False
@@ -146,19 +154,24 @@ async def under_load(*, redis: Any, base_url: str, long_lived_url: str, limits: 
         for names, url in ((NAMES, base_url), (LONG_LIVED, long_lived_url))
         for name in names
     }
-    async with TokenBroker(providers, redis=redis, secret_key=SECRET, limits=Limits(**limits)) as broker:
+    options: dict[str, Any] = {"secret_key": SECRET, "limits": Limits(**limits), **(broker or {})}
+    async with TokenBroker(providers, redis=redis, **options) as made:
         for name in LONG_LIVED:
-            await broker.token(name)
-        load = _Load(broker)
+            await made.token(name)
+        load = _Load(made)
         running = [asyncio.create_task(load.warm()), asyncio.create_task(load.fresh())]
         send("running")
         while "stop" not in (command := await asyncio.to_thread(receive)):
             if "ask" in command:
-                send(await _state(broker, command["ask"]))
+                send(await _state(made, command["ask"]))
                 continue
             if "drop" in command:
-                await broker.invalidate_provider(command["drop"])
-                await broker.token(command["drop"])
+                await made.invalidate_provider(command["drop"])
+                await made.token(command["drop"])
+                send("done")
+                continue
+            if "resolve" in command:
+                resolver.answer(command["resolve"])
                 send("done")
                 continue
             load.command = command

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tests.resp import RedisServerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.resp import RespConnection
     from tests.servers import RedisServer
 
@@ -33,21 +35,33 @@ def token_versions(server: RedisServer, tokens: dict[str, dict[str, Any]]) -> di
 
 
 def is_consistent(
-    stored: dict[str, tuple[int, int]], dropper: dict[str, Any], other: dict[str, Any], *, down: bool
+    stored: dict[str, tuple[int, int]],
+    dropper: dict[str, Any],
+    others: Sequence[dict[str, Any]],
+    *,
+    down: Sequence[bool],
 ) -> bool:
-    """Return whether the server holds the tokens of two workers, and the invalidation that one of them made.
+    """Return whether the server holds the tokens of all workers, and the invalidation that one of them made.
 
-    If Redis was not down, the other worker may serve the invalidated token until its next comparison.
+    `down` says for which of `others` Redis was unavailable. Another one may serve the invalidated token until its next
+    comparison; if the invalidation was made while Redis was unavailable, it has the new token, or none until a request
+    needs it.
     """
     kept, (dropped, tombstone) = stored["kept"][0], stored["dropped"]
     versions: list[tuple[int, int]] = [
-        (worker["kept"]["version"], worker["dropped"]["version"]) for worker in (dropper, other)
+        (worker["kept"]["version"], worker["dropped"]["version"]) for worker in (dropper, *others)
     ]
-    if kept != max(version for version, _ in versions) or (down and versions[0] != versions[1]):
+    if kept != max(version for version, _ in versions):
         return False
+    any_down = any(down)
+    for version, was_down in zip(versions[1:], down, strict=True):
+        if any_down and version != versions[0] and (was_down or version != (kept, 0)):
+            return False
     invalid: int = dropper["dropped"]["invalid"]
     # A newer token needs no tombstone. After an outage, the tombstone is written first.
-    return 0 < invalid < dropped == versions[0][1] and (invalid <= tombstone < dropped or (not down and tombstone == 0))
+    return 0 < invalid < dropped == versions[0][1] and (
+        invalid <= tombstone < dropped or (not any_down and tombstone == 0)
+    )
 
 
 def _token(connection: RespConnection, key: str) -> int:

@@ -1,4 +1,4 @@
-"""Two processes under steady load keep serving during every fault of Redis, and share everything again afterwards.
+"""Processes under steady load keep serving during every fault of Redis, and share everything again afterwards.
 
 All faults are run once, some at the same time; each test checks the result of one.
 """
@@ -6,7 +6,7 @@ All faults are run once, some at the same time; each test checks the result of o
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,7 +16,7 @@ from tests.faults.outages import OUTAGES
 
 if TYPE_CHECKING:
     from tests.faults.campaign import Result
-    from tests.faults.outages import Outage
+    from tests.faults.outage import Outage, Promise
 
 pytestmark = pytest.mark.campaign
 EACH = pytest.mark.parametrize("outage", OUTAGES, ids=lambda outage: outage.name)
@@ -39,31 +39,37 @@ def result(results: dict[str, Result], outage: Outage) -> Result:
     return results[outage.name]
 
 
-def phases(result: Result) -> list[dict[str, Any]]:
-    """Return all phases of all workers."""
-    return [phase for report in result.reports for phase in report["phases"].values()]
-
-
 @EACH
 def test_no_request_fails(result: Result) -> None:
     """No request fails before, during or after a fault, and there are requests in each phase."""
-    assert [] == [failure for phase in phases(result) for failure in phase["failures"]]
+    assert [] == [failure for phase in result.all_phases for failure in phase["failures"]]
     assert all(phase["requests"] > 20 for phase in result.phases("during"))
 
 
 @EACH
-def test_tokens_are_valid(result: Result) -> None:
+def test_tokens_are_valid(result: Result, outage: Outage) -> None:
     """Each provider has a token during the fault; none is expired or of another provider."""
-    assert 0 == sum(phase["expired"] for phase in phases(result))
     assert [] == result.foreign
     assert all(phase["values"][name] for phase in result.phases("during") for name in NAMES)
+    _skip_exempt(outage, "unexpired")
+    assert 0 == sum(phase["expired"] for phase in result.all_phases)
+
+
+@EACH
+def test_no_session_id_is_of_two_keys(result: Result) -> None:
+    """Whatever replies arrive, no API key gets the session id of another one."""
+    owners: dict[str, set[str]] = {}
+    for key, ids in result.ids.items():
+        for session_id in ids:
+            owners.setdefault(session_id, set()).add(key)
+    assert [] == [keys for keys in owners.values() if len(keys) > 1]
 
 
 @EACH
 def test_fetches_are_spaced(result: Result) -> None:
     """Each process fetches a token at most once in the part of its lifetime before the refresh."""
     lifetimes = result.seconds / (TOKEN_LIFETIME * 0.75) + 1
-    assert result.fetches <= 2 * len(NAMES) * lifetimes
+    assert result.fetches <= result.outage.workers * len(NAMES) * lifetimes
 
 
 @EACH
@@ -72,18 +78,27 @@ def test_known_keys_keep_their_ids(result: Result) -> None:
     for before, report in zip(result.before, result.reports, strict=True):
         during = report["phases"]["during"]["ids"]
         assert before == {key: during[key] for key in before}
-        assert [] == report["phases"]["during"]["changed"]
+        assert {} == report["phases"]["during"]["changed"]
 
 
 @EACH
 def test_new_keys_have_one_id_in_all_processes(result: Result, outage: Outage) -> None:
-    """Both processes return the same id for a new key, unless Redis is available to one of them only."""
-    if outage.state == "either" or outage.stall:
-        pytest.skip("Redis is available for some of the new keys only")
-    first, second = (phase["ids"] for phase in result.phases("during"))
+    """All processes return the same id for a new key, also those for which Redis is available."""
+    _skip_exempt(outage, "new ids")
+    first, *others = (phase["ids"] for phase in result.phases("during"))
     fresh = [key for key in first if key.startswith("fresh-")]
     assert 20 == len(fresh)
-    assert {key: first[key] for key in fresh} == {key: second.get(key) for key in fresh}
+    for other in others:
+        assert {key: first[key] for key in fresh} == {key: other.get(key) for key in fresh}
+
+
+@EACH
+def test_derived_ids_do_not_alternate(result: Result, outage: Outage) -> None:
+    """A key has one id throughout in all processes; if ids are random, a key that all knew before the fault."""
+    known = {key for key in result.before[0] if all(key in before for before in result.before)}
+    derived = outage.broker.get("session_ids") != "random"
+    several = {key for key, ids in result.ids.items() if len(ids) > 1}
+    assert set() == several if derived else several.isdisjoint(known)
 
 
 @EACH
@@ -93,7 +108,7 @@ def test_waiting_is_bounded(result: Result, outage: Outage) -> None:
         # The 99th percentile: requests with known keys do not wait for Redis.
         assert sorted(phase["warm"])[len(phase["warm"]) * 99 // 100] < COMMAND_SECONDS / 3
         assert phase["longest"] < COMMAND_SECONDS + SLACK
-        if outage.state != "up":
+        if outage.state != "up" and "bounded in all" not in outage.exempt:
             assert phase["waited"] < 3 * COMMAND_SECONDS + SLACK
 
 
@@ -101,7 +116,7 @@ def test_waiting_is_bounded(result: Result, outage: Outage) -> None:
 def test_the_status_shows_the_outage(result: Result, outage: Outage) -> None:
     """During the fault, `status().shared` says whether Redis is in use."""
     if outage.state != "either":
-        assert [outage.state] * 2 == [report["shared"] for report in result.during]
+        assert outage.states == [report["shared"] for report in result.during]
 
 
 @EACH
@@ -111,8 +126,11 @@ def test_an_outage_is_logged_once(result: Result) -> None:
         kinds = [kind for kind, _suppressed, _text in report["lines"]]
         # An outage that begins again and again is logged up to three times a minute.
         assert all(kinds.count(kind) <= 6 for kind in kinds)
-        if result.outage.state == "down":
-            first, *_, (kind, suppressed, last) = report["lines"]
+    for report, state in zip(result.reports, result.outage.states, strict=True):
+        if state == "down":
+            other_lines = "no other lines" in result.outage.exempt
+            lines = [line for line in report["lines"] if line[0] == "redis" or not other_lines]
+            first, *_, (kind, suppressed, last) = lines
             assert ["redis", 0, "Redis unavailable"] == [*first[:2], first[2][:17]]
             assert ("redis", "Redis recovered") == (kind, last[:15])
             assert last.endswith(f"({suppressed} similar messages suppressed)")
@@ -130,4 +148,9 @@ def test_all_is_shared_again_by_itself(result: Result) -> None:
     assert result.recovery <= RECOVERED_WITHIN
     assert result.keys == result.sessions
     assert result.consistent
-    assert result.after == [result.third] * 2
+    assert result.after == [result.third] * result.outage.workers
+
+
+def _skip_exempt(outage: Outage, promise: Promise) -> None:
+    if reason := outage.exempt.get(promise):
+        pytest.skip(reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from base64 import b64encode
 from collections.abc import Callable
@@ -35,6 +36,9 @@ __all__ = ["TARGETS"]
 
 _MOST_STEPS = 15_000
 """Calls of functions for one response; 64 fields whose names are compared with the secret take most of them."""
+
+_WITH_TIMES = (ClientCredentials, Entra, ManagedIdentity)
+"""Providers whose responses may have the time of expiry in place of the lifetime."""
 
 Fields = dict[str, Any]
 
@@ -136,14 +140,19 @@ KINDS = {
     "feishu_ticket": Kind(FeishuTicket(**_FEISHU), (), "expire", None, "code", ({"code": "99991401"},)),
     "wecom": Kind(
         WeCom(corp_id="ww1", corp_secret=SECRET),
+        default=7200.0,
         code="errcode",
         refusals=({"errcode": 40001, "errmsg": SECRET}, {"errcode": SECRET}),
     ),
     "dingtalk": Kind(
-        DingTalk(**_DINGTALK), ("accessToken",), "expireIn", None, "code", ({"code": "invalidClientIdOrSecret"},)
+        DingTalk(**_DINGTALK), ("accessToken",), "expireIn", 7200.0, "code", ({"code": "invalidClientIdOrSecret"},)
     ),
-    "dingtalk_corp": Kind(DingTalk(**_DINGTALK, corp_id="ding 1?"), code="code", refusals=({"punish": 1},)),
-    "dingtalk_legacy": Kind(DingTalkLegacy(**_DINGTALK), code="errcode", refusals=({"errcode": "40089"},)),
+    "dingtalk_corp": Kind(
+        DingTalk(**_DINGTALK, corp_id="ding 1?"), default=7200.0, code="code", refusals=({"punish": 1},)
+    ),
+    "dingtalk_legacy": Kind(
+        DingTalkLegacy(**_DINGTALK), default=7200.0, code="errcode", refusals=({"errcode": "40089"},)
+    ),
     "managed_identity": Kind(
         ManagedIdentity(
             resource="https://graph.example", identity_endpoint="http://127.0.0.1:4/", identity_header=SECRET
@@ -215,8 +224,11 @@ def _check_origin(grant: Grant, kind: Kind, message: Message) -> None:
     named = [fields[name] for name in kind.tokens if fields.get(name)]
     require(named and grant.value == named[0], "a token that is not in the response")
     given = fields.get(kind.lifetime)
-    if isinstance(kind.provider, ManagedIdentity) and given in (None, ""):
-        require(expected_lifetime(fields["expires_on"]) is not None, "an invalid expiry")
+    times = [fields.get(name) for name in ("expires_on", "expires_at", "expires")]
+    if isinstance(kind.provider, _WITH_TIMES) and (given in (None, "") or expected_lifetime(given) is None):
+        # By the time of its expiry, or, if none can be read, the default.
+        readable = any(re.search("[0-9]", str(time)) for time in times)
+        require(readable or (given is None and grant.expires_in == kind.default), "a lifetime from nowhere")
         return
     require(
         grant.expires_in == expected_lifetime(given, default=kind.default), "another lifetime than that in the response"
@@ -228,9 +240,13 @@ def _seeds(kind: Kind) -> tuple[bytes, ...]:
     odd = ["7200", " 7200 ", "1_000", "\uff11\uff12", 1e400, -1, True, None, 7199.5, 10**400, "1e3", float("nan"), "0"]
     bodies: list[object] = [good, *({**good, kind.lifetime: value} for value in odd), *kind.refusals]
     bodies += [{**good, name: bad} for name in kind.tokens for bad in ("a\r\nx: y", "", 7, "t" * 20_000, ["t"], SECRET)]
+    bodies += [
+        {**good, kind.lifetime: None, "expires_at": at} for at in (4e9, "2100-01-01T00:00:00Z", "1/2/2100 5:0:0 PM", 1)
+    ]
     many: Fields = {f"field{n}": [] for n in range(3_000)}
     bodies += [
-        {**good, "token_type": odd} for odd in ("MAC", "N_A", "DPoP", 0, "x" * 65, SECRET, "Application Access Token")
+        {**good, "token_type": odd}
+        for odd in ("MAC", "JWT", "N_A", "DPoP", 0, "x" * 65, SECRET, "Application Access Token")
     ]
     bodies += [{**many, **good}, {**good, **{f"f{n}": "\u4e2d" * 600 for n in range(12)}}, {"token": "t-1"}]
     bodies += [[], "t", {**good, kind.code or "error": {"a": [1]}}, {**good, "token_type": [["x"]]}]
@@ -252,7 +268,16 @@ def _seeds(kind: Kind) -> tuple[bytes, ...]:
 
 
 def _words(kind: Kind) -> tuple[bytes, ...]:
-    names = (*kind.tokens, kind.lifetime, kind.code, "token_type", "error_codes", "expires_on", "sub_code")
+    names = (
+        *kind.tokens,
+        kind.lifetime,
+        kind.code,
+        "token_type",
+        "error_codes",
+        "expires_on",
+        "expires_at",
+        "sub_code",
+    )
     return (
         *(f'"{name}":'.encode() for name in names if name),
         *(b"200\n", b"400\n", b"401\n", b"503\n", b"\n\n", b"retry-after: ", b"content-encoding: gzip\n"),

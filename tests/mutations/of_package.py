@@ -137,4 +137,18 @@ OF_PACKAGE = (
         new="_BATCH",
         tests=("tests/broker/test_hints.py",),
     ),
+    Mutation(
+        name="hints: all instances compare what they have missed at the same moment",
+        file="tokenmw/tokens/hints.py",
+        old="random.uniform(0.0, spread)",
+        new="0.0",
+        tests=("tests/tokens/test_missed_hints.py",),
+    ),
+    Mutation(
+        name="hints: a comparison of what was missed counts as the periodic one",
+        file="tokenmw/tokens/hints.py",
+        old="changed(batch, keep_used=True)",
+        new="changed(batch)",
+        tests=("tests/tokens/test_missed_hints.py",),
+    ),
 )

@@ -144,12 +144,12 @@ OF_REDIS = (
         name="unsupported: an error reply to the probe is a fault of one command",
         file="tokenmw/redis/guard.py",
         old="""\
-                if classify(error) != "response":
-                    raise
-                reply = None
+            if classify(error) != "response":
+                raise
+            reply = None
 """,
         new="""\
-                raise
+            raise
 """,
         tests=("tests/redis/test_unsuitable.py",),
     ),
@@ -166,6 +166,13 @@ OF_REDIS = (
         old="guard.probe(trips=True)",
         new="guard.probe(trips=False)",
         tests=("tests/redis/test_unsuitable.py",),
+    ),
+    Mutation(
+        name="tombstone: a late one covers tokens that were fetched after it was sent",
+        file="tokenmw/redis/lua/tombstone.lua",
+        old="math.max(stored,",
+        new="math.max(microseconds(), stored,",
+        tests=("tests/broker/test_recovery.py", "tests/tokens/test_store_contract.py"),
     ),
     Mutation(
         name="hints: a tombstone is not published",
@@ -222,6 +229,20 @@ OF_REDIS = (
         old="header == self._sealer.header(version)",
         new="header[:9] == self._sealer.header(version)[:9]",
         tests=("tests/broker/test_compare_versions.py",),
+    ),
+    Mutation(
+        name="uploads: an id that would expire too early is only read",
+        file="tokenmw/redis/session_store.py",
+        old="long_enough = left >=",
+        new="long_enough = True or left >=",
+        tests=("tests/redis/test_session_store.py",),
+    ),
+    Mutation(
+        name="comparison: a refused GETRANGE is an outage",
+        file="tokenmw/redis/token_store.py",
+        old="background=self._background, optional=True",
+        new="background=self._background",
+        tests=("tests/redis/test_token_store.py",),
     ),
     Mutation(
         name="resets: a session is created although its key was reset",

@@ -94,6 +94,22 @@ async def test_hundreds_of_rejections_are_one_fetch(library: Any, clock: ManualC
     assert 2 == server.calls["oauth2"]
 
 
+@pytest.mark.parametrize(("error", "sent"), [("invalid_token", 2), ("invalid_request", 1)])
+async def test_400_that_names_the_token_is_a_rejection(library: Any, clock: ManualClock, error: str, sent: int) -> None:
+    """Some APIs answer an invalid token with 400 and the error of RFC 6750 §3.1."""
+    server = ProviderServer(clock=clock)
+    crm = ClientCredentials(token_url="https://idp.test/oauth2/token", client_id="crm", client_secret="s")
+    client = library.AsyncClient(transport=server.transport(library.__name__))
+    async with client, TokenBroker({}, http=client, clock=clock) as broker:
+        await broker.token(crm)
+        clock.advance(10)
+        challenge = {"WWW-Authenticate": f'Bearer realm="api", error="{error}"'}
+        server.api.script.then(Fault(status=400, headers=challenge))
+        answer = await client.get("https://idp.test/api/x", auth=broker.auth(crm))
+    assert (200 if sent == 2 else 400) == answer.status_code
+    assert (sent, sent) == (server.calls["api"], server.calls["oauth2"])
+
+
 async def test_streamed_upload_is_not_sent_twice(broker: TokenBroker, http: Any, api: API, clock: ManualClock) -> None:
     """A body from an iterator cannot be sent again; the token is still invalidated for the next request."""
 

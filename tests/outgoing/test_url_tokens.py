@@ -271,9 +271,9 @@ async def test_trace_of_the_program_is_still_called(broker: TokenBroker, http: A
 @pytest.mark.parametrize("text", ["%" * 64_000, "%25" * 21_000, "%252525" * 9_000, "%41" * 21_000])
 def test_long_text_is_refused_in_time(text: str) -> None:
     """Decoding 64 KiB of percent signs would block the event loop for 60 ms."""
-    begin = time.perf_counter()
+    begin = time.thread_time()  # processor time, so that other programs do not count
     assert repeats(text, forms_of(TOKEN))
-    assert time.perf_counter() - begin < 0.01
+    assert time.thread_time() - begin < 0.01
 
 
 async def test_headers_full_of_percent_signs_are_not_logged(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.providers.platforms import CLIENT, PLATFORMS, Platform
 from tests.servers import RedisServer
-from tokenmw import ConfigurationError, CredentialRejected, Grant, TokenBroker
+from tokenmw import ConfigurationError, CredentialRejected, Grant, Limits, TokenBroker, TokenUnavailable
 from tokenmw.providers import BotFramework, ClientCredentials, Entra, FeishuStoreApp, Provider, WeCom
 from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.testing import Fault, ManualClock, ProviderServer
@@ -155,7 +155,7 @@ def test_no_repr_shows_a_secret() -> None:
     """Nor does one of the parts of the credential."""
     secrets = ClientSecrets([NEW, OLD], option="X(secret=…)")
     provider = WeCom(corp_id="ww", corp_secret=[NEW, OLD])
-    assert "s3cr3t" not in f"{secrets!r} {secrets.all!r} {secrets.accepted!r} {provider.credential!r} {provider!r}"
+    assert "s3cr3t" not in f"{secrets!r} {secrets.all!r} {secrets.given!r} {provider.credential!r} {provider!r}"
 
 
 Step = tuple[str, "list[Any]", "set[str]"]
@@ -261,7 +261,7 @@ async def test_a_late_answer_does_not_replace_what_is_known_since() -> None:
     await provider.answer(2)
     await provider.answer(0)
     assert "token" == (await late).value == (await quick).value
-    assert NEW == secrets.accepted
+    assert NEW == secrets.given
 
 
 async def test_a_secret_that_was_accepted_meanwhile_is_tried_next() -> None:
@@ -272,3 +272,17 @@ async def test_a_secret_that_was_accepted_meanwhile_is_tried_next() -> None:
         await provider.answer(number)
     assert ["a", "a", "b", "c", "c"] == provider.sent
     assert "token" == (await first).value == (await second).value
+
+
+async def test_the_next_fetch_begins_with_the_secret_that_had_no_time_left() -> None:
+    """If a refused secret and the next one take longer than `fetch_seconds` together, only the first fetch fails."""
+    server = Server(delay=0.6)
+    limits = Limits(fetch_seconds=1.0, backoff_seconds=0.1)
+    async with (
+        httpx.AsyncClient(transport=server.transport()) as http,
+        TokenBroker({"crm": oauth([NEW, OLD])}, http=http, single_process=True, limits=limits) as broker,
+    ):
+        with pytest.raises(TokenUnavailable):
+            await broker.token("crm")
+        await asyncio.sleep(0.1)
+        assert (await broker.token("crm")).value

@@ -67,6 +67,19 @@ async def test_slow_endpoint_costs_one_deadline(client: Any, answer: Respond) ->
     assert 0.25 < took < 4
 
 
+async def late(writer: asyncio.StreamWriter) -> None:
+    """Respond 0.1 s before the end of `fetch_seconds`."""
+    await asyncio.sleep(1.4)
+    writer.write(http_answer(200, body=b"{}"))
+
+
+async def test_an_endpoint_has_nearly_all_of_fetch_seconds(client: Any) -> None:
+    """A response that arrives shortly before `fetch_seconds` are over is read."""
+    http = TokenHTTP(client, limits=replace(LIMITS, fetch_seconds=1.5), clock=SYSTEM_CLOCK)
+    async with wire(late) as server:
+        assert 200 == (await http.request("POST", server.url, data={"a": "b"})).status
+
+
 async def test_endless_body_is_cut_off(http: TokenHTTP) -> None:
     """Reading stops at the bound, and the connection is closed."""
     async with wire(forever) as server:
@@ -113,6 +126,7 @@ async def test_decompression_bomb_is_never_inflated(http: TokenHTTP) -> None:
         ("gzip", b"no gzip at all", "cut off or broken"),
         ("gzip", gzip.compress(b"x" * 1000)[:-9], "cut off or broken"),
     ],
+    ids=["unknown", "two codings", "no gzip", "cut off"],
 )
 async def test_unreadable_coding_is_an_error(http: TokenHTTP, coding: str, body: bytes, why: str) -> None:
     """An unknown, broken or cut-off compression raises `TokenUnavailable`."""

@@ -10,6 +10,7 @@ from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavaila
 from tokenmw.limits import Limits
 from tokenmw.providers import Answer, ManagedIdentity, TokenHTTP
 from tokenmw.testing import Fault, ProviderServer
+from tokenmw.values import MAX_LIFETIME
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -70,6 +71,51 @@ async def test_expires_on_is_read_by_the_response_s_clock(http: TokenHTTP) -> No
 
 
 @pytest.mark.parametrize(
+    "expires_on",
+    ["2100-05-22T17:14:33Z", "05/22/2100 17:14:33 +00:00", "5/22/2100 5:14:33 PM +00:00", "4115114073"],
+)
+@pytest.mark.parametrize("expires_in", [None, "", "0", 0])
+async def test_expires_on_has_many_forms(
+    server: ProviderServer, in_process: TokenHTTP, expires_on: str, expires_in: object
+) -> None:
+    """The endpoints of App Service on Windows and Linux, of Azure Arc and of others differ."""
+    server.managed_identity.script.then(Fault(fields={"expires_on": expires_on, "expires_in": expires_in}))
+    assert MAX_LIFETIME == (await ManagedIdentity(resource=GRAPH).fetch(in_process)).expires_in
+
+
+@pytest.mark.parametrize(
+    ("fields", "refresh_in"),
+    [
+        ({"expires_in": "86399"}, 43199.5),
+        ({"expires_in": "7200"}, 3600.0),
+        ({"expires_in": "7199"}, None),
+        ({"expires_in": "86399", "refresh_in": "1000"}, 1000.0),
+        ({"expires_in": "3600", "refresh_in": 1800}, 1800.0),
+        ({"expires_in": "86399", "refresh_in": "soon"}, 43199.5),
+        ({"expires_in": "86399", "refresh_in": float("nan")}, 43199.5),
+    ],
+)
+async def test_new_token_is_fetched_when_the_endpoint_says_or_at_half_a_long_lifetime(
+    server: ProviderServer, in_process: TokenHTTP, fields: dict[str, Any], refresh_in: float | None
+) -> None:
+    """The endpoint may have an outage of hours."""
+    server.managed_identity.script.then(Fault(fields=fields))
+    assert refresh_in == (await ManagedIdentity(resource=GRAPH).fetch(in_process)).extra.get("refresh_in")
+
+
+async def test_404_is_an_update_of_imds_or_a_wrong_endpoint(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Only IMDS answers so while it is updated."""
+    server.managed_identity.script.then(*(Fault(status=404, body={"error": "no_route"}) for _ in range(2)))
+    with pytest.raises(TokenUnavailable, match=r"169\.254\.169\.254:80 is being updated \(no_route, HTTP 404\)"):
+        await ManagedIdentity(resource=GRAPH).fetch(in_process)
+    app = ManagedIdentity(resource=GRAPH, identity_endpoint=ENDPOINT)
+    with pytest.raises(
+        TokenUnavailable, match=r"localhost:80 has no .* this path \(no_route, HTTP 404\): check identity_endp"
+    ):
+        await app.fetch(in_process)
+
+
+@pytest.mark.parametrize(
     ("fault", "error"),
     [
         (Fault(status=404), TokenUnavailable),
@@ -81,6 +127,7 @@ async def test_expires_on_is_read_by_the_response_s_clock(http: TokenHTTP) -> No
         (Fault(without=["access_token"]), TokenUnavailable),
         (Fault(without=["expires_in", "expires_on"]), TokenUnavailable),
         (Fault(without=["expires_in"], fields={"expires_on": "12/20/2019 23:59:59 +00:00"}), TokenUnavailable),
+        (Fault(without=["expires_in"], fields={"expires_on": "soon"}), TokenUnavailable),
         (Fault(without=["expires_in"], fields={"expires_on": "nan"}), TokenUnavailable),
         (Fault(without=["expires_in"], fields={"expires_on": "1"}), TokenUnavailable),
         (Fault(status=400, body={"error": "invalid_request", "error_description": "Identity not found"}), None),

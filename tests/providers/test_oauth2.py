@@ -160,7 +160,7 @@ async def test_no_error_shows_a_secret(http: TokenHTTP, method: str) -> None:
         ({"client_id": "erp"}, False),
         ({"token_url": "https://idp.example/other"}, False),
         ({"audience": "a"}, False),
-        ({"resource": "a"}, False),
+        ({"resource": "urn:a"}, False),
         ({"auth_method": "client_secret_post"}, False),
         ({"hosts": ["api.example"], "refresh_before": 60, "default_life": 60, "allow_http": True}, True),
     ],
@@ -173,7 +173,7 @@ def test_equality_is_the_credential(other: dict[str, Any], *, same: bool) -> Non
 def test_order_of_scopes_makes_no_other_credential() -> None:
     """The order of scopes does not matter (RFC 6749 §3.3)."""
     assert credentials(scope="a b c") == credentials(scope=" c  b a b")
-    assert credentials(audience="a") != credentials(resource="a")
+    assert credentials(audience="urn:a") != credentials(resource="urn:a")
 
 
 @pytest.mark.parametrize(
@@ -211,13 +211,30 @@ def test_options_are_attributes() -> None:
 
 
 async def test_scheme_replaces_the_type_of_the_response(server: ProviderServer, in_process: TokenHTTP) -> None:
-    """By default a token that is not a bearer token is refused; with `scheme` it is sent behind that word."""
-    server.oauth2.script.then(*(Fault(fields={"token_type": "JWT"}) for _ in range(2)))
-    with pytest.raises(TokenUnavailable, match=r'token_type "JWT" is not Bearer.*ClientCredentials\(scheme=…\)'):
+    """By default a token that needs a proof is refused; with `scheme` every token is sent behind that word."""
+    types = ("DPoP", "DPoP", "JWT", "JWT")
+    server.oauth2.script.then(*(Fault(fields={"token_type": word}) for word in types))
+    acme = credentials(scheme="Acme-JWT")
+    with pytest.raises(TokenUnavailable, match=r'token_type "DPoP" needs a proof.*ClientCredentials\(scheme=…\)'):
         await credentials().fetch(in_process)
-    assert "Acme-JWT" == (await credentials(scheme="Acme-JWT").fetch(in_process)).token_type
-    assert "Acme-JWT" == credentials(scheme="Acme-JWT").scheme
-    assert credentials() != credentials(scheme="Acme-JWT") == credentials(scheme="Acme-JWT")
+    assert "Acme-JWT" == (await acme.fetch(in_process)).token_type
+    assert "Bearer" == (await credentials().fetch(in_process)).token_type
+    assert "Acme-JWT" == (await acme.fetch(in_process)).token_type == acme.scheme
+    assert credentials() != acme == credentials(scheme="Acme-JWT")
+
+
+async def test_lifetime_options_are_read(server: ProviderServer, in_process: TokenHTTP) -> None:
+    """Zero means the default if the program says so, and no token lives longer than the program says."""
+    server.oauth2.script.then(*(Fault(fields={"expires_in": value}) for value in (0, 0, 3_599_000)))
+    with pytest.raises(TokenUnavailable, match="already expired"):
+        await credentials().fetch(in_process)
+    endless = credentials(zero_means_default_life=True, default_life=86_400)
+    assert 86_400.0 == (await endless.fetch(in_process)).expires_in
+    assert 3600.0 == (await credentials(max_life=3600).fetch(in_process)).expires_in
+    with pytest.raises(ConfigurationError, match=r"\(max_life=…\) must be a positive"):
+        credentials(max_life=0)
+    with pytest.raises(ConfigurationError, match=r"\(zero_means_default_life=…\) must be True or False"):
+        credentials(zero_means_default_life="no")
 
 
 @pytest.mark.parametrize("scheme", ["", "two words", "a:b", "-", "x" * 65, 5, "\u5bc6"])

@@ -118,6 +118,25 @@ async def test_feishu_s_rate_limit_header_is_read(status: int, headers: dict[str
     assert (True, seconds) == (error.said, error.retry_after)
 
 
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [("dingtalk", 400, "some.new.Code"), ("dingtalk_corp", 403, "forbidden.access-denied"), ("wecom", 200, 45009)],
+)
+async def test_unknown_code_is_shown(name: str, status: int, code: object) -> None:
+    """The platform's list of codes explains it."""
+    field = "code" if name.startswith("dingtalk") else "errcode"
+    error = await failure(BY_NAME[name], Fault(status=status, body={field: code, "message": "x"}))
+    assert f"({str(code).lower()}, HTTP {status}): see the platform's list of codes" in str(error)
+
+
+async def test_retry_after_of_a_refusal_is_kept() -> None:
+    """The platform knows when another attempt may succeed."""
+    refused = Fault(status=400, headers={"Retry-After": "7"}, body={"code": "invalidClientIdOrSecret"})
+    error = await failure(BY_NAME["dingtalk"], refused)
+    assert isinstance(error, CredentialRejected)
+    assert 7.0 == error.retry_after
+
+
 async def test_error_without_the_other_fields_is_an_error() -> None:
     """An error body without a lifetime is reported by its code."""
     error = await failure(BY_NAME["feishu_tenant"], Fault(body={"code": 10014}))

@@ -79,9 +79,11 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Status",
         "Stored",
         "StoredVersions",
+        "SubjectToken",
         "SystemClock",
         "ThrottledLog",
         "TokenBucket",
+        "TokenEndpoint",  # a URL
         "TokenKeys",  # names in Redis
         "Tombstoned",
         "Windows",

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, create_model
 
 import tokenmw
 from tests.asgi_client import answering, scope_of, session_of
+from tests.providers.private_keys import make_key, pem_of
 from tests.redaction.test_tracebacks import KINDS, SECRET
 from tokenmw import (
     APIKeyRefused,
@@ -41,7 +42,18 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.fastapi import token_from
 from tokenmw.observe import SharedStateChanged, TokenAdopted, TokenFetched, TokenInvalidated, ValueUnreadable
 from tokenmw.outgoing.response import _Answer
-from tokenmw.providers import Answer, FeishuApp, FeishuTenant, HTTPOptions, TokenHTTP
+from tokenmw.providers import (
+    Answer,
+    EnvSecret,
+    FeishuApp,
+    FeishuTenant,
+    FileSecret,
+    HTTPOptions,
+    PrivateKeyJWT,
+    SecretSource,
+    SubjectToken,
+    TokenHTTP,
+)
 from tokenmw.status import ProviderStatus, ServerStatus
 from tokenmw.testing import ManualClock, make_token
 
@@ -80,6 +92,10 @@ VALUES: dict[str, Callable[[], Any]] = {
     "Grant": lambda: Grant(SECRET, expires_in=60, extra={SECRET: SECRET}),
     "Token": lambda: make_token(SECRET, extra={SECRET: SECRET}),
     "HTTPOptions": http_options,
+    "EnvSecret": lambda: EnvSecret("CRM_SECRET"),
+    "FileSecret": lambda: FileSecret("/run/secrets/crm"),
+    "SecretSource": lambda: SecretSource(lambda: SECRET, credential_id="crm"),
+    "PrivateKeyJWT": lambda: PrivateKeyJWT(pem_of(make_key("P-256")), key_id=SECRET),
     "Answer": lambda: Answer(200, headers={"x": SECRET}, body=SECRET.encode()),
 }
 # Parts of a running program that refer to secrets.
@@ -104,6 +120,7 @@ ERRORS: dict[str, TokenmwError] = {
 }
 # Objects without secrets.
 PUBLIC: dict[str, Callable[[], Any]] = {
+    "SubjectToken": SubjectToken,
     "Limits": Limits,
     "Status": lambda: broker().status(),
     "ProviderStatus": lambda: ProviderStatus("cold"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import redis.asyncio as redis
@@ -17,15 +17,24 @@ if TYPE_CHECKING:
     from tests.servers import RedisServer
 
 
+def bug(*args: object) -> NoReturn:
+    """Raise, with an exception of another kind as its context."""
+    try:
+        raise KeyError(len(args))
+    except KeyError:
+        raise ValueError("a bug") from None
+
+
 class BrokenClient(redis.Redis):
     """A client of the program with a bug: it raises an exception that is not an error of Redis."""
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
+    async def execute_command(self, *args: Any, **_options: Any) -> Any:
         """Raise."""
-        try:
-            raise KeyError(len(args))
-        except KeyError:
-            raise ValueError("a bug") from None
+        bug(*args)
+
+    def pipeline(self, *args: Any, **_options: Any) -> Any:
+        """Raise."""
+        bug(*args)
 
 
 CALLS: dict[str, Callable[[TokenBroker], Awaitable[object]]] = {
@@ -52,7 +61,7 @@ async def test_an_unexpected_exception_of_the_client_shows_no_secret(
         except SessionUnavailable as error:
             errors.append(report_of(error))
         assert broker.status().shared_error == "client"
-    line = BrokenClient.execute_command.__code__.co_firstlineno + 5
+    line = bug.__code__.co_firstlineno + 5
     place, address = f"{__name__}:{line}", f"127.0.0.1:{redis_server.port}"
     assert f"tokenmw: The Redis client raised ValueError at {place} ({address})" in caplog.messages
     assert "a bug" not in caplog.text

@@ -20,12 +20,16 @@ from tokenmw.providers import (
     DingTalk,
     DingTalkLegacy,
     Entra,
+    EntraOnBehalfOf,
     FeishuStoreApp,
     FeishuStoreTenant,
     FeishuTenant,
     FeishuTicket,
+    JWTBearer,
     ManagedIdentity,
+    SecretSource,
     StaticToken,
+    TokenExchange,
     TokenHTTP,
     WeCom,
     credential_text,
@@ -40,6 +44,7 @@ TESTS = Path(__file__).parents[1]
 SECRET = "s3cr3t-of-this-test"
 KEY = SECRET.encode()
 IMDS = "http://127.0.0.1/metadata/identity/oauth2/token"
+TOKEN_URL = "http://127.0.0.1/oauth2/token"
 LOCAL: dict[str, Any] = {"base_url": "http://127.0.0.1"}
 
 
@@ -70,6 +75,15 @@ def rotating(kind: Callable[..., Provider], secret: str, **options: Any) -> Call
 
     def construct(**more: Any) -> Provider:
         return kind(**{secret: [SECRET, SECRET[:-1]], **options, **more})
+
+    return construct
+
+
+def source(kind: Callable[..., Provider], secret: str, **options: Any) -> Callable[..., Provider]:
+    """Return a function that makes a provider whose secret a function returns."""
+
+    def construct(**more: Any) -> Provider:
+        return kind(**{secret: SecretSource(lambda: SECRET, credential_id="crm"), **options, **more})
 
     return construct
 
@@ -106,11 +120,21 @@ KINDS: dict[str, Callable[..., Provider]] = {
     "entra": make(Entra, "client_secret", client_id="c", tenant="t", **LOCAL),
     "bot": make(BotFramework, "app_secret", app_id="a", tenant="t", **LOCAL),
     "identity": make(ManagedIdentity, "identity_header", resource="r", identity_endpoint=IMDS),
+    "exchange": make(TokenExchange, "client_secret", client_id="c", token_url=TOKEN_URL, subject="ab.cd.ef"),
+    "exchange subject": make(TokenExchange, "subject", client_id="c", token_url=TOKEN_URL, client_secret="other"),
+    "exchange actor": make(
+        TokenExchange, "actor", client_id="c", token_url=TOKEN_URL, client_secret="other", subject="ab.cd.ef"
+    ),
+    "bearer": make(JWTBearer, "assertion", token_url=TOKEN_URL),
+    "bearer subject": make(JWTBearer, "subject", token_url=TOKEN_URL),
+    "entra on behalf of": make(EntraOnBehalfOf, "subject", client_id="c", tenant="t", client_secret="other", **LOCAL),
     "static": static,
     "oauth2 rotating": rotating(
         ClientCredentials, "client_secret", client_id="c", token_url="http://127.0.0.1/oauth2/token"
     ),
     "feishu rotating": rotating(FeishuTenant, "app_secret", app_id="a", **LOCAL),
+    "oauth2 source": source(ClientCredentials, "client_secret", client_id="c", token_url=TOKEN_URL),
+    "feishu source": source(FeishuTenant, "app_secret", app_id="a", **LOCAL),
     "wecom rotating": rotating(WeCom, "corp_secret", corp_id="c", **LOCAL),
     "dingtalk rotating": rotating(DingTalk, "app_secret", app_key="a", **LOCAL),
     "entra rotating": rotating(Entra, "client_secret", client_id="c", tenant="t", **LOCAL),

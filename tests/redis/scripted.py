@@ -31,6 +31,11 @@ class Scripts:
         """Run any script."""
         return self.command("EVAL", SOURCES[name], len(keys), *keys, *args)
 
+    def now(self) -> int:
+        """Return the server's time in microseconds since 1970."""
+        seconds, micros = self.command("TIME")
+        return int(seconds) * 1_000_000 + int(micros)
+
     def read(self) -> tuple[bytes | None, int]:
         """Return the token and the tombstone's version."""
         found, _left, tombstone, _now = self.run("read", KEYS)
@@ -58,6 +63,8 @@ class Scripts:
 
     def write_tombstone(self, version: int | None, *, known: int = 0, ms: int = TTL) -> tuple[str, int]:
         """Declare a version invalid, and return the kind of the reply and the tombstone's version."""
+        if version is None:
+            known = max(known, self.now())
         kind, _value, _left, tombstone, _now = self.run(
             "tombstone", KEYS, "" if version is None else version, known, ms
         )

@@ -10,6 +10,7 @@ import pytest
 from tests.brokers import runtime_of
 from tests.docs.pages import page
 from tests.redis.clusters import needs_cluster_urls
+from tests.redis.waiting import until
 from tests.servers import RedisServer, find_server, wheel_server
 from tokenmw import Limits, TokenBroker
 from tokenmw.providers import StaticToken
@@ -61,6 +62,7 @@ async def use(url: str, server: RedisServer) -> None:
             runtime.session_sync.begin_reupload()
             await runtime.session_sync.send_reupload()
             await runtime._redis_jobs.recover()
+            await runtime._redis_jobs.compare_tokens()
             await broker.invalidate(token)
             await broker.reset_session("k")
             server.command("DEL", *(runtime.session_sync.key(key, session.active(key)) for key in session))
@@ -68,8 +70,9 @@ async def use(url: str, server: RedisServer) -> None:
             await runtime.session_sync.send_reupload()
             await runtime.session_sync.send_touches()
             server.command("SCRIPT", "FLUSH")
+        await until(lambda: not broker.status().unshared, within=5)  # housekeeping may be about to upload again
         status = broker.status()
-        assert (status.shared, status.shared_error, status.unshared) == ("up", "", 0)
+        assert (status.shared, status.shared_error) == ("up", "")
 
 
 @pytest.mark.parametrize("database", [0, 1])

@@ -360,3 +360,42 @@ async def test_candidate_of_a_batch_is_returned_only_if_it_was_stored(store: Red
     replies = await store.get_or_create([(first, candidates[0]), (second, candidates[1])])
     assert replies == [ONE, TWO]
     assert [reply is candidate for reply, candidate in zip(replies, candidates, strict=True)] == [False, False]
+
+
+async def test_an_upload_that_finds_an_id_reads_it(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """The id of another instance wins, and is read without a script if it lasts nearly as long as asked for."""
+    key = store.key(b"sk-1")
+    assert [ONE] == await store.upload([(key, ONE, 10.0)])
+    redis_server.command("CONFIG", "RESETSTAT")
+    assert [ONE] == await store.upload([(key, TWO, 0.0)])
+    assert 80_000 < redis_server.command("PTTL", key) <= 90_000
+    assert b"cmdstat_evalsha" not in redis_server.command("INFO", "commandstats")
+
+
+@pytest.mark.parametrize("idle", [0.0, 50.0])
+async def test_an_upload_never_shortens_a_ttl(store: RedisSessionStore, redis_server: RedisServer, idle: float) -> None:
+    """The TTL of an id that would expire too early is restored; a longer one than asked for stays."""
+    key = store.key(b"sk-1")
+    assert [ONE] == await store.upload([(key, ONE, 50.0 - idle)])
+    assert [ONE] == await store.upload([(key, TWO, idle)])
+    assert 90_000 < redis_server.command("PTTL", key) <= 100_000
+
+
+async def test_an_upload_gives_an_id_without_a_ttl_one(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """Only somebody else can have removed it."""
+    key = store.key(b"sk-1")
+    await store.upload([(key, ONE, 0.0)])
+    redis_server.command("PERSIST", key)
+    assert [ONE] == await store.upload([(key, TWO, 0.0)])
+    assert 90_000 < redis_server.command("PTTL", key) <= 100_000
+
+
+@pytest.mark.parametrize("planted", [b"", b"x" * 300, b"x" * 40_000, None])
+async def test_an_upload_replaces_what_no_instance_wrote(
+    store: RedisSessionStore, redis_server: RedisServer, planted: bytes | None
+) -> None:
+    """An empty text, a long one, and a key of another type, without which the refused write would never succeed."""
+    key = store.key(b"sk-1")
+    redis_server.command(*(("SET", key, planted) if planted is not None else ("SADD", key, "x")))
+    assert [ONE] == await store.upload([(key, ONE, 0.0)])
+    assert [ONE] == await store.touch([key])

@@ -220,6 +220,32 @@ async def test_a_token_sealed_with_another_secret_is_not_held(
     assert [False] == await rotating.holds([(keys, version)])
 
 
+async def test_a_user_without_getrange_compares_by_a_script(
+    connect: Connect, private_redis: RedisServer, keys: TokenKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An ACL made for an earlier version of this package is no outage, and nothing is logged."""
+    private_redis.command("ACL", "SETUSER", "lean", "on", ">lean", "~*", "+@all", "-getrange")
+    connection = connect(f"redis://lean:lean@127.0.0.1:{private_redis.port}", command_seconds=1.0)
+    store = Store(connection, Sealer([OLD]))
+    version = await lease(store, keys)
+    await store.commit(keys, "a1", RECORD, version=version, left=100.0)
+    for _ in range(4):
+        assert [True, False] == await store.holds([(keys, version), (keys, version + 1)])
+    await store.write_tombstone(keys, version=version, known=0, left=10.0)
+    assert [False] == await store.holds([(keys, version)])
+    assert ("up", "") == (connection.state, connection.error)
+    assert not caplog.records
+
+
+async def test_a_key_of_another_type_holds_no_token(
+    store: Store, redis_server: RedisServer, keys: TokenKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is overwritten by the upload that follows; until then nothing is logged."""
+    redis_server.command("SADD", keys.token, "x")
+    assert [False] == await store.holds([(keys, NOW)])
+    assert not caplog.records
+
+
 async def test_note_of_an_unknown_secret_counts(connection: RedisConnection, keys: TokenKeys) -> None:
     """Its cause cannot be read, but there is no token."""
     theirs, ours = Store(connection, Sealer([NEW])), Store(connection, Sealer([OLD]))

@@ -220,7 +220,7 @@ async def test_wrong_password_is_named_although_the_client_retries(
     with RedisServer("--requirepass", "sesame", executable=executable) as server:
         retry = Retry(ConstantBackoff(0.2), 10)
         async with redis.asyncio.Redis(port=server.port, password="wr0ng", retry=retry) as client:
-            connection = connect(client, connect_seconds=0.5)
+            connection = connect(client, connect_seconds=1.5)
             assert not await connection.open()
             assert (connection.state, connection.error) == ("down", "auth")
     assert line(caplog, "auth").startswith("it refuses the user or the password of redis=")

@@ -116,7 +116,7 @@ async def test_a_batch_that_exceeds_its_own_deadline_counts(private_redis: Redis
 
 @pytest.mark.campaign
 async def test_instances_on_a_slow_server_upload_each_session_once(private_redis: RedisServer) -> None:
-    """A server that runs for a fifteenth of the time executes a quarter too much at most, and never counts as down."""
+    """A server that runs for a fifteenth of the time executes a tenth too much at most, and never counts as down."""
     async with (
         Instance(private_redis, command_seconds=0.15) as one,
         Instance(private_redis, command_seconds=0.15) as two,
@@ -131,6 +131,6 @@ async def test_instances_on_a_slow_server_upload_each_session_once(private_redis
         with slowed(private_redis, 15):
             await heal(*instances)
         executed = uploads(private_redis)
-        assert executed <= 1.25 * len(MANY)  # the benchmark has the goal, 1.1
+        assert executed <= 1.1 * len(MANY)
         assert ["up"] * 3 == [instance.connection.state for instance in instances]
         assert len(MANY) == sum(key.endswith(b":session") for key in private_redis.command("KEYS", "*"))

@@ -179,6 +179,10 @@ class MemoryStore:
         if note:
             self.server.data[keys, "note"] = StoredValue(self.server.expires_in(seconds), note=note)
 
+    async def server_time(self, keys: TokenKeys, /) -> int:
+        self._check_reachable()
+        return self.server.now()
+
     async def write_tombstone(
         self, keys: TokenKeys, /, *, version: int | None, known: int, left: float
     ) -> Found | Tombstoned | ClockMismatch:
@@ -189,7 +193,7 @@ class MemoryStore:
         if version is None:
             lease = self.server.get(keys, "lease")
             seen = (0 if value is None else value.version for value in (found, lease))
-            version = max(self.server.now(), known, *seen)
+            version = max(known, *seen)
             left = max(left, 0.0 if found is None else found.left)
             self.server.delete(keys, "note")
         if found is not None and found.version > version:

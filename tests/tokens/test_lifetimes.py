@@ -10,7 +10,7 @@ import pytest
 from tests.tokens.instance import Instance, SkewedClock, keys_of, settle
 from tests.tokens.memory_store import MemoryStore
 from tests.tokens.providers import Endpoint, ScriptedProvider
-from tests.tokens.world import World
+from tests.tokens.world import World, make_world
 from tokenmw.errors import TokenUnavailable
 from tokenmw.testing import ManualClock
 from tokenmw.values import Grant
@@ -42,6 +42,30 @@ async def test_a_repeated_token_is_not_requested_again_immediately(clock: Manual
         assert times_left[2] / 2 == pytest.approx(times_left[3], abs=3)
         assert 5 == len(times_left)
         assert "token-1" == (await instance.manager.get(entry)).value
+
+
+@pytest.mark.parametrize(
+    ("refresh_in", "earliest", "latest"),
+    [(43_199, 43_199, 51_840), ("43199", 43_199, 51_840), ("soon", 82_799, 83_520)],
+)
+async def test_provider_names_the_time_of_the_refresh(refresh_in: object, earliest: float, latest: float) -> None:
+    """A new token is fetched after `refresh_in`, jittered, by an instance that has read the token from Redis as well.
+
+    Entra sends it so that its clients outlive an outage of hours.
+    """
+    async with make_world() as world:
+
+        async def long_lived() -> Grant:
+            return Grant(f"t-{len(world.endpoint.calls)}", expires_in=86_399, extra={"refresh_in": refresh_in})
+
+        world.endpoint.answer = long_lived
+        for number in (0, 1):
+            assert "t-1" == (await world.get(number)).value
+        entries = [instance.entry(ScriptedProvider(world.endpoint)) for instance in world.instances[:2]]
+        kept = [entry.current for entry in entries if entry.current is not None]
+        issued = world.endpoint.calls[0]
+        due = [token.refresh_mono - issued for token in kept]
+        assert earliest - 1 <= min(due) < max(due) <= latest + 1
 
 
 async def test_a_token_repeated_until_it_expires_is_requested_once_a_minute_at_most(

@@ -204,7 +204,7 @@ async def test_a_handed_in_token_that_is_invalidated_meanwhile_is_reported(
         found.append(await read(keys))
         if len(found) == 1:
             world.redis.wall = 60.0
-            await world.stores[1].write_tombstone(keys, version=None, known=0, left=7200)
+            await world.stores[1].write_tombstone(keys, version=None, known=world.redis.now(), left=7200)
         return found[-1]
 
     monkeypatch.setattr(store, "read", then_invalidated)

@@ -76,3 +76,17 @@ async def test_an_older_stored_token_is_not_adopted_after_a_failure(world: World
     await world.clock.elapse(1.0)
     assert 3 == len(world.endpoint.calls)
     assert "token-2" == (await world.get(0)).value
+
+
+async def test_reports_of_all_instances_share_one_backoff(world: World) -> None:
+    """An API that rejects every token costs a fleet as many tokens as one instance, whichever instance reports them."""
+    entries = [instance.entry(ScriptedProvider(world.endpoint)) for instance in world.instances[:2]]
+    for number in (0, 1, 0, 1):
+        tokens = [await world.get(one) for one in (0, 1)]
+        world.clock.advance(5.5)  # a report about a token younger than 5 s is ignored
+        assert await world.instances[number].sync.invalidate(tokens[number])
+        lost, _newer, _unanswered = await world.instances[1 - number].sync.check_hinted([entries[1 - number]])
+        assert [entries[1 - number]] == lost
+    tokens = [await world.get(one) for one in (0, 1)]
+    world.clock.advance(5.5)  # the backoff after the fourth report is at least 6 s
+    assert [False, False] == [await world.instances[one].sync.invalidate(tokens[one]) for one in (0, 1)]

@@ -284,6 +284,16 @@ async def test_versions_that_the_clock_of_redis_rules_out_change_nothing(shared:
     assert Stored() == await store.commit(KEYS, A, record("t1"), version=now - 3_600_000_000, left=3600)
 
 
+async def test_a_tombstone_that_is_written_late_does_not_cover_later_tokens(shared: StoreUnderTest) -> None:
+    """A server that was suspended executes it after the caller has fetched its next token without the server."""
+    now = await shared.store.server_time(KEYS)
+    assert abs(now - shared.now()) < 60_000_000
+    called = now - 2_000_000
+    assert Tombstoned(called) == await shared.store.write_tombstone(KEYS, version=None, known=called, left=7200)
+    reply = await shared.store.commit(KEYS, A, record("t1"), version=called + 1_000_000, left=7200)
+    assert Stored() == reply
+
+
 async def test_has_note_until_the_note_is_deleted(shared: StoreUnderTest) -> None:
     """A process that has read a note asks again when it is deleted."""
     store = shared.store

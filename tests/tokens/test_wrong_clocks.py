@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.tokens.instance import Instance, SkewedClock, settle
 from tests.tokens.memory_store import MemoryStore
-from tests.tokens.providers import DependentProvider, ScriptedProvider
+from tests.tokens.providers import DependentProvider, Endpoint, ScriptedProvider
 from tests.tokens.world import World
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redis.token_store import Leased
+from tokenmw.testing import ManualClock
+from tokenmw.values import Grant
 
 DAY = 86_400.0
 
@@ -113,3 +117,44 @@ async def test_noted_failure_ends_when_redis_has_lost_the_note(world: World) -> 
     await settle()
     for one in (dependent, provider):
         assert (await instance.manager.get(instance.entry(one))).value
+
+
+@pytest.mark.parametrize("expired", [True, False], ids=["expired", "cold"])
+@pytest.mark.parametrize("shared", [True, False], ids=["with redis", "alone"])
+async def test_a_clock_set_forward_during_a_fetch_refuses_no_request(
+    world: World, *, shared: bool, expired: bool
+) -> None:
+    """That the token has expired when it arrives is no fault of the provider, so it is asked again immediately.
+
+    The same happens when the machine was suspended.
+    """
+    clock, endpoint = world.clock, world.endpoint
+
+    async def step() -> Grant:
+        clock.step_wall(endpoint.lifetime + 100)
+        endpoint.answer = endpoint.new
+        return await endpoint.new()
+
+    async with Instance(clock, store=MemoryStore(world.redis) if shared else None) as instance:
+        entry = instance.entry(ScriptedProvider(endpoint))
+        if expired:
+            await instance.manager.get(entry)
+            await clock.elapse(endpoint.lifetime)
+        endpoint.answer = step
+        waiting = asyncio.create_task(instance.manager.get(entry))
+        await clock.elapse(0.1)
+        assert f"token-{2 + expired}" == (await waiting).value
+        assert entry.failure is None
+        assert 2 + expired == len(endpoint.calls)
+
+
+async def test_a_token_that_has_expired_when_it_arrives_is_a_failure(clock: ManualClock, endpoint: Endpoint) -> None:
+    """If the provider took longer than its token is valid, it is asked again after a backoff only."""
+    endpoint.lifetime = 0.5
+    endpoint.takes(1.0)
+    async with Instance(clock) as instance:
+        waiting = asyncio.create_task(instance.manager.get(instance.entry(ScriptedProvider(endpoint))))
+        await clock.elapse(1.5)
+        with pytest.raises(TokenUnavailable):
+            await waiting
+        assert 1 == len(endpoint.calls)

@@ -26,6 +26,7 @@ from tokenmw.providers import (
     ManagedIdentity,
     OutgoingAnswer,
     OutgoingRequest,
+    PrivateKeyJWT,
     Provider,
     StaticToken,
     TokenHTTP,
@@ -67,8 +68,21 @@ crm = ClientCredentials(
 )
 ClientCredentials(token_url=BASE, client_id="crm", auth_method="private_key_jwt", client_assertion=assertion)
 ClientCredentials(token_url=BASE, client_id="crm", client_assertion=async_assertion, credential_id="key-1")
+ClientCredentials(issuer=BASE, client_id="crm", client_secret="…")
+KEY = PrivateKeyJWT("…", key_id="key-1", algorithm="ES256", certificate=b"-")
+PrivateKeyJWT(file="key.pem")
+PrivateKeyJWT({"kty": "EC"})
+PrivateKeyJWT("…", algorithm="HS256")  # type: ignore[arg-type]
+ClientCredentials(token_url=BASE, client_id="crm", auth_method="private_key_jwt", client_assertion=KEY)
+ClientCredentials(token_url=BASE, client_id="crm", client_secret="…", auth_method="client_secret_jwt")
+Entra(tenant="contoso.example", client_id="…", client_assertion=KEY)
+BotFramework(app_id="…", client_assertion=KEY)
 ClientCredentials(token_url=BASE, client_id="crm", client_secret=b"secret")  # type: ignore[arg-type]
 ClientCredentials(token_url=BASE, client_id="crm", auth_method="basic")  # type: ignore[arg-type]
+ClientCredentials(token_url=BASE, client_id="crm", client_secret="…", params={"org": "1"}, json=True, resource=[BASE])
+ClientCredentials(token_url=BASE, client_id="crm", client_secret="…", grant_type="account_credentials")
+ClientCredentials(token_url=BASE, client_id="crm", client_secret="…", params={"org": 1})  # type: ignore[dict-item]
+ClientCredentials(token_url=BASE, client_id="crm", client_secret="…", grant_type="password")  # type: ignore[arg-type]
 ClientCredentials(BASE, "crm", "…")  # type: ignore[call-arg]
 FeishuTenant(app_id="cli_a1", app_secret="…", base_url=BASE, refresh_before=600.0, hosts=HOSTS, allow_http=True)
 FeishuApp(app_id="cli_a1", app_secret="…", base_url=BASE, refresh_before=600.0, hosts={"api.example"})

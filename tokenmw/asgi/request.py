@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from tokenmw.broker import TokenBroker
     from tokenmw.callers.api_key import APIKeySource
+    from tokenmw.credentials import ProviderOfRequest
     from tokenmw.providers.base import Provider
     from tokenmw.values import Token
 
@@ -193,30 +194,58 @@ class RequestTokens(Unpicklable):
         """Inject the tokens that are cached, and return the other names."""
         broker, runtime = self._broker, self._broker._runtime
         fresh = broker._while_closed if runtime is None else runtime.tokens.fresh
-        found = {name: broker._credentials.find(name) for name in names}
-        cached = {
-            name: entry for name, entry in found.items() if isinstance(entry, TokenEntry) and fresh(entry) is not None
-        }
-        self._injected = {**self._injected, **cached}
-        return tuple(name for name in names if name not in cached)
+        cached: dict[str, TokenEntry] = {}
+        missing: list[str] = []
+        for name in names:
+            entry = self._entry_without_waiting(name)
+            if entry is not None and fresh(entry) is not None:
+                cached[name] = entry
+            else:
+                missing.append(name)
+        self._injected = {**self._injected, **cached} if self._injected else cached
+        return tuple(missing)
 
     def _release(self) -> None:
-        """Drop the scope of a finished connection: it refers to these tokens, and only the collector frees cycles."""
-        if not self._broker._credentials.depend_on_request:
+        """Drop the scope of a finished connection: it refers to these tokens, and only the collector frees cycles.
+
+        It stays as long as a callable of the program may still need it.
+        """
+        credentials = self._broker._credentials
+        if not credentials.depend_on_request:
+            self._scope = None
+        elif self._credentials is not None and len(self._credentials) == credentials.callables:
+            for credential in self._credentials.values():
+                if credential.provider_at_once is None:
+                    return
             self._scope = None
 
     async def _entry(self, name: str) -> TokenEntry:
         found = self._broker._credentials.find(name)
         if isinstance(found, TokenEntry):
             return found
+        credential = self._credential(name, found)
+        return self._broker._credentials.entry_of_result(name, await credential.provider())
+
+    def _entry_without_waiting(self, name: str) -> TokenEntry | None:
+        """Return the entry of a name; None if its callable is async, or has failed."""
+        found = self._broker._credentials.find(name)
+        if isinstance(found, TokenEntry):
+            return found
+        try:
+            provider = self._credential(name, found).provider_at_once
+            return None if provider is None else self._broker._credentials.entry_of_result(name, provider)
+        except Exception:  # noqa: BLE001  `_inject_one` gets it again, and keeps it
+            return None
+
+    def _credential(self, name: str, function: ProviderOfRequest) -> RequestCredential:
         # The program's callable runs once in a request, however many tasks of it need the credential.
         self._credentials = self._credentials or {}
         credential = self._credentials.get(name)
-        if credential is None or credential.callable is not found or credential.cancelled:
+        if credential is None or credential.callable is not function or credential.cancelled:
             if self._scope is None:
                 raise ConfigurationError(f"{name!r} was overridden with a callable after the request had finished.")
-            credential = self._credentials[name] = RequestCredential(found, HTTPConnection(self._scope))
-        return self._broker._credentials.entry_of_result(name, await credential.provider())
+            credential = self._credentials[name] = RequestCredential(function, HTTPConnection(self._scope))
+        return credential
 
     async def _find(self, name: str) -> tuple[Provider, TokenEntry]:
         entry = await self._entry(name)

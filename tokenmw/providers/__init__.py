@@ -3,9 +3,11 @@
 - `base`: the class `Provider`, its checks. `http`: `TokenHTTP`, which with `network` is all here that imports httpx.
   `answer`: a token endpoint's response. `urls`: URLs and host names as options. `quiet_http`: keeps secrets out of HTTP
   logs. `network`: the HTTP client of our own.
-- OAuth 2.0: `oauth2`, `client_auth`. Microsoft: `entra`, `bot_framework`, `managed_identity`, `microsoft_clouds`.
+- OAuth 2.0: `oauth2`, `discovery`, `request_fields`, `jwt_bearer`, `token_exchange`. How a client authenticates:
+  `client_auth`, `jwt_assertion`, `private_key_jwt`, `signing_key`. `subject`: tokens that are made from the caller's
+  own. Microsoft: `entra`, `entra_on_behalf_of`, `bot_framework`, `managed_identity`, `microsoft_clouds`.
 - Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
-- `static`: tokens that the program provides.
+- `static`: tokens that the program provides. `secret_sources`: secrets in files, variables and vaults.
 
 Modules here know nothing of brokers, caches and Redis; they import `errors`, `options`, `values`, `redaction`, `clock`,
 `limits` and `observe` only. A platform's module is imported at the first use of one of its names, because a service
@@ -27,12 +29,18 @@ if TYPE_CHECKING:
     from tokenmw.providers.bot_framework import BotFramework
     from tokenmw.providers.dingtalk import DingTalk, DingTalkLegacy
     from tokenmw.providers.entra import Entra
+    from tokenmw.providers.entra_on_behalf_of import EntraOnBehalfOf
     from tokenmw.providers.feishu import FeishuApp, FeishuTenant
     from tokenmw.providers.feishu_store import FeishuStoreApp, FeishuStoreTenant, FeishuTicket
+    from tokenmw.providers.jwt_bearer import JWTBearer
     from tokenmw.providers.managed_identity import ManagedIdentity
     from tokenmw.providers.network.options import HTTPOptions
     from tokenmw.providers.oauth2 import ClientCredentials
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import EnvSecret, FileSecret, SecretSource
     from tokenmw.providers.static import StaticToken
+    from tokenmw.providers.subject import SubjectToken
+    from tokenmw.providers.token_exchange import TokenExchange
     from tokenmw.providers.wecom import WeCom
 
 __all__ = [
@@ -42,18 +50,26 @@ __all__ = [
     "DingTalk",
     "DingTalkLegacy",
     "Entra",
+    "EntraOnBehalfOf",
+    "EnvSecret",
     "FeishuApp",
     "FeishuStoreApp",
     "FeishuStoreTenant",
     "FeishuTenant",
     "FeishuTicket",
+    "FileSecret",
     "Grant",
     "HTTPOptions",
+    "JWTBearer",
     "ManagedIdentity",
     "OutgoingAnswer",
     "OutgoingRequest",
+    "PrivateKeyJWT",
     "Provider",
+    "SecretSource",
     "StaticToken",
+    "SubjectToken",
+    "TokenExchange",
     "TokenHTTP",
     "WeCom",
     "credential_text",
@@ -66,14 +82,22 @@ _MODULES: Final = {
     "DingTalk": "dingtalk",
     "DingTalkLegacy": "dingtalk",
     "Entra": "entra",
+    "EntraOnBehalfOf": "entra_on_behalf_of",
+    "EnvSecret": "secret_sources",
     "FeishuApp": "feishu",
     "FeishuStoreApp": "feishu_store",
     "FeishuStoreTenant": "feishu_store",
     "FeishuTenant": "feishu",
     "FeishuTicket": "feishu_store",
+    "FileSecret": "secret_sources",
     "HTTPOptions": "network.options",
+    "JWTBearer": "jwt_bearer",
     "ManagedIdentity": "managed_identity",
+    "SecretSource": "secret_sources",
+    "PrivateKeyJWT": "private_key_jwt",
     "StaticToken": "static",
+    "SubjectToken": "subject",
+    "TokenExchange": "token_exchange",
     "WeCom": "wecom",
 }
 

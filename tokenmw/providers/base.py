@@ -16,6 +16,8 @@ from tokenmw.redaction import FrozenValue, without_locals
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
 
+    from starlette.requests import HTTPConnection
+
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Grant, Token
 
@@ -103,10 +105,16 @@ class Provider(FrozenValue):
             others choose; the broker's own HTTP client then connects to public addresses only.
         scheme: The word in front of the token in the `Authorization` header; None if `authorize` puts the token
             elsewhere. Default: `"Bearer"`.
+        per_subject: Whether there is a token for each caller, made from the caller's own; `Limits(subject_tokens=…)`
+            bounds these. Default: False.
     """
 
-    __slots__ = ("_credential", "_hash", "_part_types")
+    __slots__ = ("_checked", "_credential", "_hash", "_part_types")
 
+    _checked: object
+    """What keeps its checked attributes for equal objects, if its class does so; see `construction`."""
+    _credential: tuple[object, ...]
+    _hash: int
     _part_types: tuple[object, ...]
 
     kind: ClassVar[str] = ""
@@ -118,6 +126,7 @@ class Provider(FrozenValue):
     allow_http: bool = False
     allow_private: bool = True
     scheme: str | None = "Bearer"
+    per_subject: bool = False
 
     # Objects of classes with the same one share tokens if their credentials are equal.
     _credential_class: ClassVar[type[Provider]]
@@ -178,13 +187,26 @@ class Provider(FrozenValue):
         return answer.status == 401
 
     @property
+    def depends_on_request(self) -> bool:
+        """Whether the credential is complete only with a part of each request, which `for_request` adds."""
+        return False
+
+    def for_request(self, connection: HTTPConnection) -> Provider:
+        """Return the provider with what a request adds to its credential."""
+        del connection
+        return self
+
+    @property
     def credential(self) -> tuple[object, ...]:
         """The identity with the kind in front; computed once."""
-        if not _is_set(self, "_credential"):
-            parts = _checked_identity(self.identity(), owner=type(self).__name__)
-            object.__setattr__(self, "_part_types", _types_of(parts))
-            object.__setattr__(self, "_credential", (self.kind, *parts))
-        return self._credential  # type: ignore[attr-defined, no-any-return]
+        try:
+            return self._credential
+        except AttributeError:
+            pass
+        parts = _checked_identity(self.identity(), owner=type(self).__name__)
+        object.__setattr__(self, "_part_types", _types_of(parts))
+        object.__setattr__(self, "_credential", (self.kind, *parts))
+        return self._credential
 
     @property
     def key_parts(self) -> tuple[object, ...]:
@@ -210,9 +232,11 @@ class Provider(FrozenValue):
         )
 
     def __hash__(self) -> int:
-        if not _is_set(self, "_hash"):
+        try:
+            return self._hash
+        except AttributeError:
             object.__setattr__(self, "_hash", hash(self.credential))
-        return self._hash  # type: ignore[attr-defined, no-any-return]
+            return self._hash
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
@@ -225,6 +249,8 @@ def check_provider(provider: Provider) -> None:
     Raises:
         ConfigurationError: A value or a method cannot work; the text names the class and the attribute.
     """
+    if _is_set(provider, "_checked"):
+        return
     name = type(provider).__name__
     for option in ("hosts", "refresh_before", "renewal_window", "scheme", "exclusive", "shareable"):
         if not hasattr(provider, option):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["App", "GrantCodes", "RejectionCodes", "code_in", "code_of", "declared_length"]
 
-_CODE: Final = re.compile(r"-?[a-z0-9_.]{1,64}", re.ASCII)
+_CODE: Final = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 _MAX_CODE: Final = 64  # characters
 _MAX_CODE_BITS: Final = 64  # of an integer; more digits take longer to write than to receive
 _MAX_SECOND: Final = 4096  # characters of a second token
@@ -51,7 +51,7 @@ class GrantCodes:
         permanent: Codes that the same request will get again, each with its fix.
         address: Codes about this machine's address, each with its fix: other machines get another response.
         retry_header: The header with the seconds to wait, where that is not `Retry-After`.
-        min_lifetime: Seconds that every issued token still lives, for responses without a lifetime; None: an error.
+        default_lifetime: Seconds that a token lives if the response does not say; None: that is an error.
     """
 
     code_field: str
@@ -59,7 +59,7 @@ class GrantCodes:
     permanent: Mapping[str, str]
     address: Mapping[str, str] = field(default_factory=dict[str, str])
     retry_header: str = ""
-    min_lifetime: float | None = None
+    default_lifetime: float | None = None
 
     def grant(self, answer: Answer, *tokens: str, app: App, other: str = "") -> Grant:
         """Return the token that the endpoint granted.
@@ -86,7 +86,7 @@ class GrantCodes:
             answer,
             fields,
             *tokens,
-            seconds=lambda: lifetime(fields.get(name), default=self.min_lifetime, field=name),
+            seconds=lambda: lifetime(fields.get(name), default=self.default_lifetime, field=name),
             extra={other: second} if kept else None,
         )
 
@@ -110,6 +110,7 @@ class GrantCodes:
             raise CredentialRejected(
                 f"{answer.endpoint} refuses {app.shown} ({answered}): {fix}",
                 code=code,
+                retry_after=self._wait(answer),
                 said=code not in self.address,
             )
         if not code and answer.status in _WRONG_URL:

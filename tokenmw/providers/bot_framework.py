@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING
 
 from tokenmw.options import credential_text
 from tokenmw.providers.client_secrets import ClientSecrets
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.entra import Entra
 from tokenmw.providers.microsoft_clouds import Cloud, cloud_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
 
 __all__ = ["BotFramework"]
 
 
+@reuses_checks
 class BotFramework(Entra):
     """A bot of the Bot Framework, for its requests to the Bot Connector: Teams and other channels.
 
@@ -31,15 +36,15 @@ class BotFramework(Entra):
         app_secret: The value of one of the app's secrets. While it is changed, a list: the new one and the old one.
             If Entra refuses the first, the next one is tried.
         tenant: The tenant of a single-tenant bot. Default: none, a multi-tenant bot.
-        client_assertion: A signed JWT instead of a secret, or a function, sync or async, that returns a new one for
-            each attempt.
+        client_assertion: A `PrivateKeyJWT` instead of a secret, with the app's certificate, or a function, sync or
+            async, that returns a signed JWT for each attempt, or one as text; also for federated credentials.
         credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none, and the
             tokens that a function obtains are not shared with other provider objects or through Redis, so every
             process fetches its own.
         cloud: The national cloud: `"public"`, `"usgov"`, `"usdod"` or `"china"`. Default: `"public"`.
         base_url: Another login host than the cloud's, such as a test server. Default: the cloud's.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
-            the lifetime, at most 3600 s.
+            the lifetime, at most 3600 s; or earlier, after the seconds that the server sends as `refresh_in`.
         hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
             it. Default: the hosts of the cloud's channels, and the host of `base_url`.
         allow_http: Allows plain HTTP to other machines, for `base_url` and for requests of auth objects. Default:
@@ -62,9 +67,9 @@ class BotFramework(Entra):
         self,
         *,
         app_id: str,
-        app_secret: str | Sequence[str] | None = None,
+        app_secret: Secret | None = None,
         tenant: str | None = None,
-        client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         cloud: Cloud = "public",
         base_url: str | None = None,

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import quote, quote_plus
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.options import credential_text, secret_text
+from tokenmw.options import checked_choice, credential_text, did_you_mean, secret_text
 from tokenmw.providers.base import call_credential
 from tokenmw.providers.client_secrets import ClientSecrets
+from tokenmw.providers.jwt_assertion import SecretAlgorithm, client_claims, signed_with_secret
+from tokenmw.providers.private_key_jwt import PrivateKeyJWT
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["AuthMethod", "ClientAuth", "Proof", "shown_option"]
 
-AuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt"]
+AuthMethod = Literal["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"]
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _MAX_ASSERTION_CHARACTERS: Final = 64 << 10
@@ -31,6 +34,14 @@ _LONG: Final = 1024  # characters; searching each piece of an assertion of 64 Ki
 _LONG_STEP: Final = 16
 # The codes of a refused secret: of RFC 6749 §5.2, of Keycloak's and Auth0's servers, and of a bare 401.
 _SECRET_REFUSED: Final = frozenset({"invalid_client", "unauthorized_client", "access_denied", ""})
+_FULL_NAMES: Final = {
+    "basic": "client_secret_basic",
+    "post": "client_secret_post",
+    "secret_basic": "client_secret_basic",
+    "secret_post": "client_secret_post",
+    "secret_jwt": "client_secret_jwt",
+    "jwt": "private_key_jwt",
+}
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:@/+-]{1,80}", re.ASCII)
 
 
@@ -73,6 +84,13 @@ class Proof(FrozenValue):
         forms = {form.lower() for form in (*self._sent, *encoded) if form}
         return any(_shares_piece(form, text) for form in forms)
 
+    def with_secret(self, secret: str) -> Proof:
+        """Return the same proof, for a request that sends another secret as well."""
+        other = Proof(secret, form=self.form, headers={})
+        object.__setattr__(other, "headers", self.headers)
+        object.__setattr__(other, "_sent", (*self._sent, *other._sent))
+        return other
+
     def __repr__(self) -> str:
         return "<Proof>"
 
@@ -107,17 +125,19 @@ def _overlap(one: str, other: str) -> bool:
 
 
 class ClientAuth(FrozenValue):
-    """A client's id and its secret or assertion, for one of the three methods. Providers build on it.
+    """A client's id and its secret or assertion, for one of the methods. Providers build on it.
 
     Args:
         client_id: The client's id at the server.
         provider: The provider's class name, for error texts.
-        method: One of :data:`AuthMethod`.
-        secret: For `client_secret_basic` and `client_secret_post`; a list while it is changed.
-        assertion: For `private_key_jwt`: a signed JWT, or a function, sync or async, that returns a new one.
-            The function is called for each attempt, because servers refuse an assertion that they have seen.
+        method: One of :data:`AuthMethod`; None: one of the first two, which each request names.
+        secret: For the methods `client_secret_…`; a list while it is changed.
+        assertion: For `private_key_jwt`: a key that signs, a signed JWT, or a function, sync or async, that returns a
+            new one. A new one is made for each attempt, because servers refuse an assertion that they have seen.
         credential_id: A name for the key behind `assertion`.
         form_encode_basic: Whether id and secret are form-encoded in the `Authorization` header.
+        audience: The audience of assertions that are made here; None: the token endpoint.
+        algorithm: The algorithm of `client_secret_jwt`; None: HS256.
         options: The names of the provider's options for the id and the secret, for error texts.
 
     Attributes:
@@ -127,15 +147,28 @@ class ClientAuth(FrozenValue):
         ConfigurationError: A value is missing, contradicts the method, or is not text.
     """
 
-    __slots__ = ("_assertion", "_credential_id", "_form_encode", "_id", "_method", "_options", "_secrets", "shareable")
+    __slots__ = (
+        "_algorithm",
+        "_assertion",
+        "_audience",
+        "_credential_id",
+        "_form_encode",
+        "_id",
+        "_method",
+        "_options",
+        "_secrets",
+        "shareable",
+    )
 
     shareable: bool
     _options: tuple[str, str]
-    _assertion: str | Callable[[], Any] | None
+    _assertion: str | Callable[[], Any] | PrivateKeyJWT | None
+    _algorithm: SecretAlgorithm | None
+    _audience: str | None
     _credential_id: str | None
     _form_encode: bool
     _id: str
-    _method: AuthMethod
+    _method: AuthMethod | None
     _secrets: ClientSecrets | None
 
     def __init__(
@@ -143,22 +176,26 @@ class ClientAuth(FrozenValue):
         client_id: str,
         *,
         provider: str,
-        method: AuthMethod,
-        secret: str | Sequence[str] | None,
-        assertion: str | Callable[[], str | Awaitable[str]] | None,
+        method: AuthMethod | None,
+        secret: Secret | None,
+        assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None,
         credential_id: str | None,
         form_encode_basic: bool = True,
+        audience: str | None = None,
+        algorithm: SecretAlgorithm | None = None,
         options: tuple[str, str] = ("client_id", "client_secret"),
     ) -> None:
         _check_method(method, provider=provider, secret=secret, assertion=assertion)
+        makes = method == "client_secret_jwt" or isinstance(assertion, PrivateKeyJWT)
+        _check_assertion_options(method, provider=provider, audience=audience, algorithm=algorithm, makes=makes)
         texts: dict[str, object] = {"client_id": client_id, "credential_id": credential_id}
-        if not callable(assertion):
+        if not (callable(assertion) or isinstance(assertion, PrivateKeyJWT)):
             texts["client_assertion"] = assertion
         for name, text in texts.items():
             if text is not None or name == "client_id":
                 checked = secret_text if name == "client_assertion" else credential_text
                 checked(text, option=f"{provider}({name}=…)")
-        if method == "client_secret_basic" and not form_encode_basic and ":" in client_id:
+        if method in (None, "client_secret_basic") and not form_encode_basic and ":" in client_id:
             raise ConfigurationError(
                 f"{provider}(client_id=…) has a colon, which would end it in the Authorization header: "
                 f'leave form_encode_basic=True, or use auth_method="client_secret_post".'
@@ -170,6 +207,8 @@ class ClientAuth(FrozenValue):
         option = f"{provider}(client_secret=…)"
         put(self, "_secrets", None if secret is None else ClientSecrets(secret, option=option))
         put(self, "_assertion", HiddenStr(assertion) if isinstance(assertion, str) else assertion)
+        put(self, "_algorithm", algorithm)
+        put(self, "_audience", audience)
         put(self, "_form_encode", form_encode_basic)
         put(self, "shareable", credential_id is not None or not callable(assertion))
         # Two functions cannot be compared by the key they use, and id() is reused after its object is freed.
@@ -178,15 +217,31 @@ class ClientAuth(FrozenValue):
     def identity(self) -> tuple[object, ...]:
         """Return what makes this client differ from another one, the secrets included."""
         # With a credential_id, a newer assertion is the same credential.
-        fixed = self._assertion if isinstance(self._assertion, str) and self._credential_id is None else None
+        fixed: object = None
+        if self._credential_id is None:
+            assertion = self._assertion
+            fixed = assertion.identity() if isinstance(assertion, PrivateKeyJWT) else assertion
         secret = None if self._secrets is None else self._secrets.identity()
         return (self._id, self._method, secret, fixed, self._credential_id)
 
-    async def grant(self, request: Callable[[Proof], Awaitable[Grant]]) -> Grant:
+    def more_identity(self) -> tuple[object, ...]:
+        """Return the part of the identity that only clients with an option for their assertions have."""
+        given = (self._audience, self._algorithm)
+        return () if given == (None, None) else (("assertion", *given),)
+
+    async def grant(
+        self,
+        request: Callable[[Proof], Awaitable[Grant]],
+        *,
+        token_url: str,
+        method: AuthMethod = "client_secret_basic",
+    ) -> Grant:
         """Request a token; again with the next secret if there is one and the server refuses the first.
 
         Args:
             request: Sends one token request with a client authentication.
+            token_url: The token endpoint, which is the audience of assertions that are made here.
+            method: The method of a client that was made without one.
 
         Raises:
             CredentialRejected: The server refuses the client.
@@ -194,39 +249,57 @@ class ClientAuth(FrozenValue):
         """
         secrets = self._secrets
         if secrets is None:
-            return await request(await self._assert())
-        return await secrets.grant(lambda secret: request(self._prove(secret)), codes=_SECRET_REFUSED)
+            return await request(await self._assert(token_url))
+        chosen = self._method or method
+        return await secrets.grant(
+            lambda secret: request(self._prove(secret, token_url, chosen)), codes=_SECRET_REFUSED
+        )
 
-    async def prove(self) -> Proof:
+    async def prove(self, *, token_url: str = "") -> Proof:
         """Return the client authentication of one token request, with the secret that was accepted last.
 
         Raises:
             TokenUnavailable: The `client_assertion` function failed, or returned no assertion.
         """
-        return await self._assert() if self._secrets is None else self._prove(self._secrets.accepted)
+        if self._secrets is None:
+            return await self._assert(token_url)
+        return self._prove(await self._secrets.accepted(), token_url, self._method or "client_secret_basic")
 
-    def _prove(self, secret: str) -> Proof:
-        if self._method == "client_secret_post":
+    def _prove(self, secret: str, token_url: str, method: AuthMethod) -> Proof:
+        if method == "client_secret_jwt":
+            claims = client_claims(self._id, audience=self._audience or token_url)
+            assertion = signed_with_secret(claims, secret, algorithm=self._algorithm or "HS256")
+            return Proof(secret, form=self._assertion_form(assertion), headers={}).with_secret(assertion)
+        if method == "client_secret_post":
             return Proof(secret, form={"client_id": self._id, "client_secret": secret}, headers={})
         pair = (quote_plus(self._id), quote_plus(secret)) if self._form_encode else (self._id, secret)
         encoded = base64.b64encode(":".join(pair).encode()).decode()
         return Proof(secret, form={}, headers={"authorization": f"Basic {encoded}"})
 
-    async def _assert(self) -> Proof:
+    async def _assert(self, token_url: str) -> Proof:
         assertion = self._assertion
-        if callable(assertion):
+        if isinstance(assertion, PrivateKeyJWT):
+            assertion = await assertion.assertion(self._id, audience=self._audience or token_url)
+        elif callable(assertion):
             assertion = await call_credential(assertion, option="client_assertion")
         if not isinstance(assertion, str) or not assertion or len(assertion) > _MAX_ASSERTION_CHARACTERS:
             raise TokenUnavailable(
                 f"client_assertion did not return a str of 1 to {_MAX_ASSERTION_CHARACTERS} characters: "
                 f"call the function by itself to see its result"
             )
-        form = {
+        return Proof(assertion, form=self._assertion_form(assertion), headers={})
+
+    def _assertion_form(self, assertion: str) -> dict[str, str]:
+        return {
             "client_id": self._id,
             "client_assertion_type": _ASSERTION_TYPE,
             "client_assertion": assertion,
         }
-        return Proof(assertion, form=form, headers={})
+
+    @property
+    def chooses_method(self) -> bool:
+        """Whether it was made without a method, so that each request names one."""
+        return self._method is None
 
     def client(self) -> str:
         """Return the client for an error text, such as `client_id=crm`; without the id if it repeats the secret."""
@@ -240,16 +313,26 @@ class ClientAuth(FrozenValue):
             method_option: Whether the provider has the options `auth_method` and `form_encode_basic`.
         """
         client_id, secret = self._options
+        if isinstance(self._assertion, PrivateKeyJWT):
+            return (
+                f"check {client_id}, that the server has the public key of PrivateKeyJWT, its key_id and algorithm, "
+                f"and this machine's clock"
+            )
         if self._assertion is not None:
             return f"check {client_id}, and key, iss, sub, aud and exp of client_assertion"
         fix = f"check {client_id}{',' if method_option else ' and'} {secret}"
+        if self._method == "client_secret_jwt":
+            fix += ", assertion_algorithm, assertion_audience"
         if not method_option:
             return fix
-        fix += f" and auth_method (now {self._method})"
+        fix += f" and auth_method (now {self._method or 'as the server publishes it'})"
         texts = (self._id, *(() if self._secrets is None else self._secrets.all))
         changed = any(quote_plus(text) != text for text in texts)
-        if self._method == "client_secret_basic" and self._form_encode and changed:
+        basic = self._method in (None, "client_secret_basic")
+        if basic and self._form_encode and changed:
             fix += "; if the server does not form-decode Basic credentials, set form_encode_basic=False"
+        elif basic and changed:
+            fix += "; if the server form-decodes Basic credentials (RFC 6749 §2.3.1), leave form_encode_basic=True"
         return fix
 
     def __repr__(self) -> str:
@@ -257,8 +340,12 @@ class ClientAuth(FrozenValue):
 
 
 def _check_method(method: object, *, provider: str, secret: object, assertion: object) -> None:
-    if method not in get_args(AuthMethod):
-        raise ConfigurationError(f"{provider}(auth_method=…) must be one of {', '.join(get_args(AuthMethod))}.")
+    if method is not None and method not in get_args(AuthMethod):
+        close = "."
+        if isinstance(method, str):
+            full = _FULL_NAMES.get(method)
+            close = f": did you mean {full!r}?" if full else did_you_mean(method, get_args(AuthMethod))
+        raise ConfigurationError(f"{provider}(auth_method=…) must be one of {', '.join(get_args(AuthMethod))}{close}")
     if secret is not None and assertion is not None:
         raise ConfigurationError(
             f"{provider} takes client_secret or client_assertion, not both (RFC 6749 §2.3): leave one out."
@@ -269,3 +356,21 @@ def _check_method(method: object, *, provider: str, secret: object, assertion: o
         raise ConfigurationError(f'{provider}(client_assertion=…) needs auth_method="private_key_jwt" with it.')
     if method != "private_key_jwt" and secret is None:
         raise ConfigurationError(f"{provider} needs client_secret=…, or client_assertion=… in its place.")
+
+
+def _check_assertion_options(
+    method: str | None, *, provider: str, audience: object, algorithm: object, makes: bool
+) -> None:
+    if audience is not None:
+        credential_text(audience, option=f"{provider}(assertion_audience=…)")
+        if not makes:
+            raise ConfigurationError(
+                f"{provider}(assertion_audience=…) is for assertions that this package makes: set "
+                f'auth_method="client_secret_jwt" or client_assertion=PrivateKeyJWT(…), or leave it out and set aud in '
+                f"the assertion."
+            )
+    if algorithm is not None:
+        option = f"{provider}(assertion_algorithm=…)"
+        checked_choice(algorithm, option=option, choices=get_args(SecretAlgorithm))
+        if method != "client_secret_jwt":
+            raise ConfigurationError(f'{option} needs auth_method="client_secret_jwt" with it.')

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
 from tokenmw.errors import TokenUnavailable
 from tokenmw.options import credential_text
 from tokenmw.providers.body_codes import GrantCodes, RejectionCodes
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.platform import PlatformProvider
 from tokenmw.providers.quiet_http import with_query_token
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingRequest
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant, Token
 
 __all__ = ["DingTalk", "DingTalkLegacy"]
@@ -30,19 +33,28 @@ _PERMANENT: Final = {
     "unauthorized.client": "check corp_id, and that the app may be used in that corp",
 }
 _ADDRESS: Final = {"forbidden.accessdenied.ipnotinwhitelist": _ALLOWED_ADDRESSES}
-_GRANT: Final = GrantCodes(code_field="code", lifetime_field="expireIn", permanent=_PERMANENT, address=_ADDRESS)
-_CORP_GRANT: Final = GrantCodes(code_field="code", lifetime_field="expires_in", permanent=_PERMANENT, address=_ADDRESS)
+_LIFETIME: Final = 7200.0  # seconds, as documented, for responses that do not say
+_GRANT: Final = GrantCodes(
+    code_field="code",
+    lifetime_field="expireIn",
+    permanent=_PERMANENT,
+    address=_ADDRESS,
+    default_lifetime=_LIFETIME,
+)
+_CORP_GRANT: Final = replace(_GRANT, lifetime_field="expires_in")
 _LEGACY_GRANT: Final = GrantCodes(
     code_field="errcode",
     lifetime_field="expires_in",
     permanent=dict.fromkeys(("40035", "40089", "40096", "900103"), _CREDENTIALS),
     address={"60020": _ALLOWED_ADDRESSES},
+    default_lifetime=_LIFETIME,
 )
 _SECRET_REFUSED: Final = frozenset({"invalidclientidorsecret", "invalid.client"})
 _LEGACY_SECRET_REFUSED: Final = frozenset({"40035", "40089", "40096", "900103"})
 _BAN_SECONDS: Final = 300.0
 
 
+@reuses_checks
 class DingTalk(PlatformProvider):
     """The access token of an internal app for DingTalk's API v1.0; with `corp_id`, of an app in one corp.
 
@@ -87,7 +99,7 @@ class DingTalk(PlatformProvider):
         self,
         *,
         app_key: str,
-        app_secret: str | Sequence[str],
+        app_secret: Secret,
         corp_id: str | None = None,
         base_url: str = "https://api.dingtalk.com",
         refresh_before: float | None = None,
@@ -141,6 +153,7 @@ class DingTalk(PlatformProvider):
         request.headers["x-acs-dingtalk-access-token"] = token.value
 
 
+@reuses_checks
 class DingTalkLegacy(PlatformProvider):
     """The access token of an internal app for DingTalk's older API at oapi.dingtalk.com.
 
@@ -181,7 +194,7 @@ class DingTalkLegacy(PlatformProvider):
         self,
         *,
         app_key: str,
-        app_secret: str | Sequence[str],
+        app_secret: Secret,
         base_url: str = "https://oapi.dingtalk.com",
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,

@@ -8,20 +8,23 @@ from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import checked_flag, credential_text, optional_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import ClientAuth
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
 from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
-__all__ = ["Entra", "entra_grant", "error_codes"]
+__all__ = ["OPTIONS_OF_URL", "Entra", "entra_grant", "error_codes"]
 
 _DEFAULT_LIFETIME: Final = 600.0  # seconds, as in Microsoft's own library for responses that do not say
 
@@ -40,13 +43,14 @@ _FIXES: Final = {
     7000218: "give a secret or an assertion",
     7000222: "the secret has expired: make a new one",
 }
-_OPTIONS_OF_URL: Final = "tenant, cloud and base_url"
+OPTIONS_OF_URL: Final = "tenant, cloud and base_url"
 _OTHER_FIXES: Final = {"invalid_request": "check tenant, cloud and the other options"}
 _MAX_CODES: Final = 8  # of one response
 # "Try again" and "request loop"; both come with status 400 as well.
 _TRANSIENT: Final = frozenset({90033, 50196})
 
 
+@reuses_checks
 class Entra(Provider):
     """An app of Microsoft Entra ID that calls an API in its own name.
 
@@ -62,8 +66,8 @@ class Entra(Provider):
         client_id: The app's id.
         client_secret: The value of one of the app's secrets. While it is changed, a list: the new one and the old one.
             If Entra refuses the first, the next one is tried.
-        client_assertion: A signed JWT instead of a secret, or a function, sync or async, that returns a new one for
-            each attempt; also for federated credentials.
+        client_assertion: A `PrivateKeyJWT` instead of a secret, with the app's certificate, or a function, sync or
+            async, that returns a signed JWT for each attempt, or one as text; also for federated credentials.
         credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none, and the
             tokens that a function obtains are not shared with other provider objects or through Redis, so every
             process fetches its own.
@@ -71,7 +75,7 @@ class Entra(Provider):
         cloud: The national cloud: `"public"`, `"usgov"`, `"usdod"` or `"china"`. Default: `"public"`.
         base_url: Another login host than the cloud's, such as a test server. Default: the cloud's.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
-            the lifetime, at most 3600 s.
+            the lifetime, at most 3600 s; or earlier, after the seconds that the server sends as `refresh_in`.
         hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
             it. Default: the hosts of Graph or of the bots' channels if the scope is one of these, and the host of
             `base_url` with them; else every host that the auth object is used for.
@@ -109,8 +113,8 @@ class Entra(Provider):
         *,
         tenant: str,
         client_id: str,
-        client_secret: str | Sequence[str] | None = None,
-        client_assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        client_secret: Secret | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         scope: str | None = None,
         cloud: Cloud = "public",
@@ -142,7 +146,7 @@ class Entra(Provider):
             client=f"{self._auth.client()} of tenant {self.tenant}",
             client_fix=self._auth.fix(method_option=False),
             url=self.token_url,
-            url_options=_OPTIONS_OF_URL,
+            url_options=OPTIONS_OF_URL,
             default_lifetime=_DEFAULT_LIFETIME,
             fixes=_OTHER_FIXES,
             log_description=log_description,
@@ -176,7 +180,7 @@ class Entra(Provider):
             answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
             return entra_grant(answer, proof, reader=self._reader)
 
-        return await self._auth.grant(request)
+        return await self._auth.grant(request, token_url=self.token_url)
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid: 401.

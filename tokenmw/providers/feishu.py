@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from tokenmw.providers.body_codes import GrantCodes, RejectionCodes
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.platform import PlatformProvider
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
 __all__ = ["FEISHU_GRANT", "FeishuApp", "FeishuCredential", "FeishuTenant"]
@@ -33,7 +35,7 @@ FEISHU_GRANT: Final = GrantCodes(
     address={"99991401": "add this machine's address to the app's allowed addresses"},
     retry_header="x-ogw-ratelimit-reset",
     # Feishu replaces a token with less than half an hour left before it issues it.
-    min_lifetime=1800.0,
+    default_lifetime=1800.0,
 )
 
 
@@ -60,6 +62,7 @@ class FeishuCredential(PlatformProvider):
         return f"{self.base_url}/open-apis/auth/v3/{self._path}"
 
 
+@reuses_checks
 class FeishuTenant(FeishuCredential):
     """The `tenant_access_token` of a self-built app of Feishu or Lark.
 
@@ -101,7 +104,7 @@ class FeishuTenant(FeishuCredential):
         self,
         *,
         app_id: str,
-        app_secret: str | Sequence[str],
+        app_secret: Secret,
         base_url: str = "https://open.feishu.cn",
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,
@@ -127,6 +130,7 @@ class FeishuTenant(FeishuCredential):
         return await self._secrets.grant(request, codes=_SECRET_REFUSED)
 
 
+@reuses_checks
 class FeishuApp(FeishuTenant, same_credential=True):
     """The `app_access_token` of a self-built app of Feishu or Lark: the same token as :class:`FeishuTenant`'s.
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 from tokenmw.errors import TokenUnavailable
 from tokenmw.options import credential_text
 from tokenmw.providers.body_codes import code_in
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.feishu import FEISHU_GRANT, FeishuCredential
+from tokenmw.providers.secret_sources import SecretSource
 from tokenmw.redaction import without_locals
 from tokenmw.values import Grant
 
@@ -37,17 +39,17 @@ class _StoreCredential(FeishuCredential):
         self,
         *,
         app_id: str,
-        app_secret: str,
+        app_secret: str | SecretSource,
         base_url: str = "https://open.feishu.cn",
         hosts: Iterable[str] | None = None,
         allow_http: bool = False,
     ) -> None:
         option = f"{type(self).__name__}(app_secret=…)"  # one secret: the ticket and the app's token belong to it
-        super().__init__(
-            app_id, credential_text(app_secret, option=option), base_url=base_url, hosts=hosts, allow_http=allow_http
-        )
+        secret = app_secret if isinstance(app_secret, SecretSource) else credential_text(app_secret, option=option)
+        super().__init__(app_id, secret, base_url=base_url, hosts=hosts, allow_http=allow_http)
 
 
+@reuses_checks
 class FeishuTicket(_StoreCredential):
     """The `app_ticket` of a store app, which the platform sends as an event about every hour.
 
@@ -81,7 +83,7 @@ class FeishuTicket(_StoreCredential):
             TokenUnavailable: The platform will send the ticket as an event, or it cannot be reached.
         """
         answer = await http.request(
-            "POST", self._url, json={"app_id": self._app_id, "app_secret": self._secrets.accepted}
+            "POST", self._url, json={"app_id": self._app_id, "app_secret": await self._secrets.accepted()}
         )
         FEISHU_GRANT.check(answer, app=self)
         raise TokenUnavailable(
@@ -92,6 +94,7 @@ class FeishuTicket(_StoreCredential):
         )
 
 
+@reuses_checks
 class FeishuStoreApp(_StoreCredential):
     """The `app_access_token` of a store app of Feishu or Lark. It needs the app's :class:`FeishuTicket`.
 
@@ -130,7 +133,7 @@ class FeishuStoreApp(_StoreCredential):
         ticket = await http.token(
             FeishuTicket(
                 app_id=self._app_id,
-                app_secret=self._secrets.accepted,
+                app_secret=self._secrets.given,
                 base_url=self.base_url,
                 allow_http=self.allow_http,
             )
@@ -138,7 +141,7 @@ class FeishuStoreApp(_StoreCredential):
         answer = await http.request(
             "POST",
             self._url,
-            json={"app_id": self._app_id, "app_secret": self._secrets.accepted, "app_ticket": ticket.value},
+            json={"app_id": self._app_id, "app_secret": await self._secrets.accepted(), "app_ticket": ticket.value},
         )
         if code_in(answer, "code") == _TICKET_REFUSED:
             await http.invalidate(ticket)
@@ -149,6 +152,7 @@ class FeishuStoreApp(_StoreCredential):
         return FEISHU_GRANT.grant(answer, "app_access_token", app=self)
 
 
+@reuses_checks
 class FeishuStoreTenant(_StoreCredential):
     """The `tenant_access_token` of a store app in one tenant. All tenants share one app token.
 
@@ -183,7 +187,7 @@ class FeishuStoreTenant(_StoreCredential):
         self,
         *,
         app_id: str,
-        app_secret: str,
+        app_secret: str | SecretSource,
         tenant_key: str,
         base_url: str = "https://open.feishu.cn",
         hosts: Iterable[str] | None = None,
@@ -207,7 +211,7 @@ class FeishuStoreTenant(_StoreCredential):
         app = await http.token(
             FeishuStoreApp(
                 app_id=self._app_id,
-                app_secret=self._secrets.accepted,
+                app_secret=self._secrets.given,
                 base_url=self.base_url,
                 allow_http=self.allow_http,
             )

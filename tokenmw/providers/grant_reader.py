@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from tokenmw.errors import CredentialRejected, TokenUnavailable
-from tokenmw.providers.answer import grant_in, lifetime
-from tokenmw.values import MAX_EXTRA_BYTES
+from tokenmw.providers.answer import grant_in
+from tokenmw.providers.expiry import remaining_seconds
+from tokenmw.values import MAX_EXTRA_BYTES, MAX_LIFETIME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,9 +35,11 @@ _PERMANENT: Final = {
     "unauthorized_client": "the client needs the permission to use this grant type",
     "unsupported_grant_type": "this endpoint does not offer the grant type client_credentials: check the URL",
 }
-# RFC 6749 §4.1.2.1, RFC 8628 §3.5: token endpoints use them too, some with status 400; `internal_failure` is Google's.
+# RFC 6749 §4.1.2.1, RFC 8628 §3.5: token endpoints use them too, some with status 400; `internal_failure` is Google's,
+# which sends it in `error_description` too.
 _TRANSIENT: Final = frozenset({"internal_failure", "server_error", "slow_down", "temporarily_unavailable"})
 _CLIENT_ERROR: Final = 400
+_UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _REFUSED: Final = frozenset({400, 401, 403})
 _AGAIN: Final = frozenset({409, 425})  # a conflict with another request, as of Hydra; too early
@@ -53,10 +56,10 @@ _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PATH: Final = re.compile(r"[!-~]{1,200}")
 _TYPE: Final = re.compile(r"[A-Za-z0-9_.: -]+")
 _MAX_TYPE: Final = 64  # characters
-# Other words with which servers name bearer tokens: Apigee, Azure DevOps and eBay. In lower case.
-_BEARER: Final = frozenset(
-    {"", "bearer", "bearertoken", "bearer_token", "bearer token", "jwt-bearer", "application access token"}
-)
+# Types of tokens that each request must prove the possession of a key for (RFC 9449, RFC 7800, Microsoft's). In lower
+# case and without hyphens and underscores.
+_NEEDS_PROOF: Final = frozenset({"dpop", "mac", "mtlspop", "pop"})
+_NO_ACCESS_TOKEN: Final = "na"  # RFC 8693 §2.2.1
 _ERROR_OF_CHALLENGE: Final = re.compile(r"""(?<![\w-])error\s*=\s*"?([\w.-]+)""", re.ASCII)
 # A new token of the same kind would have the same permissions (RFC 6750 §3.1, RFC 9470 §3).
 _NOT_ABOUT_VALIDITY: Final = frozenset({"insufficient_scope", "insufficient_claims"})
@@ -82,6 +85,8 @@ class GrantReader:
         url: The token endpoint.
         url_options: The options that decide `url`.
         default_lifetime: Seconds that a token lives if the response does not say; None: that is an error.
+        zero_is_default: Whether a lifetime of zero means `default_lifetime`.
+        max_lifetime: Seconds to which a longer lifetime is cut.
         fixes: Fixes of error codes that differ from the usual ones.
         scheme: The type of every token, whatever the response says; None: only bearer tokens are accepted.
         scheme_option: The option that sets `scheme`; "" if the provider has none.
@@ -93,6 +98,8 @@ class GrantReader:
     url: str
     url_options: str = "token_url"
     default_lifetime: float | None
+    zero_is_default: bool = False
+    max_lifetime: float = MAX_LIFETIME
     fixes: Mapping[str, str] = field(default_factory=dict[str, str])
     scheme: str | None = None
     scheme_option: str = ""
@@ -123,10 +130,14 @@ class GrantReader:
             answer,
             fields,
             "access_token",
-            seconds=lambda: lifetime(fields.get("expires_in"), default=self.default_lifetime, field="expires_in"),
+            seconds=lambda: self._lifetime(answer, fields),
             token_type=self.scheme or bearer_type(answer, fields, proof, option=self.scheme_option),
             extra=_extra(fields, proof),
         )
+
+    def _lifetime(self, answer: Answer, fields: Mapping[str, Any]) -> float:
+        left = remaining_seconds(answer, fields, default=self.default_lifetime, zero_is_default=self.zero_is_default)
+        return min(left, self.max_lifetime)
 
     def _refusal(
         self, answer: Answer, fields: Mapping[str, Any], proof: Proof, *, detail: str, fix: str
@@ -139,16 +150,18 @@ class GrantReader:
         media_type = "" if code else answer.media_type
         answered = ", ".join(part for part in (shown, f"HTTP {status}", media_type, detail) if part)
         description = self._description(fields, proof)
-        if code in _TRANSIENT or (status in _AGAIN and code not in _PERMANENT):
+        transient = _is_transient(code, fields)
+        # A 401 is about the client, whatever the code.
+        if (transient and status != _UNAUTHORIZED) or status in _AGAIN:
             return TokenUnavailable(
                 f"{answer.endpoint} cannot serve {self.client} now ({answered}){description}",
                 retry_after=answer.retry_after,
-                said=code in _TRANSIENT,
+                said=transient,
             )
         if code in _PERMANENT or status in _REFUSED or (code and status < _CLIENT_ERROR):
             return CredentialRejected(
                 f"{answer.endpoint} refuses {self.client} ({answered}): {fix or self._fix(code, status)}{description}",
-                code=shown,
+                code="" if transient else shown,
                 retry_after=answer.retry_after,
                 # A bare 403 comes from a firewall that refuses this machine's address, not from an RFC 6749 server.
                 said=bool(code) or status != _FORBIDDEN,
@@ -171,7 +184,7 @@ class GrantReader:
             return "a firewall or a proxy may refuse this machine's address; if not, check the credential"
         if not code and status == _CLIENT_ERROR:
             return f"check {self.url_options} and the other options"
-        if code and code not in _PERMANENT:
+        if code and code not in _PERMANENT and code not in _TRANSIENT:
             return "the server's documentation explains the code"
         return self.fixes.get(code) or _PERMANENT.get(code) or self.client_fix
 
@@ -188,10 +201,12 @@ class GrantReader:
 
 
 def bearer_type(answer: Answer, fields: Mapping[str, Any], proof: Proof, *, option: str = "") -> str:
-    """Return "Bearer", if a response grants a bearer token or does not name the token's type.
+    """Return "Bearer", which is sent for tokens of every type but a few.
 
-    A client must not use a token whose type it does not understand (RFC 6749 §7.1): `DPoP` and `MAC` tokens need a
-    proof in each request, `N_A` is no access token (RFC 8693 §2.2.1).
+    Servers have many words for bearer tokens, such as "BearerToken" of Apigee, "jwt-bearer" of Azure DevOps and
+    "Application Access Token" of eBay, and all their APIs expect `Bearer`. `DPoP`, `MAC` and `PoP` tokens need a proof
+    in each request, and `N_A` is no access token (RFC 8693 §2.2.1): a client must not use them as bearer tokens
+    (RFC 6749 §7.1).
 
     Args:
         answer: The token endpoint's response.
@@ -200,29 +215,43 @@ def bearer_type(answer: Answer, fields: Mapping[str, Any], proof: Proof, *, opti
         option: The provider's option that accepts every type, for the error text.
 
     Raises:
-        TokenUnavailable: The token has another type.
+        TokenUnavailable: The token needs a proof, is no access token, or its type is not text of at most 64 characters.
     """
     given = fields.get("token_type")
-    # Case-insensitive (RFC 6749 §5.1), but APIs that compare it are not.
     named = given if isinstance(given, str) and len(given) <= _MAX_TYPE else None
-    if given is None or (named is not None and named.strip().lower() in _BEARER):
+    # Case-insensitive (RFC 6749 §5.1), but APIs that compare it are not.
+    kind = None if named is None else re.sub(r"[\s/_-]", "", named.lower())
+    if given is None or (kind is not None and kind not in _NEEDS_PROOF and kind != _NO_ACCESS_TOKEN):
         return "Bearer"
     shown = f' "{named}"' if named and _TYPE.fullmatch(named) and not proof.has_piece_in(named) else ""
+    reason = "cannot be used as a bearer token"
+    if kind in _NEEDS_PROOF:
+        reason = "needs a proof in each request, so it cannot be sent as a bearer token: have the server issue those"
+    elif kind == _NO_ACCESS_TOKEN:
+        reason = "is no access token"
     fix = f"; if the API takes it nevertheless, set {option} to the word before the token" if option else ""
-    raise TokenUnavailable(
-        f"{answer.endpoint} granted a token whose token_type{shown} is not Bearer, so it cannot be sent as one{fix}"
-    )
+    raise TokenUnavailable(f"{answer.endpoint} granted a token whose token_type{shown} {reason}{fix}")
 
 
 def bearer_rejected(answer: OutgoingAnswer) -> bool:
     """Return whether an API answered that the token is not valid (RFC 6750 §3.1).
 
-    That is a 401, unless its challenge says that the token is valid and lacks a permission.
+    That is a 401, unless its challenge says that the token is valid and lacks a permission; some APIs send
+    `invalid_token` with a 400.
     """
-    if answer.status != 401:
+    if answer.status not in (400, 401):
         return False
     errors = set(_ERROR_OF_CHALLENGE.findall(answer.headers.get("www-authenticate", "").lower()))
+    if answer.status == 400:
+        return "invalid_token" in errors
     return not errors or not errors <= _NOT_ABOUT_VALIDITY
+
+
+def _is_transient(code: str, fields: Mapping[str, Any]) -> bool:
+    if code in _TRANSIENT:
+        return True
+    description = fields.get("error_description")
+    return isinstance(description, str) and description in _TRANSIENT
 
 
 def _extra(fields: Mapping[str, Any], proof: Proof) -> dict[str, Any]:

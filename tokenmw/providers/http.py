@@ -19,7 +19,7 @@ from tokenmw.providers.redirect_text import redirect_text
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import ModuleType
 
     from tokenmw.clock import Clock
@@ -40,10 +40,11 @@ __all__ = [
     "read_url",
 ]
 
-# Shares of `fetch_seconds`, so that the error says what the request waited for. A step ends before the whole request is
-# cancelled, because httpx does not close the connection of a cancelled TLS handshake; and that before the fetch is.
-_STEP_SHARE: Final = 0.9
-_REQUEST_SHARE: Final = 0.95
+# A step ends before the whole request is cancelled, and that before the fetch is, so that the error says what the
+# request waited for. Connecting ends earlier, because httpx does not close the connection of a TLS handshake that is
+# cancelled. Reading has nearly all of `fetch_seconds`: a response that arrives later is lost.
+_CONNECT_SHARE: Final = 0.9  # of `fetch_seconds`
+_READ_MARGIN: Final = 0.02  # seconds before the end of `fetch_seconds`, at most a tenth of them
 _ONLY_OUR_CLIENT: Final = (
     "allow_private=False needs the HTTP client of tokenmw, because no other one can be kept from private addresses: "
     "leave http= out, or give it HTTPOptions(…)"
@@ -127,6 +128,10 @@ class TokenHTTP(Unpicklable):
         http._only_public = True
         return http
 
+    def time(self) -> float:
+        """Return the broker's time in seconds since 1970."""
+        return self._clock.time()
+
     async def token(self, provider: Provider) -> Token:
         """Return a token of another provider, for a provider whose own request needs it.
 
@@ -153,7 +158,7 @@ class TokenHTTP(Unpicklable):
         method: str,
         url: str,
         *,
-        data: Mapping[str, str] | None = None,
+        data: Mapping[str, str | Sequence[str]] | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
@@ -162,7 +167,7 @@ class TokenHTTP(Unpicklable):
         Args:
             method: The HTTP method.
             url: The whole URL. Its query stays out of the client's log.
-            data: Fields of a form.
+            data: Fields of a form; a list is sent as several fields of one name.
             json: A JSON document instead of a form.
             headers: More header lines.
 
@@ -186,6 +191,7 @@ class TokenHTTP(Unpicklable):
     ) -> Answer | TokenUnavailable:
         # Errors are returned, not raised: one raised here would have the client's error as its context.
         seconds = self._limits.fetch_seconds
+        margin = min(_READ_MARGIN, 0.1 * seconds)
         endpoint = server = "the token endpoint"
         scheme = ""
         progress = Progress()
@@ -199,7 +205,10 @@ class TokenHTTP(Unpicklable):
                 json=json,
                 headers={"accept": "application/json", "accept-encoding": "identity", **(headers or {})},
                 extensions={
-                    "timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds * _STEP_SHARE),
+                    "timeout": {
+                        **dict.fromkeys(("connect", "pool"), seconds * _CONNECT_SHARE),
+                        **dict.fromkeys(("read", "write"), seconds - margin),
+                    },
                     "trace": progress,
                     ONLY_PUBLIC: self._only_public,
                 },
@@ -208,7 +217,7 @@ class TokenHTTP(Unpicklable):
             endpoint = f"the token endpoint at {server}"
             if request.url.query:
                 request.url = hide_query(request.url)
-            async with asyncio.timeout(seconds * _REQUEST_SHARE):
+            async with asyncio.timeout(seconds - margin / 2):
                 return await self._send(request)
         except UnusableAnswer as unusable:
             return TokenUnavailable(f"{endpoint} {unusable}")

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.options import credential_text, optional_seconds
-from tokenmw.providers.answer import grant_in, http_date, lifetime, number
+from tokenmw.providers.answer import grant_in, number
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import Proof, shown_option
+from tokenmw.providers.construction import reuses_checks
+from tokenmw.providers.expiry import remaining_seconds
 from tokenmw.providers.grant_reader import bearer_rejected, bearer_type
 from tokenmw.providers.microsoft_clouds import hosts_of_resource
 from tokenmw.providers.urls import checked_hosts, checked_token_url
 from tokenmw.redaction import HiddenStr, without_locals
+from tokenmw.values import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.http import TokenHTTP
-    from tokenmw.values import Grant
 
 __all__ = ["ManagedIdentity"]
 
@@ -30,10 +32,12 @@ __all__ = ["ManagedIdentity"]
 _INSTANCE_METADATA: Final = "http://169.254.169.254/metadata/identity/oauth2/token"
 _METADATA_VERSION: Final = "2018-02-01"
 _APP_SERVICE_VERSION: Final = "2019-08-01"
+_LONG: Final = 7200.0  # seconds
 _BEING_UPDATED: Final = frozenset({404, 410})
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
+@reuses_checks
 class ManagedIdentity(Provider):
     """The managed identity of the Azure machine, app or container that this program runs in.
 
@@ -60,7 +64,8 @@ class ManagedIdentity(Provider):
         identity_endpoint: The URL of the identity endpoint. Default: that of virtual machines (IMDS).
         identity_header: The secret that belongs to `identity_endpoint`. Default: none, as IMDS needs none.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
-            the lifetime, at most 3600 s.
+            the lifetime, at most 3600 s; or earlier, after the seconds that the endpoint sends as `refresh_in`, or
+            after half of a lifetime of two hours or more.
         hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
             it. Default: the hosts of Graph or of the bots' channels if the resource is one of these, else every host
             that the auth object is used for.
@@ -145,28 +150,37 @@ class ManagedIdentity(Provider):
         answer.check_busy()
         proof = Proof(self._header or "", form={}, headers={})
         if answer.status in _BEING_UPDATED:
-            fix = "" if self._url == _INSTANCE_METADATA else "; if this lasts, check identity_endpoint"
-            raise TokenUnavailable(
-                f"the identity endpoint at {answer.endpoint} is being updated (HTTP {answer.status}){fix}"
-            )
+            raise TokenUnavailable(self._not_there(answer, proof), retry_after=answer.retry_after)
         if not 200 <= answer.status < 300:
             # `said` is False: another machine may have the identity.
             raise CredentialRejected(self._refusal(answer, proof), said=False, retry_after=answer.retry_after)
         if answer.fields is None:
             raise answer.not_json(check="identity_endpoint")
         fields = answer.fields
-        return grant_in(
+        granted = grant_in(
             answer,
             fields,
             "access_token",
-            seconds=lambda: _lifetime(fields, answer),
+            # App Service sends only the time of expiry.
+            seconds=lambda: remaining_seconds(answer, fields),
             token_type=bearer_type(answer, fields, proof),
         )
+        return Grant(
+            granted.value,
+            expires_in=granted.expires_in,
+            token_type=granted.token_type,
+            extra=_refresh_in(fields, granted.expires_in),
+        )
+
+    def _not_there(self, answer: Answer, proof: Proof) -> str:
+        answered = f"{_shown_code(answer, proof)}HTTP {answer.status}"
+        if self._url == _INSTANCE_METADATA:
+            # https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
+            return f"the identity endpoint at {answer.endpoint} is being updated ({answered})"
+        return f"{answer.endpoint} has no identity endpoint at this path ({answered}): check identity_endpoint"
 
     def _refusal(self, answer: Answer, proof: Proof) -> str:
-        error = (answer.fields or {}).get("error")
-        code = error if isinstance(error, str) and _CODE.fullmatch(error) else ""
-        shown = f"{code}, " if code and not proof.has_piece_in(code) else ""
+        shown = _shown_code(answer, proof)
         identity = "an identity of its own"
         if self._client_id is not None:
             identity = shown_option("client_id", self._client_id, secrets=(self._header or "",))
@@ -181,12 +195,19 @@ class ManagedIdentity(Provider):
         return bearer_rejected(answer)
 
 
-def _lifetime(fields: Mapping[str, Any], answer: Answer) -> float:
-    # Both fields are usually text. App Service sends only the instant of expiry, by the clock of its response.
-    if fields.get("expires_in") not in (None, ""):
-        return lifetime(fields["expires_in"], field="expires_in")
-    expires_on = number(fields.get("expires_on"))
-    if expires_on is None:
-        raise TokenUnavailable("expires_in is missing, and expires_on is not a number of seconds")
-    sent = http_date(answer.headers.get("date", ""))
-    return lifetime(expires_on - (SYSTEM_CLOCK.time() if sent is None else sent), field="expires_on")
+def _shown_code(answer: Answer, proof: Proof) -> str:
+    error = (answer.fields or {}).get("error")
+    code = error if isinstance(error, str) and _CODE.fullmatch(error) else ""
+    return f"{code}, " if code and not proof.has_piece_in(code) else ""
+
+
+def _refresh_in(fields: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Return the seconds after which a new token is fetched, for `extra`.
+
+    Where the endpoint does not say, that is half the lifetime if it is two hours or more, as in Microsoft's own
+    libraries: the endpoint has outages of hours.
+    """
+    given = number(fields.get("refresh_in"))
+    if given is not None and math.isfinite(given):
+        return {"refresh_in": given}
+    return {"refresh_in": seconds / 2} if seconds >= _LONG else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["checked_base_url", "checked_hosts", "checked_private", "checked_token_url", "host_of", "is_loopback"]
 
 _MAX_CHARACTERS: Final = 8_000  # of a URL; every proxy must be able to pass on as much (RFC 9110 §4.1)
+# Of each check, so that a provider that is made in each request costs no second one. What is refused is not kept.
+_MAX_CACHED: Final = 512
 _SECRETS: Final = ("secret", "password", "passwd", "assertion", "accesstoken", "refreshtoken")  # parts of names
 _MAX_LABEL: Final = 63  # characters between two dots of a host name (RFC 1035 §2.3.4)
 _HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_.])?", re.ASCII)
@@ -37,6 +40,12 @@ def checked_token_url(url: str, *, option: str, allow_http: bool) -> str:
     """
     if not isinstance(cast("object", url), str):
         raise ConfigurationError(f"{option} must be a str, not {type(url).__name__}.")
+    # `is True`: the text "false" of an environment variable is true.
+    return _checked_url(str(url), option=option, allow_http=allow_http is True)
+
+
+@lru_cache(_MAX_CACHED)
+def _checked_url(url: str, *, option: str, allow_http: bool) -> str:
     if url != url.strip():
         raise ConfigurationError(
             f"{option} has a blank or line break before or after it, perhaps from the file it is read from: strip() it."
@@ -66,13 +75,12 @@ def checked_token_url(url: str, *, option: str, allow_http: bool) -> str:
         raise ConfigurationError(
             f"{option} has an invalid host or port: use a host name or an IP address, and a port from 1 to 65535."
         )
-    # `is not True`: the text "false" of an environment variable is true.
-    if parsed.scheme == "http" and allow_http is not True and not is_loopback(parsed.host):
+    if parsed.scheme == "http" and not allow_http and not is_loopback(parsed.host):
         raise ConfigurationError(
             f"{option} would send the credential without TLS: use https://, or pass allow_http=True "
             f"if you trust the network between."
         )
-    return str(url)
+    return url
 
 
 def checked_base_url(url: str, *, option: str, allow_http: bool) -> str:
@@ -84,7 +92,12 @@ def checked_base_url(url: str, *, option: str, allow_http: bool) -> str:
     Raises:
         ConfigurationError: The URL has a query, or :func:`checked_token_url` refuses it.
     """
-    scheme, _, rest = checked_token_url(url, option=option, allow_http=allow_http).partition(":")
+    return _in_one_spelling(checked_token_url(url, option=option, allow_http=allow_http), option=option)
+
+
+@lru_cache(_MAX_CACHED)
+def _in_one_spelling(url: str, *, option: str) -> str:
+    scheme, _, rest = url.partition(":")
     parsed = read_url(f"{scheme.lower()}:{rest}")  # httpx drops the default port only after a scheme in lower case
     if parsed.query:
         raise ConfigurationError(f"{option} has a query (?…), which would stand before the path: remove it.")
@@ -111,6 +124,12 @@ def checked_hosts(hosts: Iterable[str] | None, *, option: str) -> frozenset[str]
         raise ConfigurationError(f"{fix}, not {type(hosts).__name__}.") from None
     if not names:
         raise ConfigurationError(f"{fix}; an empty list would keep the token from every host.")
+    plain = all(type(name) is str for name in names)
+    return (_hosts_of if plain else _hosts_of.__wrapped__)(tuple(names), fix=fix)
+
+
+@lru_cache(_MAX_CACHED)
+def _hosts_of(names: tuple[object, ...], *, fix: str) -> frozenset[str]:
     found: set[str] = set()
     for index, name in enumerate(names):
         host = _on_the_wire(name) if isinstance(name, str) else ""
@@ -152,6 +171,7 @@ def checked_private(allow_private: bool, *, url: str, option: str) -> bool:  # n
     return allow_private is True
 
 
+@lru_cache(_MAX_CACHED)
 def host_of(url: str) -> str:
     """Return the host of a checked URL as it is written on the wire; an IPv6 address has no brackets."""
     return read_url(url).raw_host.decode("ascii")

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from tokenmw.providers.body_codes import GrantCodes, RejectionCodes
+from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.platform import PlatformProvider
 from tokenmw.providers.quiet_http import with_query_token
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from tokenmw.providers.base import OutgoingRequest
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant, Token
 
 __all__ = ["WeCom"]
@@ -32,10 +34,12 @@ _GRANT: Final = GrantCodes(
         "41002": "check corp_id",
         "41004": "check corp_secret",
     },
+    default_lifetime=7200.0,  # as documented; some private deployments leave the field out
     address={"60020": "add this machine's address to the application's trusted addresses"},
 )
 
 
+@reuses_checks
 class WeCom(PlatformProvider):
     """The access token of one application of a WeCom corp: an agent, contacts, customer contact, customer service.
 
@@ -76,7 +80,7 @@ class WeCom(PlatformProvider):
         self,
         *,
         corp_id: str,
-        corp_secret: str | Sequence[str],
+        corp_secret: Secret,
         base_url: str = "https://qyapi.weixin.qq.com",
         hosts: Iterable[str] | None = None,
         allow_http: bool = False,

@@ -55,6 +55,9 @@ _CLOSED: Final = (
 )
 _CLOSED_AT_START: Final = f"it closed the connection at the start: {_WHICH_SCHEME}"
 _NOT_ANSWERED: Final = f"it has not answered yet: check host and port; {_WHICH_SCHEME}"
+_WRONG_REPLY: Final = (
+    "a reply is damaged or not that of its command: find out what between this process and Redis changes or repeats it"
+)
 _TOO_MANY_CLIENTS: Final = "max number of clients"
 
 
@@ -87,6 +90,8 @@ def advice(error: BaseException, reason: str, *, reached: bool) -> str:
     """
     if isinstance(error, Unsuitable):
         return error.fix
+    if isinstance(error, InvalidResponse) and reached:
+        return _WRONG_REPLY
     if reason in _FIX_OF_REASON:
         return _FIX_OF_REASON[reason]
     if reason in _ABOUT_CONNECTING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from redis.exceptions import ClusterCrossSlotError, NoScriptError
+from redis.exceptions import ClusterCrossSlotError, NoScriptError, ResponseError
 
 from tokenmw.observe.events import SharedStateChanged
 from tokenmw.redaction import Unpicklable
@@ -37,6 +37,7 @@ Command: TypeAlias = tuple[_Argument, ...]
 # starts, each round trip of a handshake may take as long as a command may.
 _OPENED_FIRST: Final = 3
 _PROBE_KEYS: Final = 16  # two servers share them unevenly enough to be taken for one in 1 of 32 768 cases
+_REFUSALS: Final = frozenset({"permission", "unsupported", "response"})
 UNAVAILABLE: Final = object()  # in place of a reply: the server did not serve this command, but others of its batch
 
 
@@ -51,6 +52,7 @@ class RedisConnection(Unpicklable):
         log: Gets failures and recoveries.
         observe: Gets a `SharedStateChanged` when the state changes.
         on_recovered: Is called each time a server has recovered.
+        echo: Whether each batch ends with an echo, as values that are not sealed need: see `replies`.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class RedisConnection(Unpicklable):
         log: ThrottledLog,
         observe: Callable[[Event], None],
         on_recovered: Callable[[], None],
+        echo: bool = False,
     ) -> None:
         self._client, self._ours = open_client(given, limits=limits)
         self._limits = limits
@@ -70,7 +73,9 @@ class RedisConnection(Unpicklable):
         self._log = log
         self._observe = observe
         self._on_recovered = on_recovered
-        self._servers = Servers(self._client, names=names, limits=limits, clock=clock, log=log, listener=self)
+        self._servers = Servers(
+            self._client, names=names, limits=limits, clock=clock, log=log, listener=self, echo=echo
+        )
         self._observed_down = False
         self._probe_keys = [names.key(f"slots-{number}", "probe") for number in range(_PROBE_KEYS)]
         self._takes_all_slots: bool | None = None
@@ -213,15 +218,19 @@ class RedisConnection(Unpicklable):
             await server.guard.evaluate("sessions", keys, ("1000", "", *(b"1" for _ in keys)))
         except ClusterCrossSlotError:
             return False
-        batch: Any = self._client.pipeline(transaction=False)
-        for key in keys:
-            batch.execute_command("GET", key)
-        return None not in await batch.execute()
+        replies = await server.guard.send([("GET", key) for key in keys])
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return None not in replies
 
-    async def pipeline(self, commands: Sequence[Command], *, background: bool = False) -> list[Any]:
+    async def pipeline(
+        self, commands: Sequence[Command], *, background: bool = False, optional: bool = False
+    ) -> list[Any]:
         """Run many commands, one batch for each server; in the `background` if no request waits for them.
 
-        A script that a server does not know is run by its text.
+        A script that a server does not know is run by its text. `optional` is for commands that the caller can do
+        without: for one that an ACL, made for an earlier version, or a proxy refuses, the reply is None as well.
 
         Return their replies: None for a command that failed because of its own key, `UNAVAILABLE` for one that failed
         for another reason, as when its server is unavailable.
@@ -229,7 +238,7 @@ class RedisConnection(Unpicklable):
         Raises:
             RedisUnavailable: All of them failed for another reason.
         """
-        replies = await self._batches(commands, background=background)
+        replies = await self._batches(commands, background=background, optional=optional)
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
             try:
@@ -243,16 +252,20 @@ class RedisConnection(Unpicklable):
                 replies[number] = reply
         return replies
 
-    async def _batches(self, commands: Sequence[Command], *, background: bool) -> list[Any]:
+    async def _batches(self, commands: Sequence[Command], *, background: bool, optional: bool = False) -> list[Any]:
         batches: dict[Server, list[int]] = {}
         for number, command in enumerate(commands):
             batches.setdefault(self._servers.of(_key_of(command)), []).append(number)
         if len(batches) == 1:
             (server,) = batches
-            return await server.guard.run(lambda: self._send(server, commands), background=background)
+            return await server.guard.run(
+                lambda: self._send(server, commands, optional=optional), background=background
+            )
         running = [
             server.guard.run(
-                lambda server=server, numbers=numbers: self._send(server, [commands[n] for n in numbers]),  # type: ignore[misc]
+                lambda server=server, numbers=numbers: self._send(  # type: ignore[misc]
+                    server, [commands[n] for n in numbers], optional=optional
+                ),
                 background=background,
             )
             for server, numbers in batches.items()
@@ -301,12 +314,12 @@ class RedisConnection(Unpicklable):
             self._observe(SharedStateChanged(up=True))
         self._on_recovered()
 
-    async def _send(self, server: Server, commands: Sequence[Command]) -> list[Any]:
-        batch = self._client.pipeline(transaction=False)
-        for command in commands:
-            batch.execute_command(*command)
+    async def _send(self, server: Server, commands: Sequence[Command], *, optional: bool = False) -> list[Any]:
         began = self._clock.monotonic()
-        return self._checked(server, await batch.execute(raise_on_error=False), began=began)
+        replies = await server.guard.send(commands)
+        if optional:
+            replies = [None if _is_refusal(reply) else reply for reply in replies]
+        return self._checked(server, replies, began=began)
 
     def _checked(self, server: Server, replies: list[Any], *, began: float) -> list[Any]:
         errors = {
@@ -334,6 +347,11 @@ class RedisConnection(Unpicklable):
         breakers = [server.guard.breaker for server in self._servers]
         open_ = [breaker for breaker in breakers if breaker.open]
         return min(open_, key=lambda one: one.since) if open_ else max(breakers, key=lambda one: (one.since, one.error))
+
+
+def _is_refusal(reply: Any) -> bool:
+    """Return whether a server or a proxy serves no such command, or not for this key or user."""
+    return isinstance(reply, ResponseError) and not isinstance(reply, NoScriptError) and classify(reply) in _REFUSALS
 
 
 def _key_of(command: Command) -> bytes:

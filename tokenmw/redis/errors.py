@@ -14,6 +14,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
+    InvalidResponse,
     MaxConnectionsError,
     NoPermissionError,
     OutOfMemoryError,
@@ -28,7 +29,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["UNKNOWN", "RedisUnavailable", "Unsuitable", "behind_retries", "causes", "classify"]
+__all__ = ["UNKNOWN", "RedisUnavailable", "Unsuitable", "WrongReply", "behind_retries", "causes", "classify"]
 
 _BEGINNING: Final = 200  # characters of an error reply that are searched for a code
 # The first that matches counts: some of redis-py's classes are subclasses of others.
@@ -113,6 +114,13 @@ class Unsuitable(Exception):
         super().__init__(reason)
         self.reason = reason
         self.fix = fix
+
+
+class WrongReply(InvalidResponse):
+    """Raised when a reply is not that of its command."""
+
+    def __init__(self) -> None:
+        super().__init__("A reply is not that of its command.")
 
 
 def classify(error: BaseException) -> str:

@@ -21,9 +21,10 @@ from tokenmw.redis.advice import advice, check_probe, summary
 from tokenmw.redis.breaker import Breaker
 from tokenmw.redis.client import abort_connecting, refresh_slots
 from tokenmw.redis.deadline import Deadline
-from tokenmw.redis.errors import UNKNOWN, RedisUnavailable, behind_retries, classify
+from tokenmw.redis.errors import UNKNOWN, RedisUnavailable, WrongReply, behind_retries, classify
 from tokenmw.redis.failure_log import FailureLog
-from tokenmw.redis.scripts import DIGESTS, SOURCES, WRITERS
+from tokenmw.redis.replies import checked, close_idle, send
+from tokenmw.redis.scripts import DIGESTS, WRITERS, command_by_text, script_command
 from tokenmw.redis.waiting_scripts import WaitingScripts
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Guard(Unpicklable):
         log: Gets failures and recoveries.
         listener: Is notified of an open and of a closed circuit.
         node: The name of the server in its cluster; "" for a single one.
+        echo: Whether each batch ends with an echo, see `replies`.
 
     Attributes:
         key: A key that this server has; the key that probes write is in the same slot.
@@ -103,6 +105,7 @@ class Guard(Unpicklable):
         "_client",
         "_clock",
         "_closed",
+        "_echo",
         "_failures",
         "_limiter",
         "_limits",
@@ -126,6 +129,7 @@ class Guard(Unpicklable):
         log: ThrottledLog,
         listener: ServerListener,
         node: str = "",
+        echo: bool = False,
     ) -> None:
         self._client = client
         self._limits = limits
@@ -136,7 +140,8 @@ class Guard(Unpicklable):
         self._suspect_until = float("-inf")
         self._probing: asyncio.Task[None] | None = None
         self._closed = False
-        self._waiting_scripts = WaitingScripts(self, client, clock=clock, seconds=limits.command_seconds)
+        self._echo = echo
+        self._waiting_scripts = WaitingScripts(self, clock=clock, seconds=limits.command_seconds)
         self.key = key
         self.node = node
         self.breaker = Breaker(clock)
@@ -197,10 +202,24 @@ class Guard(Unpicklable):
 
     async def evaluate(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
         """Run a script, as a command of `run`: by its digest, or by its text if the server does not know it."""
-        try:
-            return await self._client.evalsha(DIGESTS[script], len(keys), *keys, *args)
-        except NoScriptError:
-            return await self._client.eval(SOURCES[script], len(keys), *keys, *args)
+        command = script_command(script, keys[0], args, more_keys=keys[1:])
+        if not self._echo:
+            client: Any = self._client
+            try:
+                reply = await client.evalsha(DIGESTS[script], len(keys), *keys, *args)
+            except NoScriptError:
+                reply = await client.execute_command(*command_by_text(command))
+            return checked(command, reply)
+        (reply,) = await self.send([command])
+        if isinstance(reply, NoScriptError):
+            (reply,) = await self.send([command_by_text(command)])
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def send(self, commands: Sequence[Sequence[bytes | str | int]]) -> list[Any]:
+        """Send a batch, as a command of `run`. Return its replies, errors among them. Raises what the client raises."""
+        return await send(self._client, commands, echo=self._echo)
 
     async def attempt(
         self,
@@ -234,6 +253,8 @@ class Guard(Unpicklable):
                 raise
             cause = behind_retries(error, outer=outer)
             reason = classify(cause) if admitted else "busy"
+            if isinstance(cause, WrongReply):
+                await close_idle(self._client)
             if reason == UNKNOWN:
                 self._failures.client_raised(cause)
             elif reason == "response":

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from redis.exceptions import ResponseError
 
+from tokenmw.redis.errors import WrongReply
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -18,7 +20,6 @@ __all__ = ["DIGESTS", "SOURCES", "WRITERS", "ScriptName", "command_by_text", "lo
 ScriptName = Literal[
     "read",
     "compare",
-    "header",
     "acquire",
     "commit",
     "release",
@@ -37,7 +38,6 @@ _TOKENS: Final = f"{_PRELUDE}\n{(_FOLDER / 'tokens.lua').read_text()}"
 _NAMES: Final[tuple[ScriptName, ...]] = (
     "read",
     "compare",
-    "header",
     "acquire",
     "commit",
     "release",
@@ -51,7 +51,7 @@ _NAMES: Final[tuple[ScriptName, ...]] = (
 )
 # Each function of a prelude costs time in each call, so the others do not get those of tokens.
 _OF_TOKENS: Final[frozenset[ScriptName]] = frozenset({"read", "compare", "acquire", "commit", "release", "tombstone"})
-_PRELUDES: Final = {**dict.fromkeys(_NAMES, f"{_PRELUDE}\n"), **dict.fromkeys(_OF_TOKENS, f"{_TOKENS}\n"), "header": ""}
+_PRELUDES: Final = {**dict.fromkeys(_NAMES, f"{_PRELUDE}\n"), **dict.fromkeys(_OF_TOKENS, f"{_TOKENS}\n")}
 SOURCES: Final = {name: _PRELUDES[name] + (_FOLDER / f"{name}.lua").read_text() for name in _NAMES}
 DIGESTS: Final = {
     name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # Redis identifies scripts by SHA-1
@@ -73,7 +73,11 @@ async def load_scripts(connection: AbstractConnection, *, first: Sequence[tuple[
     known: Any = (await _replies(connection, [*first, ("SCRIPT", "EXISTS", *digests)]))[-1]
     # Where an ACL forbids SCRIPT, the first call of each script sends its text.
     if not isinstance(known, ResponseError):
-        unknown = [text for text, there in zip(digests.values(), known, strict=True) if not there]
+        match known:
+            case [*flags] if len(flags) == len(digests):
+                unknown = [text for text, there in zip(digests.values(), flags, strict=True) if not there]
+            case _:
+                raise WrongReply
         await _replies(connection, [("SCRIPT", "LOAD", text) for text in unknown])
 
 

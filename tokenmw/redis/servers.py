@@ -49,7 +49,18 @@ class Server(Unpicklable):
 class Servers(Unpicklable):
     """The servers that have been used."""
 
-    __slots__ = ("_by_node", "_client", "_clock", "_cluster", "_limiter", "_limits", "_listener", "_log", "_names")
+    __slots__ = (
+        "_by_node",
+        "_client",
+        "_clock",
+        "_cluster",
+        "_echo",
+        "_limiter",
+        "_limits",
+        "_listener",
+        "_log",
+        "_names",
+    )
 
     def __init__(
         self,
@@ -60,6 +71,7 @@ class Servers(Unpicklable):
         clock: Clock,
         log: ThrottledLog,
         listener: ServerListener,
+        echo: bool = False,
     ) -> None:
         self._client = client
         self._cluster = client if isinstance(client, redis.RedisCluster) else None  # asked for each key: 1 µs
@@ -69,6 +81,7 @@ class Servers(Unpicklable):
         self._clock = clock
         self._log = log
         self._listener = listener
+        self._echo = echo
         self._by_node = {"": self._make("", names.key("probe", "probe"))}
 
     def __iter__(self) -> Iterator[Server]:
@@ -150,6 +163,7 @@ class Servers(Unpicklable):
                 log=self._log,
                 listener=self._listener,
                 node=node,
+                echo=self._echo,
             )
         )
 

@@ -37,6 +37,9 @@ _LONGEST: Final = 256
 _LONGEST_COMPARED: Final = 1 << 20  # what `replace` compares; for it, a longer value counts as absent
 _STORED: Final = 0  # the reply of the script that has stored the candidate
 _ABSENT: Final = -2  # the reply of PTTL
+# An id that is stored already may expire earlier than asked for, by this part of the whole TTL: instances use a session
+# at different times, and each of them would write for some seconds.
+_SPARE: Final = 6
 _RESET_LASTS: Final = 365 * 86_400_000  # ms, beyond the session's TTL
 
 
@@ -210,7 +213,8 @@ class RedisSessionStore(Unpicklable):
 
     async def _store_absent(self, calls: Sequence[tuple[bytes, bytes, int]]) -> list[Any]:
         """Store each value whose key has none and was not reset. Return what session.lua does for each."""
-        # SET takes a third of the script's time, which is only for keys that exist or were reset.
+        # SET, and GET and PTTL of a key that exists, take half of the script's time. The script is for keys that were
+        # reset, for values that are not this package's, and for those that would expire too early.
         reset: list[bool] = [False] * len(calls)
         if self._after_reset is not None:
             resets = await self._connection.pipeline(
@@ -219,25 +223,38 @@ class RedisSessionStore(Unpicklable):
             reset = [left != _ABSENT for left in resets]
         plain = [number for number, was_reset in enumerate(reset) if not was_reset]
         values: list[Any] = [None] * len(calls)
-        stored = (
-            await self._connection.pipeline(
-                [("SET", key, sealed, "PX", ttl, "NX") for key, sealed, ttl in (calls[number] for number in plain)],
-                background=True,
-            )
-            if plain
-            else []
-        )
+        commands: list[Command] = [
+            ("SET", key, sealed, "PX", ttl, "NX") for key, sealed, ttl in map(calls.__getitem__, plain)
+        ]
+        stored = await self._connection.pipeline(commands, background=True) if commands else []
         for number, value in zip(plain, stored, strict=True):
             values[number] = value if value is UNAVAILABLE or value is None else _STORED
+        refused = [number for number in plain if values[number] is None]
+        for number, (value, left) in zip(refused, await self._found([calls[n][0] for n in refused]), strict=True):
+            long_enough = left >= calls[number][2] - self._ttl // _SPARE
+            if value is UNAVAILABLE or (isinstance(value, bytes) and 0 < len(value) <= _LONGEST and long_enough):
+                values[number] = value
         rest = [number for number, value in enumerate(values) if value is None]
-        commands = [self._session(*calls[number], "lengthen") for number in rest]
-        try:
-            found = await self._connection.pipeline(commands, background=True) if commands else []
-        except RedisUnavailable:
-            found = [UNAVAILABLE] * len(rest)  # the other replies of the batch are good
-        for number, value in zip(rest, found, strict=True):
+        for number, value in zip(
+            rest, await self._good([self._session(*calls[n], "lengthen") for n in rest]), strict=True
+        ):
             values[number] = value
         return values
+
+    async def _found(self, keys: Sequence[bytes]) -> list[tuple[Any, float]]:
+        """Return the value of each key and the ms for which it lasts."""
+        replies = await self._good([command for key in keys for command in (("GET", key), ("PTTL", key))])
+        return [
+            (value, left if isinstance(left, int) else 0)
+            for value, left in zip(replies[::2], replies[1::2], strict=True)
+        ]
+
+    async def _good(self, commands: Sequence[Command]) -> list[Any]:
+        """Run what follows a batch whose replies are good: if it fails, return `UNAVAILABLE` for each command."""
+        try:
+            return await self._connection.pipeline(commands, background=True) if commands else []
+        except RedisUnavailable:
+            return [UNAVAILABLE] * len(commands)
 
     async def _follow_resets(self, values: list[Any], calls: Sequence[tuple[bytes, bytes, int]]) -> None:
         """Put the id of the reset in place of each value that is a reset, and store that id.

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tokenmw.clock import Clock
-    from tokenmw.redis.client import AnyClient
     from tokenmw.redis.guard import Guard
     from tokenmw.redis.scripts import ScriptName
 
@@ -52,16 +51,14 @@ class WaitingScripts(Unpicklable):
 
     Args:
         guard: Runs each batch as one command.
-        client: Sends it.
         clock: The guard's.
         seconds: `command_seconds`.
     """
 
-    __slots__ = ("_client", "_guard", "_monotonic", "_next", "_seconds", "_tasks", "_waiting")
+    __slots__ = ("_guard", "_monotonic", "_next", "_seconds", "_tasks", "_waiting")
 
-    def __init__(self, guard: Guard, client: AnyClient, *, clock: Clock, seconds: float) -> None:
+    def __init__(self, guard: Guard, *, clock: Clock, seconds: float) -> None:
         self._guard = guard
-        self._client = client
         self._monotonic = clock.monotonic
         self._seconds = seconds
         self._waiting: deque[_WaitingScript] = deque()
@@ -118,10 +115,7 @@ class WaitingScripts(Unpicklable):
             batch.extend(self._take(_BATCH))
             self._next = None
             self._start()
-            pipeline = self._client.pipeline(transaction=False)
-            for script in batch:
-                pipeline.execute_command(*script.command)
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            replies = await self._guard.send([script.command for script in batch])
             errors = [reply for reply in replies if isinstance(reply, Exception)]
             if len(errors) == len(replies) and not any(map(_of_one_key, errors)):
                 raise errors[0]

@@ -89,6 +89,7 @@ class Runtime(Unpicklable):
                 log=log,
                 observe=observe,
                 on_recovered=recovery.schedule,
+                echo=not settings.sealer.sealing,
             )
 
             def on_unreadable(kind: str, reason: str) -> None:

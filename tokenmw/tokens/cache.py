@@ -31,31 +31,35 @@ _FAILURE_KEPT: Final = 600.0
 class TokenCache(Unpicklable):
     """One entry for each credential: the most recently used, up to `Limits(tokens=…)`, and all named ones.
 
+    Credentials of callers are apart, up to `Limits(subject_tokens=…)`: a flood of callers evicts no tenant's token.
+
     An entry that was evicted is found again as long as anything refers to it, such as its refresh or a failure that it
     caused, so that no credential has two entries.
 
     Args:
-        limits: `tokens` is the bound.
+        limits: `tokens` is the bound, and `subject_tokens` that of the tokens made from callers' own.
         clock: Time; it decides which tokens have expired.
         keys_of: Returns a provider's Redis keys; None if its token is not shared.
     """
 
-    __slots__ = ("_alive", "_by_key", "_clock", "_keys_of", "_named", "_recent")
+    __slots__ = ("_alive", "_by_key", "_clock", "_keys_of", "_named", "_of_subjects", "_recent")
 
     def __init__(self, *, limits: Limits, clock: Clock, keys_of: Callable[[Provider], TokenKeys | None]) -> None:
         self._clock = clock
         self._keys_of = keys_of
         self._recent: LRUCache[Provider, TokenEntry] = LRUCache(limits.tokens)
+        self._of_subjects: LRUCache[Provider, TokenEntry] = LRUCache(limits.subject_tokens)
         self._named: dict[Provider, TokenEntry] = {}
         self._alive: WeakValueDictionary[tuple[object, ...], TokenEntry] = WeakValueDictionary()
         self._by_key: WeakValueDictionary[bytes, TokenEntry] = WeakValueDictionary()
 
     def __len__(self) -> int:
-        return len(self._recent) + len(self._named)
+        return len(self._recent) + len(self._of_subjects) + len(self._named)
 
     def __iter__(self) -> Iterator[TokenEntry]:
         # A copy: the caller awaits between two entries, and requests change the caches meanwhile.
-        return iter([*self._named.values(), *(entry for _, entry in self._recent.entries())])
+        caches = (self._recent, self._of_subjects)
+        return iter([*self._named.values(), *(entry for cache in caches for _, entry in cache.entries())])
 
     def entry(self, provider: Provider, name: str) -> TokenEntry:
         """Return the entry of a credential; a new one gets this name.
@@ -63,8 +67,9 @@ class TokenCache(Unpicklable):
         Raises:
             ConfigurationError: The provider's attributes or methods cannot work.
         """
+        recent = self._of_subjects if provider.per_subject else self._recent
         try:
-            return self._recent[provider]
+            return recent[provider]
         except KeyError:
             pass
         entry = self._named.get(provider)
@@ -79,7 +84,7 @@ class TokenCache(Unpicklable):
                     self._by_key[entry.keys.token] = entry
             else:
                 check_same_class(provider, other=entry.provider)
-            self._recent[provider] = entry
+            recent[provider] = entry
         return entry
 
     def of_key(self, key: bytes) -> TokenEntry | None:
@@ -97,8 +102,12 @@ class TokenCache(Unpicklable):
 
     def purge(self) -> None:
         """Drop expired tokens, and entries that nothing needs, so that no credential stays in memory for ever."""
+        for cache in (self._recent, self._of_subjects):
+            self._purge(cache)
+
+    def _purge(self, cache: LRUCache[Provider, TokenEntry]) -> None:
         now = Instant(self._clock)
-        for provider, entry in self._recent.entries():
+        for provider, entry in cache.entries():
             usable = entry.current is not None and entry.current.usable(now)
             if not usable:
                 entry.current = None
@@ -106,7 +115,7 @@ class TokenCache(Unpicklable):
             # Redis may lose a tombstone that it has, so the entry stays until the tombstone expires.
             needed_until = max(entry.refreshing_until, entry.tombstone_until, entry.ignore_reports_until, failed)
             if not usable and needed_until < now.mono:
-                self._recent.pop(provider, None)
+                cache.pop(provider, None)
 
 
 class RejectedTokens(Unpicklable):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+from tokenmw.providers.answer import number
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.token_store import TokenRecord
 from tokenmw.values import Token, windows
@@ -62,7 +63,11 @@ class CachedToken(Unpicklable):
         self.expires_wall = at.wall + left
         provider = entry.provider
         window = windows(
-            record.lifetime, refresh_before=provider.refresh_before, renewal_window=provider.renewal_window
+            record.lifetime,
+            refresh_before=provider.refresh_before,
+            renewal_window=provider.renewal_window,
+            # From `extra`, because a field more in the record would be damage to processes of 0.1.
+            refresh_in=number(record.extra.get("refresh_in")),
         )
         # Drawn once per token and instance: drawn at each read, the earliest of many draws would always win.
         refresh = window.refresh * random.uniform(0.8, 1.0)
@@ -78,7 +83,8 @@ class CachedToken(Unpicklable):
             expires_at=self.expires_wall,
             token_type=record.token_type,
             extra=record.extra or None,
-            scheme=record.token_type if scheme == "Bearer" else scheme,
+            # "N_A" is no word for a header: the token is no access token (RFC 8693 §2.2.1).
+            scheme=None if record.token_type == "N_A" else record.token_type if scheme == "Bearer" else scheme,
             origin=entry,
         )
 

@@ -3,11 +3,13 @@
 Nothing sleeps here and nothing retries. A failure has a time before which the provider is not asked: earlier requests
 get the error at once, and the first later one asks again. So a provider that fails is asked less, whatever the traffic.
 
-A failure note in Redis shares a failure between instances. There are three kinds:
+A failure note in Redis shares a failure between instances. There are four kinds:
 
 - What holds for every instance until a time: a rejected credential, or an answer with `Retry-After`. It is obeyed.
 - What the provider answered without a time, such as 503. It is obeyed while a valid token is served; an instance
   without one asks again when it is a probe's wait old.
+- A refused token of a caller, from which the provider's would be made: it is refused to every instance alike, unless
+  the server asks for claims, which a note does not have.
 - A fault that may concern the writer's machine alone, such as one of its network. The note lasts for the wait of one
   probe, so that a fleet does not ask in turns. The writer itself waits longer, so that another instance probes next.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from tokenmw.errors import CredentialRejected, RequestError, TokenUnavailable
+from tokenmw.errors import CredentialRejected, RequestError, SubjectRefused, TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.providers.network.failures import system_error
 from tokenmw.tokens.backoff import (
@@ -40,6 +42,7 @@ OBEYED: Final = ""
 OF_PROVIDER: Final = "provider"
 OF_MACHINE: Final = "machine"
 
+_SUBJECT: Final = "subject:"  # in front of the code of a refused subject; no code has a colon
 _MAX_COUNT: Final = 1_000_000  # failures in a row that are counted; the backoff stopped growing long before
 _MAX_TEXT: Final = 1_000  # characters of a failure note that this process logs
 _STAND_BACK: Final = 0.25  # of a probe's wait, for which the writer of a note waits longer than the others
@@ -86,6 +89,7 @@ class Failure:
         system_error: The error of the operating system or of TLS behind a failure of the network; None for any other.
         noted: Whether it was read from another process's note; it then ends when Redis no longer has that note.
         writer: The host and process that wrote that note; "" if the note does not say.
+        subject_claims: If a caller's own token was refused, the claims that a new one needs, or ""; else None.
     """
 
     __slots__ = (
@@ -102,6 +106,7 @@ class Failure:
         "redis_read_at",
         "retry_at",
         "shareable",
+        "subject_claims",
         "system_error",
         "writer",
     )
@@ -123,6 +128,7 @@ class Failure:
         self.redis_read_at = float("-inf")
         self.noted = False
         self.writer = ""
+        self.subject_claims: str | None = None
 
     @classmethod
     def from_error(
@@ -146,13 +152,15 @@ class Failure:
         if isinstance(error, RequestError) and error._cause is not None:
             return cls._passed_on(error, error._cause, before=before, now=now)
         count = 1 if before is None else before.count + 1
-        permanent = isinstance(error, CredentialRejected)
+        permanent = isinstance(error, (CredentialRejected, SubjectRefused))
         detail, code, shareable = f"the provider's fetch raised {type(error).__name__}", "", False
         retry_after: float | None = None
         if isinstance(error, (CredentialRejected, TokenUnavailable)):
             # The text of any other exception is not ours and might hold a secret.
             detail, shareable, retry_after = error._text, error.said, error.retry_after
             code = error.code if isinstance(error, CredentialRejected) else ""
+        elif isinstance(error, SubjectRefused):
+            detail, code, shareable = error._text, error.code, not error.claims
         if permanent:
             wait = after_rejection(count, limits=limits, retry_after=retry_after)
         else:
@@ -162,6 +170,7 @@ class Failure:
         )
         failure.probe_at = now + wait.unserved
         failure.system_error = system_error(error)
+        failure.subject_claims = error.claims if isinstance(error, SubjectRefused) else None
         failure._set_note(wait, retry_after=retry_after, served=served_for > 0, limits=limits, now=now)
         return failure
 
@@ -221,7 +230,8 @@ class Failure:
         # Redis is trusted no more than a provider: these texts go into logs and responses.
         detail = detail if detail and _is_short_text(detail) else "another process could not get a token"
         code = code if _is_short_text(code) else ""
-        kind, writer = OBEYED, ""
+        kind, writer, of_subject = OBEYED, "", permanent and code.startswith(_SUBJECT)
+        code = code.removeprefix(_SUBJECT) if of_subject else code
         if not permanent:
             kind, _, writer = code.partition(":")
             kind, code = kind if kind in (OF_PROVIDER, OF_MACHINE) else OBEYED, ""
@@ -232,6 +242,7 @@ class Failure:
             permanent=permanent, detail=detail, code=code, count=count, retry_at=retry_at, shareable=shareable
         )
         failure.kind, failure.writer, failure.noted = kind, writer, True
+        failure.subject_claims = "" if of_subject else None
         if kind == OF_PROVIDER:
             failure.probe_at = min(retry_at, now + longest_probe_wait(limits))
         elif kind == OF_MACHINE:
@@ -265,17 +276,21 @@ class Failure:
         Args:
             writer: The host and process that writes it.
         """
-        code = self.code if self.permanent else f"{self.kind}:{writer}" if self.kind and writer else self.kind
+        if self.subject_claims is not None:
+            code = f"{_SUBJECT}{self.code}"
+        else:
+            code = self.code if self.permanent else f"{self.kind}:{writer}" if self.kind and writer else self.kind
         return json.dumps([self.permanent, self.detail[:_MAX_TEXT], code[:_MAX_TEXT], self.count]).encode()
 
     def to_error(self, provider: str, *, now: float) -> RequestError:
         """Return a new exception for one caller: a shared one would collect the tracebacks of all."""
         wait = max(0.0, self.probe_at - now)
-        if self.permanent:
+        if self.subject_claims is not None:
+            text = f"{provider}: the caller's token is refused: {self.detail}"
+            error: RequestError = SubjectRefused(text, provider=provider, code=self.code, claims=self.subject_claims)
+        elif self.permanent:
             text = f"{provider}: the provider rejects the credential: {self.detail}"
-            error: RequestError = CredentialRejected(
-                text, provider=provider, code=self.code, retry_after=wait, said=self.shareable
-            )
+            error = CredentialRejected(text, provider=provider, code=self.code, retry_after=wait, said=self.shareable)
         else:
             reported = f" (reported by {self.writer})" if self.writer else ""
             text = f"{provider}: no valid token: {self.detail}{reported}"

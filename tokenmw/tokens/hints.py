@@ -4,12 +4,19 @@ A hint only makes this process read Redis, which then decides. Anyone with acces
 their cost is bounded: a hint for a token that this process does not have costs one lookup in a dict, a second hint for
 an entry that already waits changes nothing, and after a burst each entry is checked twice in `check_seconds` on
 average, in batches without values. Keys wait, and not entries, so that an entry that is evicted meanwhile is not kept.
+
+What was missed while nothing was heard is compared for all entries, and the instances of a fleet lose their connections
+at the same moment. So each starts at a random time, compares in random order, those first that requests use, and pauses
+after each batch for a multiple of the time that it took: the more instances compare, the longer it takes, and the
+commands of requests wait for a few batches only. A hint interrupts the pause.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.observe.error_place import with_place
@@ -35,6 +42,13 @@ _LEAST_RATE: Final = 10.0  # checks a second, likewise
 _CHECKS_PER_ENTRY: Final = 2.0  # in `check_seconds`: after an invalidation, and after the fetch that follows it
 _MOST_HINTS: Final = 10_000  # keys that wait; housekeeping finds what any further one announced
 _RETRY_SECONDS: Final = 0.1  # while no check is allowed, or Redis is unavailable
+# Seconds over which instances spread the comparison of what they have missed: those with 200 tokens begin within 0.3 s,
+# those with 2 000 or more within 2 s.
+_LEAST_SPREAD: Final = 0.1
+_SPREAD_PER_ENTRY: Final = 0.001
+_MOST_SPREAD: Final = 2.0
+_PAUSE: Final = 4.0  # times what a batch took
+_LONGEST_PAUSE: Final = 1.0  # seconds
 
 
 class TokenHints(Unpicklable):
@@ -59,6 +73,7 @@ class TokenHints(Unpicklable):
         "_loop",
         "_manager",
         "_missed",
+        "_missed_at",
         "_sync",
         "_usable",
         "_wake",
@@ -83,6 +98,7 @@ class TokenHints(Unpicklable):
         self._loop = asyncio.get_running_loop()
         self._hinted: OrderedDict[bytes, None] = OrderedDict()
         self._missed: OrderedDict[bytes, None] = OrderedDict()
+        self._missed_at = 0.0
         self._checks = 0.0
         self._checks_at = self._loop.time()
         self._wake = asyncio.Event()
@@ -94,35 +110,52 @@ class TokenHints(Unpicklable):
             self._wake.set()
 
     def add_all(self) -> None:
-        """Check all entries: hints may have been missed."""
-        self._missed.update((entry.keys.token, None) for entry in self._cache if entry.keys is not None)
+        """Check all entries, those first that requests use: hints may have been missed."""
+        entries = [entry for entry in self._cache if entry.keys is not None]
+        random.shuffle(entries)
+        entries.sort(key=lambda entry: not entry.used)
+        if not self._missed:  # else a connection that is lost again and again would put it off
+            spread = min(_MOST_SPREAD, _LEAST_SPREAD + _SPREAD_PER_ENTRY * len(entries))
+            self._missed_at = self._loop.time() + random.uniform(0.0, spread)
+        self._missed.update((entry.keys.token, None) for entry in entries if entry.keys is not None)
         self._wake.set()
 
     async def run(self) -> None:
         """Check what waits, until cancelled. No exception of a check stops it."""
         task = asyncio.current_task()
         while task is None or not task.cancelling():  # a client of the program's can lose a cancellation
-            if not self._hinted and not self._missed:
-                self._wake.clear()
-                await self._wake.wait()
-            batch = self._take() if self._usable() else []
-            if not batch:
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
+            hinted: list[TokenEntry] = []
+            missed: list[TokenEntry] = []
+            if self._usable():
+                hinted, missed = self._take(), self._take_missed()
             try:
-                unanswered = await self._check(batch)
-                if unanswered:  # once more: if it fails again, recovery or the periodic check compares them
-                    await asyncio.sleep(_RETRY_SECONDS)
-                    await self._check(unanswered)
+                if hinted:
+                    await self._check(hinted)
+                if missed:
+                    await self._check_missed(missed)
+                if not hinted and not missed:
+                    await self._pause()
             except RedisUnavailable:
-                self._missed.update((entry.keys.token, None) for entry in batch if entry.keys is not None)
+                self._missed.update((entry.keys.token, None) for entry in hinted + missed if entry.keys is not None)
                 await asyncio.sleep(_RETRY_SECONDS)
             except Exception as error:  # noqa: BLE001  nobody would notice that hints have no effect any more
                 place, reason = with_place(error, called=None), type(error).__name__
                 self._log.problem("housekeeping", "Housekeeping: a job raised %s", place, reason=reason)
 
+    async def _pause(self) -> None:
+        """Wait until something may be checked, or for a moment."""
+        self._wake.clear()
+        if not self._hinted and not self._missed:
+            await self._wake.wait()
+        elif self._hinted or not self._usable():
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._missed_at - self._loop.time())):
+                    await self._wake.wait()
+
     def _take(self) -> list[TokenEntry]:
-        """Return the next batch: of hinted entries as many as may be checked now, then those that were missed."""
+        """Return the next batch of hinted entries: as many as may be checked now."""
         entries, now = len(self._cache), self._loop.time()
         rate = _LEAST_RATE + _CHECKS_PER_ENTRY * entries / self._check_seconds
         self._checks = max(0.0, self._checks - (now - self._checks_at) * rate)
@@ -130,7 +163,11 @@ class TokenHints(Unpicklable):
         allowed = int(max(_LEAST_BURST, _BURST_PER_ENTRY * entries) - self._checks)
         hinted = self._take_from(self._hinted, min(_BATCH, allowed))
         self._checks += len(hinted)
-        return hinted + self._take_from(self._missed, _BATCH - len(hinted))
+        return hinted
+
+    def _take_missed(self) -> list[TokenEntry]:
+        """Return the next batch of those whose hints may have been missed; none before its time."""
+        return self._take_from(self._missed, _BATCH) if self._loop.time() >= self._missed_at else []
 
     def _take_from(self, keys: OrderedDict[bytes, None], most: int) -> list[TokenEntry]:
         batch: list[TokenEntry] = []
@@ -152,7 +189,28 @@ class TokenHints(Unpicklable):
             return None
         return entry
 
-    async def _check(self, batch: list[TokenEntry]) -> list[TokenEntry]:
+    async def _check(self, batch: list[TokenEntry]) -> None:
+        """Check a batch; once more those whose server, one of a cluster, did not answer.
+
+        If it fails again, recovery or the periodic check compares them.
+        """
+        unanswered = await self._check_once(batch)
+        if unanswered:
+            await asyncio.sleep(_RETRY_SECONDS)
+            await self._check_once(unanswered)
+
+    async def _check_missed(self, batch: list[TokenEntry]) -> None:
+        """Check a batch: after one command for each entry, those that Redis no longer has as they are here."""
+        began = self._loop.time()
+        changed = await self._sync.changed(batch, keep_used=True)
+        took = self._loop.time() - began
+        self._missed_at = began + took + min(_LONGEST_PAUSE, _PAUSE * took) * random.uniform(0.5, 1.5)
+        if changed:
+            await self._check(changed)
+        for entry in batch:
+            self._manager.read_soon(entry)
+
+    async def _check_once(self, batch: list[TokenEntry]) -> list[TokenEntry]:
         """Check a batch. Return the entries whose server, one of a cluster, did not answer."""
         lost, newer, unanswered = await self._sync.check_hinted(batch)
         results = await asyncio.gather(*map(self._sync.compare, newer), return_exceptions=True)

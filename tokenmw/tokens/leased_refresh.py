@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tokenmw.tokens.entry import TokenEntry
     from tokenmw.tokens.refresh import Refresher
     from tokenmw.tokens.store import TokenStore
+    from tokenmw.values import Grant
 
 __all__ = ["LeasedRefresh"]
 
@@ -56,6 +57,8 @@ class LeasedRefresh(Unpicklable):
         "_noted",
         "_owner",
         "_refresher",
+        "_skipped",
+        "_skipped_now",
         "_store",
         "lease_may_remain",
     )
@@ -79,6 +82,7 @@ class LeasedRefresh(Unpicklable):
         self._limits = limits
         self._owner = secrets.token_hex(8)
         self._known = entry.known_version
+        self._skipped = self._skipped_now = False  # whether time was skipped in a fetch, and in the last one
         self._noted: Failure | None = None  # the failure of another instance whose note has been waited for
         self.lease_may_remain = False
 
@@ -118,33 +122,20 @@ class LeasedRefresh(Unpicklable):
             if isinstance(reply, ClockMismatch):
                 self._entry.redate(reply.server_time, at)
                 self._known = self._entry.known_version
-            waited = self._clock.monotonic() - started
             if isinstance(reply, FailureNoted):
-                failure = Failure.from_note(
-                    reply.note,
-                    left=reply.left,
-                    before=self._entry.failure,
-                    now=self._clock.monotonic(),
-                    limits=self._limits,
-                )
+                failure = self._failure_of(reply)
                 through_note = self._is_outdated(failure, reply.left)
-                if through_note:
+                if through_note or await self._wait_for(failure, reply.left, started=started):
                     continue
-                if not self._waits_for(failure, reply.left, waited=waited):
-                    self._entry.failure = failure
-                    return
-                self._noted = failure
-                await self._clock.sleep(max(0.001, reply.left))
-                continue
+                self._entry.failure = failure
+                return
             if isinstance(reply, Leased) and await self._fetch(reply.version):
                 return
             waited = self._clock.monotonic() - started
             if waited >= self._limits.wait_seconds:
                 self._give_up()
                 return
-            poll = min(_MAX_POLL, max(_MIN_POLL, waited / 10))
-            left = reply.left if isinstance(reply, Busy) else poll
-            await self._clock.sleep(max(0.001, min(left, poll * random.uniform(0.6, 1.0))))
+            await self._clock.sleep(self._poll_seconds(reply, waited=waited))
 
     async def release_when_available(self) -> None:
         """Release a lease that may remain, as soon as Redis answers; until then the others wait for it to expire."""
@@ -187,14 +178,31 @@ class LeasedRefresh(Unpicklable):
         served = self._entry.served_for(Instant(self._clock)) > 0
         return failure.kind == OF_PROVIDER and not served and left > longest_probe_wait(self._limits)
 
-    def _waits_for(self, failure: Failure, left: float, *, waited: float) -> bool:
-        """Return whether to ask the provider when a note expires, within this refresh, instead of failing now.
+    def _failure_of(self, reply: FailureNoted) -> Failure:
+        before, now = self._entry.failure, self._clock.monotonic()
+        return Failure.from_note(reply.note, left=reply.left, before=before, now=now, limits=self._limits)
+
+    async def _wait_for(self, failure: Failure, left: float, *, started: float) -> bool:
+        """Wait until a note expires, to ask the provider within this refresh. Return False if it is to fail now.
 
         One machine's fault must not fail the requests of the others. The second fault in a row, of another machine, is
         taken for the provider's.
         """
+        waited = self._clock.monotonic() - started
         first = failure.kind == OF_MACHINE and failure.count == 1 and self._entry.failure is None
-        return first and waited + left + self._limits.fetch_seconds <= self._limits.wait_seconds
+        if not first or waited + left + self._limits.fetch_seconds > self._limits.wait_seconds:
+            return False
+        self._noted = failure
+        await self._clock.sleep(max(0.001, left))
+        return True
+
+    def _poll_seconds(self, reply: Leased | Busy | ClockMismatch, *, waited: float) -> float:
+        if self._skipped_now:
+            self._skipped_now = False
+            return 0.0
+        poll = min(_MAX_POLL, max(_MIN_POLL, waited / 10))
+        left = reply.left if isinstance(reply, Busy) else poll
+        return max(0.001, min(left, poll * random.uniform(0.6, 1.0)))
 
     def _give_up(self) -> None:
         if self._noted is not None:
@@ -231,10 +239,7 @@ class LeasedRefresh(Unpicklable):
             record = entry.current.merged(record, grant.expires_in, asked)
         left = grant.expires_in - Instant(self._clock).since(asked)
         if left <= 0:
-            await self._release(version)
-            done = self._install(record, version, grant.expires_in, asked, shared=False)
-            await refresher.adopt_stored(entry)
-            return done
+            return await self._expired_on_arrival(grant, record, version, asked)
         try:
             reply = await self._store.commit(self._keys, self._owner, record, version=version, left=left)
         except (RedisUnavailable, Unreadable) as error:
@@ -248,6 +253,16 @@ class LeasedRefresh(Unpicklable):
             return False
         # After a `ClockMismatch` it is unshared, and the upload gives it another version.
         return self._install(record, version, grant.expires_in, asked, shared=isinstance(reply, Stored))
+
+    async def _expired_on_arrival(self, grant: Grant, record: TokenRecord, version: int, asked: Instant) -> bool:
+        await self._release(version)
+        if not self._skipped and self._refresher.has_skipped(grant, asked):
+            self._skipped = self._skipped_now = True
+            await self._refresher.adopt_stored(self._entry)
+            return self._entry.served_for(Instant(self._clock)) > 0
+        done = self._install(record, version, grant.expires_in, asked, shared=False)
+        await self._refresher.adopt_stored(self._entry)
+        return done
 
     def _install(self, record: TokenRecord, version: int, left: float, at: Instant, *, shared: bool) -> bool:
         return self._refresher.install(self._entry, record, version=version, left=left, at=at, shared=shared)

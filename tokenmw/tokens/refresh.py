@@ -112,11 +112,15 @@ class Refresher(Unpicklable):
         if entry.provider.exclusive and (has_leases or not self._single_process):
             self.fail(entry, TokenUnavailable(_LEASE_ONLY))
             return
+        asked_again = False
         while True:
             asked = Instant(self.clock)
             # Chosen before the request: an invalidation that comes while it runs must be above this version.
             version = new_version(asked, entry.known_version)
             grant = await self.ask(entry, http, version=version)
+            if grant is not None and not asked_again and self.has_skipped(grant, asked):
+                asked_again = True
+                continue
             if grant is None or self.install(
                 entry, record_of(grant), version=version, left=grant.expires_in, at=asked, shared=not upload
             ):
@@ -146,6 +150,14 @@ class Refresher(Unpicklable):
             entry.ignore_reports_until = self.clock.monotonic() + backoff(entry.rejections + 1)
         return grant
 
+    def has_skipped(self, grant: Grant, asked: Instant) -> bool:
+        """Return whether a token has expired on arrival because its fetch took longer than any can.
+
+        A clock was set forward, or the machine was suspended. That is no failure of the provider, which is asked again.
+        """
+        took = Instant(self.clock).since(asked)
+        return took >= grant.expires_in and took > self._limits.fetch_seconds
+
     def fail(self, entry: TokenEntry, error: BaseException, *, started: float | None = None) -> None:
         """Set the entry's failure, and log it."""
         now, before = Instant(self.clock), entry.failure
@@ -162,6 +174,17 @@ class Refresher(Unpicklable):
 
     def _log_failure(self, entry: TokenEntry, failure: Failure) -> None:
         # The caller leaves out what another instance has noted, and so logged: a fleet logs one outage once.
+        if failure.subject_claims is not None:
+            # The caller's fault, one of many. It ends with another caller's token, so that no line says that.
+            self._log.problem(
+                f"subject:{entry.name}",
+                "%s: a caller's token is refused: %s",
+                entry.name,
+                failure.detail,
+                provider=entry.name,
+                reason="subject refused",
+            )
+            return
         kind = "credential rejected" if failure.permanent else "no token"
         at = f" (at {failure.place})" if failure.place else ""
         self._log.problem(

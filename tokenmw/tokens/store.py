@@ -60,10 +60,14 @@ class TokenStore(Protocol):
         """Give the lease back, with a failure note for the other processes if it is not empty."""
         ...
 
+    async def server_time(self, keys: TokenKeys, /) -> int:
+        """Return the time of the server that has these keys, in microseconds since 1970."""
+        ...
+
     async def write_tombstone(
         self, keys: TokenKeys, /, *, version: int | None, known: int, left: float
     ) -> Found | Tombstoned | ClockMismatch:
-        """Write a tombstone: a version, and all before it, are invalid; None: whatever is stored."""
+        """Write a tombstone: a version, and all before it, are invalid; None: `known`, and whatever is stored."""
         ...
 
     async def has_note(self, keys: TokenKeys, /) -> bool:

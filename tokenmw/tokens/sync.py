@@ -80,10 +80,7 @@ class TokenSync(Unpicklable):
             return False
         if current.age(now) < _TOO_YOUNG or now.mono < entry.ignore_reports_until:
             return False
-        if now.mono > entry.ignore_reports_until + _FORGET_REPORTS_AFTER:
-            entry.rejections = 0
-        entry.rejections += 1
-        entry.ignore_reports_until = now.mono + backoff(entry.rejections)
+        _count_report(entry, now.mono)
         self._drop(entry, current, current.version)
         await self._write_tombstone(self._store, entry, version=entry.invalid_version)
         return True
@@ -96,9 +93,20 @@ class TokenSync(Unpicklable):
         # A token that is being fetched now, here or elsewhere, is invalid too, and its lifetime is not known yet. The
         # clock alone would miss it, as the version requested here may be ahead of the clock.
         requested = max(int(now.wall * 1_000_000), entry.requested_version)
-        entry.mark_invalid(requested, until=now.mono + MAX_LIFETIME)
+        until = now.mono + MAX_LIFETIME
+        entry.mark_invalid(requested, until=until)
         entry.failure = None
         entry.ignore_reports_until = now.mono
+        if self._store is None or entry.keys is None:
+            await self._write_tombstone(None, entry, version=None)
+            return
+        # Another process may have fetched a token without Redis, by its own clock. The server's clock decides, as it is
+        # now: a server that was suspended executes the next command late, perhaps after the next token was fetched.
+        try:
+            server_time = await self._store.server_time(entry.keys)
+        except RedisUnavailable:
+            return  # housekeeping writes the tombstone later
+        entry.mark_invalid(server_time, until=until)
         await self._write_tombstone(self._store, entry, version=None)
 
     async def hand_in(self, entry: TokenEntry, grant: Grant) -> bool:
@@ -131,10 +139,11 @@ class TokenSync(Unpicklable):
             return True
         return entry.used and current is not None and now - current.checked >= self._limits.check_seconds
 
-    async def changed(self, entries: Sequence[TokenEntry]) -> list[TokenEntry]:
+    async def changed(self, entries: Sequence[TokenEntry], *, keep_used: bool = False) -> list[TokenEntry]:
         """Return the entries that must be compared one by one: Redis has another version or none, or gets a tombstone.
 
         For the others one batch without values was enough, also after an outage: most have been uploaded by others.
+        With `keep_used`, the next periodic comparison of an entry still depends on the requests before this one.
 
         Raises:
             RedisUnavailable: No server of these entries can be asked.
@@ -147,7 +156,7 @@ class TokenSync(Unpicklable):
             if token is None or entry.keys is None or entry.tombstone_due_until > at.mono:
                 changed.append(entry)
             else:
-                entry.used = False
+                entry.used = entry.used and keep_used
                 asked.append((entry, token, entry.keys))
         if asked and self._background_store is not None:
             held = await self._background_store.holds([(keys, token.version) for _entry, token, keys in asked])
@@ -268,6 +277,10 @@ class TokenSync(Unpicklable):
 
     def _drop(self, entry: TokenEntry, token: CachedToken, version: int, *, redis_knows: bool = False) -> None:
         self._rejected.add(token.token.value)
+        if redis_knows:
+            # Another process has invalidated it, which counts here too: else an API that rejects every token would cost
+            # a fleet more tokens than one process.
+            _count_report(entry, self._clock.monotonic())
         entry.mark_invalid(version, until=token.expires_mono, redis_knows=redis_knows)
         entry.current = None
         self._observe(TokenInvalidated(entry.name))
@@ -298,12 +311,20 @@ class TokenSync(Unpicklable):
     ) -> Found | Tombstoned | ClockMismatch:
         at = Instant(self._clock)
         left = max(0.0, entry.tombstone_due_until - at.mono)
-        reply = await store.write_tombstone(keys, version=version, known=entry.known_version, left=left)
+        # A token that was installed after the invalidation stays valid.
+        reply = await store.write_tombstone(keys, version=version, known=entry.invalid_version, left=left)
         if isinstance(reply, ClockMismatch):
             entry.redate(reply.server_time, at)
             version = None if version is None else entry.invalid_version
-            reply = await store.write_tombstone(keys, version=version, known=entry.known_version, left=left)
+            reply = await store.write_tombstone(keys, version=version, known=entry.invalid_version, left=left)
         return reply
+
+
+def _count_report(entry: TokenEntry, now: float) -> None:
+    if now > entry.ignore_reports_until + _FORGET_REPORTS_AFTER:
+        entry.rejections = 0
+    entry.rejections += 1
+    entry.ignore_reports_until = now + backoff(entry.rejections)
 
 
 def _same(stored: StoredVersions, token: CachedToken) -> bool:

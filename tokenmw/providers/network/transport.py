@@ -22,6 +22,11 @@ from tokenmw.providers.network.resolver import Resolver
 from tokenmw.providers.urls import is_loopback
 from tokenmw.redaction import Unpicklable
 
+try:
+    import resource
+except ImportError:  # Windows has no bound of open sockets
+    resource = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Mapping
@@ -30,7 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenClient"]
 
-_POOL: Final[dict[str, Any]] = {"max_connections": 100, "max_keepalive_connections": 10, "keepalive_expiry": 5.0}
+_MAX_CONNECTIONS: Final = 100
+_MAX_IDLE: Final = 10
+_IDLE_SECONDS: Final = 5.0
+_SHARE_OF_FILES: Final = 4  # a pool uses at most one in four of the files that this process may open
 
 
 class TokenClient(Unpicklable, httpx.AsyncClient):
@@ -49,15 +57,16 @@ class _Transport(Unpicklable, httpx.AsyncBaseTransport):
         resolver = Resolver()
         backend = Backend(resolver, only_public=False, body_bytes=body_bytes)
         proxies: Mapping[str, httpx.Proxy] = {} if options is None else options.proxies
-        self._direct = httpcore.AsyncConnectionPool(ssl_context=context, network_backend=backend, **_POOL)
+        pool = _pool_options()
+        self._direct = httpcore.AsyncConnectionPool(ssl_context=context, network_backend=backend, **pool)
         # Its own pool, because a request may use any idle connection to its host and port, also to a private address.
         self._public = httpcore.AsyncConnectionPool(
             ssl_context=context,
             network_backend=Backend(resolver, only_public=True, body_bytes=body_bytes),
-            **_POOL,
+            **pool,
         )
         self._proxied = {
-            scheme: _proxy_pool(proxy, context=context, backend=backend) for scheme, proxy in proxies.items()
+            scheme: _proxy_pool(proxy, context=context, backend=backend, pool=pool) for scheme, proxy in proxies.items()
         }
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -125,7 +134,20 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _proxy_pool(proxy: httpx.Proxy, *, context: ssl.SSLContext, backend: Backend) -> httpcore.AsyncHTTPProxy:
+def _pool_options() -> dict[str, Any]:
+    """Return the bounds of a pool. Requests wait for a connection; without a file for it they would fail."""
+    connections = _MAX_CONNECTIONS
+    if resource is not None:
+        files, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if files != resource.RLIM_INFINITY:
+            connections = max(1, min(connections, files // _SHARE_OF_FILES))
+    idle = min(_MAX_IDLE, connections)
+    return {"max_connections": connections, "max_keepalive_connections": idle, "keepalive_expiry": _IDLE_SECONDS}
+
+
+def _proxy_pool(
+    proxy: httpx.Proxy, *, context: ssl.SSLContext, backend: Backend, pool: dict[str, Any]
+) -> httpcore.AsyncHTTPProxy:
     url = proxy.url
     return httpcore.AsyncHTTPProxy(
         proxy_url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
@@ -133,7 +155,7 @@ def _proxy_pool(proxy: httpx.Proxy, *, context: ssl.SSLContext, backend: Backend
         ssl_context=context,
         proxy_ssl_context=context if url.scheme == "https" else None,
         network_backend=backend,
-        **_POOL,
+        **pool,
     )
 
 

@@ -1,7 +1,7 @@
 -- Write a tombstone: a version, and all versions below it, become invalid. It exists for as long as the token would
 -- have, because absence alone may be an eviction, after which another process would upload the token again.
--- KEYS: token, lease, note, tombstone. ARGV: version, or '' for any token so far; version the caller knows; ms that the
--- token has left; channel of the hints or ''.
+-- KEYS: token, lease, note, tombstone. ARGV: version, or '' for any token so far; version the caller knows, which is
+-- this server's time at least if there is no version; ms that the token has left; channel of the hints or ''.
 -- Each reply ends with this server's time; 'clock': it rules out a version of the caller's, and nothing was written.
 local known = tonumber(ARGV[2])
 local version = tonumber(ARGV[1])
@@ -11,9 +11,10 @@ end
 local value, left, stored = token_at(KEYS[1])
 local ttl = tonumber(ARGV[3])
 if not version then
-  -- A token that is being fetched is included; its version may be above this server's time.
+  -- A token that is being fetched is included; its version may be above this server's time. Not this server's present
+  -- time: a server that was suspended executes this late, after the caller has fetched the next token without it.
   local _, leased = lease_at(KEYS[2], LEASE_LASTS)
-  version = math.max(microseconds(), stored, tonumber(leased or 0), known)
+  version = math.max(stored, tonumber(leased or 0), known)
   ttl = math.max(ttl, left)
   redis.call('DEL', KEYS[3]) -- the caller wants the provider to be asked again, whatever it has answered
 end

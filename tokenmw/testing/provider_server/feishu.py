@@ -26,6 +26,7 @@ class FeishuTenantTokens(TokenEndpoint):
 
     name = "feishu_tenant"
     path = "/open-apis/auth/v3/tenant_access_token/internal"
+    more_paths = ("/open-apis/auth/v3/tenant_access_token/internal/",)  # go-lark posts there
     issuer = "t"  # the platform's prefix of these tokens
     fields: ClassVar[tuple[str, ...]] = ("tenant_access_token",)
 
@@ -48,7 +49,7 @@ class FeishuTenantTokens(TokenEndpoint):
         asked = await json_fields(request, named=False)
         app, secret = asked.get("app_id"), asked.get("app_secret")
         if not isinstance(app, str) or not isinstance(secret, str) or not app:
-            return json_response({"code": 10003, "msg": "invalid param"}, 400)
+            return json_response({"code": 10003, "msg": "invalid param", "data": {}})
         if not self.server.knows(app, secret):
             return json_response({"code": 10014, "msg": "app secret invalid"})
         value, life = self.grant(app)
@@ -62,6 +63,7 @@ class FeishuAppTokens(FeishuTenantTokens):
 
     name = "feishu_app"
     path = "/open-apis/auth/v3/app_access_token/internal"
+    more_paths = ("/open-apis/auth/v3/app_access_token/internal/",)
     fields = ("app_access_token", "tenant_access_token")
 
 

@@ -26,6 +26,7 @@ class FeishuTicketRequests(Endpoint):
 
     name = "feishu_ticket"
     path = "/open-apis/auth/v3/app_ticket/resend"
+    more_paths = ("/open-apis/auth/v3/app_ticket/resend/",)
 
     def __init__(self, server: ProviderServer) -> None:
         super().__init__(server)
@@ -44,6 +45,7 @@ class FeishuStoreAppTokens(FeishuTenantTokens):
 
     name = "feishu_store_app"
     path = "/open-apis/auth/v3/app_access_token"
+    more_paths = ("/open-apis/auth/v3/app_access_token/",)
     issuer = "a"
 
     async def answer(self, request: Request, fault: Fault) -> Response:
@@ -64,6 +66,7 @@ class FeishuStoreTenantTokens(FeishuTenantTokens):
 
     name = "feishu_store_tenant"
     path = "/open-apis/auth/v3/tenant_access_token"
+    more_paths = ("/open-apis/auth/v3/tenant_access_token/",)
 
     async def answer(self, request: Request, fault: Fault) -> Response:
         """Answer with a tenant token for an app token."""

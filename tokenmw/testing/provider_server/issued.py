@@ -22,8 +22,10 @@ class IssuedToken:
         endpoint: The endpoint that issued it, such as `"oauth2"`.
         client: The client that it was issued to.
         scope: The requested scope.
+        resources: The requested resources (RFC 8707).
         expires_at: When it expires, by the monotonic clock, in seconds.
         revoked: Whether it was revoked before it expired.
+        user: The user from whose token it was made, or "".
     """
 
     value: str
@@ -32,6 +34,8 @@ class IssuedToken:
     scope: str
     expires_at: float
     revoked: bool = False
+    resources: tuple[str, ...] = ()
+    user: str = ""
 
 
 @final
@@ -46,17 +50,34 @@ class IssuedTokens:
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def issue(self, endpoint: str, client: str, *, scope: str = "", life: float) -> IssuedToken:
+    def issue(
+        self,
+        endpoint: str,
+        client: str,
+        *,
+        scope: str = "",
+        resources: tuple[str, ...] = (),
+        life: float,
+        user: str = "",
+    ) -> IssuedToken:
         """Issue a new token that expires after `life` seconds."""
         value = f"{endpoint}-{next(self._numbers)}-{secrets.token_urlsafe(12)}"
-        token = IssuedToken(value, endpoint, client, scope, self._clock.monotonic() + life)
-        self._tokens[value] = token
+        token = self.add(value, endpoint, client, scope=scope, life=life)
+        token.resources, token.user = resources, user
         return token
 
-    def current(self, endpoint: str, client: str, *, scope: str = "") -> IssuedToken | None:
-        """Return the newest valid token of a client, or None."""
+    def add(self, value: str, endpoint: str, client: str, *, scope: str = "", life: float) -> IssuedToken:
+        """Add a token whose value the caller has chosen."""
+        token = self._tokens[value] = IssuedToken(value, endpoint, client, scope, self._clock.monotonic() + life)
+        return token
+
+    def current(
+        self, endpoint: str, client: str, *, scope: str = "", resources: tuple[str, ...] = ()
+    ) -> IssuedToken | None:
+        """Return the newest valid token of a client for a scope and resources, or None."""
+        wanted = (endpoint, client, scope, resources)
         for token in reversed(self._tokens.values()):
-            if (token.endpoint, token.client, token.scope) == (endpoint, client, scope) and self.is_good(token):
+            if (token.endpoint, token.client, token.scope, token.resources) == wanted and self.is_good(token):
                 return token
         return None
 

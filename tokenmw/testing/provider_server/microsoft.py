@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from tokenmw.testing.provider_server.endpoint import Endpoint, TokenEndpoint, json_response
+from tokenmw.testing.provider_server.subjects import JWT_BEARER, interaction_required
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["BotConnector", "EntraTokens", "ManagedIdentityTokens"]
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_USER_ASSIGNED = ("client_id", "object_id", "msi_res_id", "mi_res_id")
 _LONG = 7200.0  # seconds; the answer for a lifetime from this one up says when to refresh
 
 
@@ -28,6 +30,8 @@ class EntraTokens(TokenEndpoint):
 
     Attributes:
         tenants: The known tenants, in lower case; None for any except `common` and the like.
+        claims: The claims that a user must prove before an app may act for the user, as JSON text; "" if the answer
+            shall not name them. None: nothing more.
     """
 
     name = "entra"
@@ -36,6 +40,7 @@ class EntraTokens(TokenEndpoint):
     def __init__(self, server: ProviderServer, *, life: float) -> None:
         super().__init__(server, life=life)
         self.tenants: set[str] | None = None
+        self.claims: str | None = None
         self._assertions: set[str] = set()
 
     async def caller(self, request: Request) -> str:
@@ -48,21 +53,35 @@ class EntraTokens(TokenEndpoint):
         refusal = self._refusal(form, tenant)
         if refusal is not None:
             return refusal
-        value, life = self.grant(form["client_id"], scope=f"{tenant} {form['scope']}")
+        scope = f"{tenant} {form['scope']}"
+        if form["grant_type"] == JWT_BEARER:
+            user = self.server.subjects.user(form.get("assertion", ""))
+            if user is None or form.get("requested_token_use") != "on_behalf_of":
+                return _error(400, "invalid_grant", 50013)
+            if self.claims is not None:
+                return interaction_required(50076, self.claims)
+            value, life = self.grant_for(user, form["client_id"], scope=scope)
+        else:
+            value, life = self.grant(form["client_id"], scope=scope)
         content: dict[str, Any] = {"token_type": "Bearer", "expires_in": life, "ext_expires_in": life}
         if life >= _LONG:
             content["refresh_in"] = int(life // 2)
         return json_response(fault.change({**content, "access_token": value}))
 
+    def knows_tenant(self, tenant: str) -> bool:
+        """Return whether a tenant exists."""
+        return self.tenants is None or tenant.lower() in self.tenants
+
     def _refusal(self, form: dict[str, str], tenant: str) -> Response | None:
         client, scope = form.get("client_id", ""), form.get("scope", "")
-        if form.get("grant_type") != "client_credentials":
+        if form.get("grant_type") not in ("client_credentials", JWT_BEARER):
             return _error(400, "unsupported_grant_type", 70003)
         if tenant in {"common", "organizations", "consumers"}:
             return _error(400, "invalid_request", 50059)
-        if self.tenants is not None and tenant not in self.tenants:
+        if not self.knows_tenant(tenant):
             return _error(400, "invalid_request", 90002)
-        if len(scope.split()) != 1 or not scope.endswith("/.default"):
+        for_user = form["grant_type"] == JWT_BEARER
+        if not scope or (not for_user and (len(scope.split()) != 1 or not scope.endswith("/.default"))):
             return _error(400, "invalid_scope", 1002012)
         if not self.server.knows(client, None):
             return _error(400, "unauthorized_client", 700016)
@@ -83,6 +102,9 @@ class EntraTokens(TokenEndpoint):
 class ManagedIdentityTokens(TokenEndpoint):
     """`GET /metadata/identity/oauth2/token`: numbers are sent as text, and the same token is returned again.
 
+    A user-assigned identity, by its client, object or resource id, is one of the server's clients; an unknown one is
+    refused.
+
     Attributes:
         header: The `X-IDENTITY-HEADER` of App Service, whose answers have only `expires_on`; None for IMDS.
     """
@@ -97,7 +119,7 @@ class ManagedIdentityTokens(TokenEndpoint):
 
     async def caller(self, request: Request) -> str:
         """Return the user-assigned identity, or "" for the system-assigned one."""
-        return request.query_params.get("client_id", "")
+        return next((request.query_params[name] for name in _USER_ASSIGNED if name in request.query_params), "")
 
     async def answer(self, request: Request, fault: Fault) -> Response:
         """Answer with a token if the request has the header that a browser cannot be tricked into sending."""
@@ -108,8 +130,9 @@ class ManagedIdentityTokens(TokenEndpoint):
         )
         if not proven or query.get("api-version") != version or not query.get("resource"):
             return _identity_error("invalid_request")
-        client = query.get("client_id", "")
-        if client and not self.server.knows(client, None):
+        named = [query[name] for name in _USER_ASSIGNED if name in query]
+        client = named[0] if named else ""
+        if len(named) > 1 or (named and not self.server.knows(client, None)):
             return _identity_error("invalid_request")
         value, life = self.grant(client, scope=query["resource"])
         now = datetime.now(UTC)

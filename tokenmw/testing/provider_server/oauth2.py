@@ -1,12 +1,14 @@
-"""An OAuth 2.0 token endpoint for client credentials (RFC 6749 §4.4)."""
+"""An OAuth 2.0 token endpoint: client credentials (RFC 6749 §4.4), token exchange (RFC 8693), JWT bearer (RFC 7523)."""
 
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote_plus
+import json
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from tokenmw.testing.provider_server.endpoint import TokenEndpoint, json_response
+from tokenmw.testing.provider_server.subjects import JWT_BEARER, TOKEN_EXCHANGE, exchange_refusal, exchanged
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -17,17 +19,21 @@ if TYPE_CHECKING:
 
 __all__ = ["OAuth2Endpoint"]
 
+_REPEATABLE: Final = frozenset({"audience", "resource"})  # RFC 8707 §2, RFC 8693 §2.1
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class OAuth2Endpoint(TokenEndpoint):
     """`POST /oauth2/token`, as strict as real servers.
 
-    Assertions (RFC 7523 §2.2) are not verified, but each is accepted only once: real servers remember the `jti`.
+    Assertions (RFC 7523 §2.2) are not verified, but each is accepted only once: real servers remember the `jti`. With a
+    JWT as assertion, its `sub` is the client.
 
     Attributes:
         decodes_basic: Whether id and secret in the `Authorization` header are form-decoded (RFC 6749 §2.3.1). Many
             real servers do not decode them.
+        subject_error: The error code for a refused token of a user in a token exchange; RFC 8693 §2.2.2 has
+            `invalid_request`, many real servers answer `invalid_grant`.
     """
 
     name = "oauth2"
@@ -36,13 +42,14 @@ class OAuth2Endpoint(TokenEndpoint):
     def __init__(self, server: ProviderServer, *, life: float, renewal_window: float | None = None) -> None:
         super().__init__(server, life=life, renewal_window=renewal_window)
         self.decodes_basic = True
+        self.subject_error = "invalid_request"
         self._assertions: set[str] = set()
 
     async def caller(self, request: Request) -> str:
         """Return the client id that a request names."""
         basic = self._basic(request)
         form = dict(parse_qsl((await request.body()).decode("latin-1")))
-        return (basic or (form.get("client_id", ""),))[0]
+        return basic[0] if basic else _client_of(form)
 
     async def answer(self, request: Request, fault: Fault) -> Response:
         """Answer with a token, or with an error code (RFC 6749 §5)."""
@@ -52,20 +59,37 @@ class OAuth2Endpoint(TokenEndpoint):
         form = dict(pairs)
         basic = self._basic(request)
         methods = (basic is not None) + ("client_secret" in form) + ("client_assertion" in form)
-        if len(form) != len(pairs) or methods > 1:
+        once = [name for name, _ in pairs if name not in _REPEATABLE]
+        if len(set(once)) != len(once) or methods > 1:
             return _error("invalid_request")
-        client = basic[0] if basic else form.get("client_id", "")
-        if not self._is_client(client, basic=basic, form=form):
+        client = basic[0] if basic else _client_of(form)
+        if form.get("grant_type") == JWT_BEARER and not methods:
+            pass  # the assertion is enough (RFC 7523 §3.1)
+        elif not self._is_client(client, basic=basic, form=form):
             challenge = {"WWW_Authenticate": 'Basic realm="oauth2"'} if basic else {}
             return json_response({"error": "invalid_client"}, 401 if basic else 400, **challenge)
-        if "grant_type" not in form:
-            return _error("invalid_request")
-        if form["grant_type"] != "client_credentials":
-            return _error("unsupported_grant_type")
+        if form.get("grant_type") in (JWT_BEARER, TOKEN_EXCHANGE):
+            return self._answer_for_user(form, client, fault)
+        resources = tuple(value for name, value in pairs if name == "resource")
+        problem = _problem(form, resources)
+        if problem:
+            return _error(problem)
         scope = form.get("scope", "")
-        value, life = self.grant(client, scope=scope)
+        value, life = self.grant(client, scope=scope, resources=resources)
         content = {"access_token": value, "token_type": "Bearer", "expires_in": life}
         return json_response(fault.change(content | ({"scope": scope} if scope else {})))
+
+    def _answer_for_user(self, form: dict[str, str], client: str, fault: Fault) -> Response:
+        exchange = form["grant_type"] == TOKEN_EXCHANGE
+        missing = exchange_refusal(form) if exchange else "" if form.get("assertion") else "invalid_request"
+        if missing:
+            return _error(missing)
+        user = self.server.subjects.user(form["subject_token" if exchange else "assertion"])
+        if user is None:
+            return _error(self.subject_error if exchange else "invalid_grant")
+        value, life = self.grant_for(user, client, scope=form.get("scope", ""))
+        content = {"access_token": value, "token_type": "Bearer", "expires_in": life}
+        return json_response(fault.change(exchanged(form, content) if exchange else content))
 
     def _basic(self, request: Request) -> tuple[str, str] | None:
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
@@ -84,7 +108,31 @@ class OAuth2Endpoint(TokenEndpoint):
         if assertion in self._assertions or form.get("client_assertion_type") != _ASSERTION_TYPE:
             return False
         self._assertions.add(assertion)
-        return self.server.knows(client, None)
+        return client == (_subject_of(assertion) or client) and self.server.knows(client, None)
+
+
+def _client_of(form: dict[str, str]) -> str:
+    """Return the client that a form names; with an assertion, `client_id` may be left out (RFC 7521 §4.2)."""
+    return form.get("client_id") or _subject_of(form.get("client_assertion", ""))
+
+
+def _subject_of(assertion: str) -> str:
+    """Return the `sub` of a signed JWT, which is not verified; "" if the text is no JWT."""
+    payload = assertion.split(".")[1] if assertion.count(".") == 2 else ""
+    try:
+        claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return str(claims["sub"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def _problem(form: dict[str, str], resources: tuple[str, ...]) -> str:
+    if "grant_type" not in form:
+        return "invalid_request"
+    if form["grant_type"] != "client_credentials":
+        return "unsupported_grant_type"
+    absolute = all(urlsplit(one).scheme and "#" not in one for one in resources)
+    return "" if absolute else "invalid_target"
 
 
 def _error(code: str) -> Response:

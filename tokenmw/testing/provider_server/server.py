@@ -23,9 +23,11 @@ from tokenmw.testing.provider_server.feishu_store import (
 )
 from tokenmw.testing.provider_server.issued import IssuedTokens
 from tokenmw.testing.provider_server.latch import Latch
+from tokenmw.testing.provider_server.metadata import EntraMetadata, OAuth2Keys, OAuth2Metadata, OpenIDMetadata
 from tokenmw.testing.provider_server.microsoft import BotConnector, EntraTokens, ManagedIdentityTokens
 from tokenmw.testing.provider_server.oauth2 import OAuth2Endpoint
 from tokenmw.testing.provider_server.running import running_app
+from tokenmw.testing.provider_server.subjects import Subjects
 from tokenmw.testing.provider_server.wecom import WeComAPI, WeComTokens
 
 if TYPE_CHECKING:
@@ -66,13 +68,17 @@ class ProviderServer:
             returned. None: a new token for each request; 0: never before expiry.
         delay: Seconds of real time that each answer takes.
         clock: The clock by which tokens expire.
-        endpoints: Additional endpoints: functions that take this server and return an `Endpoint`.
+        endpoints: Additional endpoints: functions that take this server and return an `Endpoint`. One with the path of
+            another endpoint replaces it.
 
     Attributes:
         calls: The number of calls by endpoint (`calls["oauth2"]`), and by endpoint and client
             (`calls["oauth2", "crm"]`).
         issued: All issued tokens.
+        subjects: Tokens of users, for token exchange, the JWT bearer grant and Entra on behalf of.
         oauth2: `POST /oauth2/token`.
+        oauth2_metadata, openid_metadata: Its discovery documents, `GET /.well-known/oauth-authorization-server` and
+            `GET /.well-known/openid-configuration`.
         api: `/api/…`.
         feishu_tenant, feishu_app: Feishu's token endpoints; both give a client the same token.
         feishu_ticket, feishu_store_app, feishu_store_tenant: The token endpoints of store apps.
@@ -84,6 +90,7 @@ class ProviderServer:
         dingtalk_legacy: `GET /gettoken`.
         dingtalk_legacy_api: `/topapi/…`.
         entra: `POST /{tenant}/oauth2/v2.0/token`, for Entra and for bots.
+        entra_metadata: `GET /{tenant}/v2.0/.well-known/openid-configuration`.
         managed_identity: `GET /metadata/identity/oauth2/token`.
         bot_connector: `POST /v3/conversations/{id}/activities`.
         app: The server as a Starlette application.
@@ -103,6 +110,7 @@ class ProviderServer:
         self.delay = delay
         self.calls: Counter[str | tuple[str, str]] = Counter()
         self.issued = IssuedTokens(clock=clock)
+        self.subjects = Subjects(self.issued, clock=clock)
         self.closing = Latch()
         self._hanging: set[Hang] = set()
         self.oauth2 = OAuth2Endpoint(self, life=token_life, renewal_window=renewal_window)
@@ -123,6 +131,9 @@ class ProviderServer:
         self.entra = EntraTokens(self, life=token_life)
         self.managed_identity = ManagedIdentityTokens(self, life=token_life)
         self.bot_connector = BotConnector(self)
+        self.oauth2_metadata = OAuth2Metadata(self)
+        self.openid_metadata = OpenIDMetadata(self)
+        self.entra_metadata = EntraMetadata(self)
         # An API matches every path below its own, so its token endpoints must come first.
         store = (self.feishu_ticket, self.feishu_store_app, self.feishu_store_tenant)
         feishu = (self.feishu_tenant, self.feishu_app, *store, self.feishu_api)
@@ -130,8 +141,14 @@ class ProviderServer:
         legacy = (self.dingtalk_legacy, self.dingtalk_legacy_api)
         microsoft = (self.entra, self.managed_identity, self.bot_connector)
         platforms = (*feishu, self.wecom, self.wecom_api, *dingtalk, *legacy, *microsoft)
-        served = [self.oauth2, self.api, *platforms, *(make(self) for make in endpoints)]
-        self.app = Starlette(routes=[Route(one.path, one, methods=list(one.methods)) for one in served])
+        # A test's own endpoints first. The paths of Entra's documents are below those of any issuer.
+        documents = (self.entra_metadata, self.oauth2_metadata, self.openid_metadata, OAuth2Keys(self))
+        served = [*(make(self) for make in endpoints), self.oauth2, self.api, *documents, *platforms]
+        self.app = Starlette(
+            routes=[
+                Route(path, one, methods=list(one.methods)) for one in served for path in (one.path, *one.more_paths)
+            ]
+        )
 
     def revoke(self, token: str | Token) -> None:
         """Revoke an issued token before it expires, as a provider may at any time.

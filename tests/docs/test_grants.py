@@ -1,0 +1,77 @@
+"""The programs of the guide "Which grant do I need?" get tokens."""
+
+from __future__ import annotations
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+import tokenmw
+from tests.docs.pages import page
+from tests.docs.world import World
+from tokenmw import providers
+
+GUIDE = page("grants.md")
+
+
+def test_the_endpoint_may_be_named_in_both_ways(hosts: World) -> None:
+    """Both find the same endpoint, and get tokens."""
+    with hosts.run(GUIDE, "Where is the token endpoint?") as running:
+
+        async def ask() -> list[str]:
+            async with httpx.AsyncClient(trust_env=False) as http, tokenmw.TokenBroker({}, http=http) as broker:
+                return [(await broker.token(running[name])).token_type for name in ("by_url", "by_issuer")]
+
+        assert ["Bearer", "Bearer"] == running.call(ask)
+
+
+def test_a_key_gets_a_token(hosts: World) -> None:
+    """The key of the environment signs, and the server grants the scope."""
+    with hosts.run(GUIDE, "How does the client prove its identity?") as running:
+
+        async def ask() -> object:
+            async with running["broker"] as broker:
+                return (await broker.token("crm")).extra["scope"]
+
+        assert "crm.read" == running.call(ask)
+
+
+def test_two_servers_need_more(hosts: World) -> None:
+    """Both are made with the options of their documentation."""
+    with hosts.run(GUIDE, "What is the token for?") as running:
+        assert running["zoom"] != running["box"]
+
+
+def test_the_callers_token_is_exchanged(hosts: World) -> None:
+    """The token of the request's header becomes one for the next API."""
+    with hosts.run(GUIDE, "On behalf of the caller") as running:
+
+        async def orders(request: Request) -> PlainTextResponse:
+            token = await request.state.tokens.resolve("orders")
+            return PlainTextResponse(token.token_type)
+
+        app = tokenmw.TokenMiddleware(Starlette(routes=[Route("/", orders)]), broker=running["broker"])
+        with TestClient(app) as client:
+            for subject, answer in ((hosts.server.subjects.issue("ada"), (200, "Bearer")), ("unknown", (401, None))):
+                response = client.get("/", headers={"authorization": f"Bearer {subject}"})
+                assert answer[0] == response.status_code
+                assert answer[1] in (None, response.text)
+
+
+def test_the_table_has_every_grant() -> None:
+    """Each provider is in the first table, or on the page that it links to."""
+    named = "\n".join(cell for row in GUIDE.rows("Whose rights are needed?") for cell in row)
+    linked = page("bot_platforms.md").text
+    every = [getattr(providers, name) for name in providers.__all__]
+    missing = [
+        one.__name__
+        for one in every
+        if isinstance(one, type)
+        and issubclass(one, tokenmw.Provider)
+        and one is not tokenmw.Provider
+        and one.__name__ not in named + linked
+    ]
+    assert [] == missing

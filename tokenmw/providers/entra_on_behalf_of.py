@@ -1,0 +1,192 @@
+"""Microsoft Entra ID, on behalf of a user: the caller's token is exchanged for one of another API."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from tokenmw.errors import CredentialRejected
+from tokenmw.options import checked_flag, credential_text
+from tokenmw.providers.client_auth import ClientAuth
+from tokenmw.providers.entra import OPTIONS_OF_URL, entra_grant
+from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
+from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
+from tokenmw.providers.subject import SubjectProvider, SubjectToken, subject_error
+from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
+from tokenmw.redaction import without_locals
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from tokenmw.providers.answer import Answer
+    from tokenmw.providers.base import OutgoingAnswer
+    from tokenmw.providers.client_auth import Proof
+    from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
+    from tokenmw.values import Grant
+
+__all__ = ["EntraOnBehalfOf"]
+
+_GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_DEFAULT_LIFETIME: Final = 600.0  # seconds
+# A user must sign in again, consent, or prove more: all of it happens in the caller.
+_SUBJECT_CODES: Final = frozenset({"consent_required", "interaction_required", "invalid_grant", "login_required"})
+_MAX_CLAIMS: Final = 4096  # characters; they go into a response header
+_FIXES: Final = {
+    "invalid_grant": "the caller's token is expired, for another app, or its user has not consented",
+    "invalid_request": "check tenant, cloud and the other options",
+}
+
+
+class EntraOnBehalfOf(SubjectProvider):
+    """An app of Microsoft Entra ID that calls an API on behalf of the user who calls it.
+
+    >>> from tokenmw.providers import SubjectToken
+    >>> EntraOnBehalfOf(
+    ...     tenant="contoso.onmicrosoft.com",
+    ...     client_id="00000000-…",
+    ...     client_secret="…",
+    ...     subject=SubjectToken(),
+    ...     scope="https://graph.microsoft.com/.default",
+    ... )
+    <EntraOnBehalfOf>
+
+    https://learn.microsoft.com/entra/identity-platform/v2-oauth2-on-behalf-of-flow
+
+    The new token ends with the caller's at the latest, and is fetched again only for a request. If the user must sign
+    in again, consent, or satisfy a Conditional Access policy, the caller gets a 401 (`SubjectRefused`) whose
+    `WWW-Authenticate` has the claims that Entra asks for.
+
+    Args:
+        tenant: The tenant's id, or one of its domains.
+        client_id: The id of this app.
+        client_secret: The value of one of the app's secrets; while it is changed, a list: the new one and the old one.
+        client_assertion: A `PrivateKeyJWT`, or a function that returns a signed JWT, instead of a secret, as for
+            `Entra`.
+        credential_id: A name for the key behind `client_assertion`, as for `Entra`.
+        subject: The caller's token, which must be for this app: text, or `SubjectToken()`, which takes it from each
+            request.
+        subject_expires_at: When the caller's token expires, in seconds since 1970. Default: its `exp`.
+        scope: The scopes of the API, separated by spaces, such as `https://graph.microsoft.com/User.Read`. Default: all
+            that were granted for Microsoft Graph of the cloud (`/.default`).
+        cloud: The national cloud: `"public"`, `"usgov"`, `"usdod"` or `"china"`.
+        base_url: Another login host than the cloud's, such as a test server. Default: the cloud's.
+        hosts: Host names to which auth objects send the token. Default: as for `Entra`.
+        allow_http: Allows plain HTTP to other machines. Default: False.
+        log_description: As for `Entra`.
+
+    Raises:
+        ConfigurationError: An option is missing, contradicts another one, or cannot work.
+    """
+
+    __slots__ = ("_auth", "_reader", "_scope", "allow_http", "hosts", "shareable", "tenant", "token_url")
+
+    kind = "entra_on_behalf_of"
+    tenant: str
+    token_url: str
+
+    @without_locals
+    def __init__(
+        self,
+        *,
+        tenant: str,
+        client_id: str,
+        client_secret: Secret | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
+        credential_id: str | None = None,
+        subject: str | SubjectToken,
+        subject_expires_at: float | None = None,
+        scope: str | None = None,
+        cloud: Cloud = "public",
+        base_url: str | None = None,
+        hosts: Iterable[str] | None = None,
+        allow_http: bool = False,
+        log_description: bool = False,
+    ) -> None:
+        name = type(self).__name__
+        chosen = cloud_of(cloud, option=f"{name}(cloud=…)")
+        self.tenant = checked_tenant(tenant, option=f"{name}(tenant=…)")
+        login = checked_base_url(
+            f"https://{chosen.login}" if base_url is None else base_url,
+            option=f"{name}(base_url=…)",
+            allow_http=allow_http,
+        )
+        self.token_url = f"{login}/{self.tenant}/oauth2/v2.0/token"
+        self._auth = ClientAuth(
+            client_id,
+            provider=name,
+            method="client_secret_post" if client_assertion is None else "private_key_jwt",
+            secret=client_secret,
+            assertion=client_assertion,
+            credential_id=credential_id,
+        )
+        self.shareable = self._auth.shareable
+        self._set_subject(subject, expires_at=subject_expires_at)
+        checked_flag(log_description, option=f"{name}(log_description=…)")
+        self._reader = GrantReader(
+            client=f"{self._auth.client()} of tenant {self.tenant}",
+            client_fix=self._auth.fix(method_option=False),
+            url=self.token_url,
+            url_options=OPTIONS_OF_URL,
+            default_lifetime=_DEFAULT_LIFETIME,
+            fixes=_FIXES,
+            log_description=log_description,
+        )
+        default = f"https://{chosen.graph}/.default"
+        self._scope = " ".join(credential_text(scope or default, option=f"{name}(scope=…)").split())
+        allowed = checked_hosts(hosts, option=f"{name}(hosts=…)") or _hosts_of(self._scope)
+        if allowed is not None and hosts is None and base_url is not None:
+            allowed |= {host_of(login)}  # a test server is both the login host and the API
+        self.hosts = allowed
+        self.allow_http = allow_http
+
+    def identity(self) -> tuple[object, ...]:
+        """Return the endpoint with its tenant, the app with its secret, the digest of the subject, and the scope."""
+        return (self.token_url, *self._auth.identity(), self._subject_identity(), self._scope)
+
+    @without_locals
+    async def fetch(self, http: TokenHTTP) -> Grant:
+        """Exchange the caller's token.
+
+        Raises:
+            SubjectRefused: Entra refuses the caller's token or wants the user to do something, or it has expired.
+            CredentialRejected: Entra refuses the app, its secret, the tenant or the scope.
+            TokenUnavailable: The endpoint cannot be reached, is busy, or its response cannot be used; or
+                `client_assertion` failed.
+        """
+        self._check_subject(now=http.time())
+        subject = self._subject_text()
+        common = {"grant_type": _GRANT_TYPE, "requested_token_use": "on_behalf_of", "scope": self._scope}
+
+        async def request(proof: Proof) -> Grant:
+            form = {**common, "assertion": subject, **proof.form}
+            answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
+            try:
+                return entra_grant(answer, proof.with_secret(subject), reader=self._reader)
+            except CredentialRejected as error:
+                raise subject_error(error, codes=_SUBJECT_CODES, claims=_claims_in(answer)) from None
+
+        return self._capped(await self._auth.grant(request, token_url=self.token_url), now=http.time())
+
+    def is_rejected(self, answer: OutgoingAnswer) -> bool:
+        """Return whether an API answered that the token is not valid: 401, as for `Entra`."""
+        return bearer_rejected(answer)
+
+
+def _claims_in(answer: Answer) -> str:
+    """Return the claims that Entra asks for, as JSON text; "" if there are none that fit into a header."""
+    claims = (answer.fields or {}).get("claims")
+    if not isinstance(claims, str) or len(claims) > _MAX_CLAIMS:
+        return ""
+    try:
+        document: object = json.loads(claims)
+    except (ValueError, RecursionError):
+        return ""
+    return json.dumps(document, separators=(",", ":")) if isinstance(document, dict) else ""
+
+
+def _hosts_of(scope: str) -> frozenset[str] | None:
+    """Return the hosts of the scopes' resource; None if they are not known."""
+    found = {hosts_of_resource(f"{one.rpartition('/')[0]}/.default") for one in scope.split() if "/" in one}
+    return next(iter(found)) if len(found) == 1 else None

@@ -1,0 +1,235 @@
+"""The JWT bearer grant (RFC 7523 §2.1): a signed assertion is exchanged for an access token."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from tokenmw.options import checked_flag, credential_text, optional_seconds, positive_seconds, secret_text
+from tokenmw.providers.base import OutgoingAnswer, call_credential
+from tokenmw.providers.client_auth import AuthMethod, ClientAuth, Proof
+from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
+from tokenmw.providers.subject import SubjectProvider, SubjectToken, subject_error
+from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
+from tokenmw.redaction import HiddenStr, without_locals
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.secret_sources import Secret
+    from tokenmw.values import Grant
+
+__all__ = ["JWTBearer"]
+
+_GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_MAX_ASSERTION: Final = 64 << 10  # characters
+_SUBJECT_CODES: Final = frozenset({"invalid_grant", "invalid_token"})
+_FIXES_OF_ASSERTION: Final = {
+    "invalid_grant": "check key, iss, sub, aud and exp of the assertion, and this machine's clock",
+    "unsupported_grant_type": "this endpoint does not offer the JWT bearer grant (RFC 7523): check token_url",
+}
+_FIXES_OF_SUBJECT: Final = {
+    **_FIXES_OF_ASSERTION,
+    "invalid_grant": "the caller's token is expired, or not for this API",
+}
+
+
+class JWTBearer(SubjectProvider):
+    """Exchanges a signed assertion for an access token (RFC 7523 §2.1): of a service account, or of the caller.
+
+    Of a service account, with a function that signs one:
+
+    >>> JWTBearer(
+    ...     token_url="https://idp.example/token", assertion=lambda: "eyJ…", credential_id="robot-key-2", scope="crm"
+    ... )
+    <JWTBearer>
+
+    With the token of each request's caller: `subject=SubjectToken()` in place of `assertion`. The new token then ends
+    with the caller's at the latest, and is fetched again only for a request; a refused one is a 401
+    (`SubjectRefused`).
+
+    Args:
+        token_url: The token endpoint: https, unless it is on this machine.
+        assertion: A signed JWT, or a function, sync or async, that returns a new one for each attempt.
+        subject: The caller's token in place of `assertion`: text, or `SubjectToken()`.
+        subject_expires_at: When the subject's token expires, in seconds since 1970. Default: its `exp`.
+        credential_id: A name for the key behind `assertion`; change it with the key. Default: none, and the tokens that
+            a function obtains are not shared with other provider objects or through Redis.
+        client_id: The client's id, where the server wants the client to authenticate. Default: it does not, because
+            the assertion is enough for most servers.
+        client_secret: The client's secret; while it is changed, a list: the new one and the old one. Default: none;
+            `client_id` is sent alone.
+        auth_method: `client_secret_basic` or `client_secret_post`.
+        scope: The scopes to request, separated by spaces. Default: none, the server decides.
+        allow_http: Allows plain HTTP to other machines. Default: False.
+        refresh_before: Seconds before expiry at which a new token is fetched in the background, with `assertion`.
+            Default: a quarter of the lifetime, at most 3600 s.
+        hosts: Host names to which auth objects send the token. Default: every host that they are used for.
+        default_life: The lifetime in seconds of a token whose response does not say one. Default: 600 s.
+        log_description: As for `ClientCredentials`.
+        allow_private: As for `ClientCredentials`.
+
+    Raises:
+        ConfigurationError: An option is missing, contradicts another one, or cannot work.
+    """
+
+    __slots__ = (
+        "_assertion",
+        "_auth",
+        "_client_id",
+        "_credential_id",
+        "_reader",
+        "_scope",
+        "allow_http",
+        "allow_private",
+        "hosts",
+        "per_subject",
+        "refresh_before",
+        "renewal_window",
+        "shareable",
+        "token_url",
+    )
+
+    kind = "jwt_bearer"
+    token_url: str
+
+    @without_locals
+    def __init__(
+        self,
+        *,
+        token_url: str,
+        assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        subject: str | SubjectToken | None = None,
+        subject_expires_at: float | None = None,
+        credential_id: str | None = None,
+        client_id: str | None = None,
+        client_secret: Secret | None = None,
+        auth_method: AuthMethod = "client_secret_basic",
+        scope: str = "",
+        allow_http: bool = False,
+        refresh_before: float | None = None,
+        hosts: Iterable[str] | None = None,
+        default_life: float = 600.0,
+        log_description: bool = False,
+        allow_private: bool = True,
+    ) -> None:
+        name = type(self).__name__
+        checked_flag(allow_http, option=f"{name}(allow_http=…)")
+        checked_flag(log_description, option=f"{name}(log_description=…)")
+        self.allow_http = allow_http
+        self.token_url = checked_token_url(token_url, option=f"{name}(token_url=…)", allow_http=allow_http)
+        self.allow_private = checked_private(allow_private, url=self.token_url, option=f"{name}(token_url=…)")
+        if (assertion is None) == (subject is None):
+            raise ConfigurationError(
+                f"{name} takes assertion=… of this service or subject=… of the caller: one of them."
+            )
+        self.per_subject = subject is not None
+        self.renewal_window = 0.0 if self.per_subject else None
+        if credential_id is not None:
+            credential_text(credential_id, option=f"{name}(credential_id=…)")
+        if subject is not None:
+            self._set_subject(subject, expires_at=subject_expires_at)
+            self._assertion = None
+        else:
+            self._subject, self._subject_ends = None, None
+            self._assertion = _checked_assertion(assertion, option=f"{name}(assertion=…)")
+        self._client_id, self._auth = _client(name, client_id, client_secret, auth_method)
+        own_function = callable(assertion) and credential_id is None
+        # Two functions cannot be compared by the key they use, and id() is reused after its object is freed.
+        self._credential_id = f"object {secrets.token_hex(16)}" if own_function else credential_id
+        self.shareable = not own_function
+        self._scope = credential_text(scope, option=f"{name}(scope=…)", empty=True).strip()
+        self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
+        self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
+        self._reader = GrantReader(
+            client="the assertion" if self._auth is None else self._auth.client(),
+            client_fix="check client_id, or give client_secret"
+            if self._auth is None
+            else self._auth.fix(method_option=True),
+            url=self.token_url,
+            default_lifetime=positive_seconds(default_life, option=f"{name}(default_life=…)"),
+            fixes=_FIXES_OF_SUBJECT if self.per_subject else _FIXES_OF_ASSERTION,
+            log_description=log_description,
+        )
+
+    def identity(self) -> tuple[object, ...]:
+        """Return the endpoint, the client with its secret, the assertion or the subject's digest, and the scope."""
+        client = (self._client_id,) if self._auth is None else self._auth.identity()
+        if self.per_subject:
+            proof: object = self._subject_identity()
+        else:
+            # With a credential_id, a newer assertion is the same credential.
+            proof = self._assertion if isinstance(self._assertion, str) and self._credential_id is None else None
+        scopes = tuple(sorted(set(self._scope.split())))
+        return (self.token_url, *client, self.per_subject, proof, self._credential_id, scopes)
+
+    @without_locals
+    async def fetch(self, http: TokenHTTP) -> Grant:
+        """Exchange the assertion.
+
+        Raises:
+            SubjectRefused: The server refuses the caller's token, or it has expired.
+            CredentialRejected: The server refuses the assertion, the client or the request.
+            TokenUnavailable: The server cannot be reached, is busy, or its response cannot be used; or the `assertion`
+                function failed.
+        """
+        if self.per_subject:
+            self._check_subject(now=http.time())
+            assertion = self._subject_text()
+        else:
+            assertion = await self._assert()
+        fields = {"grant_type": _GRANT_TYPE, "assertion": assertion, "scope": self._scope, "client_id": self._client_id}
+        common = {field: value for field, value in fields.items() if value}
+
+        async def request(proof: Proof) -> Grant:
+            form = {**common, **proof.form}
+            answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
+            try:
+                return self._reader.read(answer, proof.with_secret(assertion))
+            except CredentialRejected as error:
+                raise subject_error(error, codes=_SUBJECT_CODES if self.per_subject else ()) from None
+
+        if self._auth is None:
+            grant = await request(Proof(assertion, form={}, headers={}))
+        else:
+            grant = await self._auth.grant(request, token_url=self.token_url)
+        return self._capped(grant, now=http.time()) if self.per_subject else grant
+
+    def is_rejected(self, answer: OutgoingAnswer) -> bool:
+        """Return whether an API answered that the token is not valid (RFC 6750 §3.1)."""
+        return bearer_rejected(answer)
+
+    async def _assert(self) -> str:
+        assertion = self._assertion
+        if callable(assertion):
+            assertion = await call_credential(assertion, option="assertion")
+        if not isinstance(assertion, str) or not assertion or len(assertion) > _MAX_ASSERTION:
+            raise TokenUnavailable(
+                f"assertion did not return a str of 1 to {_MAX_ASSERTION} characters: call the function by itself to "
+                "see its result"
+            )
+        return assertion
+
+
+def _checked_assertion(given: object, *, option: str) -> str | Callable[[], str | Awaitable[str]]:
+    if callable(given):
+        return given
+    return HiddenStr(secret_text(given, option=option))
+
+
+def _client(
+    provider: str, client_id: str | None, client_secret: Secret | None, method: AuthMethod
+) -> tuple[str | None, ClientAuth | None]:
+    """Return the client's id to send by itself, or its authentication."""
+    if client_secret is None:
+        return None if client_id is None else credential_text(client_id, option=f"{provider}(client_id=…)"), None
+    if client_id is None:
+        raise ConfigurationError(f"{provider}(client_secret=…) needs client_id=… with it.")
+    if method not in ("client_secret_basic", "client_secret_post"):
+        raise ConfigurationError(f"{provider}(auth_method=…) must be client_secret_basic or client_secret_post.")
+    auth = ClientAuth(
+        client_id, provider=provider, method=method, secret=client_secret, assertion=None, credential_id=None
+    )
+    return None, auth

@@ -1,0 +1,178 @@
+"""The fields of a token request: the grant, what the token is for, and what a server needs beyond the standard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from urllib.parse import urlsplit
+
+from tokenmw.errors import ConfigurationError
+from tokenmw.options import checked_choice, checked_flag, credential_text
+from tokenmw.redaction import FrozenValue, HiddenStr
+
+if TYPE_CHECKING:
+    from tokenmw.providers.client_auth import Proof
+
+__all__ = ["GrantType", "RequestFields"]
+
+GrantType = Literal["client_credentials", "account_credentials"]
+
+_MAX_FIELDS: Final = 32
+_MAX_RESOURCES: Final = 16
+# A field of each name is sent by the package itself, and the option is where its value belongs.
+_OPTIONS: Final = {
+    "audience": "audience=…",
+    "client_assertion": "client_assertion=…",
+    "client_assertion_type": 'auth_method="private_key_jwt"',
+    "client_id": "client_id=…",
+    "client_secret": "client_secret=…",
+    "grant_type": "grant_type=…",
+    "resource": "resource=…",
+    "scope": "scope=…",
+}
+_NAME: Final = re.compile(r"[!-~]{1,100}")
+_SECRET_NAME: Final = re.compile("secret|passw|pwd|token|assertion|key|credential", re.IGNORECASE)
+# Entra's v1.0 endpoint takes an application's id, without `urn:uuid:` before it.
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")  # RFC 3986 §4.3
+
+
+class RequestFields(FrozenValue):
+    """The fields of a client credentials request, without those of the client authentication.
+
+    Args:
+        provider: The provider's class name, for error texts.
+        scope: The scopes, separated by spaces, or "".
+        audience: The API that the token is for, or None.
+        resource: One or several APIs that the token is for (RFC 8707), or None.
+        params: More fields, or None.
+        as_json: Whether the fields are sent as a JSON object instead of a form.
+        grant_type: The grant's name.
+
+    Raises:
+        ConfigurationError: An option is malformed, or `params` has a field that an option sets.
+    """
+
+    __slots__ = ("_as_json", "_fields", "_options", "_scopes", "secrets")
+
+    _as_json: bool
+    _fields: Mapping[str, str | tuple[str, ...]]
+    _options: tuple[object, ...]
+    _scopes: tuple[str, ...]
+    secrets: tuple[str, ...]
+    """The values of `params` whose names look like those of secrets."""
+
+    def __init__(
+        self,
+        *,
+        provider: str,
+        scope: str,
+        audience: str | None,
+        resource: str | Sequence[str] | None,
+        params: Mapping[str, str] | None,
+        as_json: bool,
+        grant_type: GrantType,
+    ) -> None:
+        given: object = scope
+        if isinstance(given, (list, tuple, set, frozenset)):
+            raise ConfigurationError(
+                f"{provider}(scope=…) must be one str, with spaces between the scopes, not a list."
+            )
+        credential_text(scope, option=f"{provider}(scope=…)", empty=True)
+        if audience is not None:
+            credential_text(audience, option=f"{provider}(audience=…)")
+        checked_choice(
+            grant_type, option=f"{provider}(grant_type=…)", choices=("client_credentials", "account_credentials")
+        )
+        checked_flag(as_json, option=f"{provider}(json=…)")
+        resources = _checked_resources(resource, option=f"{provider}(resource=…)")
+        more = _checked_params(params, option=f"{provider}(params=…)")
+        fields: dict[str, str | tuple[str, ...]] = {"grant_type": grant_type}
+        standard = {"scope": scope.strip(), "audience": audience, "resource": resources}
+        fields |= {name: value for name, value in standard.items() if value}
+        put = object.__setattr__
+        put(self, "_as_json", as_json)
+        put(self, "_fields", fields | more)
+        put(self, "_scopes", tuple(sorted(set(scope.split()))))
+        put(self, "secrets", tuple(value for name, value in more.items() if _SECRET_NAME.search(name)))
+        # Only what is not at its default, so that a credential without these options keeps the name that it has had.
+        options: list[object] = []
+        if grant_type != "client_credentials":
+            options.append(("grant_type", grant_type))
+        if more:
+            options.append(("params", tuple(sorted(more.items()))))
+        if as_json:
+            options.append(("json", True))
+        put(self, "_options", tuple(options))
+
+    def identity(self) -> tuple[object, ...]:
+        """Return what makes the token of these fields differ from another one: the part that every credential has."""
+        return (self._scopes, self._fields.get("audience"), self._fields.get("resource"))
+
+    def more_identity(self) -> tuple[object, ...]:
+        """Return the part of the identity that only credentials with `params`, `json` or `grant_type` have."""
+        return self._options
+
+    def body(self, proof: Proof) -> dict[str, Any]:
+        """Return the body of a request with a client authentication, as arguments of `TokenHTTP.request`."""
+        return {"json" if self._as_json else "data": {**self._fields, **proof.form}}
+
+    def __repr__(self) -> str:
+        return f"<RequestFields {len(self._fields)}>"
+
+
+def _checked_params(params: object, *, option: str) -> dict[str, str]:
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping):
+        raise ConfigurationError(
+            f'{option} must be a dict of fields, such as {{"account_id": "…"}}, not {type(params).__name__}.'
+        )
+    given = dict(cast("Mapping[object, object]", params))
+    if len(given) > _MAX_FIELDS:
+        raise ConfigurationError(f"{option} has {len(given)} fields: at most {_MAX_FIELDS} are sent.")
+    checked: dict[str, str] = {}
+    for name, value in given.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{option}: the name of a field must be text of 1 to 100 visible ASCII characters, such as account_id."
+            )
+        if name in _OPTIONS:
+            raise ConfigurationError(f"{option} has the field {name}, which an option sets: use {_OPTIONS[name]}.")
+        checked[name] = HiddenStr(credential_text(value, option=f"{option}: the field {name}"))
+    return checked
+
+
+def _checked_resources(resource: object, *, option: str) -> str | tuple[str, ...] | None:
+    if resource is None:
+        return None
+    listed: tuple[object, ...] = (resource,)
+    if isinstance(resource, (list, tuple)):
+        listed = tuple(cast("Sequence[object]", resource))
+    if not 0 < len(listed) <= _MAX_RESOURCES or len(set(map(str, listed))) < len(listed):
+        raise ConfigurationError(
+            f"{option} must be one resource, or a list of 2 to {_MAX_RESOURCES} different ones, not {len(listed)}."
+        )
+    checked = tuple(_checked_resource(one, option=option) for one in listed)
+    return checked if len(listed) > 1 else "".join(checked)
+
+
+def _checked_resource(resource: object, *, option: str) -> str:
+    text = credential_text(resource, option=option)
+    if "#" in text:
+        raise ConfigurationError(f"{option} has a fragment (#…), which RFC 8707 §2 forbids: remove it.")
+    if _UUID.fullmatch(text) or (_ABSOLUTE.fullmatch(text) and _has_host(text)):
+        return text
+    raise ConfigurationError(
+        f'{option} must be an absolute URI, such as "https://api.example" (RFC 8707 §2); where the server wants '
+        f"another name of the API, use audience=… or scope=…."
+    )
+
+
+def _has_host(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return False
+    return parts.scheme not in ("http", "https") or bool(parts.netloc)
