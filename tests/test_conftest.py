@@ -90,7 +90,11 @@ def test_a_whole_run_compiles_once_where_no_bytecode_is_kept(monkeypatch: pytest
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", "")
-    monkeypatch.setattr("atexit.register", lambda _remove, directory, **_options: made.append(directory))
+
+    def register(_remove: object, directory: str, **_options: object) -> None:
+        made.append(directory)
+
+    monkeypatch.setattr("atexit.register", register)
     pytest_cmdline_main(command("tests/redis"))
     assert [] == made
     pytest_cmdline_main(command())

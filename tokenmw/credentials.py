@@ -148,8 +148,12 @@ class Credentials(Unpicklable):
         # The name has another provider if an override has begun or ended since the entry was found.
         return given if isinstance(given, Provider) and self._by_name.get(provider) is entry else entry.provider
 
-    async def find_for_auth(self, provider: str | Provider) -> tuple[Provider, TokenEntry]:
+    def find_for_auth(self, provider: str | Provider) -> tuple[Provider, TokenEntry]:
         """Return a provider and its entry, for an auth object."""
+        if isinstance(provider, str):
+            found, given = self._by_name.get(provider), self._providers.get(provider)
+            if isinstance(found, TokenEntry) and found.provider is given:
+                return found.provider, found  # usual; what follows takes three times as long
         entry = self.entry(provider)
         return self.provider(provider, entry), entry
 

@@ -28,6 +28,7 @@ BATCH = 100  # tokens or sessions in one pipeline, as housekeeping sends them
 UPLOADS = 32  # sessions in one pipeline of uploads
 SIGHTS = 32  # API keys in one batch, as `sessions.first_sight` sends them
 LISTENERS = 50
+CHECK_ROUNDS = 5
 TTL = 3600.0
 SECRET = "a secret for this run"
 
@@ -179,7 +180,9 @@ async def costs_of_tokens(
         for name, operation in {"acquire": acquire, "commit": commit, "read": read}.items()
     }
     batches = range(0, count, BATCH)
-    found["check"] = await cost(server, check, batches) * len(batches) / count
+    # The least of several times, because it is what a large fleet does most, and 4 000 of them take a few milliseconds.
+    checks = [await cost(server, check, batches) for _ in range(CHECK_ROUNDS)]
+    found["check"] = min(checks) * len(batches) / count
     found["check after a hint"] = await cost(server, hinted, batches) * len(batches) / count
     # The first token stays, for MEMORY USAGE.
     return found | {"tombstone": await cost(server, tombstone, range(1, count))}

@@ -85,7 +85,8 @@ async def test_without_any_usable_server_the_comparison_stops() -> None:
 
 async def test_an_entry_that_lost_its_token_is_refreshed_although_another_one_fails() -> None:
     """The unexpected exception is raised after the refresh has been started."""
-    parts = Parts(dict.fromkeys(ENTRIES, True) | {ENTRIES[0]: LookupError("a bug")})
+    results: dict[str, BaseException | bool] = {**dict.fromkeys(ENTRIES, True), ENTRIES[0]: LookupError("a bug")}
+    parts = Parts(results)
     with pytest.raises(LookupError):
         await jobs_of(parts).compare_tokens()
     assert {*parts.compared} - {ENTRIES[0]} == {*parts.refreshed}

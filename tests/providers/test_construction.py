@@ -147,7 +147,7 @@ def test_value_of_another_type_is_checked() -> None:
             crm(**{name: value})
     assert "_key" in calls_of(lambda: crm(client_id=Text("other")))
     assert crm(client_id=Text("other")) is not None
-    assert "other" == str.__str__(crm(client_id=Text("other")).credential[2])
+    assert "other" == repr(crm(client_id=Text("other")).credential[2]).strip("'")
     assert len(living) == 3
 
 

@@ -11,7 +11,7 @@ import traceback
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jwt
 import pytest
@@ -248,7 +248,7 @@ def test_a_key_that_cannot_sign_is_refused_at_construction(name: str) -> None:
     trace = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     trace.stack = traceback.StackSummary.from_list(trace.stack[1:])
     shown = "".join(trace.format())
-    jwk: dict[str, Any] | None = key if isinstance(key, dict) else None
+    jwk = cast("dict[str, Any]", key) if isinstance(key, dict) else None
     secrets = str(key).split("\n")[1:-1] if jwk is None else [str(jwk.get("d", ""))]
     assert [] == [secret for secret in secrets if len(secret) > 20 and secret in shown]
 

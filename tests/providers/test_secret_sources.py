@@ -109,7 +109,7 @@ async def test_a_file_is_not_read_on_the_event_loop(tmp_path: Path, monkeypatch:
     path = tmp_path / "crm"
     path.write_text(OLD, encoding="utf-8")
     threads: list[int] = []
-    opened = type(path).open
+    opened: Any = type(path).open
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         threads.append(threading.get_ident())

@@ -37,13 +37,14 @@ KINDS = ("exchange", "bearer", "entra")
 
 def provider(kind: str, subject: str | SubjectToken, **options: Any) -> SubjectProvider:
     """Make a provider of one kind for a subject's token."""
-    common: dict[str, Any] = {"client_id": "shop", "client_secret": SECRET, "subject": subject}
+    given: dict[str, Any] = {"client_id": "shop", "client_secret": SECRET, "subject": subject}
+    given |= (ENTRA if kind == "entra" else {"token_url": "https://idp.example/oauth2/token"}) | options
     match kind:
         case "exchange":
-            return TokenExchange(**{"token_url": "https://idp.example/oauth2/token", **common, **options})
+            return TokenExchange(**given)
         case "bearer":
-            return JWTBearer(**{"token_url": "https://idp.example/oauth2/token", **common, **options})
-    return EntraOnBehalfOf(**{**ENTRA, **common, **options})
+            return JWTBearer(**given)
+    return EntraOnBehalfOf(**given)
 
 
 def connection(*headers: tuple[str, str]) -> HTTPConnection:

@@ -312,3 +312,10 @@ async def test_address_behind_a_sentinel_is_the_primary_that_it_named(redis_serv
         assert address_of(client) == "Sentinel's bots"
         client.connection_pool.master_address = ("127.0.0.1", redis_server.port)
         assert address_of(client) == f"127.0.0.1:{redis_server.port}"
+
+
+def test_a_client_of_valkey_glide_is_refused_with_the_fix() -> None:
+    """It has neither redis-py's pipelines nor its connections."""
+    glide: type[object] = type("GlideClient", (), {"__module__": "glide.glide_client"})
+    with pytest.raises(ConfigurationError, match=r"not GlideClient\. valkey-glide's .* pass the server's URL instead"):
+        checked_redis(glide())

@@ -10,7 +10,7 @@ import httpx
 from tokenmw.errors import ConfigurationError, RequestError
 from tokenmw.outgoing.hosts import may_receive_token, may_receive_token_after_redirect
 from tokenmw.outgoing.redirects import contains_token
-from tokenmw.outgoing.request import OriginalRequest, is_replayable, library_of
+from tokenmw.outgoing.request import OriginalRequest, authorized, is_replayable, library_of
 from tokenmw.outgoing.response import discard, is_rejected, is_rejected_by_body, is_rejected_by_head
 from tokenmw.providers.base import check_provider
 from tokenmw.redaction import Unpicklable
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tokenmw.tokens.entry import TokenEntry
     from tokenmw.values import Token
 
-    FindCredential = Callable[[], Awaitable[tuple[Provider, TokenEntry]]]
+    Credential = tuple[Provider, TokenEntry]
+    FindCredential = Callable[[], Credential | Awaitable[Credential]]
     GetToken = Callable[[TokenEntry], Awaitable[Token]]
     Invalidate = Callable[[Token], Awaitable[bool]]
     Withheld = Callable[[Any], None]
@@ -73,47 +74,55 @@ class TokenAuth(Unpicklable, httpx.Auth):
     ) -> None:
         self._calls = _Calls(find_credential, get_token, invalidate, withheld)
 
-    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:  # noqa: C901  helpers cost each request
         """Send the request with the token, and once more if the token was rejected. Called by the client."""
-        provider, entry = await self._calls.find_credential()
+        calls, found = self._calls, self._calls.find_credential()
+        provider, entry = found if isinstance(found, tuple) else await found
         if provider is not entry.provider:
             # An equal credential, so it shares the entry. But its `hosts` are its own, and were not checked yet.
             check_provider(provider)
-        if not may_receive_token(request.url, provider=provider):
-            self._calls.withheld(request.url)
+        start = request.url
+        if not may_receive_token(start, provider=provider):
+            calls.withheld(start)
             yield request
             return
+        token = await calls.get_token(entry)
+        original = authorized(request, token, provider=provider)
+        response = yield request
+        rejected = None if response.history else is_rejected_by_head(response, provider=provider)
+        if rejected is False:
+            return
         library = library_of(request)
-        original, token = OriginalRequest(request), await self._calls.get_token(entry)
-        start = request.url
-        response = yield original.with_token(token, provider=provider, library=library)
-        if response.history and not contains_token(response.request, token):
-            # The client followed a redirect and left the token behind. Send the last request again with the token
-            # if its host may receive it and its answer asks for it.
-            redirected = response.request
-            if not (
-                may_receive_token_after_redirect(redirected.url, start=start, provider=provider)
-                and is_replayable(redirected, library=library)
-                and await is_rejected(response, provider=provider, library=library)
-            ):
-                return
-            await discard(response, library=library)
-            original = OriginalRequest(redirected)
-            response = yield original.with_token(token, provider=provider, library=library)
-        if response.history and not contains_token(response.request, token):
-            return  # another redirect: this answer says nothing about the token
-        rejected = is_rejected_by_head(response, provider=provider)
+        if response.history:
+            if not contains_token(response.request, token):
+                # The client followed a redirect and left the token behind. Send the last request again with the token
+                # if its host may receive it and its answer asks for it.
+                request = response.request
+                if not (
+                    may_receive_token_after_redirect(request.url, start=start, provider=provider)
+                    and is_replayable(request, library=library)
+                    and await is_rejected(response, provider=provider, library=library)
+                ):
+                    return
+                await discard(response, library=library)
+                original = OriginalRequest(request)
+                response = yield original.with_token(token, provider=provider, library=library)
+                if response.history and not contains_token(response.request, token):
+                    return  # another redirect: this answer says nothing about the token
+            rejected = is_rejected_by_head(response, provider=provider)
         if rejected is None:
             rejected = await is_rejected_by_body(response, provider=provider, library=library)
         if rejected:
-            await self._calls.invalidate(token)
-            can_retry = is_replayable(original.request, library=library)
-            newer = await self._newer_token(entry, token) if can_retry else None
+            await calls.invalidate(token)
+            newer = await self._newer_token(entry, token, replayable=is_replayable(request, library=library))
             if newer is not None:
                 await discard(response, library=library)
+                original = original or OriginalRequest(request)
                 yield original.with_token(newer, provider=provider, library=library)
 
-    async def _newer_token(self, entry: TokenEntry, rejected: Token) -> Token | None:
+    async def _newer_token(self, entry: TokenEntry, rejected: Token, *, replayable: bool) -> Token | None:
+        if not replayable:
+            return None
         try:
             token = await self._calls.get_token(entry)
         except RequestError:

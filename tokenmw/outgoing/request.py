@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tokenmw.values import Token
 
-__all__ = ["OriginalRequest", "is_replayable", "library_of"]
+__all__ = ["OriginalRequest", "authorized", "is_replayable", "library_of"]
 
 
 def library_of(request: object) -> ModuleType:
@@ -53,8 +53,7 @@ class OriginalRequest(Unpicklable):
         in it is logged by the client without the token, and no redirect may repeat it.
         """
         request = self.request
-        if type(provider).authorize is Provider.authorize:
-            # It sets one header, in which a newer token replaces an older one.
+        if _sets_authorization(provider):
             provider.authorize(request, token)
             return request
         request.headers = library.Headers(self._headers)
@@ -73,3 +72,18 @@ class OriginalRequest(Unpicklable):
             request.url = hide_token(request.url, before=self._url, forms=forms, guard=guard)
             request.extensions = {**self._extensions, "trace": guard}
         return request
+
+
+def authorized(request: Any, token: Token, *, provider: Provider) -> OriginalRequest | None:
+    """Put a token on a request; return the original one, unless a newer token replaces this one without it."""
+    if _sets_authorization(provider):
+        provider.authorize(request, token)  # usual, so nothing else is made for it
+        return None
+    original = OriginalRequest(request)
+    original.with_token(token, provider=provider, library=library_of(request))
+    return original
+
+
+def _sets_authorization(provider: Provider) -> bool:
+    """Return whether a provider sets one header, in which a newer token replaces an older one."""
+    return type(provider).authorize is Provider.authorize

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.outgoing.read_ahead import MAX_BYTES, can_decode, decoded, empty_stream, read_ahead
+from tokenmw.providers.base import Provider
 from tokenmw.providers.body_codes import declared_length
-from tokenmw.redaction import Unpicklable, without_locals
+from tokenmw.redaction import Unpicklable, forget_locals, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
-
-    from tokenmw.providers.base import Provider
 
 __all__ = ["discard", "is_rejected", "is_rejected_by_body", "is_rejected_by_head"]
 
@@ -26,15 +27,12 @@ _WITHOUT_BODY: Final = frozenset({204, 304})  # whatever their headers say (RFC 
 class _Answer(Unpicklable):
     """An API's answer as `Provider.is_rejected` takes it; `body` is None until it is read."""
 
-    __slots__ = ("_response", "body")
+    __slots__ = ("_response", "body", "status")
 
-    def __init__(self, response: Any, *, body: bytes | None) -> None:
+    def __init__(self, response: Any, body: bytes | None = None) -> None:
         self._response = response
+        self.status: int = response.status_code
         self.body = body
-
-    @property
-    def status(self) -> int:
-        return int(self._response.status_code)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -42,17 +40,24 @@ class _Answer(Unpicklable):
         return headers
 
 
-@without_locals
 def is_rejected_by_head(response: Any, *, provider: Provider) -> bool | None:
     """Return whether an answer says that the token is invalid; None if its body must be read first."""
-    return provider.is_rejected(_Answer(response, body=None))
+    if type(provider).is_rejected is Provider.is_rejected:
+        return bool(response.status_code == HTTPStatus.UNAUTHORIZED)
+    handled = sys.exception()
+    try:  # as `without_locals` does it, which costs a call more
+        return provider.is_rejected(_Answer(response))
+    except BaseException as error:
+        del response, provider
+        forget_locals(error, handled=handled)
+        raise
 
 
 @without_locals
 async def is_rejected_by_body(response: Any, *, provider: Provider, library: ModuleType) -> bool:
     """Return whether an answer's body says that the token is invalid. A body that is read here can be read again."""
     body = await _body(response, library=library)
-    return body is not None and bool(provider.is_rejected(_Answer(response, body=body)))
+    return body is not None and bool(provider.is_rejected(_Answer(response, body)))
 
 
 async def is_rejected(response: Any, *, provider: Provider, library: ModuleType) -> bool:

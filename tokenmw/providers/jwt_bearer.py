@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.options import checked_flag, credential_text, optional_seconds, positive_seconds, secret_text
@@ -215,7 +215,7 @@ class JWTBearer(SubjectProvider):
 
 def _checked_assertion(given: object, *, option: str) -> str | Callable[[], str | Awaitable[str]]:
     if callable(given):
-        return given
+        return cast("Callable[[], str | Awaitable[str]]", given)
     return HiddenStr(secret_text(given, option=option))
 
 

@@ -239,7 +239,7 @@ def _type_uri(given: object, *, option: str) -> str:
 def _several(given: object, *, option: str) -> tuple[str, ...]:
     if given is None:
         return ()
-    values = cast("list[object]", list(given)) if isinstance(given, (list, tuple)) else [given]
+    values = list(cast("Iterable[object]", given)) if isinstance(given, (list, tuple)) else [given]
     if not values:
         raise ConfigurationError(f"{option} is an empty list: leave it out.")
     return tuple(dict.fromkeys(credential_text(value, option=option) for value in values))

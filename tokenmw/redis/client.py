@@ -75,6 +75,8 @@ def checked_redis(given: object) -> str | AnyClient:
     kind, module, hint = type(given).__name__, type(given).__module__, ""
     if module.startswith("redis.asyncio."):
         hint = " For a pool, pass redis.asyncio.Redis(connection_pool=pool); for a Sentinel, sentinel.master_for(name)."
+    elif module.split(".")[0] in ("glide", "glide_shared", "glide_sync"):
+        hint = " valkey-glide's clients have other commands and pipelines: pass the server's URL instead."
     elif module.split(".")[0] == "redis":
         kind = f"the sync {kind}"
         hint = " A sync client would block the event loop: create it with redis.asyncio."
