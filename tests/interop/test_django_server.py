@@ -32,7 +32,7 @@ def issuer() -> Generator[str]:
 
 def client(server: str, /, **options: Any) -> ClientCredentials:
     """Make the client, with more options."""
-    given = {"token_url": f"{server}/token/", "client_id": CLIENT, "client_secret": SECRET} | options
+    given: dict[str, Any] = {"token_url": f"{server}/token/", "client_id": CLIENT, "client_secret": SECRET} | options
     return ClientCredentials(**given)
 
 
@@ -92,5 +92,5 @@ async def test_a_refusal_names_the_option(issuer: str, options: dict[str, Any], 
 
 async def test_a_missing_slash_is_a_wrong_url(issuer: str) -> None:
     """Django redirects a URL without its last slash; a token request is never redirected."""
-    with pytest.raises(TokenUnavailable, match=r"redirect \(HTTP 301\) to the same server.* token_url"):
+    with pytest.raises(TokenUnavailable, match=r"redirect \(HTTP 301\) to the same server.*token_url"):
         await fetched(client(issuer, token_url=f"{issuer}/token"))

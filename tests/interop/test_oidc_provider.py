@@ -155,7 +155,8 @@ async def test_a_refused_resource_is_named(issuer: str, resource: str | list[str
 async def test_a_wrong_secret_is_refused(issuer: str, method: str) -> None:
     """The error names the client authentication, and not the secret."""
     wrong = "another secret of sufficient length: 0123456789"
-    crm = ClientCredentials(token_url=f"{issuer}/token", **{**options_of(method), "client_secret": wrong})
+    options: dict[str, Any] = options_of(method) | {"client_secret": wrong}
+    crm = ClientCredentials(token_url=f"{issuer}/token", **options)
     error = await refusal(crm)
     assert "invalid_client" in str(error)
     assert "client_secret" in str(error)
