@@ -41,7 +41,11 @@ def test_a_secret_is_read_where_it_is_kept(hosts: World, monkeypatch: pytest.Mon
     monkeypatch.setenv("VAULT_TOKEN", "hvs.token")
     path = tmp_path / "crm"
     path.write_text("the secret of the client\n", encoding="utf-8")
-    monkeypatch.setattr(secret_sources, "Path", lambda _path: path)
+
+    def mounted(_path: str) -> Path:
+        return path
+
+    monkeypatch.setattr(secret_sources, "Path", mounted)
     secret = {"data": {"data": {"client_secret": "the secret of the client"}}}
 
     async def vault(self: httpx.AsyncClient, url: str, **_options: object) -> httpx.Response:
