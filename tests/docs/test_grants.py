@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -43,6 +44,22 @@ def test_two_servers_need_more(hosts: World) -> None:
     """Both are made with the options of their documentation."""
     with hosts.run(GUIDE, "What is the token for?") as running:
         assert running["zoom"] != running["box"]
+
+
+def test_azure_gives_an_identity(hosts: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program finds the endpoint of App Service by its variables."""
+    server = hosts.server.managed_identity
+    monkeypatch.setattr(server, "header", "platform-secret")
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{hosts.text('https://idp.example')}{server.path}")
+    monkeypatch.setenv("IDENTITY_HEADER", "platform-secret")
+    monkeypatch.delenv("IDENTITY_SERVER_THUMBPRINT", raising=False)
+    with hosts.run(GUIDE, "On Azure, without a secret") as running:
+
+        async def ask() -> str:
+            async with running["broker"] as broker:
+                return str((await broker.token("graph")).token_type)
+
+        assert "Bearer" == running.call(ask)
 
 
 def test_the_callers_token_is_exchanged(hosts: World) -> None:

@@ -197,7 +197,12 @@ class Entra(Provider):
             ConfigurationError: A variable is not set, or contradicts an option.
         """
         options: dict[str, Any] = workload_options(
-            os.environ, name=cls.__name__, id_option=cls._option_names[0], client_id=client_id, cloud=cloud
+            os.environ,
+            name=cls.__name__,
+            id_option=cls._option_names[0],
+            client_id=client_id,
+            cloud=cloud,
+            allow_http=allow_http,
         )
         if scope is not None:  # a bot has no option for it
             options["scope"] = scope

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers.microsoft_clouds import Cloud, cloud_of, cloud_of_login
 from tokenmw.providers.secret_sources import FileSecret
+from tokenmw.providers.urls import checked_base_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,13 @@ _AUTHORITY: Final = "AZURE_AUTHORITY_HOST"
 
 
 def workload_options(
-    environ: Mapping[str, str], *, name: str, id_option: str, client_id: str | None, cloud: Cloud | None
+    environ: Mapping[str, str],
+    *,
+    name: str,
+    id_option: str,
+    client_id: str | None,
+    cloud: Cloud | None,
+    allow_http: bool,
 ) -> dict[str, Any]:
     """Return the options of `Entra` that the variables of a pod stand for.
 
@@ -32,6 +39,7 @@ def workload_options(
         id_option: The provider's option for the app's id.
         client_id: The app's id in place of `AZURE_CLIENT_ID`; None: the variable's.
         cloud: The national cloud; None: that of `AZURE_AUTHORITY_HOST`.
+        allow_http: Whether that host may be another machine without TLS.
 
     Raises:
         ConfigurationError: A variable is not set, or contradicts an option.
@@ -50,31 +58,36 @@ def workload_options(
         id_option: found[_CLIENT],
         # Read at each fetch: Kubernetes replaces the token long before it expires.
         "client_assertion": FileSecret(str(found[TOKEN_FILE])),
-        **_login(environ.get(_AUTHORITY), name=name, cloud=cloud),
+        **_login(environ.get(_AUTHORITY), name=name, cloud=cloud, allow_http=allow_http),
     }
 
 
-def _login(authority: str | None, *, name: str, cloud: Cloud | None) -> dict[str, str]:
+def _login(authority: str | None, *, name: str, cloud: Cloud | None, allow_http: bool) -> dict[str, str]:
     """Return the option `cloud`, or `base_url` for a login host that belongs to no cloud."""
     chosen = None if cloud is None else cloud_of(cloud, option=f"{name}.from_environment(cloud=…)")
     if not authority:
         return {"cloud": cloud or "public"}
     url = authority if "://" in authority else f"https://{authority}"
-    of_login = _cloud_at(url)
-    if chosen is not None:
-        if of_login is None or cloud_of(of_login, option="").login != chosen.login:
+    host = _plain_host(url)
+    if cloud is not None and chosen is not None:
+        if host != chosen.login:
             raise ConfigurationError(
                 f"{name}.from_environment(cloud=…): {_AUTHORITY} names another login host than {chosen.login}, which "
                 f"belongs to cloud={cloud!r}: leave out cloud, or set the variable to https://{chosen.login}/."
             )
-        return {"cloud": cloud or ""}
-    return {"base_url": url} if of_login is None else {"cloud": of_login}
+        return {"cloud": cloud}
+    of_login = cloud_of_login(host)
+    if of_login is not None:
+        return {"cloud": of_login}
+    return {"base_url": checked_base_url(url, option=f"The variable {_AUTHORITY}", allow_http=allow_http)}
 
 
-def _cloud_at(url: str) -> Cloud | None:
+def _plain_host(url: str) -> str:
+    """Return the host of an https URL that has nothing else, or ""."""
     try:
         parts = urlsplit(url)
-        plain = parts.scheme == "https" and parts.port in (None, 443) and parts.path in ("", "/") and not parts.query
-        return cloud_of_login(parts.hostname or "") if plain else None
-    except ValueError:  # the check of base_url says what is wrong
-        return None
+        port = parts.port
+    except ValueError:
+        return ""
+    plain = parts.scheme == "https" and port in (None, 443) and parts.path in ("", "/") and not parts.query
+    return (parts.hostname or "") if plain else ""
