@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -14,6 +16,10 @@ import tokenmw
 from tests.docs.pages import page
 from tests.docs.world import World
 from tokenmw import providers
+from tokenmw.providers import secret_sources
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GUIDE = page("grants.md")
 
@@ -25,6 +31,29 @@ def test_the_endpoint_may_be_named_in_both_ways(hosts: World) -> None:
         async def ask() -> list[str]:
             async with httpx.AsyncClient(trust_env=False) as http, tokenmw.TokenBroker({}, http=http) as broker:
                 return [(await broker.token(running[name])).token_type for name in ("by_url", "by_issuer")]
+
+        assert ["Bearer", "Bearer"] == running.call(ask)
+
+
+def test_a_secret_is_read_where_it_is_kept(hosts: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a vault, and in a file."""
+    monkeypatch.setenv("VAULT_ADDR", "https://vault.example")
+    monkeypatch.setenv("VAULT_TOKEN", "hvs.token")
+    path = tmp_path / "crm"
+    path.write_text("the secret of the client\n", encoding="utf-8")
+    monkeypatch.setattr(secret_sources, "Path", lambda _path: path)
+    secret = {"data": {"data": {"client_secret": "the secret of the client"}}}
+
+    async def vault(self: httpx.AsyncClient, url: str, **_options: object) -> httpx.Response:
+        assert ("/v1/kv/data/crm", "hvs.token") == (url, self.headers["x-vault-token"])
+        return httpx.Response(200, json=secret, request=httpx.Request("GET", f"{self.base_url}{url}"))
+
+    monkeypatch.setattr(httpx.AsyncClient, "get", vault)
+    with hosts.run(GUIDE, "Where is the secret kept?") as running:
+
+        async def ask() -> list[str]:
+            async with httpx.AsyncClient(trust_env=False) as http, tokenmw.TokenBroker({}, http=http) as broker:
+                return [(await broker.token(running[name])).token_type for name in ("of_file", "of_vault")]
 
         assert ["Bearer", "Bearer"] == running.call(ask)
 

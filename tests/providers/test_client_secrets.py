@@ -13,7 +13,7 @@ import pytest
 from tests.providers.platforms import CLIENT, PLATFORMS, Platform
 from tests.servers import RedisServer
 from tokenmw import ConfigurationError, CredentialRejected, Grant, Limits, TokenBroker, TokenUnavailable
-from tokenmw.providers import BotFramework, ClientCredentials, Entra, FeishuStoreApp, Provider, WeCom
+from tokenmw.providers import BotFramework, ClientCredentials, Entra, FeishuStoreApp, Provider, WeCom, construction
 from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.testing import Fault, ManualClock, ProviderServer
 
@@ -36,7 +36,8 @@ class Server(ProviderServer):
 
 
 def oauth(secret: Any, **options: Any) -> Provider:
-    """Make a client of the OAuth 2.0 endpoint."""
+    """Make a client of the OAuth 2.0 endpoint, as a process of its own does: nothing is known of its secrets."""
+    construction._checked.clear()
     return ClientCredentials(token_url=f"{BASE}/oauth2/token", client_id=CLIENT, client_secret=secret, **options)
 
 

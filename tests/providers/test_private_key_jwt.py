@@ -11,7 +11,7 @@ import traceback
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jwt
 import pytest

@@ -397,5 +397,4 @@ async def test_an_upload_replaces_what_no_instance_wrote(
     """An empty text, a long one, and a key of another type, without which the refused write would never succeed."""
     key = store.key(b"sk-1")
     redis_server.command(*(("SET", key, planted) if planted is not None else ("SADD", key, "x")))
-    assert [ONE] == await store.upload([(key, ONE, 0.0)])
-    assert [ONE] == await store.touch([key])
+    assert ([ONE], [ONE]) == (await store.upload([(key, ONE, 0.0)]), await store.touch([key]))
