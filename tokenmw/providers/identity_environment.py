@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers.workload_identity import TOKEN_FILE
-from tokenmw.redaction import HiddenStr
+from tokenmw.redaction import HiddenStr, Unpicklable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ _OLD_SECRET: Final = "MSI_SECRET"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IdentityEnvironment:
+class IdentityEnvironment(Unpicklable):
     """Where the environment says that tokens come from.
 
     Attributes:
