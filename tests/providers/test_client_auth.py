@@ -37,6 +37,12 @@ async def test_basic_is_form_encoded_first(client_id: str, secret: str) -> None:
     assert ("Basic", [client_id, secret]) == (scheme, [unquote_plus(part) for part in parts])
 
 
+async def test_a_space_in_basic_is_read_by_servers_that_decode_only_percent_signs() -> None:
+    """A space is sent as `%20` and not as `+`, which such servers leave as it is."""
+    proof = await client_auth("a b", secret="c d+").prove()
+    assert b"a%20b:c%20d%2B" == base64.b64decode(proof.headers["authorization"].removeprefix("Basic "))
+
+
 async def test_basic_can_be_left_unencoded() -> None:
     """With `form_encode_basic=False`, id and secret are sent unencoded, for servers that do not decode them."""
     proof = await client_auth("crm", secret="a+b %:ä", form_encode_basic=False).prove()

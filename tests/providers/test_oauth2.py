@@ -93,6 +93,16 @@ async def test_server_that_does_not_decode_needs_form_encode_basic_false(
     await credentials(form_encode_basic=False).fetch(in_process)
 
 
+async def test_a_request_that_a_server_cannot_decode_names_form_encode_basic(http: TokenHTTP) -> None:
+    """Servers answer an unencoded `%` with `invalid_request`, because they find no client in the header."""
+    async with wire(http_answer(400, body=b'{"error": "invalid_request"}')) as server:
+        for secret, named in (("100%", True), ("100", False)):
+            crm = credentials(token_url=f"{server.url}/t", client_secret=secret, form_encode_basic=False)
+            with pytest.raises(CredentialRejected) as it:
+                await crm.fetch(http)
+            assert named is ("leave form_encode_basic=True" in str(it.value))
+
+
 @pytest.mark.parametrize(
     ("fault", "error", "retry_after"),
     [

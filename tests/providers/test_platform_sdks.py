@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.interop.running import unavailable
 from tests.providers.platforms import CLIENT, SECRET
 from tokenmw.testing import ProviderServer
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+pytestmark = pytest.mark.sdk
 
 # Each program prints two tokens, the second one fetched after the first was refused, and an error's code.
 LARK = """
@@ -98,7 +101,7 @@ def base_url(server: ProviderServer) -> Generator[str]:
 def run(module: str, program: str, base_url: str) -> Any:
     """Run a program that uses an SDK in its own process, because SDKs warn, log and patch globally."""
     if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not installed: pip install -e '.[sdk]'")
+        unavailable(f"{module} is not installed: pip install -e '.[sdk]'")
     prelude = f"import json; base_url, client, secret = {(base_url, CLIENT, SECRET)!r}\n"
     environment = {**os.environ, "DINGTALK_OPENAPI_ENDPOINT": base_url, "NO_PROXY": "*", "no_proxy": "*"}
     done = subprocess.run(

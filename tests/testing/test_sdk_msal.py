@@ -8,9 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.interop.running import imported
 from tokenmw.testing import Fault, ProviderServer
 
-msal = pytest.importorskip("msal", reason="the extra `sdk` is not installed")
+msal = imported("msal")
+pytestmark = pytest.mark.sdk
 
 LOGIN = "https://login.test"
 

@@ -277,7 +277,8 @@ class ClientAuth(FrozenValue):
             return Proof(secret, form=self._assertion_form(assertion), headers={}).with_secret(assertion)
         if method == "client_secret_post":
             return Proof(secret, form={"client_id": self._id, "client_secret": secret}, headers={})
-        pair = (quote_plus(self._id), quote_plus(secret)) if self._form_encode else (self._id, secret)
+        # A space as %20: servers that form-decode read it as they read "+", and some, as Authlib's, decode only "%".
+        pair = (quote(self._id, safe=""), quote(secret, safe="")) if self._form_encode else (self._id, secret)
         encoded = base64.b64encode(":".join(pair).encode()).decode()
         return Proof(secret, form={}, headers={"authorization": f"Basic {encoded}"})
 
@@ -333,14 +334,16 @@ class ClientAuth(FrozenValue):
         if not method_option:
             return fix
         fix += f" and auth_method (now {self._method or 'as the server publishes it'})"
+        return fix + self.encoding_fix()
+
+    def encoding_fix(self) -> str:
+        """Return what to set if the server reads `Authorization` in the other way; "" if that makes no difference."""
         texts = (self._id, *(() if self._secrets is None else self._secrets.all))
-        changed = any(quote_plus(text) != text for text in texts)
-        basic = self._method in (None, "client_secret_basic")
-        if basic and self._form_encode and changed:
-            fix += "; if the server does not form-decode Basic credentials, set form_encode_basic=False"
-        elif basic and changed:
-            fix += "; if the server form-decodes Basic credentials (RFC 6749 §2.3.1), leave form_encode_basic=True"
-        return fix
+        if self._method not in (None, "client_secret_basic") or all(quote(text, safe="") == text for text in texts):
+            return ""
+        if self._form_encode:
+            return "; if the server does not form-decode Basic credentials, set form_encode_basic=False"
+        return "; if the server form-decodes Basic credentials (RFC 6749 §2.3.1), leave form_encode_basic=True"
 
     def __repr__(self) -> str:
         return f"<ClientAuth {self._method}>"

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from tokenmw.providers.client_auth import Proof
     from tokenmw.values import Grant
 
-__all__ = ["GrantReader", "bearer_rejected", "bearer_type"]
+__all__ = ["INVALID_REQUEST_FIX", "GrantReader", "bearer_rejected", "bearer_type"]
+
+INVALID_REQUEST_FIX: Final = (
+    "the server misses a parameter or does not know one: check auth_method and the other options"
+)
 
 # RFC 6749 §5.2 and RFC 8707 §2: the same request will get the same response. Each with the fix.
 _PERMANENT: Final = {
     "invalid_client": "",  # the fix depends on how the client authenticates
     "invalid_grant": "the server does not accept the grant: check the credential and its permissions",
-    "invalid_request": "the server misses a parameter or does not know one: check auth_method and the other options",
+    "invalid_request": INVALID_REQUEST_FIX,
     "invalid_scope": "check scope",
     "invalid_target": "check resource and audience",
     "unauthorized_client": "the client needs the permission to use this grant type",

@@ -13,7 +13,7 @@ from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import AuthMethod, ClientAuth, Proof
 from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.discovery import METHODS_FOUND, ServerMetadata, TokenEndpoint, grant_of_issuer
-from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
+from tokenmw.providers.grant_reader import INVALID_REQUEST_FIX, GrantReader, bearer_rejected
 from tokenmw.providers.request_fields import GrantType, RequestFields
 from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
 from tokenmw.redaction import without_locals
@@ -203,10 +203,13 @@ class ClientCredentials(Provider):
         checked_flag(log_description, option=f"{name}(log_description=…)")
         self.scheme = "Bearer" if scheme is None else _checked_scheme(scheme, option=f"{name}(scheme=…)")
         client_fix = self._auth.fix(method_option=True)
+        # A server that decodes what was not encoded may find no client in it.
+        encoding_fix = "" if form_encode_basic else self._auth.encoding_fix()
         self._reader = GrantReader(
             client=self._auth.client(),
             client_fix=client_fix,
             fixes={
+                "invalid_request": f"{INVALID_REQUEST_FIX}{encoding_fix}",
                 "unauthorized_client": f"the client needs the permission to use this grant type; or {client_fix}",
                 "unsupported_grant_type": f"this endpoint does not offer the grant type {grant_type}: check the URL",
             },
