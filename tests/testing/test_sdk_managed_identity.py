@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 msal = pytest.importorskip("msal", reason="the extra `sdk` is not installed")
+pytestmark = pytest.mark.sdk
 
 HEADER = "platform-secret"
 VAULT = "https://vault.azure.net"
