@@ -79,6 +79,22 @@ def test_two_servers_need_more(hosts: World) -> None:
         assert running["zoom"] != running["box"]
 
 
+def test_azure_gives_an_identity(hosts: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program finds the endpoint of App Service by its variables."""
+    server = hosts.server.managed_identity
+    monkeypatch.setattr(server, "header", "platform-secret")
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{hosts.text('https://idp.example')}{server.path}")
+    monkeypatch.setenv("IDENTITY_HEADER", "platform-secret")
+    monkeypatch.delenv("IDENTITY_SERVER_THUMBPRINT", raising=False)
+    with hosts.run(GUIDE, "On Azure, without a secret") as running:
+
+        async def ask() -> str:
+            async with running["broker"] as broker:
+                return str((await broker.token("graph")).token_type)
+
+        assert "Bearer" == running.call(ask)
+
+
 def test_the_callers_token_is_exchanged(hosts: World) -> None:
     """The token of the request's header becomes one for the next API."""
     with hosts.run(GUIDE, "On behalf of the caller") as running:

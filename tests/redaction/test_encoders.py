@@ -64,6 +64,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Failure",
         "GrantCodes",
         "GrantReader",  # a client id and texts
+        "IdentityRequest",
         "Instant",
         "Leased",
         "Limits",

@@ -23,6 +23,7 @@ from tokenmw.providers import (
     FeishuStoreTenant,
     FeishuTenant,
     FeishuTicket,
+    FileSecret,
     ManagedIdentity,
     OutgoingAnswer,
     OutgoingRequest,
@@ -101,6 +102,12 @@ BotFramework(app_id="…", app_secret="…", tenant="contoso.example", refresh_b
 BotFramework(app_id="…", client_assertion=assertion, cloud="china", base_url=BASE)
 ManagedIdentity(resource="https://graph.microsoft.com", client_id="…")
 ManagedIdentity(resource=BASE, identity_endpoint=BASE, identity_header="…", hosts=HOSTS)
+ManagedIdentity(resource=BASE, resource_id="/subscriptions/…", source="azure_arc", identity_endpoint=BASE)
+ManagedIdentity(resource=BASE, source="aws")  # type: ignore[arg-type]
+assert_type(ManagedIdentity.from_environment(resource=BASE, object_id="…", hosts=HOSTS), ManagedIdentity | Entra)
+assert_type(Entra.from_environment(scope=f"{BASE}/.default", cloud="china"), Entra)
+assert_type(BotFramework.from_environment(), BotFramework)
+Entra(tenant="t", client_id="c", client_assertion=FileSecret("/run/secrets/token"))
 StaticToken("t", expires_in=60, token_type="Token", hosts=HOSTS)
 StaticToken(assertion, credential_id="assertions")
 StaticToken(async_assertion)

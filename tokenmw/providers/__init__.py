@@ -5,7 +5,8 @@
   logs. `network`: the HTTP client of our own.
 - OAuth 2.0: `oauth2`, `discovery`, `request_fields`, `jwt_bearer`, `token_exchange`. How a client authenticates:
   `client_auth`, `jwt_assertion`, `private_key_jwt`, `signing_key`. `subject`: tokens that are made from the caller's
-  own. Microsoft: `entra`, `entra_on_behalf_of`, `bot_framework`, `managed_identity`, `microsoft_clouds`.
+  own. Microsoft: `entra`, `entra_on_behalf_of`, `bot_framework`, `microsoft_clouds`, `workload_identity`;
+  `managed_identity` over `identity_environment`, `identity_sources` and `arc_challenge`.
 - Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
 - `static`: tokens that the program provides. `secret_sources`: secrets in files, variables and vaults.
 

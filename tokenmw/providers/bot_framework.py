@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
-    from tokenmw.providers.secret_sources import Secret
+    from tokenmw.providers.secret_sources import Secret, SecretSource
 
 __all__ = ["BotFramework"]
 
@@ -37,7 +37,8 @@ class BotFramework(Entra):
             If Entra refuses the first, the next one is tried.
         tenant: The tenant of a single-tenant bot. Default: none, a multi-tenant bot.
         client_assertion: A `PrivateKeyJWT` instead of a secret, with the app's certificate, or a function, sync or
-            async, that returns a signed JWT for each attempt, or one as text; also for federated credentials.
+            async, that returns a signed JWT for each attempt, or one as text; also for federated credentials. A
+            `FileSecret` or other source has a JWT that another program signs, and is read for each attempt.
         credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none, and the
             tokens that a function obtains are not shared with other provider objects or through Redis, so every
             process fetches its own.
@@ -69,7 +70,7 @@ class BotFramework(Entra):
         app_id: str,
         app_secret: Secret | None = None,
         tenant: str | None = None,
-        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | SecretSource | None = None,
         credential_id: str | None = None,
         cloud: Cloud = "public",
         base_url: str | None = None,

@@ -14,6 +14,7 @@ from tokenmw.providers.base import call_credential
 from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.providers.jwt_assertion import SecretAlgorithm, client_claims, signed_with_secret
 from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+from tokenmw.providers.secret_sources import SecretSource
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
@@ -132,8 +133,9 @@ class ClientAuth(FrozenValue):
         provider: The provider's class name, for error texts.
         method: One of :data:`AuthMethod`; None: one of the first two, which each request names.
         secret: For the methods `client_secret_…`; a list while it is changed.
-        assertion: For `private_key_jwt`: a key that signs, a signed JWT, or a function, sync or async, that returns a
-            new one. A new one is made for each attempt, because servers refuse an assertion that they have seen.
+        assertion: For `private_key_jwt`: a key that signs, a signed JWT, where to read one, or a function, sync or
+            async, that returns a new one. It is made or read for each attempt, because servers refuse an assertion
+            that they have seen.
         credential_id: A name for the key behind `assertion`.
         form_encode_basic: Whether id and secret are form-encoded in the `Authorization` header.
         audience: The audience of assertions that are made here; None: the token endpoint.
@@ -162,7 +164,7 @@ class ClientAuth(FrozenValue):
 
     shareable: bool
     _options: tuple[str, str]
-    _assertion: str | Callable[[], Any] | PrivateKeyJWT | None
+    _assertion: str | Callable[[], Any] | PrivateKeyJWT | SecretSource | None
     _algorithm: SecretAlgorithm | None
     _audience: str | None
     _credential_id: str | None
@@ -178,7 +180,7 @@ class ClientAuth(FrozenValue):
         provider: str,
         method: AuthMethod | None,
         secret: Secret | None,
-        assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None,
+        assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | SecretSource | None,
         credential_id: str | None,
         form_encode_basic: bool = True,
         audience: str | None = None,
@@ -189,7 +191,7 @@ class ClientAuth(FrozenValue):
         makes = method == "client_secret_jwt" or isinstance(assertion, PrivateKeyJWT)
         _check_assertion_options(method, provider=provider, audience=audience, algorithm=algorithm, makes=makes)
         texts: dict[str, object] = {"client_id": client_id, "credential_id": credential_id}
-        if not (callable(assertion) or isinstance(assertion, PrivateKeyJWT)):
+        if not (callable(assertion) or isinstance(assertion, (PrivateKeyJWT, SecretSource))):
             texts["client_assertion"] = assertion
         for name, text in texts.items():
             if text is not None or name == "client_id":
@@ -220,7 +222,10 @@ class ClientAuth(FrozenValue):
         fixed: object = None
         if self._credential_id is None:
             assertion = self._assertion
-            fixed = assertion.identity() if isinstance(assertion, PrivateKeyJWT) else assertion
+            if isinstance(assertion, PrivateKeyJWT):
+                fixed = assertion.identity()
+            else:
+                fixed = ("source", assertion.credential_id) if isinstance(assertion, SecretSource) else assertion
         secret = None if self._secrets is None else self._secrets.identity()
         return (self._id, self._method, secret, fixed, self._credential_id)
 
@@ -281,6 +286,8 @@ class ClientAuth(FrozenValue):
         assertion = self._assertion
         if isinstance(assertion, PrivateKeyJWT):
             assertion = await assertion.assertion(self._id, audience=self._audience or token_url)
+        elif isinstance(assertion, SecretSource):
+            assertion = (await assertion.read())[0]
         elif callable(assertion):
             assertion = await call_credential(assertion, option="client_assertion")
         if not isinstance(assertion, str) or not assertion or len(assertion) > _MAX_ASSERTION_CHARACTERS:

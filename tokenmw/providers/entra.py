@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+import os
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import checked_flag, credential_text, optional_seconds
@@ -12,16 +13,18 @@ from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
 from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
+from tokenmw.providers.workload_identity import workload_options
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+    from typing import Self
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
-    from tokenmw.providers.secret_sources import Secret
+    from tokenmw.providers.secret_sources import Secret, SecretSource
     from tokenmw.values import Grant
 
 __all__ = ["OPTIONS_OF_URL", "Entra", "entra_grant", "error_codes"]
@@ -57,6 +60,8 @@ class Entra(Provider):
     >>> Entra(tenant="contoso.onmicrosoft.com", client_id="00000000-…", client_secret="…")
     <Entra>
 
+    In a pod of AKS with a workload identity, `Entra.from_environment()` needs nothing else.
+
     The endpoint issues another token each time, and earlier tokens stay valid
     (https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow).
 
@@ -67,7 +72,8 @@ class Entra(Provider):
         client_secret: The value of one of the app's secrets. While it is changed, a list: the new one and the old one.
             If Entra refuses the first, the next one is tried.
         client_assertion: A `PrivateKeyJWT` instead of a secret, with the app's certificate, or a function, sync or
-            async, that returns a signed JWT for each attempt, or one as text; also for federated credentials.
+            async, that returns a signed JWT for each attempt, or one as text; also for federated credentials. A
+            `FileSecret` or other source has a JWT that another program signs, and is read for each attempt.
         credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none, and the
             tokens that a function obtains are not shared with other provider objects or through Redis, so every
             process fetches its own.
@@ -114,7 +120,7 @@ class Entra(Provider):
         tenant: str,
         client_id: str,
         client_secret: Secret | None = None,
-        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
+        client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | SecretSource | None = None,
         credential_id: str | None = None,
         scope: str | None = None,
         cloud: Cloud = "public",
@@ -160,6 +166,53 @@ class Entra(Provider):
         self.hosts = allowed
         self.allow_http = allow_http
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
+
+    @classmethod
+    def from_environment(
+        cls,
+        *,
+        scope: str | None = None,
+        client_id: str | None = None,
+        cloud: Cloud | None = None,
+        refresh_before: float | None = None,
+        hosts: Iterable[str] | None = None,
+        allow_http: bool = False,
+        log_description: bool = False,
+    ) -> Self:
+        """Make the app of AKS workload identity, by the variables that AKS sets in a pod.
+
+        `AZURE_FEDERATED_TOKEN_FILE` is read at each fetch, in a thread. `AZURE_AUTHORITY_HOST` is the login host of
+        another cloud, or of a test server.
+
+        Args:
+            scope: One resource followed by `/.default`. Default: Microsoft Graph of the cloud.
+            client_id: The app's id. Default: that of `AZURE_CLIENT_ID`.
+            cloud: The national cloud. Default: that of `AZURE_AUTHORITY_HOST`, or `"public"`.
+            refresh_before: As for the class, like the options after it.
+            hosts: As for the class.
+            allow_http: As for the class.
+            log_description: As for the class.
+
+        Raises:
+            ConfigurationError: A variable is not set, or contradicts an option.
+        """
+        options: dict[str, Any] = workload_options(
+            os.environ,
+            name=cls.__name__,
+            id_option=cls._option_names[0],
+            client_id=client_id,
+            cloud=cloud,
+            allow_http=allow_http,
+        )
+        if scope is not None:  # a bot has no option for it
+            options["scope"] = scope
+        return cls(
+            **options,
+            refresh_before=refresh_before,
+            hosts=hosts,
+            allow_http=allow_http,
+            log_description=log_description,
+        )
 
     def identity(self) -> tuple[object, ...]:
         """Return the endpoint with its cloud and tenant, the app, its secret or key, and the scope."""

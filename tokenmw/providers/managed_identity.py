@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -10,13 +11,17 @@ from urllib.parse import urlencode
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.options import credential_text, optional_seconds
 from tokenmw.providers.answer import grant_in, number
+from tokenmw.providers.arc_challenge import challenge_secret
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import Proof, shown_option
 from tokenmw.providers.construction import reuses_checks
+from tokenmw.providers.entra import Entra
 from tokenmw.providers.expiry import remaining_seconds
 from tokenmw.providers.grant_reader import bearer_rejected, bearer_type
+from tokenmw.providers.identity_environment import identity_environment
+from tokenmw.providers.identity_sources import IdentitySource, checked_endpoint, confirms, request_of, user_assigned
 from tokenmw.providers.microsoft_clouds import hosts_of_resource
-from tokenmw.providers.urls import checked_hosts, checked_token_url
+from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import HiddenStr, without_locals
 from tokenmw.values import Grant
 
@@ -30,9 +35,11 @@ __all__ = ["ManagedIdentity"]
 
 # Link-local: requests to it do not leave the machine's own network.
 _INSTANCE_METADATA: Final = "http://169.254.169.254/metadata/identity/oauth2/token"
-_METADATA_VERSION: Final = "2018-02-01"
-_APP_SERVICE_VERSION: Final = "2019-08-01"
 _LONG: Final = 7200.0  # seconds
+_UNAUTHORIZED: Final = 401
+# Their names are a part of the credential, as their requests differ. The names of the other two are none, so that the
+# credential is that of earlier versions.
+_NAMED: Final = frozenset({"azure_arc", "azure_ml", "cloud_shell"})
 _BEING_UPDATED: Final = frozenset({404, 410})
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -44,15 +51,9 @@ class ManagedIdentity(Provider):
     >>> ManagedIdentity(resource="https://graph.microsoft.com")
     <ManagedIdentity>
 
-    On a virtual machine or in AKS nothing else is needed. In App Service, Functions and Container Apps the platform
-    gives the endpoint in two environment variables::
-
-        ManagedIdentity(
-            resource="https://api.botframework.com",
-            client_id="00000000-…",
-            identity_endpoint=os.environ["IDENTITY_ENDPOINT"],
-            identity_header=os.environ["IDENTITY_HEADER"],
-        )
+    That is the identity of a virtual machine. `ManagedIdentity.from_environment(resource=…)` finds the endpoint of each
+    platform by its environment variables: App Service, Functions, Container Apps, Azure Arc, Azure ML, Cloud Shell, and
+    AKS workload identity. Service Fabric is not supported.
 
     See https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token and
     https://learn.microsoft.com/azure/app-service/overview-managed-identity.
@@ -61,6 +62,12 @@ class ManagedIdentity(Provider):
         resource: The API that the token is for, without `/.default`.
         client_id: The client id of a user-assigned identity. Default: none, the machine's or app's own identity; its
             tokens are not shared through Redis, because another machine has another identity.
+        resource_id: The resource id of a user-assigned identity (`/subscriptions/…`), instead of `client_id`. Default:
+            none.
+        object_id: The object id of a user-assigned identity, instead of `client_id`. Default: none.
+        source: Whose endpoint it is: `"imds"`, `"app_service"`, `"azure_arc"`, `"azure_ml"` (also old versions of App
+            Service) or `"cloud_shell"`. Default: `"app_service"` with `identity_header`, else `"imds"`, that of virtual
+            machines.
         identity_endpoint: The URL of the identity endpoint. Default: that of virtual machines (IMDS).
         identity_header: The secret that belongs to `identity_endpoint`. Default: none, as IMDS needs none.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
@@ -70,16 +77,19 @@ class ManagedIdentity(Provider):
             it. Default: the hosts of Graph or of the bots' channels if the resource is one of these, else every host
             that the auth object is used for.
         allow_http: Allows plain HTTP to other machines, for `identity_endpoint` and for requests of auth objects.
-            Default: False, it is refused, because the network would see secret and token.
+            Default: False, it is refused, because the network would see secret and token. Platforms have their
+            endpoints on link-local addresses (169.254.…), which are always allowed.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
     """
 
     __slots__ = (
-        "_client_id",
         "_header",
+        "_identity",
+        "_request",
         "_resource",
+        "_source",
         "_url",
         "allow_http",
         "hosts",
@@ -95,39 +105,109 @@ class ManagedIdentity(Provider):
         *,
         resource: str,
         client_id: str | None = None,
+        resource_id: str | None = None,
+        object_id: str | None = None,
+        source: IdentitySource | None = None,
         identity_endpoint: str | None = None,
         identity_header: str | None = None,
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,
         allow_http: bool = False,
     ) -> None:
-        texts = {"resource": resource, "client_id": client_id, "identity_header": identity_header}
+        ids = {"client_id": client_id, "resource_id": resource_id, "object_id": object_id}
+        texts = {"resource": resource, **ids, "identity_header": identity_header}
         for name, text in texts.items():
             if text is not None or name == "resource":
                 credential_text(text, option=f"ManagedIdentity({name}=…)")
         if resource.endswith("/.default"):
             raise ConfigurationError('ManagedIdentity(resource=…) must be the resource alone: leave out "/.default".')
-        if identity_header is not None and identity_endpoint is None:
-            raise ConfigurationError("ManagedIdentity(identity_header=…) needs identity_endpoint=… with it.")
+        self._identity = user_assigned(ids)
+        self._request = request_of(source, endpoint=identity_endpoint, header=identity_header, identity=self._identity)
         option = "ManagedIdentity(identity_endpoint=…)"
         self._url = (
             _INSTANCE_METADATA
             if identity_endpoint is None
-            else checked_token_url(identity_endpoint, option=option, allow_http=allow_http)
+            else checked_endpoint(identity_endpoint, option=option, allow_http=allow_http)
         )
         self._resource = resource
-        self._client_id = client_id
+        self._source = source
         self._header = None if identity_header is None else HiddenStr(identity_header)
-        self.shareable = client_id is not None
+        self.shareable = self._identity is not None
         self.hosts = checked_hosts(hosts, option="ManagedIdentity(hosts=…)") or hosts_of_resource(resource)
         self.allow_http = allow_http
         self.refresh_before = optional_seconds(refresh_before, option="ManagedIdentity(refresh_before=…)")
 
+    @classmethod
+    def from_environment(
+        cls,
+        *,
+        resource: str,
+        client_id: str | None = None,
+        resource_id: str | None = None,
+        object_id: str | None = None,
+        refresh_before: float | None = None,
+        hosts: Iterable[str] | None = None,
+        allow_http: bool = False,
+    ) -> ManagedIdentity | Entra:
+        """Make the identity of the platform that the program runs on, found by the variables that it sets.
+
+        The order is that of Microsoft's own library: `IDENTITY_ENDPOINT` with `IDENTITY_HEADER` (App Service,
+        Functions, Container Apps) or with `IMDS_ENDPOINT` (Azure Arc); `MSI_ENDPOINT` with `MSI_SECRET` (Azure ML) or
+        without (Cloud Shell); `AZURE_FEDERATED_TOKEN_FILE` (AKS workload identity, for which it returns an `Entra`);
+        else a virtual machine.
+
+        Args:
+            resource: The API that the token is for, without `/.default`.
+            client_id: As for the class, like all options after it.
+            resource_id: As for the class.
+            object_id: As for the class.
+            refresh_before: As for the class.
+            hosts: As for the class.
+            allow_http: As for the class.
+
+        Raises:
+            ConfigurationError: A variable is missing or contradicts an option, or the platform is Service Fabric.
+        """
+        found = identity_environment(os.environ)
+        if found.source == "workload":
+            other = user_assigned({"client_id": None, "resource_id": resource_id, "object_id": object_id})
+            if other is not None:
+                raise ConfigurationError(
+                    f"ManagedIdentity.from_environment({other[0]}=…): AZURE_FEDERATED_TOKEN_FILE is set, and the "
+                    f"identity of a pod is named by its client id: use client_id, or unset the variable."
+                )
+            return Entra.from_environment(
+                scope=f"{resource}/.default",
+                client_id=client_id,
+                refresh_before=refresh_before,
+                hosts=hosts,
+                allow_http=allow_http,
+            )
+        if found.endpoint is not None:
+            # Here, so that the text names the variable.
+            checked_endpoint(found.endpoint, option=f"The variable {found.variable}", allow_http=allow_http)
+        return cls(
+            resource=resource,
+            client_id=client_id,
+            resource_id=resource_id,
+            object_id=object_id,
+            source=found.source,
+            identity_endpoint=found.endpoint,
+            identity_header=found.header,
+            refresh_before=refresh_before,
+            hosts=hosts,
+            allow_http=allow_http,
+        )
+
     def identity(self) -> tuple[object, ...]:
         """Return the resource and the identity; the machine's own identity is known by its endpoint."""
+        if self._identity is None:
+            named = self._source if self._source in _NAMED else None
+            own = (self._url, self._header) if named is None else (self._url, self._header, named)
+            return (self._resource, None, own)
         # A user-assigned identity is the same at the endpoints of all machines.
-        own = (self._url, self._header) if self._client_id is None else None
-        return (self._resource, self._client_id, own)
+        option, value = self._identity
+        return (self._resource, value if option == "client_id" else self._identity, None)
 
     @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
@@ -135,20 +215,16 @@ class ManagedIdentity(Provider):
 
         Raises:
             CredentialRejected: This machine has no such identity, or the identity may not get a token for the resource.
-            TokenUnavailable: The endpoint cannot be reached, is busy, or its response cannot be used.
+            TokenUnavailable: The endpoint cannot be reached, is busy, or its response cannot be used; or the file of a
+                challenge cannot be read.
         """
-        version = _METADATA_VERSION if self._header is None else _APP_SERVICE_VERSION
-        query = {"api-version": version, "resource": self._resource}
-        if self._client_id is not None:
-            query["client_id"] = self._client_id
-        separator = "&" if "?" in self._url else "?"
-        answer = await http.request(
-            "GET",
-            f"{self._url}{separator}{urlencode(query)}",
-            headers={"metadata": "true"} if self._header is None else {"x-identity-header": self._header},
-        )
+        secret = self._header or ""
+        answer = await self._send(http)
+        if self._request.challenges and answer.status == _UNAUTHORIZED:
+            secret = await challenge_secret(answer)
+            answer = await self._send(http, authorization=f"Basic {secret}")
         answer.check_busy()
-        proof = Proof(self._header or "", form={}, headers={})
+        proof = Proof(secret, form={}, headers={})
         if answer.status in _BEING_UPDATED:
             raise TokenUnavailable(self._not_there(answer, proof), retry_after=answer.retry_after)
         if not 200 <= answer.status < 300:
@@ -157,6 +233,12 @@ class ManagedIdentity(Provider):
         if answer.fields is None:
             raise answer.not_json(check="identity_endpoint")
         fields = answer.fields
+        if self._request.challenges and not confirms(self._identity, fields):
+            raise CredentialRejected(
+                f"the agent of Azure Arc at {answer.endpoint} answered for another identity than that of "
+                f"{self._shown_identity(proof)}: check the option, and update the agent",
+                said=False,
+            )
         granted = grant_in(
             answer,
             fields,
@@ -172,6 +254,14 @@ class ManagedIdentity(Provider):
             extra=_refresh_in(fields, granted.expires_in),
         )
 
+    async def _send(self, http: TokenHTTP, **headers: str) -> Answer:
+        parameters = self._request.parameters(self._resource, self._identity)
+        headers |= self._request.headers(self._header)
+        if self._request.posts:
+            return await http.request("POST", self._url, data=parameters, headers=headers)
+        separator = "&" if "?" in self._url else "?"
+        return await http.request("GET", f"{self._url}{separator}{urlencode(parameters)}", headers=headers)
+
     def _not_there(self, answer: Answer, proof: Proof) -> str:
         answered = f"{_shown_code(answer, proof)}HTTP {answer.status}"
         if self._url == _INSTANCE_METADATA:
@@ -181,14 +271,17 @@ class ManagedIdentity(Provider):
 
     def _refusal(self, answer: Answer, proof: Proof) -> str:
         shown = _shown_code(answer, proof)
-        identity = "an identity of its own"
-        if self._client_id is not None:
-            identity = shown_option("client_id", self._client_id, secrets=(self._header or "",))
         header = " and identity_header" if self._header is not None else ""
         return (
             f"the identity endpoint at {answer.endpoint} refuses ({shown}HTTP {answer.status}): "
-            f"check that this machine or app has {identity}, and check resource{header}"
+            f"check that this machine or app has {self._shown_identity(proof)}, and check resource{header}"
         )
+
+    def _shown_identity(self, proof: Proof) -> str:
+        if self._identity is None:
+            return "an identity of its own"
+        option, value = self._identity
+        return option if proof.is_in(value) else shown_option(option, value, secrets=())
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid, as for `Entra`."""

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from tokenmw.errors import ConfigurationError
 
-__all__ = ["Cloud", "CloudHosts", "checked_tenant", "cloud_of", "hosts_of_resource"]
+__all__ = ["Cloud", "CloudHosts", "checked_tenant", "cloud_of", "cloud_of_login", "hosts_of_resource"]
 
 Cloud = Literal["public", "usgov", "usdod", "china"]
 
@@ -77,6 +77,11 @@ def cloud_of(name: Cloud, *, option: str) -> CloudHosts:
     if name not in get_args(Cloud):
         raise ConfigurationError(f"{option} must be one of {', '.join(get_args(Cloud))}.")
     return _CLOUDS[name]
+
+
+def cloud_of_login(host: str) -> Cloud | None:
+    """Return the cloud of a login host; of two that share it, the first one; None: it belongs to no cloud."""
+    return next((name for name, cloud in _CLOUDS.items() if cloud.login == host), None)
 
 
 def checked_tenant(tenant: str, *, option: str) -> str:

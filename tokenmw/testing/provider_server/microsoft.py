@@ -1,4 +1,4 @@
-"""Microsoft's endpoints: the login, managed identities, and the Bot Connector."""
+"""Microsoft's endpoints: the login and the Bot Connector."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from tokenmw.testing.provider_server.fault import Fault
     from tokenmw.testing.provider_server.server import ProviderServer
 
-__all__ = ["BotConnector", "EntraTokens", "ManagedIdentityTokens"]
+__all__ = ["BotConnector", "EntraTokens"]
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_USER_ASSIGNED = ("client_id", "object_id", "msi_res_id", "mi_res_id")
 _LONG = 7200.0  # seconds; the answer for a lifetime from this one up says when to refresh
 
 
@@ -99,53 +98,6 @@ class EntraTokens(TokenEndpoint):
         return None if self.server.knows(client, form["client_secret"]) else _error(401, "invalid_client", 7000215)
 
 
-class ManagedIdentityTokens(TokenEndpoint):
-    """`GET /metadata/identity/oauth2/token`: numbers are sent as text, and the same token is returned again.
-
-    A user-assigned identity, by its client, object or resource id, is one of the server's clients; an unknown one is
-    refused.
-
-    Attributes:
-        header: The `X-IDENTITY-HEADER` of App Service, whose answers have only `expires_on`; None for IMDS.
-    """
-
-    name = "managed_identity"
-    path = "/metadata/identity/oauth2/token"
-    methods = ("GET",)
-
-    def __init__(self, server: ProviderServer, *, life: float) -> None:
-        super().__init__(server, life=life, renewal_window=life / 2)
-        self.header: str | None = None
-
-    async def caller(self, request: Request) -> str:
-        """Return the user-assigned identity, or "" for the system-assigned one."""
-        return next((request.query_params[name] for name in _USER_ASSIGNED if name in request.query_params), "")
-
-    async def answer(self, request: Request, fault: Fault) -> Response:
-        """Answer with a token if the request has the header that a browser cannot be tricked into sending."""
-        query = request.query_params
-        version = "2018-02-01" if self.header is None else "2019-08-01"
-        proven = request.headers.get("metadata" if self.header is None else "x-identity-header") == (
-            self.header or "true"
-        )
-        if not proven or query.get("api-version") != version or not query.get("resource"):
-            return _identity_error("invalid_request")
-        named = [query[name] for name in _USER_ASSIGNED if name in query]
-        client = named[0] if named else ""
-        if len(named) > 1 or (named and not self.server.knows(client, None)):
-            return _identity_error("invalid_request")
-        value, life = self.grant(client, scope=query["resource"])
-        now = datetime.now(UTC)
-        content = {
-            "access_token": value,
-            "expires_on": str(int(now.timestamp() + life)),
-            "resource": query["resource"],
-            "token_type": "Bearer",
-            **({"expires_in": str(int(life)), "not_before": str(int(now.timestamp()))} if self.header is None else {}),
-        }
-        return json_response(fault.change(content), Date=now.strftime("%a, %d %b %Y %H:%M:%S GMT"))
-
-
 class BotConnector(Endpoint):
     """`POST /v3/conversations/{id}/activities`, on the host of a `serviceUrl`. Teams adds a region to the path.
 
@@ -191,7 +143,3 @@ def _error(status: int, error: str, code: int) -> Response:
         "error_uri": f"https://login.microsoftonline.com/error?code={code}",
     }
     return json_response(content, status)
-
-
-def _identity_error(code: str) -> Response:
-    return json_response({"error": code, "error_description": "Identity not found"}, 400)

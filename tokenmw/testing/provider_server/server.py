@@ -23,8 +23,9 @@ from tokenmw.testing.provider_server.feishu_store import (
 )
 from tokenmw.testing.provider_server.issued import IssuedTokens
 from tokenmw.testing.provider_server.latch import Latch
+from tokenmw.testing.provider_server.managed_identity import ManagedIdentityTokens
 from tokenmw.testing.provider_server.metadata import EntraMetadata, OAuth2Keys, OAuth2Metadata, OpenIDMetadata
-from tokenmw.testing.provider_server.microsoft import BotConnector, EntraTokens, ManagedIdentityTokens
+from tokenmw.testing.provider_server.microsoft import BotConnector, EntraTokens
 from tokenmw.testing.provider_server.oauth2 import OAuth2Endpoint
 from tokenmw.testing.provider_server.running import running_app
 from tokenmw.testing.provider_server.subjects import Subjects
@@ -91,7 +92,7 @@ class ProviderServer:
         dingtalk_legacy_api: `/topapi/…`.
         entra: `POST /{tenant}/oauth2/v2.0/token`, for Entra and for bots.
         entra_metadata: `GET /{tenant}/v2.0/.well-known/openid-configuration`.
-        managed_identity: `GET /metadata/identity/oauth2/token`.
+        managed_identity: `/metadata/identity/oauth2/token`, as IMDS; its `platform` makes it another one.
         bot_connector: `POST /v3/conversations/{id}/activities`.
         app: The server as a Starlette application.
     """
