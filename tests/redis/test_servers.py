@@ -178,7 +178,7 @@ async def test_a_failed_primary_is_forgotten_when_its_recovery_was_reported(
             one.call("CLUSTER", "SETSLOT", slot, "NODE", node)
     await connection.check_servers()
     assert f"127.0.0.1:{high.port}" in connection.servers
-    await until(lambda: connection.state == "up", within=20)
+    await until(lambda: connection.state == "up", within=60)  # about 10 s: the client has to notice the new slots
     await connection.check_servers()
     assert [f"127.0.0.1:{low.port}"] == [*connection.servers]
     assert [SharedStateChanged(up=False, error="timeout"), SharedStateChanged(up=True)] == events
