@@ -64,13 +64,6 @@ OF_REDIS = (
         tests=("tests/sessions/test_flood.py",),
     ),
     Mutation(
-        name="marker: a written marker does not count as a successful write",
-        file="tokenmw/redis/scripts.py",
-        old='frozenset({"probe", "marker", "put"})',
-        new='frozenset({"probe"})',
-        tests=("tests/redis/test_writers.py",),
-    ),
-    Mutation(
         name="adversary: a lease counts however long it lasts",
         file="tokenmw/redis/lua/acquire.lua",
         old="lease_at(KEYS[2], math.max(tonumber(ARGV[2]), 60000))",

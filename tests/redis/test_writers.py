@@ -1,4 +1,4 @@
-"""A read of the epoch marker writes, so it shows that a server which had refused writes takes them again."""
+"""A probe writes, so it shows that a server which had refused writes takes them again."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tokenmw.testing import ManualClock
 SECRET = "a-secret-of-some-length"
 
 
-async def test_the_marker_ends_a_row_of_refused_writes(
+async def test_a_probe_ends_a_row_of_refused_writes(
     private_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two refusals, then the marker is written; so two later ones do not open the circuit breaker."""
+    """Two refusals, then housekeeping writes a probe; so two later ones do not open the circuit breaker."""
     caplog.set_level(logging.WARNING, "tokenmw")
     clock = ManualClock()
     limits = Limits(command_seconds=5.0)

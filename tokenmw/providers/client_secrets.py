@@ -142,7 +142,6 @@ class ClientSecrets(FrozenValue):
                 # Before its request: if the time of this fetch is over by then, the next fetch begins with it.
                 self._begin_with((untried or secrets)[0], began)
                 continue
-            self._begin_with(secret, began)
             return grant
         refused = refusals[-1]
         text = f"{refused}; its other secrets are refused too"

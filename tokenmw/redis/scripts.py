@@ -60,7 +60,7 @@ DIGESTS: Final = {
 
 
 # Scripts that write whatever they find. Success of any other one does not prove that the server takes writes.
-WRITERS: Final[frozenset[ScriptName]] = frozenset({"probe", "marker", "put"})
+WRITERS: Final[frozenset[ScriptName]] = frozenset({"probe", "put"})
 
 
 async def load_scripts(connection: AbstractConnection, *, first: Sequence[tuple[str, ...]] = ()) -> None:
