@@ -23,8 +23,9 @@ class Limits:
         sessions: Session ids in memory. With more than 100 000 API keys in use, one that was evicted costs one round
             trip to Redis at its next request. An id takes 300 to 400 bytes however long its API key is, so a full cache
             takes about 40 MB.
-        flights: Token fetches in progress at the same time, not counting the fetches that those need themselves, such
-            as that of an app's token. A request that needs a further fetch gets `TokenUnavailable` (503).
+        flights: Token fetches in progress at the same time, and as many again of tokens that are made from callers'
+            own; not counting the fetches that those need themselves, such as that of an app's token. A request that
+            needs a further fetch gets `TokenUnavailable` (503).
         rejected: Token values remembered because an API rejected them, so that they are never read from Redis again.
             Beyond 1 000 the oldest one is forgotten, and could be used again until it expires.
         refused_keys: API keys remembered for 5 s because `authenticate` refused them. If more than 10 000 keys are

@@ -17,12 +17,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from tests.asgi_client import call
+from tests.redis.waiting import until
 from tokenmw import Limits, TokenBroker, TokenMiddleware
 from tokenmw.errors import ConfigurationError
 from tokenmw.fastapi import token_from
 from tokenmw.problems import add_problem_handlers
 from tokenmw.providers import ClientCredentials, Provider, SubjectToken, TokenExchange
-from tokenmw.testing import ProviderServer
+from tokenmw.testing import Fault, ProviderServer
 from tokenmw.values import Token
 
 if TYPE_CHECKING:
@@ -173,6 +174,20 @@ async def test_callers_evict_no_other_token() -> None:
         assert 4 == len(broker._data.tokens)
         await broker.token(tenant)
     assert 1 == server.calls["oauth2", "t"]
+
+
+async def test_fetches_for_callers_take_no_place_of_the_others() -> None:
+    """Any caller can start them, with any token."""
+    server = ProviderServer()
+    server.oauth2.script.then(*(Fault(delay=5.0) for _ in range(3)))
+    async with client(server, None, limits=Limits(flights=3)) as (app, broker):
+        tenant = ClientCredentials(token_url="https://idp.example/oauth2/token", client_id="t", client_secret="t")
+        callers = [asyncio.create_task(app.get("/", headers=bearer(f"junk-{number}"))) for number in range(3)]
+        await until(lambda: server.calls["oauth2"] == len(callers), within=5)
+        assert (await broker.token(tenant)).value
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
 
 
 async def test_one_exchange_for_each_subject_and_life_under_load(redis_server: RedisServer) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from tests.providers.test_client_secrets import MAKERS, NEW, OLD, Server, brokers, oauth, requests_of
+from tests.redis.waiting import until
 from tokenmw import ConfigurationError, CredentialRejected, TokenUnavailable
-from tokenmw.providers import EnvSecret, FeishuStoreApp, FileSecret, SecretSource
+from tokenmw.providers import EnvSecret, FeishuStoreApp, FileSecret, SecretSource, secret_sources
 from tokenmw.providers.client_secrets import ClientSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from tests.servers import RedisServer
 
@@ -240,3 +241,30 @@ async def test_a_vault_over_http_can_be_the_source() -> None:
             await broker.invalidate_provider("crm")
             await broker.token("crm")
             assert 2 == requests_of(server)
+
+
+async def test_a_file_that_hangs_holds_up_no_other_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a mount that is not available: each attempt names the file, and all wait for one read."""
+    monkeypatch.setattr(secret_sources, "_READ_SECONDS", 0.1)
+    pipes = [tmp_path / f"pipe-{number}" for number in range(8)]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    good = tmp_path / "crm"
+    good.write_text(NEW, encoding="utf-8")
+    before = threading.active_count()
+    for _ in range(2):
+        for pipe in pipes:
+            with pytest.raises(TokenUnavailable, match=r"FileSecret\('.*pipe-.'\) was not read within 0.1 s"):
+                await FileSecret(pipe).read()
+    assert threading.active_count() <= before + len(pipes)
+    assert (NEW,) == await FileSecret(good).read()
+    for pipe in pipes:
+        pipe.write_text("s3cr3t", encoding="utf-8")
+    await until(lambda: threading.active_count() <= before, within=5)
+
+
+@pytest.mark.parametrize(("given", "text"), [(lambda: "s3cr3t", "pass SecretSource"), (Path("/a"), "pass FileSecret")])
+def test_what_is_no_source_yet_is_named(given: Any, text: str) -> None:
+    """The text says what to pass."""
+    with pytest.raises(ConfigurationError, match=text):
+        oauth(given)

@@ -316,6 +316,11 @@ def test_another_header_can_hold_the_token_alone() -> None:
         (lambda: provider("exchange", "Bearer abc"), "leave out `Bearer `"),
         (lambda: provider("exchange", "a" * 20_000), "at most 16384 characters"),
         (lambda: provider("exchange", "s", subject_expires_at=-1), "subject_expires_at"),
+        (lambda: provider("exchange", "s", subject_expires_at=1.8e12), "not milliseconds"),
+        (lambda: provider("exchange", SubjectToken(), subject_expires_at=2e9), "with subject=SubjectToken"),
+        (lambda: provider("bearer", "s", refresh_before=5.0), "refresh_before=….* is for assertion"),
+        (lambda: provider("bearer", "s", credential_id="x"), "credential_id=….* is for assertion"),
+        (lambda: JWTBearer(token_url="https://idp.example/t", assertion="a", subject_expires_at=2e9), "is for subject"),
         (lambda: provider("exchange", "s", subject_type="token"), "subject_type=….*access_token"),
         (lambda: provider("exchange", "s", requested_type=""), "requested_type"),
         (lambda: provider("exchange", "s", audience=[]), "empty list"),
@@ -339,3 +344,11 @@ def test_an_own_token_is_no_provider_of_a_subject() -> None:
     """Only tokens of callers are counted apart."""
     own = ClientCredentials(token_url="https://idp.example/t", client_id="a", client_secret="b")
     assert (False, False) == (own.per_subject, own.depends_on_request)
+
+
+async def test_an_app_that_may_not_act_for_users_is_no_fault_of_the_caller(http: TokenHTTP) -> None:
+    """Entra answers `invalid_grant`, as for a caller's token, and says in its number what it means."""
+    body = b'{"error": "invalid_grant", "error_codes": [7000114]}'
+    async with wire(http_answer(400, body=body)) as server:
+        with pytest.raises(CredentialRejected, match="AADSTS7000114"):
+            await provider("entra", "subject-1", base_url=server.url).fetch(http)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import requests
 
+from tests.interop.running import imported
 from tokenmw.testing import ProviderServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-msal = pytest.importorskip("msal", reason="the extra `sdk` is not installed")
+msal = imported("msal")
+requests = imported("requests")
 pytestmark = pytest.mark.sdk
 
 HEADER = "platform-secret"

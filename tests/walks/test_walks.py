@@ -28,8 +28,8 @@ ADDED = {
     "opening": 2,
     "outage": 4,
     "recovery": 4,
-    "reupload": 6,
-    "healed": 7,
+    "reupload": 7,
+    "healed": 8,
 }
 """Files of what that version did not do: bounds of an answer, hosts of redirects, secrets in turn and from elsewhere,
 fields of a request, replies that are checked, fixes in lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from tokenmw.errors import ConfigurationError, CredentialRejected
@@ -49,6 +50,10 @@ class ClientSecrets(FrozenValue):
             object.__setattr__(self, "_shown_by", [0])
             object.__setattr__(self, "_last_read", [])
             return
+        if callable(given):
+            raise ConfigurationError(f"{option} was given a function: pass SecretSource(function, credential_id=…).")
+        if isinstance(given, Path):
+            raise ConfigurationError(f"{option} was given a path: pass FileSecret(path).")
         listed = list(cast("Iterable[object]", given)) if isinstance(given, (list, tuple)) else [given]
         if not 0 < len(listed) <= _MAX_SECRETS:
             raise ConfigurationError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from tokenmw.errors import CredentialRejected
 from tokenmw.options import checked_flag, credential_text
 from tokenmw.providers.client_auth import ClientAuth
-from tokenmw.providers.entra import OPTIONS_OF_URL, entra_grant
+from tokenmw.providers.entra import OPTIONS_OF_URL, entra_grant, error_codes
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
 from tokenmw.providers.subject import SubjectProvider, SubjectToken, subject_error
@@ -32,6 +32,7 @@ _GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _DEFAULT_LIFETIME: Final = 600.0  # seconds
 # A user must sign in again, consent, or prove more: all of it happens in the caller.
 _SUBJECT_CODES: Final = frozenset({"consent_required", "interaction_required", "invalid_grant", "login_required"})
+_OF_APP: Final = frozenset({7000114})  # `invalid_grant`, but the app may not act for users
 _MAX_CLAIMS: Final = 4096  # characters; they go into a response header
 _FIXES: Final = {
     "invalid_grant": "the caller's token is expired, for another app, or its user has not consented",
@@ -165,7 +166,9 @@ class EntraOnBehalfOf(SubjectProvider):
             try:
                 return entra_grant(answer, proof.with_secret(subject), reader=self._reader)
             except CredentialRejected as error:
-                raise subject_error(error, codes=_SUBJECT_CODES, claims=_claims_in(answer)) from None
+                of_app = not _OF_APP.isdisjoint(error_codes(answer))
+                codes = frozenset[str]() if of_app else _SUBJECT_CODES
+                raise subject_error(error, codes=codes, claims=_claims_in(answer)) from None
 
         return self._capped(await self._auth.grant(request, token_url=self.token_url), now=http.time())
 

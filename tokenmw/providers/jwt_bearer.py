@@ -125,6 +125,13 @@ class JWTBearer(SubjectProvider):
             raise ConfigurationError(
                 f"{name} takes assertion=… of this service or subject=… of the caller: one of them."
             )
+        own = {"credential_id": credential_id, "refresh_before": refresh_before}
+        for option in (option for option, value in own.items() if subject is not None and value is not None):
+            raise ConfigurationError(f"{name}({option}=…) is for assertion=…, not for subject=…: leave it out.")
+        if subject is None and subject_expires_at is not None:
+            raise ConfigurationError(
+                f"{name}(subject_expires_at=…) is for subject=…, not for assertion=…: leave it out."
+            )
         self.per_subject = subject is not None
         self.renewal_window = 0.0 if self.per_subject else None
         if credential_id is not None:

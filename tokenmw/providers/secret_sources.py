@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
@@ -24,6 +26,9 @@ __all__ = ["EnvSecret", "FileSecret", "Secret", "SecretSource"]
 
 _MAX_SECRETS: Final = 4
 _MAX_BYTES: Final = 64 << 10  # of a file
+_READ_SECONDS: Final = 3.0  # less than `Limits.fetch_seconds`, so that the error names the file
+_READS: Final[dict[Path, Future[str]]] = {}
+_LOCK: Final = threading.Lock()
 
 
 class SecretSource(FrozenValue):
@@ -105,7 +110,12 @@ class FileSecret(SecretSource):
         super().__init__(self._read, credential_id=f"file:{path}" if credential_id is None else credential_id)
 
     async def _read(self) -> str:
-        return await asyncio.to_thread(_text_of, self._path)
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                return await asyncio.shield(asyncio.wrap_future(_reading(self._path)))
+        except TimeoutError:
+            text = f"{self!r} was not read within {_READ_SECONDS:g} s: is its file system available?"
+        raise TokenUnavailable(text)
 
     def __repr__(self) -> str:
         return f"FileSecret({str(self._path)!r})"
@@ -146,6 +156,32 @@ class EnvSecret(SecretSource):
 
 Secret: TypeAlias = str | Sequence[str] | SecretSource
 """What a provider takes as its secret: text, while it is changed `[new, old]`, or where to read it."""
+
+
+def _reading(path: Path) -> Future[str]:
+    """Return the read of a file: one at a time, in a thread of its own, because a mount may hang for ever."""
+    with _LOCK:
+        reading = _READS.get(path)
+        if reading is None:
+            reading = _READS[path] = Future()
+            threading.Thread(target=_read_into, args=(reading, path), name="tokenmw secret", daemon=True).start()
+        return reading
+
+
+def _read_into(reading: Future[str], path: Path) -> None:
+    try:
+        text = _text_of(path)
+    except TokenUnavailable as error:
+        _end_read(path)
+        reading.set_exception(error)
+    else:
+        _end_read(path)
+        reading.set_result(text)
+
+
+def _end_read(path: Path) -> None:
+    with _LOCK:
+        _READS.pop(path, None)
 
 
 def _text_of(path: Path) -> str:

@@ -31,6 +31,7 @@ _B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750 §2
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _SCHEME: Final = re.compile(r"[A-Za-z0-9-]{0,64}")
 _SEGMENTS: Final = 3  # of a signed JWT
+_YEAR_5000: Final = 1e11  # seconds since 1970
 _OWN_PART: Final = frozenset({"_subject", "_subject_ends", "_checked", "_credential", "_hash", "_part_types"})
 
 
@@ -116,6 +117,14 @@ class SubjectProvider(Provider):
         name = type(self).__name__
         if expires_at is not None:
             positive_number(expires_at, option=f"{name}(subject_expires_at=…)")
+            if isinstance(subject, SubjectToken):
+                raise ConfigurationError(
+                    f"{name}(subject_expires_at=…) is for one token: with subject=SubjectToken() leave it out."
+                )
+            if expires_at > _YEAR_5000:
+                raise ConfigurationError(
+                    f"{name}(subject_expires_at=…) must be in seconds since 1970, not milliseconds."
+                )
         self._subject = subject if isinstance(subject, SubjectToken) else _checked_subject(subject, provider=name)
         if isinstance(self._subject, str) and expires_at is None:
             expires_at = expiry_of_jwt(self._subject)

@@ -36,7 +36,10 @@ _NOT_ACCESS: Final = "N_A"
 _SUBJECT_CODES: Final = frozenset({"invalid_grant", "invalid_request", "invalid_token"})
 _FIXES: Final = {
     "invalid_grant": "the subject's token is expired, revoked, or not for this client",
-    "invalid_request": "the subject's token or its type is refused: check subject_type and the caller's token",
+    "invalid_request": (
+        "the subject's token is refused, or the request: check the caller's token, subject_type, actor, actor_type, "
+        "requested_type, audience and resource"
+    ),
     "invalid_target": "check resource and audience",
     "unsupported_grant_type": "this endpoint does not offer token exchange (RFC 8693): check token_url",
 }

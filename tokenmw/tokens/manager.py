@@ -51,6 +51,7 @@ class TokenManager(Unpicklable):
         "_monotonic",
         "_refresher",
         "_refreshes",
+        "_subject_refreshes",
         "_sync",
         "_time",
     )
@@ -76,12 +77,17 @@ class TokenManager(Unpicklable):
         self._refreshes: SingleFlight[None] = SingleFlight(
             limits.flights, clock=clock, wait_seconds=limits.wait_seconds
         )
+        # Callers with any token can start these, so that they take no place of the others.
+        self._subject_refreshes: SingleFlight[None] = SingleFlight(
+            limits.flights, clock=clock, wait_seconds=limits.wait_seconds
+        )
         self._closed = False
 
     async def close(self) -> None:
         """Cancel all refreshes. Fresh tokens are still returned."""
         self._closed = True
         await self._refreshes.close()
+        await self._subject_refreshes.close()
 
     def fresh(self, entry: TokenEntry) -> Token | None:
         """Return the entry's token if it may be used now. From any thread; never waits.
@@ -155,7 +161,7 @@ class TokenManager(Unpicklable):
 
     def refresh_soon(self, entry: TokenEntry) -> None:
         """Start a refresh in the background, unless one is in progress or the entry is in backoff. From any thread."""
-        if self._closed or entry.provider in self._refreshes:
+        if self._closed or self.refreshing(entry):
             return
         if entry.in_backoff(Instant(self._clock)):
             return
@@ -174,7 +180,10 @@ class TokenManager(Unpicklable):
 
     def refreshing(self, entry: TokenEntry) -> bool:
         """Return whether a refresh of the entry is in progress."""
-        return entry.provider in self._refreshes
+        return entry.provider in self._flights_of(entry)
+
+    def _flights_of(self, entry: TokenEntry) -> SingleFlight[Any]:
+        return self._subject_refreshes if entry.provider.per_subject else self._refreshes
 
     def _refresh_in_background(self, entry: TokenEntry) -> None:
         # Too many refreshes, in backoff by now, or closed: the next request tries again.
@@ -182,7 +191,7 @@ class TokenManager(Unpicklable):
             self._refresh(entry)
 
     def _refresh(self, entry: TokenEntry, *, counted: bool = True) -> Flight[None]:
-        flight = self._refreshes.get(entry.provider)
+        flight = self._flights_of(entry).get(entry.provider)
         if flight is not None:
             return flight
         now = Instant(self._clock)
@@ -228,7 +237,7 @@ class TokenManager(Unpicklable):
     def _start(
         self, entry: TokenEntry, work: Callable[[], Coroutine[Any, Any, None]], *, counted: bool
     ) -> Flight[None]:
-        flight = self._refreshes.join(entry.provider, work, counted=counted)
+        flight = self._flights_of(entry).join(entry.provider, work, counted=counted)
         # A refresh polls for `wait_seconds`, and may then still ask the provider.
         entry.refreshing_until = flight.started + self._limits.wait_seconds + self._limits.fetch_seconds
         return flight
