@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.docs import pages
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["HEAD", "Columns", "logged", "table"]
+__all__ = ["HEAD", "Columns", "logged", "table", "write_table"]
 
 HEAD = (
     "| Fault | `status()` | Failed | Slowest | Fetches | Ids that alternated | Healed after | Logged |",
@@ -69,3 +71,11 @@ def logged(kinds: Iterable[str]) -> Counter[str]:
 def table(rows: Sequence[Columns]) -> str:
     """Return the table of some faults."""
     return "\n".join((*HEAD, *(columns.row for columns in rows)))
+
+
+def write_table(rows: Sequence[Columns], *, page: str, begin: str, end: str) -> None:
+    """Write the table of some faults into a guide, between two of its lines."""
+    guide = pages.page(page)
+    before, _, rest = guide.text.partition(begin)
+    _, _, after = rest.partition(end)
+    guide.path.write_text(f"{before}{begin}\n{table(rows)}\n{end}{after}", encoding="utf-8")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tests.docs.pages import page
-from tests.faults.columns import table
+from tests.faults.columns import write_table
 from tests.faults.fleet_campaign import FLEET_FAULTS, fleet_campaign
 
 if TYPE_CHECKING:
@@ -20,11 +19,7 @@ END = "<!-- /fleet faults -->"
 
 def write(results: dict[str, FleetResult]) -> None:
     """Write the rows into the guide."""
-    guide = page("redis_faults.md")
-    before, _, rest = guide.text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    rows = table([results[fault.name].columns for fault in FLEET_FAULTS])
-    guide.path.write_text(f"{before}{BEGIN}\n{rows}\n{END}{after}", encoding="utf-8")
+    write_table([results[fault.name].columns for fault in FLEET_FAULTS], page="redis_faults.md", begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tests.docs.pages import page
-from tests.faults.columns import table
+from tests.faults.columns import write_table
 from tests.faults.provider_campaign import campaign
 from tests.faults.provider_faults import FAULTS
 
@@ -22,11 +21,7 @@ END = "<!-- /faults of providers -->"
 
 def write(results: dict[str, Run]) -> None:
     """Write the rows into the guide."""
-    guide = page(GUIDE)
-    before, _, rest = guide.text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    rows = table([results[fault.name].columns for fault in FAULTS])
-    guide.path.write_text(f"{before}{BEGIN}\n{rows}\n{END}{after}", encoding="utf-8")
+    write_table([results[fault.name].columns for fault in FAULTS], page=GUIDE, begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tests.docs.pages import page
 from tests.faults.campaign import campaign
-from tests.faults.columns import table
+from tests.faults.columns import write_table
 from tests.faults.outages import OUTAGES
 
 if TYPE_CHECKING:
@@ -21,11 +20,7 @@ END = "<!-- /faults -->"
 
 def write(results: dict[str, Result]) -> None:
     """Write the rows into the guide."""
-    guide = page("redis_faults.md")
-    before, _, rest = guide.text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    rows = table([results[outage.name].columns for outage in OUTAGES])
-    guide.path.write_text(f"{before}{BEGIN}\n{rows}\n{END}{after}", encoding="utf-8")
+    write_table([results[outage.name].columns for outage in OUTAGES], page="redis_faults.md", begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":
