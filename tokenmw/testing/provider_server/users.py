@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 
 from tokenmw.testing.provider_server.codes import Codes
 from tokenmw.testing.provider_server.families import Families, Family, Pair, TokenPost
+from tokenmw.testing.provider_server.id_tokens import IdTokens
 from tokenmw.testing.provider_server.user_options import UserOptions
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Users(UserOptions):
         refresh_counts: The number of requests by refresh token.
         families: All families of tokens.
         codes: All authorization codes.
+        id_tokens: What signs id tokens.
     """
 
     def __init__(self, server: ProviderServer, *, clock: Clock) -> None:
@@ -52,6 +54,7 @@ class Users(UserOptions):
         self.refresh_counts: Counter[str] = Counter()
         self.families = Families(server.issued, self, clock=clock)
         self.codes = Codes(self.families, self, clock=clock)
+        self.id_tokens = IdTokens(clock=clock)
 
     @property
     def refreshes(self) -> list[TokenPost]:
