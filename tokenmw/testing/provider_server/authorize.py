@@ -82,7 +82,7 @@ class AuthorizationEndpoint(Endpoint):
         return self._redirect(request, asked, {self.code_field: self._code(request, asked, user)}, fault)
 
     async def _user(self, request: Request, asked: dict[str, str]) -> str | None:
-        """Return the user who consents, "" for a refusal, and None if nobody was asked yet."""
+        """Return the user who consents, "" for a refusal, and None before anyone was asked."""
         if request.method == "POST":
             form = dict(parse_qsl((await request.body()).decode("latin-1")))
             return form.get("user", "") if form.get("decision") == "allow" else ""
