@@ -29,6 +29,7 @@ from tokenmw.testing.provider_server.microsoft import BotConnector, EntraTokens
 from tokenmw.testing.provider_server.oauth2 import OAuth2Endpoint
 from tokenmw.testing.provider_server.running import running_app
 from tokenmw.testing.provider_server.subjects import Subjects
+from tokenmw.testing.provider_server.users import Users
 from tokenmw.testing.provider_server.wecom import WeComAPI, WeComTokens
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class ProviderServer:
             (`calls["oauth2", "crm"]`).
         issued: All issued tokens.
         subjects: Tokens of users, for token exchange, the JWT bearer grant and Entra on behalf of.
+        users: Consents of users and their refresh tokens, with the options of these grants.
         oauth2: `POST /oauth2/token`.
         oauth2_metadata, openid_metadata: Its discovery documents, `GET /.well-known/oauth-authorization-server` and
             `GET /.well-known/openid-configuration`.
@@ -112,6 +114,7 @@ class ProviderServer:
         self.calls: Counter[str | tuple[str, str]] = Counter()
         self.issued = IssuedTokens(clock=clock)
         self.subjects = Subjects(self.issued, clock=clock)
+        self.users = Users(self, clock=clock)
         self.closing = Latch()
         self._hanging: set[Hang] = set()
         self.oauth2 = OAuth2Endpoint(self, life=token_life, renewal_window=renewal_window)
