@@ -1,4 +1,4 @@
-"""Authorization codes: one use, a short life, bound to the client, the redirect URI and the verifier (RFC 7636)."""
+"""Authorization codes: one use, a short lifetime, bound to the client, the redirect URI and the verifier (RFC 7636)."""
 
 from __future__ import annotations
 

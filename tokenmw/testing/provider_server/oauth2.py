@@ -21,6 +21,7 @@ from tokenmw.testing.provider_server.user_grants import CREDENTIALS, UserCredent
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from tokenmw.testing.provider_server.families import Pair
     from tokenmw.testing.provider_server.fault import Fault
     from tokenmw.testing.provider_server.server import ProviderServer
 
@@ -140,8 +141,19 @@ class OAuth2Endpoint(TokenEndpoint):
             "token_type": "Bearer",
             "expires_in": pair.expires_in,
         }
-        more = {"refresh_token": pair.refresh_token, "scope": pair.scope}
+        id_token = self._id_token(request, asked, pair) if "openid" in pair.scope.split() else ""
+        more = {"refresh_token": pair.refresh_token, "scope": pair.scope, "id_token": id_token}
         return json_response(fault.change(content | {name: value for name, value in more.items() if value}))
+
+    def _id_token(self, request: Request, asked: TokenRequest, pair: Pair) -> str:
+        users, code = self.server.users, self.server.users.codes.find(asked.form.get("code", ""))
+        return users.id_tokens.issue(
+            pair,
+            algorithm=users.id_token_algorithm,
+            secret=(self.server.clients or {}).get(asked.client) or asked.secret,
+            issuer=pair.family.issuer or self.server.oauth2_metadata.base(request),
+            nonce=code.nonce if code is not None else "",
+        )
 
     def _answer_for_user(self, form: dict[str, str], client: str, fault: Fault) -> Response:
         exchange = form["grant_type"] == TOKEN_EXCHANGE
