@@ -103,7 +103,9 @@ class Documents(Unpicklable):
         """
         return await self._call(lambda: self.store.delete(key, expected=expected))
 
-    async def scan(self, *, after: ConnectionKey | None, limit: int) -> Sequence[tuple[ConnectionKey, StoredConnection]]:
+    async def scan(
+        self, *, after: ConnectionKey | None, limit: int
+    ) -> Sequence[tuple[ConnectionKey, StoredConnection]]:
         """Return up to `limit` stored values, those after a key.
 
         Raises:

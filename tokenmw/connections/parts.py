@@ -45,7 +45,16 @@ class ConnectionParts(Unpicklable):
         clock: Time.
     """
 
-    __slots__ = ("_connections", "_exchange_seconds", "clock", "documents", "exchanges", "observe", "refresher", "storage")
+    __slots__ = (
+        "_connections",
+        "_exchange_seconds",
+        "clock",
+        "documents",
+        "exchanges",
+        "observe",
+        "refresher",
+        "storage",
+    )
 
     def __init__(
         self,
@@ -66,9 +75,7 @@ class ConnectionParts(Unpicklable):
         self._exchange_seconds = limits.exchange_seconds
         self.clock = clock
         self.observe = observe
-        self.documents = Documents(
-            connections.store, names=names, sealer=sealer, seconds=limits.store_seconds, log=log
-        )
+        self.documents = Documents(connections.store, names=names, sealer=sealer, seconds=limits.store_seconds, log=log)
         self.storage = PairStorage(documents=self.documents, kept=kept, data=data, clock=clock, log=log)
         self.exchanges = Exchanges(limit=limits.flights)
         self.refresher = ConnectionRefresher(
@@ -112,3 +119,11 @@ class OpenConnections(Unpicklable):
     def entry(self, provider: UserToken) -> TokenEntry:
         """Return the entry of a user's token."""
         return self._cache.entry(provider, provider.app_name)
+
+    async def offer_unsaved(self) -> None:
+        """Offer to the store what it has not taken yet. For housekeeping."""
+        await self.parts.offer(self.tokens.http)
+
+    async def close(self) -> None:
+        """Wait for running exchanges, then close the store."""
+        await self.parts.close()

@@ -144,7 +144,7 @@ class ConnectionRefresher(Unpicklable):
             grant = self._usable(provider, document)
             if grant is not None and self._is_good(provider, document):
                 return grant
-            if document.refresh_token is None:
+            if not document.refresh_token:
                 if grant is not None:
                     return grant
                 raise _reconnect(provider, _EXPIRED)
@@ -173,11 +173,17 @@ class ConnectionRefresher(Unpicklable):
                 raise TokenUnavailable(f"the store of connections cannot answer: {error}") from None
             except Unusable as error:
                 self._log.problem(
-                    f"connection-{error.reason}", _UNREADABLE[error.reason], key.app, provider=key.app, reason=error.reason
+                    f"connection-{error.reason}",
+                    _UNREADABLE[error.reason],
+                    key.app,
+                    provider=key.app,
+                    reason=error.reason,
                 )
                 if error.reason == "damaged":
                     raise _reconnect(provider, _DAMAGED) from None
-                raise TokenUnavailable("the connection is sealed with a secret that this instance does not have") from None
+                raise TokenUnavailable(
+                    "the connection is sealed with a secret that this instance does not have"
+                ) from None
             if found is None or found.document.reconnect == DISCONNECTED:
                 raise _reconnect(provider, NOT_CONNECTED)
             if not await self._stored_newer(key, found):
@@ -285,9 +291,8 @@ class ConnectionRefresher(Unpicklable):
         document = claimed.document
         sender = http.with_seconds(self._limits.exchange_seconds, may_send=lambda: not self._is_late(at))
         try:
-            assert document.refresh_token is not None
             asked = self._clock.time()
-            pair = await provider.app.refresh(sender, document.refresh_token, scope="")
+            pair = await provider.app.refresh(sender, document.refresh_token or "", scope="")
         except GrantRefused as refused:
             return await self._refused(provider, key, claimed, refused)
         except Exception as error:
@@ -342,7 +347,9 @@ class ConnectionRefresher(Unpicklable):
             if await self._kept_elsewhere(key, found):
                 return None
             now = self._clock.time()
-            ended = replace(found.document, claim=None, failing="", failing_since=0.0, reconnect=reason, reconnect_at=now)
+            ended = replace(
+                found.document, claim=None, failing="", failing_since=0.0, reconnect=reason, reconnect_at=now
+            )
             try:
                 if await self._documents.save(key, ended, expected=found.version):
                     break
