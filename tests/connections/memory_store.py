@@ -60,7 +60,9 @@ class MemoryStore:
         await self.after("delete")
         return deleted
 
-    async def scan(self, *, after: ConnectionKey | None, limit: int) -> Sequence[tuple[ConnectionKey, StoredConnection]]:
+    async def scan(
+        self, *, after: ConnectionKey | None, limit: int
+    ) -> Sequence[tuple[ConnectionKey, StoredConnection]]:
         """Return the values after a key, in the order of keys."""
         await self._begin("scan")
         return [(key, row) for key, row in sorted(self.rows.items()) if after is None or key > after][:limit]

@@ -23,7 +23,7 @@ import random
 import secrets
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.clock import Instant
 from tokenmw.connections.data import SeenClaim
@@ -374,21 +374,20 @@ class ConnectionRefresher(Unpicklable):
 
     async def revoke(self, provider: UserToken, http: TokenHTTP, document: ConnectionDocument) -> None:
         """Revoke the tokens of a connection that the user has ended; a server that fails is only logged."""
-        hints = (("refresh_token", document.refresh_token), ("access_token", document.access_token))
-        for hint, token in hints:
-            if token is None:
-                continue
-            try:
-                await provider.app.revoke(http, token, hint=hint)
-            except Exception as error:  # noqa: BLE001  the connection is ended here, whatever the server says
-                self._log.problem(
-                    f"connection-revoke:{provider.app_name}",
-                    "%s did not revoke the tokens of a user who disconnected: %s",
-                    provider.app_name,
-                    str(error) if isinstance(error, RequestError) else type(error).__name__,
-                    provider=provider.app_name,
-                )
-            return  # the access tokens of a refresh token end with it (RFC 7009 §2.1)
+        hint: Literal["access_token", "refresh_token"] = "refresh_token" if document.refresh_token else "access_token"
+        token = document.refresh_token or document.access_token  # an access token ends with its refresh token
+        if token is None:
+            return
+        try:
+            await provider.app.revoke(http, token, hint=hint)
+        except Exception as error:  # noqa: BLE001  the connection is ended here, whatever the server says
+            self._log.problem(
+                f"connection-revoke:{provider.app_name}",
+                "%s did not revoke the tokens of a user who disconnected: %s",
+                provider.app_name,
+                error._text if isinstance(error, RequestError) else type(error).__name__,
+                provider=provider.app_name,
+            )
 
 
 def _reconnect(provider: UserToken, reason: str) -> ReconnectRequired:
