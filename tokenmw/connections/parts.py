@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.connections.connections import Connections
     from tokenmw.connections.data import ConnectionData
-    from tokenmw.connections.pair_storage import KeptPairs
+    from tokenmw.connections.pair_storage import Kept
     from tokenmw.connections.user_token import UserToken
     from tokenmw.limits import Limits
     from tokenmw.observe.events import Event
@@ -61,7 +61,7 @@ class ConnectionParts(Unpicklable):
         connections: Connections,
         *,
         data: ConnectionData,
-        kept: KeptPairs | None,
+        kept: Kept | None,
         names: KeyNames,
         sealer: Sealer,
         rejected: RejectedTokens,

@@ -19,6 +19,7 @@ from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.kept_pairs import KeptPairs
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import RedisTokenStore
 from tokenmw.runtime.hints import Hints
@@ -150,7 +151,7 @@ class Runtime(Unpicklable):
             parts = ConnectionParts(
                 settings.connections,
                 data=data.connections,
-                kept=None,
+                kept=None if self.redis is None else KeptPairs(self.redis, names=settings.names),
                 names=settings.names,
                 sealer=settings.sealer,
                 rejected=data.rejected,
