@@ -257,7 +257,7 @@ class OAuthApp(FrozenValue):
             TokenUnavailable: The endpoint is not known now.
             CredentialRejected: The server has no such endpoint.
         """
-        url = await self._endpoints.url(http, "authorize_url")
+        url = await self._endpoints.url(self._reach(http), "authorize_url")
         if not url:
             raise CredentialRejected(f"the server of {self._auth.client()} publishes no authorization endpoint")
         query = {
@@ -276,7 +276,7 @@ class OAuthApp(FrozenValue):
 
     async def sends_issuer(self, http: TokenHTTP) -> bool:
         """Return whether the server promises an `iss` in each authorization response (RFC 9207 §3)."""
-        return await self._endpoints.sends_issuer(http)
+        return await self._endpoints.sends_issuer(self._reach(http))
 
     async def revoke(self, http: TokenHTTP, token: str, *, hint: Literal["access_token", "refresh_token"]) -> None:
         """Revoke a token (RFC 7009 §2.1); nothing happens if the server has no endpoint for that.
@@ -285,6 +285,7 @@ class OAuthApp(FrozenValue):
             CredentialRejected: The server refuses the client or the request.
             TokenUnavailable: It cannot be reached or is busy.
         """
+        http = self._reach(http)
         url = await self._endpoints.url(http, "revoke_url")
         if not url:
             return
@@ -314,6 +315,9 @@ class OAuthApp(FrozenValue):
             return True
         return False if self._rejection is None else self._rejection.match(answer)
 
+    def _reach(self, http: TokenHTTP) -> TokenHTTP:
+        return http if self.allow_private else http.public_only()
+
     def _joined(self, scope: str) -> str:
         return self._separator.join(scope.split())
 
@@ -324,6 +328,7 @@ class OAuthApp(FrozenValue):
 
     @without_locals
     async def _grant(self, http: TokenHTTP, fields: Mapping[str, str], *, secret: str) -> TokenPair:
+        http = self._reach(http)
         metadata = self._endpoints.metadata
         request = partial(self._request, http, {**fields, **self._token_params}, secret)
         if metadata is None:

@@ -39,6 +39,7 @@ class Dialect:
         answer_separator: What stands between the scopes of an answer, besides spaces.
         pkce: Whether its endpoints take the fields of PKCE.
         revoke_client: Whether the client authenticates to revoke a token.
+        id_token_issuer: The `iss` of its ID tokens, if it is not the issuer; names in braces stand for other claims.
         header: The header in which its API takes the token; "": `Authorization`.
         rejected_field: The field of its API's answers with a code; "": a 401 says that a token is not valid.
         rejected: The codes of its API that say that a token is not valid.
@@ -58,6 +59,7 @@ class Dialect:
     answer_separator: str = ""
     pkce: bool = True
     revoke_client: bool = True
+    id_token_issuer: str = ""
     header: str = ""
     rejected_field: str = ""
     rejected: frozenset[str] = frozenset()
