@@ -379,9 +379,10 @@ async def test_further_scopes_by_name(world: World) -> None:
     for scope in ("admin", "read", "openid"):
         assert "invalid" == kind_of(await world.browser.get("/connect/crm", params={"scope": scope}))
     assert "invalid" == kind_of(await world.browser.get("/connect/mail", params={"scope": "write"}))
+    wrong: Any
     for wrong in ({"none": {}}, {"crm": {"a b": "c"}}, {"crm": {"a": ["b"]}}, {"crm": "write"}, ["crm"]):
         with pytest.raises(ConfigurationError, match="scopes"):
-            ConnectApp(world.users, allow=lambda _connection: True, scopes=wrong)  # type: ignore[arg-type]
+            ConnectApp(world.users, allow=lambda _connection: True, scopes=wrong)
 
 
 async def test_pages_of_the_program(world: World) -> None:
