@@ -55,6 +55,8 @@ class OAuth2Metadata(Endpoint):
             "issuer": issuer,
             "authorization_endpoint": f"{issuer}{self.server.authorize.path}",
             "token_endpoint": f"{base}{self.server.oauth2.path}",
+            "device_authorization_endpoint": f"{base}{self.server.device.path}",
+            "revocation_endpoint": f"{base}{self.server.revocation.path}",
             "jwks_uri": f"{base}{OAuth2Keys.path}",
             "grant_types_supported": ["client_credentials", *CREDENTIALS, TOKEN_EXCHANGE, JWT_BEARER],
             "response_types_supported": ["code"],
@@ -63,6 +65,8 @@ class OAuth2Metadata(Endpoint):
             "authorization_response_iss_parameter_supported": self.server.users.iss is not None,
             "token_endpoint_auth_methods_supported": methods,
             "token_endpoint_auth_signing_alg_values_supported": algorithms,
+            "revocation_endpoint_auth_methods_supported": methods,
+            "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         }
 
 

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from tokenmw.testing.provider_server.families import Pair, TokenPost
     from tokenmw.testing.provider_server.users import Users
 
-__all__ = ["AUTHORIZATION_CODE", "CREDENTIALS", "REFRESH_TOKEN", "UserCredential", "exchange", "record"]
+__all__ = ["AUTHORIZATION_CODE", "CREDENTIALS", "DEVICE_CODE", "REFRESH_TOKEN", "UserCredential", "exchange", "record"]
 
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"
+DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 
-CREDENTIALS: Final = {AUTHORIZATION_CODE: "code", REFRESH_TOKEN: "refresh_token"}
+CREDENTIALS: Final = {AUTHORIZATION_CODE: "code", REFRESH_TOKEN: "refresh_token", DEVICE_CODE: "device_code"}
 """The field that has the credential, for each grant type."""
 
 _POST: Final = "token_post"
@@ -73,6 +74,9 @@ def _exchanged(users: Users, endpoint: TokenEndpoint, credential: UserCredential
         raise RefusedError("invalid_request", "missing")
     if credential.grant == REFRESH_TOKEN:
         return users.families.refresh(endpoint, value, client=client, scope=credential.scope)
+    if credential.grant == DEVICE_CODE:
+        device = users.devices.take(value, client=client)
+        return users.families.begin(endpoint, device.user, client, scope=device.scope, issuer=device.issuer)
     code = users.codes.take(
         endpoint.prefix, value, client=client, redirect_uri=credential.redirect_uri, verifier=credential.verifier
     )

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, final
 
 from tokenmw.testing.provider_server.codes import Codes
+from tokenmw.testing.provider_server.device_codes import DeviceCodes
 from tokenmw.testing.provider_server.families import Families, Family, Pair, TokenPost
 from tokenmw.testing.provider_server.id_tokens import IdTokens
 from tokenmw.testing.provider_server.user_options import UserOptions
@@ -41,6 +42,7 @@ class Users(UserOptions):
         refresh_counts: The number of requests by refresh token.
         families: All families of tokens.
         codes: All authorization codes.
+        devices: All device codes.
         id_tokens: What signs id tokens.
     """
 
@@ -54,6 +56,7 @@ class Users(UserOptions):
         self.refresh_counts: Counter[str] = Counter()
         self.families = Families(server.issued, self, clock=clock)
         self.codes = Codes(self.families, self, clock=clock)
+        self.devices = DeviceCodes(self, clock=clock)
         self.id_tokens = IdTokens(clock=clock)
 
     @property
@@ -97,6 +100,22 @@ class Users(UserOptions):
         for family in self.families.all():
             if family.user == user and client in (None, family.client):
                 self.families.revoke(family)
+
+    def approve_device(self, user_code: str, user: str) -> None:
+        """Approve a device, as the user does on the page for it.
+
+        Raises:
+            KeyError: No device code that is still open has this user code.
+        """
+        self.devices.with_user_code(user_code).user = user
+
+    def deny_device(self, user_code: str) -> None:
+        """Deny a device, as the user can on the page for it.
+
+        Raises:
+            KeyError: No device code that is still open has this user code.
+        """
+        self.devices.with_user_code(user_code).denied = True
 
     def record(self, grant: str, credential: str, client: str) -> TokenPost:
         """Record a request at a token endpoint. For endpoints."""
