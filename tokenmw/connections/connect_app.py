@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final
 
-from starlette._utils import get_route_path
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from tokenmw.caches import LRUCache
-from tokenmw.connections.authorize import PendingFlow, code_in, one_value
-from tokenmw.connections.browser_cookie import FlowCookies
-from tokenmw.connections.flow_problem import STATUSES, TEXTS, FlowProblem, ProblemKind
-from tokenmw.connections.id_token import checked_claims
-from tokenmw.connections.origin import base_url_of, checked_public_url, is_from_same_origin, is_secure
+from tokenmw.connections.app import OAuthApp
+from tokenmw.connections.authorize import one_value
+from tokenmw.connections.connect_flow import ConnectFlows, problem_of
+from tokenmw.connections.connections import checked_subject
+from tokenmw.connections.flow_problem import STATUSES, TEXTS, FlowProblem
+from tokenmw.connections.origin import base_url_of, checked_public_url, is_from_same_origin
+from tokenmw.connections.outcome import Connected, NotConnected
 from tokenmw.connections.pages import HEADERS, page, problem, wants_page
-from tokenmw.connections.pair import GrantRefused, TokenPair
 from tokenmw.connections.return_paths import ReturnPaths
 from tokenmw.connections.scopes import AllowedScopes
-from tokenmw.connections.store import StoreUnavailable
-from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import checked_callback
 from tokenmw.redaction import Unpicklable, without_locals
 
@@ -32,114 +29,17 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from tokenmw.clock import Clock
-    from tokenmw.connections.app import OAuthApp
-    from tokenmw.observe.throttle import ThrottledLog
-    from tokenmw.providers.http import TokenHTTP
-    from tokenmw.redis.sealing import Sealer
+    from tokenmw.connections.flow_parts import BrokerOfUsers
+    from tokenmw.connections.user_connections import ConnectionState
 
-__all__ = ["ConnectApp", "Connected", "NotConnected"]
+__all__ = ["ConnectApp"]
 
 _CALLBACK: Final = "callback"
 _DISCONNECT: Final = "disconnect"
 _LOG_KIND: Final = "connect"
 _LOG_TEXT: Final = "A user could not connect an account of %s: %s"
 _LOGGED: Final = frozenset({"foreign", "refused", "unavailable"})
-_MAX_USED: Final = 4096  # flows that were completed here, each of 32 bytes; a browser forgets its own
 _MAX_QUERY: Final = 16 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """What `on_success` gets.
-
-    Attributes:
-        app: The app's name.
-        subject: The user.
-        scope: The granted scopes, separated by spaces.
-        return_to: The path to which the user returns; "" if there is none.
-    """
-
-    app: str
-    subject: str
-    scope: str
-    return_to: str
-
-
-@dataclass(frozen=True, slots=True)
-class NotConnected:
-    """What `on_error` gets.
-
-    Attributes:
-        app: The app's name.
-        kind: What happened, as of `FlowProblem`.
-        status: The HTTP status.
-        detail: A sentence for the user.
-        return_to: The path to which the user returns; "" if there is none.
-    """
-
-    app: str
-    kind: ProblemKind
-    status: int
-    detail: str
-    return_to: str
-
-
-class UsersConnections(Protocol):
-    """What `ConnectApp` needs of `broker.connections`."""
-
-    @property
-    def apps(self) -> Mapping[str, OAuthApp]:
-        """The apps by name."""
-        ...
-
-    @property
-    def sealer(self) -> Sealer:
-        """Seals the cookies of flows; it has a secret."""
-        ...
-
-    @property
-    def clock(self) -> Clock:
-        """The broker's clock."""
-        ...
-
-    @property
-    def log(self) -> ThrottledLog:
-        """The broker's log."""
-        ...
-
-    def http(self) -> TokenHTTP:
-        """Return what sends token requests in the running event loop."""
-        ...
-
-    async def subject_of(self, connection: HTTPConnection, /) -> str | None:
-        """Return the user of a request, or None."""
-        ...
-
-    async def granted_scope(self, app: str, subject: str, /) -> str:
-        """Return the scopes of a connection, separated by spaces; "" without one."""
-        ...
-
-    async def complete(self, app: str, subject: str, exchange: Callable[[], Awaitable[TokenPair]], /) -> TokenPair:
-        """Run the exchange of a code and store the pair, in a task that outlives the request."""
-        ...
-
-    async def states(self, subject: str, /) -> Mapping[str, Mapping[str, Any]]:
-        """Return the states of a user's connections by the app's name, as JSON values."""
-        ...
-
-    async def disconnect(self, app: str, subject: str, /) -> Any:
-        """Forget a connection, and revoke its tokens."""
-        ...
-
-
-class BrokerOfUsers(Protocol):
-    """A broker with connections."""
-
-    @property
-    def connections(self) -> Any:
-        """The `UsersConnections`."""
-        ...
 
 
 class ConnectApp(Unpicklable):
@@ -172,7 +72,16 @@ class ConnectApp(Unpicklable):
         ConfigurationError: An option cannot work, or the broker has no connections.
     """
 
-    __slots__ = ("_allow", "_broker", "_on_error", "_on_success", "_public_url", "_return_to", "_scopes", "_used")
+    __slots__ = (
+        "_allow",
+        "_connections",
+        "_flows",
+        "_names",
+        "_on_error",
+        "_on_success",
+        "_public_url",
+        "_return_to",
+    )
 
     @without_locals
     def __init__(
@@ -193,19 +102,16 @@ class ConnectApp(Unpicklable):
                 checked_callback(function, option=f"ConnectApp({option}=…)", takes=takes)
         if getattr(broker, "connections", None) is None:
             raise ConfigurationError("ConnectApp takes a TokenBroker with connections=….")
-        self._broker = broker
         self._allow = allow
         self._return_to = ReturnPaths(return_to, option="ConnectApp(return_to=…)")
-        self._scopes = AllowedScopes(scopes, apps=self._connections.apps, option="ConnectApp(scopes=…)")
+        self._connections = broker.connections
+        apps = self._connections.config.apps
+        self._names = tuple(name for name, app in apps.items() if isinstance(app, OAuthApp))
+        allowed = AllowedScopes(scopes, apps=self._names, option="ConnectApp(scopes=…)")
+        self._flows = ConnectFlows(self._connections, scopes=allowed)
         self._public_url = checked_public_url(public_url)
         self._on_success = on_success
         self._on_error = on_error
-        # The code of a flow is sent once: a second request with it makes servers revoke what the first one got.
-        self._used: LRUCache[bytes, None] = LRUCache(_MAX_USED)
-
-    @property
-    def _connections(self) -> UsersConnections:
-        return cast("UsersConnections", self._broker.connections)
 
     @without_locals
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -222,11 +128,11 @@ class ConnectApp(Unpicklable):
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        parts = get_route_path(request.scope).strip("/").split("/")
+        parts = _path_below(request.scope).strip("/").split("/")
         name, action = parts[0], "/".join(parts[1:])
         if name == "" and not action:
             served, handle = "GET", self._list
-        elif name not in self._connections.apps or action not in ("", _CALLBACK, _DISCONNECT):
+        elif name not in self._names or action not in ("", _CALLBACK, _DISCONNECT):
             return problem(404, "There is no such account.")
         else:
             served = "POST" if action == _DISCONNECT else "GET"
@@ -238,10 +144,7 @@ class ConnectApp(Unpicklable):
             return response
         try:
             await self._check_allowed(request)
-            subject = await self._connections.subject_of(request)
-            if not subject:
-                raise FlowProblem("not_signed_in", "the request has no user")
-            return await handle(request, subject=subject)
+            return await handle(request, subject=await self._subject(request))
         except FlowProblem as error:
             return await self._failed(request, error, app=name, return_to=self._return_to.default)
 
@@ -254,129 +157,80 @@ class ConnectApp(Unpicklable):
         if not allowed:
             raise FlowProblem("not_allowed", "ConnectApp(allow=…) refuses the request")
 
+    async def _subject(self, request: Request) -> str:
+        subject = self._connections.config.subject(request)
+        if inspect.isawaitable(subject):
+            subject = await subject
+        if subject is None:
+            raise FlowProblem("not_signed_in", "the request has no user")
+        return checked_subject(subject, option="Connections(subject=…)")
+
     async def _list(self, request: Request, *, subject: str) -> Response:
         base = base_url_of(request, self._public_url)
-        states = await self._connections.states(subject)
-        return JSONResponse(
-            {
-                name: {"state": "none", **states.get(name, {}), "connect_url": f"{base}/{name}"}
-                for name in self._connections.apps
-            }
-        )
+        try:
+            states = await self._connections.list(subject)
+        except TokenUnavailable as error:
+            raise problem_of(error) from None
+        return JSONResponse({name: _shown(states.get(name), f"{base}/{name}") for name in self._names})
 
     async def _begin(self, request: Request, *, app: str, subject: str) -> Response:
-        connections = self._connections
         base = base_url_of(request, self._public_url)
         query = _query_of(request)
         return_to = one_value(query, "return_to") or self._return_to.default
         if return_to and not self._return_to.allows(return_to):
             raise FlowProblem("invalid", "return_to is not one of ConnectApp(return_to=…)")
-        asked = self._scopes.asked(app, [value for name, value in query if name == "scope"])
-        registered = connections.apps[app]
-        granted = await connections.granted_scope(app, subject) if self._scopes.has(app) else ""
-        flow = PendingFlow.begin(
+        begun = await self._flows.begin(
             app,
             subject,
+            base=base,
             redirect_uri=f"{base}/{app}/{_CALLBACK}",
-            scope=self._scopes.joined(app, registered.scope, asked, granted),
             return_to=return_to,
-            now=connections.clock.time(),
+            scopes=[value for name, value in query if name == "scope"],
+            cookies=request.cookies,
         )
-        try:
-            url = await registered.authorization_url(
-                connections.http(),
-                redirect_uri=flow.redirect_uri,
-                state=flow.state,
-                challenge=flow.challenge,
-                nonce=flow.nonce,
-                scope=flow.scope,
-            )
-        except (TokenUnavailable, CredentialRejected) as error:
-            return await self._failed(request, _problem_of(error), app=app, return_to=return_to)
-        cookies = FlowCookies(connections.sealer, secure=is_secure(base))
-        kept = cookies.kept(flow)
-        if kept is None:
-            raise FlowProblem("invalid", "scope and return_to are too long for a cookie")
-        response = Response(status_code=302, headers={"Location": url})
-        for line in (*cookies.surplus(request.cookies), kept):
+        response = Response(status_code=302, headers={"Location": begun.url})
+        for line in begun.cookies:
             response.headers.append("Set-Cookie", line)
         return response
 
     async def _finish(self, request: Request, *, app: str, subject: str) -> Response:
         base = base_url_of(request, self._public_url)
-        cookies = FlowCookies(self._connections.sealer, secure=is_secure(base))
         query = _query_of(request)
         state = one_value(query, "state")
-        flow = cookies.find(request.cookies, state, now=self._connections.clock.time()) if state else None
-        return_to = self._return_to.default if flow is None else flow.return_to
+        flow = self._flows.find(request.cookies, state, base=base) if state else None
+        redirect_uri = f"{base}/{app}/{_CALLBACK}"
         try:
-            checked = self._checked_flow(flow, app=app, subject=subject, redirect_uri=f"{base}/{app}/{_CALLBACK}")
-            response = await self._complete(request, checked, query)
+            connected = await self._flows.finish(flow, query, name=app, subject=subject, redirect_uri=redirect_uri)
+            response = await self._succeeded(request, connected)
         except FlowProblem as error:
+            return_to = self._return_to.default if flow is None else flow.return_to
             response = await self._failed(request, error, app=app, return_to=return_to)
         if state:
-            response.headers.append("Set-Cookie", cookies.forgotten(state))
+            response.headers.append("Set-Cookie", self._flows.cookies(base).forgotten(state))
         return response
 
-    def _checked_flow(self, flow: PendingFlow | None, *, app: str, subject: str, redirect_uri: str) -> PendingFlow:
-        if flow is None:
-            raise FlowProblem("expired", "the browser has no cookie of this flow")
-        if flow.app != app or flow.redirect_uri != redirect_uri:
-            raise FlowProblem("foreign", "the redirect leads to another app than the one that was to be connected")
-        if flow.subject != subject:
-            raise FlowProblem("other_user", "another user is signed in than at the beginning")
-        return flow
-
-    async def _complete(self, request: Request, flow: PendingFlow, query: list[tuple[str, str]]) -> Response:
-        connections = self._connections
-        app, http = connections.apps[flow.app], connections.http()
-        try:
-            code = code_in(query, flow, app=app, sends_issuer=await app.sends_issuer(http))
-            self._use_once(flow)
-            exchange = partial(self._exchange, app, http, flow, code)
-            pair = await connections.complete(flow.app, flow.subject, exchange)
-        except (GrantRefused, CredentialRejected, TokenUnavailable, StoreUnavailable) as error:
-            raise _problem_of(error) from None
-        scope = flow.scope if pair.scope is None else pair.scope
-        connected = Connected(flow.app, flow.subject, scope, flow.return_to)
+    async def _succeeded(self, request: Request, connected: Connected) -> Response:
         if self._on_success is not None:
             return await _awaited(self._on_success(request, connected), option="on_success")
-        if flow.return_to:
-            return RedirectResponse(flow.return_to, 303)
+        if connected.return_to:
+            return RedirectResponse(connected.return_to, 303)
         return page("Account connected", "You can close this page.", back="")
-
-    async def _exchange(self, app: OAuthApp, http: TokenHTTP, flow: PendingFlow, code: str) -> TokenPair:
-        pair = await app.exchange_code(http, code, verifier=flow.verifier, redirect_uri=flow.redirect_uri)
-        if flow.nonce:
-            checked_claims(
-                pair.id_token,
-                issuer=app.dialect.id_token_issuer or app.issuer,
-                client_id=app.client_id,
-                nonce=flow.nonce,
-                now=self._connections.clock.time(),
-            )
-        return pair
-
-    def _use_once(self, flow: PendingFlow) -> None:
-        digest = hashlib.sha256(flow.state.encode()).digest()
-        if digest in self._used:
-            raise FlowProblem("expired", "the flow was completed before")
-        self._used[digest] = None
 
     async def _disconnect(self, request: Request, *, app: str, subject: str) -> Response:
         if not is_from_same_origin(request, base_url_of(request, self._public_url)):
             raise FlowProblem("not_allowed", "a page of another site sent the request")
         try:
             await self._connections.disconnect(app, subject)
-        except (TokenUnavailable, StoreUnavailable) as error:
-            raise _problem_of(error) from None
+        except TokenUnavailable as error:
+            raise problem_of(error) from None
         if wants_page(request) and self._return_to.default:
             return RedirectResponse(self._return_to.default, 303)
         return Response(status_code=204)
 
     async def _failed(self, request: Request, error: FlowProblem, *, app: str, return_to: str) -> Response:
         if error.kind in _LOGGED:
-            self._connections.log.problem(f"{_LOG_KIND} {app}", _LOG_TEXT, app, error, provider=app, reason=error.kind)
+            log = self._connections.flow_parts().log
+            log.problem(f"{_LOG_KIND} {app}", _LOG_TEXT, app, error, provider=app, reason=error.kind)
         failed = NotConnected(app, error.kind, STATUSES[error.kind], TEXTS[error.kind], return_to)
         if self._on_error is not None:
             return await _awaited(self._on_error(request, failed), option="on_error")
@@ -385,7 +239,13 @@ class ConnectApp(Unpicklable):
         return problem(failed.status, failed.detail, kind=failed.kind)
 
     def __repr__(self) -> str:
-        return f"<ConnectApp of {self._broker!r}>"
+        return f"<ConnectApp of {', '.join(getattr(self, '_names', ()))}>"
+
+
+def _path_below(scope: Scope) -> str:
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if path == root or path.startswith(f"{root}/") else path
 
 
 def _query_of(request: Request) -> list[tuple[str, str]]:
@@ -395,9 +255,10 @@ def _query_of(request: Request) -> list[tuple[str, str]]:
     return request.query_params.multi_items()
 
 
-def _problem_of(error: Exception) -> FlowProblem:
-    kind: ProblemKind = "refused" if isinstance(error, (GrantRefused, CredentialRejected)) else "unavailable"
-    return FlowProblem(kind, str(error))
+def _shown(state: ConnectionState | None, connect_url: str) -> dict[str, object]:
+    if state is None:
+        return {"state": "none", "connect_url": connect_url}
+    return {**asdict(state), "connect_url": connect_url}
 
 
 async def _awaited(result: object, *, option: str) -> Response:

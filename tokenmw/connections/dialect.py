@@ -101,10 +101,11 @@ class Dialect:
 
     def _code(self, fields: Mapping[str, Any]) -> str:
         own = fields.get(self.error_code) if self.error_code else None
-        if isinstance(own, (str, int)) and not isinstance(own, bool) and str(own) not in ("", "0"):
-            return str(own)[:64]
+        code = "" if isinstance(own, bool) or not isinstance(own, (str, int)) or own in (0, "0") else str(own)[:64]
         error = fields.get("error")
-        return error[:64] if isinstance(error, str) else ""
+        # Of a code that this dialect does not know, the standard's word beside it says more.
+        known = self.grant_refused | self.client_refused | self.transient
+        return error[:64] if isinstance(error, str) and error and code not in known else code
 
     def _standard_code(self, code: str) -> str:
         if code in self.client_refused:
