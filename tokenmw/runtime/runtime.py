@@ -12,6 +12,7 @@ import anyio
 
 from tokenmw.callers.authenticate import Authenticator
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
+from tokenmw.observe.version import __version__
 from tokenmw.providers.http import TokenHTTP, default_client
 from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.redaction import Unpicklable
@@ -20,15 +21,20 @@ from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import RedisTokenStore
 from tokenmw.runtime.hints import Hints
+from tokenmw.runtime.sampling import Sampler
 from tokenmw.runtime.settings import REDIS_TTL
 from tokenmw.sessions.first_sight import FirstSights
 from tokenmw.sessions.manager import SessionManager
+from tokenmw.sessions.observed import ObservedSessionManager
 from tokenmw.sessions.sync import SessionSync
 from tokenmw.tokens.manager import TokenManager
+from tokenmw.tokens.observed import ObservedTokenManager
 from tokenmw.tokens.refresh import Refresher
 from tokenmw.tokens.sync import TokenSync
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokenmw.runtime.data import BrokerData
     from tokenmw.runtime.settings import Settings
     from tokenmw.tokens.store import TokenStore
@@ -56,8 +62,12 @@ class Runtime(Unpicklable):
         "_housekeeping",
         "_http",
         "_loop",
+        "_names",
         "_pid",
         "_redis_jobs",
+        "_sampler",
+        "_sampling",
+        "_settings",
         "authenticator",
         "redis",
         "session_sync",
@@ -66,9 +76,10 @@ class Runtime(Unpicklable):
         "tokens",
     )
 
-    def __init__(self, settings: Settings, data: BrokerData) -> None:
+    def __init__(self, settings: Settings, data: BrokerData, names: Sequence[str]) -> None:
         # Makes anyio load its asyncio backend now: httpx does so at its first request, which blocks the loop for 20 ms.
         anyio.get_cancelled_exc_class()
+        self._settings, self._names = settings, names
         limits, clock, log, observe = settings.limits, settings.clock, settings.log, settings.observe
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
@@ -90,6 +101,7 @@ class Runtime(Unpicklable):
                 observe=observe,
                 on_recovered=recovery.schedule,
                 echo=not settings.sealer.sealing,
+                observe_commands=observe.active,
             )
 
             def on_unreadable(kind: str, reason: str) -> None:
@@ -142,10 +154,13 @@ class Runtime(Unpicklable):
             observe=observe,
             background_store=background_store,
         )
-        self.tokens = TokenManager(
+        # Those of a broker with observers count, which costs a warm request of any other one nothing.
+        make_tokens = partial(ObservedTokenManager, observe=observe) if observe.active else TokenManager
+        self.tokens: TokenManager = make_tokens(
             cache=data.tokens, refresher=refresher, sync=self.token_sync, http=http, limits=limits, clock=clock
         )
-        self.sessions = SessionManager(
+        make_sessions = partial(ObservedSessionManager, observe=observe) if observe.active else SessionManager
+        self.sessions: SessionManager = make_sessions(
             cache=data.sessions,
             sync=self.session_sync,
             first_sights=first_sights,
@@ -153,6 +168,7 @@ class Runtime(Unpicklable):
             policy=settings.session_policy,
             clock=clock,
         )
+        self._sampler = self._make_sampler(data)
         self.authenticator: Authenticator | None = None
         if settings.authenticate is not None:
             self.authenticator = Authenticator(
@@ -184,14 +200,36 @@ class Runtime(Unpicklable):
             () if self._redis_jobs is None else self._redis_jobs.jobs, purge=data.purge, clock=clock, log=log
         )
         self._housekeeping = self._loop.create_task(housekeeping.run(), name="tokenmw housekeeping")
+        self._sampling: asyncio.Task[None] | None = None
+        if self._sampler is not None:
+            self._sampling = self._loop.create_task(self._sampler.run(), name="tokenmw sampling")
+
+    def _make_sampler(self, data: BrokerData) -> Sampler | None:
+        if not (isinstance(self.tokens, ObservedTokenManager) and isinstance(self.sessions, ObservedSessionManager)):
+            return None
+        return Sampler(
+            broker=data.number,
+            providers=self._names,
+            version=__version__,
+            observe=self._settings.observe,
+            cache=data.tokens,
+            tokens=self.tokens,
+            sessions=self.sessions,
+            redis=self.redis,
+            session_sync=self.session_sync,
+            clock=self._settings.clock,
+        )
 
     async def connect(self) -> None:
         """Connect to Redis and read its epoch markers, so that a later loss of data is noticed.
 
         An unavailable Redis is logged, and does not prevent the program from starting.
         """
-        if self.redis is not None and self._redis_jobs is not None and await self.redis.open():
+        redis = self.redis
+        if redis is not None and self._redis_jobs is not None and await redis.open():
             await self._redis_jobs.recover()
+        shared, server = ("off", "") if redis is None else (redis.state, redis.address)
+        self._settings.log_opened(providers=self._names, shared=shared, server=server)
 
     @property
     def is_current(self) -> bool:
@@ -207,6 +245,8 @@ class Runtime(Unpicklable):
         """Close everything in dependency order; a slow Redis does not delay shutdown."""
         # A part that raises does not prevent the others from closing, nor does a cancellation when the loop stops.
         async with AsyncExitStack() as stack:
+            if self._sampler is not None:
+                stack.callback(self._sampler.close)  # last, so that what closing does is counted
             if self._http is not None:
                 stack.push_async_callback(self._http.aclose)
             if self.authenticator is not None:
@@ -217,8 +257,10 @@ class Runtime(Unpicklable):
             stack.push_async_callback(self.tokens.close)  # first, while leases can still be released
             if self._hints is not None:
                 stack.push_async_callback(self._hints.close)
-            self._housekeeping.cancel()
-            await asyncio.wait([self._housekeeping])
+            background = [task for task in (self._housekeeping, self._sampling) if task is not None]
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
             if self.session_sync is not None and self.redis is not None and self.redis.usable:
                 with suppress(RedisUnavailable, TimeoutError):  # sessions lose a quarter of their TTL at most
                     async with asyncio.timeout(self._close_seconds):
