@@ -32,7 +32,7 @@ from tokenmw.connections.documents import Found, Unusable
 from tokenmw.connections.pair import GrantRefused
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import CredentialRejected, ReconnectRequired, RequestError, TokenUnavailable
-from tokenmw.observe.events import ConnectionChanged
+from tokenmw.observe.connection_events import ConnectionChanged
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.values import Grant, windows
