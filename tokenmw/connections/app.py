@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial, reduce
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlencode
 
+from tokenmw.connections.app_client import AppClient
+from tokenmw.connections.device_codes import DEVICE_GRANT, DeviceCodes, read_device_pair
 from tokenmw.connections.dialect import STANDARD, Dialect
 from tokenmw.connections.endpoints import Endpoints
 from tokenmw.connections.options import checked_params, checked_scope, checked_separator
-from tokenmw.connections.pair_reader import read_pair
-from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from tokenmw.errors import ConfigurationError, CredentialRejected
 from tokenmw.options import checked_flag, checked_instance, optional_seconds
 from tokenmw.providers.body_codes import RejectionCodes
-from tokenmw.providers.client_auth import ClientAuth, Proof
-from tokenmw.providers.discovery import METHODS_FOUND, TokenEndpoint, grant_of_issuer
+from tokenmw.providers.client_auth import ClientAuth
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
 from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import FrozenValue, without_locals
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from tokenmw.connections.pair import TokenPair
-    from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest
     from tokenmw.providers.client_auth import AuthMethod
     from tokenmw.providers.http import TokenHTTP
@@ -92,14 +89,10 @@ class OAuthApp(FrozenValue):
     """
 
     __slots__ = (
-        "_auth",
-        "_endpoints",
-        "_json",
+        "_client",
         "_params",
-        "_reader",
         "_rejection",
         "_separator",
-        "_token_params",
         "allow_http",
         "allow_private",
         "client_id",
@@ -118,14 +111,10 @@ class OAuthApp(FrozenValue):
     issuer: str
     refresh_before: float | None
     scope: str
-    _auth: ClientAuth
-    _endpoints: Endpoints
-    _json: bool
+    _client: AppClient
     _params: Mapping[str, str]
-    _reader: GrantReader
     _rejection: RejectionCodes | None
     _separator: str
-    _token_params: Mapping[str, str]
 
     @without_locals
     def __init__(
@@ -184,11 +173,7 @@ class OAuthApp(FrozenValue):
             form_encode_basic=form_encode_basic,
         )
         put = object.__setattr__
-        put(self, "_auth", auth)
-        put(self, "_endpoints", endpoints)
-        put(self, "_json", json)
         put(self, "_params", checked_params(params, option=f"{name}(params=…)", of="authorization"))
-        put(self, "_token_params", checked_params(token_params, option=f"{name}(token_params=…)", of="token"))
         put(self, "_separator", checked_separator(scope_separator, option=f"{name}(scope_separator=…)"))
         put(self, "allow_http", allow_http)
         put(self, "allow_private", endpoints.allow_private)
@@ -208,7 +193,15 @@ class OAuthApp(FrozenValue):
             fixes=_FIXES,
             log_description=log_description,
         )
-        put(self, "_reader", reader)
+        client = AppClient(
+            auth,
+            endpoints=endpoints,
+            reader=reader,
+            dialect=dialect,
+            as_json=json,
+            params=checked_params(token_params, option=f"{name}(token_params=…)", of="token"),
+        )
+        put(self, "_client", client)
 
     async def refresh(self, http: TokenHTTP, refresh_token: str, *, scope: str = "") -> TokenPair:
         """Spend a refresh token (RFC 6749 §6).
@@ -227,7 +220,7 @@ class OAuthApp(FrozenValue):
         fields = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         if scope:
             fields["scope"] = self._joined(scope)
-        return await self._grant(http, fields, secret=refresh_token)
+        return await self._client.grant(http, fields, secret=refresh_token)
 
     async def exchange_code(self, http: TokenHTTP, code: str, *, verifier: str, redirect_uri: str) -> TokenPair:
         """Exchange an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
@@ -246,7 +239,7 @@ class OAuthApp(FrozenValue):
         fields = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
         if self.dialect.pkce:
             fields["code_verifier"] = verifier
-        return await self._grant(http, fields, secret=code)
+        return await self._client.grant(http, fields, secret=code)
 
     async def authorization_url(
         self, http: TokenHTTP, *, redirect_uri: str, state: str, challenge: str, nonce: str, scope: str
@@ -257,9 +250,9 @@ class OAuthApp(FrozenValue):
             TokenUnavailable: The endpoint is not known now.
             CredentialRejected: The server has no such endpoint.
         """
-        url = await self._endpoints.url(http, "authorize_url")
+        url = await self._client.endpoints.url(self._client.reach(http), "authorize_url")
         if not url:
-            raise CredentialRejected(f"the server of {self._auth.client()} publishes no authorization endpoint")
+            raise CredentialRejected(f"the server of {self._client.name} publishes no authorization endpoint")
         query = {
             "response_type": "code",
             self.dialect.client_parameter: self.client_id,
@@ -276,7 +269,34 @@ class OAuthApp(FrozenValue):
 
     async def sends_issuer(self, http: TokenHTTP) -> bool:
         """Return whether the server promises an `iss` in each authorization response (RFC 9207 §3)."""
-        return await self._endpoints.sends_issuer(http)
+        return await self._client.endpoints.sends_issuer(self._client.reach(http))
+
+    async def device_codes(self, http: TokenHTTP, *, scope: str) -> DeviceCodes:
+        """Begin a device flow (RFC 8628 §3.1).
+
+        Raises:
+            CredentialRejected: The server refuses the client or the request, or has no endpoint for that.
+            TokenUnavailable: It cannot be reached, is busy, or its response cannot be used.
+        """
+        fields = {"client_id": self.client_id, **({"scope": self._joined(scope)} if scope else {})}
+        answer = await self._client.post(http, "device_url", fields, secret="")
+        if answer is None:
+            raise CredentialRejected(f"{self._client.name} has no device_url, and its server publishes none")
+        return DeviceCodes(answer, answer.json())
+
+    async def exchange_device_code(self, http: TokenHTTP, device_code: str) -> TokenPair:
+        """Ask whether the user has consented (RFC 8628 §3.4).
+
+        Raises:
+            DevicePending: The user has not decided yet.
+            FlowProblem: The user has denied, or the code has expired.
+            GrantRefused: The server does not know the device code.
+            CredentialRejected: It refuses the client.
+            TokenUnavailable: It cannot be reached, is busy, or its response cannot be used.
+        """
+        # `client_id` too: a confidential client may authenticate in the header (RFC 8628 §3.4).
+        fields = {"grant_type": DEVICE_GRANT, "device_code": device_code, "client_id": self.client_id}
+        return await self._client.grant(http, fields, secret=device_code, read=read_device_pair)
 
     async def revoke(self, http: TokenHTTP, token: str, *, hint: Literal["access_token", "refresh_token"]) -> None:
         """Revoke a token (RFC 7009 §2.1); nothing happens if the server has no endpoint for that.
@@ -285,21 +305,7 @@ class OAuthApp(FrozenValue):
             CredentialRejected: The server refuses the client or the request.
             TokenUnavailable: It cannot be reached or is busy.
         """
-        url = await self._endpoints.url(http, "revoke_url")
-        if not url:
-            return
-        fields = {"token": token, "token_type_hint": hint}
-
-        async def send(proof: Proof) -> Any:
-            answer = await http.request("POST", url, headers=proof.headers, data={**fields, **proof.form})
-            answer.check_busy()
-            if not 200 <= answer.status < 300:
-                raise self._reader.refusal(answer, proof.with_secret(token))
-
-        if not self.dialect.revoke_client:
-            await send(Proof(token, form={}, headers={}))
-            return
-        await self._auth.grant(send, token_url=url, method=await self._method(http))
+        await self._client.post(http, "revoke_url", {"token": token, "token_type_hint": hint}, secret=token)
 
     def authorize(self, request: OutgoingRequest, token: Token) -> None:
         """Put an access token where the platform's API expects it."""
@@ -316,41 +322,6 @@ class OAuthApp(FrozenValue):
 
     def _joined(self, scope: str) -> str:
         return self._separator.join(scope.split())
-
-    async def _method(self, http: TokenHTTP) -> AuthMethod:
-        metadata = self._endpoints.metadata
-        found = None if metadata is None else TokenEndpoint.of(await http.token(metadata)).method
-        return found or METHODS_FOUND[0]
-
-    @without_locals
-    async def _grant(self, http: TokenHTTP, fields: Mapping[str, str], *, secret: str) -> TokenPair:
-        metadata = self._endpoints.metadata
-        request = partial(self._request, http, {**fields, **self._token_params}, secret)
-        if metadata is None:
-            return await request(TokenEndpoint(self._endpoints.token_url), [])
-        return cast("TokenPair", await grant_of_issuer(http, metadata, cast("Any", request)))
-
-    async def _request(
-        self, http: TokenHTTP, fields: Mapping[str, str], secret: str, endpoint: TokenEndpoint, statuses: list[int]
-    ) -> TokenPair:
-        if endpoint.method is None and self._endpoints.metadata is not None and self._auth.chooses_method:
-            raise TokenUnavailable(
-                f"the server of issuer accepts neither {' nor '.join(METHODS_FOUND)}: set auth_method to one that it "
-                f"does accept"
-            )
-        reader = replace(self._reader, url=endpoint.url)
-
-        async def send(proof: Proof) -> TokenPair:
-            body = self.dialect.fields({**fields, **proof.form})
-            sent: dict[str, Any] = {"json" if self._json else "data": body}
-            answer: Answer = await http.request("POST", endpoint.url, headers=proof.headers, **sent)
-            statuses.append(answer.status)
-            secrets = (secret, *self._token_params.values())
-            return read_pair(answer, reduce(Proof.with_secret, secrets, proof), reader=reader, dialect=self.dialect)
-
-        grant = cast("Any", self._auth.grant)
-        pair: TokenPair = await grant(send, token_url=endpoint.url, method=endpoint.method or METHODS_FOUND[0])
-        return pair
 
     def __repr__(self) -> str:
         return f"<OAuthApp {self.client_id}>"

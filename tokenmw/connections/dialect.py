@@ -39,6 +39,7 @@ class Dialect:
         answer_separator: What stands between the scopes of an answer, besides spaces.
         pkce: Whether its endpoints take the fields of PKCE.
         revoke_client: Whether the client authenticates to revoke a token.
+        id_token_issuer: The `iss` of its ID tokens, if it is not the issuer; names in braces stand for other claims.
         header: The header in which its API takes the token; "": `Authorization`.
         rejected_field: The field of its API's answers with a code; "": a 401 says that a token is not valid.
         rejected: The codes of its API that say that a token is not valid.
@@ -58,6 +59,7 @@ class Dialect:
     answer_separator: str = ""
     pkce: bool = True
     revoke_client: bool = True
+    id_token_issuer: str = ""
     header: str = ""
     rejected_field: str = ""
     rejected: frozenset[str] = frozenset()
@@ -99,10 +101,11 @@ class Dialect:
 
     def _code(self, fields: Mapping[str, Any]) -> str:
         own = fields.get(self.error_code) if self.error_code else None
-        if isinstance(own, (str, int)) and not isinstance(own, bool) and str(own) not in ("", "0"):
-            return str(own)[:64]
+        code = "" if isinstance(own, bool) or not isinstance(own, (str, int)) or own in (0, "0") else str(own)[:64]
         error = fields.get("error")
-        return error[:64] if isinstance(error, str) else ""
+        # Of a code that this dialect does not know, the standard's word beside it says more.
+        known = self.grant_refused | self.client_refused | self.transient
+        return error[:64] if isinstance(error, str) and error and code not in known else code
 
     def _standard_code(self, code: str) -> str:
         if code in self.client_refused:

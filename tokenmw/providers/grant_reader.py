@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingAnswer
-    from tokenmw.providers.client_auth import Proof
+    from tokenmw.providers.proof import Proof
     from tokenmw.values import Grant
 
 __all__ = ["INVALID_REQUEST_FIX", "GrantReader", "bearer_rejected", "bearer_type"]
