@@ -242,7 +242,7 @@ async def test_options_win_over_the_table() -> None:
     tenant = known_apps.microsoft(**CLIENT, scope="offline_access", tenant="72f988bf-86f1")
     url, _ = await answered(tenant, {}, call="url")
     assert url.startswith("https://login.microsoftonline.com/72f988bf-86f1/oauth2/v2.0/authorize?")
-    own = known_apps.github(**CLIENT, authorize_url="https://github.example/login/oauth/authorize")
+    own = app_of("github", authorize_url="https://github.example/login/oauth/authorize")
     url, _ = await answered(own, {}, call="url")
     assert url.startswith("https://github.example/")
 
