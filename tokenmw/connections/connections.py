@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connections", "Subject", "checked_subject"]
 
-Subject = Callable[[HTTPConnection], str | None | Awaitable[str | None]]
+Subject = Callable[[HTTPConnection], str | Awaitable[str | None] | None]
 
 _MAX_NAME: Final = 100  # characters, as of a provider
 _MAX_SUBJECT: Final = 500  # characters
@@ -131,7 +131,9 @@ def checked_subject(subject: object, *, option: str) -> str:
         ConfigurationError: It is no text, empty, too long, or not printable. The text does not show it.
     """
     if not isinstance(subject, str):
-        raise ConfigurationError(f"{option} must be a str, or None if nobody is signed in: not {type(subject).__name__}.")
+        raise ConfigurationError(
+            f"{option} must be a str, or None if nobody is signed in: not {type(subject).__name__}."
+        )
     if not subject or len(subject) > _MAX_SUBJECT or not subject.isprintable():
         raise ConfigurationError(f"{option} must have 1 to {_MAX_SUBJECT} printable characters.")
     return subject

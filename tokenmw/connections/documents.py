@@ -103,7 +103,9 @@ class Documents(Unpicklable):
         """
         return await self._call(lambda: self.store.delete(key, expected=expected))
 
-    async def scan(self, *, after: ConnectionKey | None, limit: int) -> Sequence[tuple[ConnectionKey, StoredConnection]]:
+    async def scan(
+        self, *, after: ConnectionKey | None, limit: int
+    ) -> Sequence[tuple[ConnectionKey, StoredConnection]]:
         """Return up to `limit` stored values, those after a key.
 
         Raises:
@@ -147,7 +149,6 @@ class Documents(Unpicklable):
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
         # The program's store may raise anything, also with a password of its URL in the text.
-        reason = ""
         try:
             async with asyncio.timeout(self._seconds):
                 result = await call()
@@ -157,16 +158,16 @@ class Documents(Unpicklable):
             reason = f"it did not answer within {self._seconds:g} s"
         except Exception as error:  # noqa: BLE001  see above
             reason = f"it raised {type(error).__name__}"
-        if reason:
-            self._log.problem(
-                _LOG_KIND,
-                "The store of connections is unavailable: %s; users' tokens are served until they expire",
-                reason,
-                reason=reason,
-            )
-            raise StoreUnavailable(reason)
-        self._log.recovered(_LOG_KIND, "The store of connections is available again")
-        return result
+        else:
+            self._log.recovered(_LOG_KIND, "The store of connections is available again")
+            return result
+        self._log.problem(
+            _LOG_KIND,
+            "The store of connections is unavailable: %s; users' tokens are served until they expire",
+            reason,
+            reason=reason,
+        )
+        raise StoreUnavailable(reason)
 
 
 def _bound_to(key: ConnectionKey) -> bytes:

@@ -28,9 +28,22 @@ class Exchange(Unpicklable):
 
     __slots__ = ("spending", "task")
 
-    def __init__(self) -> None:
+    def __init__(self, work: Callable[[Exchange], Coroutine[Any, Any, Any]]) -> None:
         self.spending = False
-        self.task: asyncio.Task[Any] | None = None
+        # An empty context: the context variables of the first request are not for the others.
+        self.task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
+            work(self), context=contextvars.Context(), name="tokenmw exchange"
+        )
+
+    async def result(self) -> Any:
+        """Wait for the result. A cancelled caller only stops waiting."""
+        await asyncio.wait([self.task])
+        if self.task.cancelled():
+            raise TokenUnavailable("the broker was closed")
+        error = self.task.exception()
+        if error is None:
+            return self.task.result()
+        raise copy_of(error, error.__traceback__) if isinstance(error, Exception) else error
 
 
 class Exchanges(Unpicklable):
@@ -62,10 +75,8 @@ class Exchanges(Unpicklable):
         if exchange is None:
             exchange = self._start(work)
             self._by_key[key] = exchange
-            task = exchange.task
-            assert task is not None
-            task.add_done_callback(lambda _task: self._by_key.pop(key, None))
-        return await _result(exchange)
+            exchange.task.add_done_callback(lambda _task: self._by_key.pop(key, None))
+        return await exchange.result()
 
     async def run(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Run something that must not be cancelled with its caller, such as storing a pair; wait for it.
@@ -81,18 +92,14 @@ class Exchanges(Unpicklable):
 
         exchange = self._start(spend)
         exchange.spending = True
-        return await _result(exchange)
+        return await exchange.result()
 
     def _start(self, work: Callable[[Exchange], Coroutine[Any, Any, Any]]) -> Exchange:
         if self._closed:
             raise TokenUnavailable("the broker is closed")
         if len(self._running) >= self._limit:
             raise TokenUnavailable(f"more than Limits(flights={self._limit}) tokens of users are being refreshed")
-        exchange = Exchange()
-        # An empty context: the context variables of the first request are not for the others.
-        exchange.task = asyncio.get_running_loop().create_task(
-            work(exchange), context=contextvars.Context(), name="tokenmw exchange"
-        )
+        exchange = Exchange(work)
         self._running.add(exchange)
         exchange.task.add_done_callback(lambda task: self._finish(exchange, task))
         return exchange
@@ -106,24 +113,12 @@ class Exchanges(Unpicklable):
         """Cancel what spends nothing, and wait up to `seconds` for the rest. No other can be started."""
         self._closed = True
         for exchange in self._running:
-            if not exchange.spending and exchange.task is not None:
+            if not exchange.spending:
                 exchange.task.cancel()
         for limit in (seconds, 1.0):
-            tasks = {exchange.task for exchange in self._running if exchange.task is not None}
+            tasks = {exchange.task for exchange in self._running}
             if not tasks:
                 return
             _, late = await asyncio.wait(tasks, timeout=limit)
             for task in late:
                 task.cancel()
-
-
-async def _result(exchange: Exchange) -> Any:
-    task = exchange.task
-    assert task is not None
-    await asyncio.wait([task])
-    if task.cancelled():
-        raise TokenUnavailable("the broker was closed")
-    error = task.exception()
-    if error is None:
-        return task.result()
-    raise copy_of(error, error.__traceback__) if isinstance(error, Exception) else error

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tokenmw.connections.store import ConnectionKey
     from tokenmw.observe.throttle import ThrottledLog
 
-__all__ = ["KeptPairs", "PairStorage", "Storing"]
+__all__ = ["Kept", "PairStorage", "Storing"]
 
 Storing = Literal["stored", "unsaved", "superseded", "disconnected"]
 
@@ -38,19 +38,19 @@ _FIRST_BACKOFF: Final = 0.1  # seconds
 _KIND: Final = "connection-unsaved"
 
 
-class KeptPairs(Protocol):
-    """Sealed documents in Redis, for a day. Each method raises `RedisUnavailable`."""
+class Kept(Protocol):
+    """Sealed documents in Redis, for a day; `KeptPairs` is one. Each method may raise `RedisUnavailable`."""
 
-    async def keep(self, digest: str, value: bytes) -> None:
-        """Keep a value."""
+    async def keep(self, digest: str, value: bytes) -> bool:
+        """Keep a value in place of an earlier one. Return whether it is kept."""
         ...
 
     async def find(self, digest: str) -> bytes | None:
         """Return the value that is kept, or None."""
         ...
 
-    async def discard(self, digest: str) -> None:
-        """Delete the value."""
+    async def forget(self, digest: str, value: bytes) -> None:
+        """Delete a value."""
         ...
 
 
@@ -71,7 +71,7 @@ class PairStorage(Unpicklable):
         self,
         *,
         documents: Documents,
-        kept: KeptPairs | None,
+        kept: Kept | None,
         data: ConnectionData,
         clock: Clock,
         log: ThrottledLog,
@@ -123,14 +123,14 @@ class PairStorage(Unpicklable):
             expected: The version of this process's claim.
             late: Whether the claim is so old that another process may have taken it over.
         """
-        keeping: asyncio.Task[bool] | None = None
+        keeping: asyncio.Task[bytes | None] | None = None
         if document.replaces(spent):
             self._data.newest[key.digest] = document
             if self._kept is not None:
                 keeping = self._start(self._keep(self._kept, key, document))
         outcome = await self._save(key, document, spent=spent, expected=expected, load_first=late, tries=_TRIES)
         if outcome == "unsaved":
-            self._remember(key, document, spent, in_redis=keeping is not None and await keeping)
+            self._remember(key, document, spent, in_redis=keeping is not None and await keeping is not None)
         else:
             self._data.unsaved.pop(key.digest, None)
             if keeping is not None and self._kept is not None:
@@ -218,18 +218,21 @@ class PairStorage(Unpicklable):
             reason="store unavailable",
         )
 
-    async def _keep(self, kept: KeptPairs, key: ConnectionKey, document: ConnectionDocument) -> bool:
+    async def _keep(self, kept: Kept, key: ConnectionKey, document: ConnectionDocument) -> bytes | None:
+        # All of one version, so that each replaces the one before; which is newer, `replaces` says.
+        value = self._documents.sealed(key, document, version=0)
         try:
-            await kept.keep(key.digest, self._documents.sealed(key, document, version=0))
+            return value if await kept.keep(key.digest, value) else None
         except RedisUnavailable:
-            return False
-        return True
+            return None
 
-    async def _discard(self, kept: KeptPairs, key: ConnectionKey, *, after: asyncio.Task[bool] | None = None) -> None:
-        if after is not None:
-            await asyncio.wait([after])
+    async def _discard(
+        self, kept: Kept, key: ConnectionKey, *, after: asyncio.Task[bytes | None] | None = None
+    ) -> None:
         try:
-            await kept.discard(key.digest)
+            value = await kept.find(key.digest) if after is None else await after
+            if value is not None:
+                await kept.forget(key.digest, value)
         except RedisUnavailable:
             return  # it expires, and is older than what the store has
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.connections.connections import Connections
     from tokenmw.connections.data import ConnectionData
-    from tokenmw.connections.pair_storage import KeptPairs
+    from tokenmw.connections.pair_storage import Kept
     from tokenmw.connections.user_token import UserToken
     from tokenmw.limits import Limits
     from tokenmw.observe.events import Event
@@ -45,14 +45,23 @@ class ConnectionParts(Unpicklable):
         clock: Time.
     """
 
-    __slots__ = ("_connections", "_exchange_seconds", "clock", "documents", "exchanges", "observe", "refresher", "storage")
+    __slots__ = (
+        "_connections",
+        "_exchange_seconds",
+        "clock",
+        "documents",
+        "exchanges",
+        "observe",
+        "refresher",
+        "storage",
+    )
 
     def __init__(
         self,
         connections: Connections,
         *,
         data: ConnectionData,
-        kept: KeptPairs | None,
+        kept: Kept | None,
         names: KeyNames,
         sealer: Sealer,
         rejected: RejectedTokens,
@@ -66,9 +75,7 @@ class ConnectionParts(Unpicklable):
         self._exchange_seconds = limits.exchange_seconds
         self.clock = clock
         self.observe = observe
-        self.documents = Documents(
-            connections.store, names=names, sealer=sealer, seconds=limits.store_seconds, log=log
-        )
+        self.documents = Documents(connections.store, names=names, sealer=sealer, seconds=limits.store_seconds, log=log)
         self.storage = PairStorage(documents=self.documents, kept=kept, data=data, clock=clock, log=log)
         self.exchanges = Exchanges(limit=limits.flights)
         self.refresher = ConnectionRefresher(
@@ -112,3 +119,11 @@ class OpenConnections(Unpicklable):
     def entry(self, provider: UserToken) -> TokenEntry:
         """Return the entry of a user's token."""
         return self._cache.entry(provider, provider.app_name)
+
+    async def offer_unsaved(self) -> None:
+        """Offer to the store what it has not taken yet. For housekeeping."""
+        await self.parts.offer(self.tokens.http)
+
+    async def close(self) -> None:
+        """Wait for running exchanges, then close the store."""
+        await self.parts.close()

@@ -23,7 +23,7 @@ import random
 import secrets
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.clock import Instant
 from tokenmw.connections.data import SeenClaim
@@ -144,7 +144,7 @@ class ConnectionRefresher(Unpicklable):
             grant = self._usable(provider, document)
             if grant is not None and self._is_good(provider, document):
                 return grant
-            if document.refresh_token is None:
+            if not document.refresh_token:
                 if grant is not None:
                     return grant
                 raise _reconnect(provider, _EXPIRED)
@@ -173,11 +173,17 @@ class ConnectionRefresher(Unpicklable):
                 raise TokenUnavailable(f"the store of connections cannot answer: {error}") from None
             except Unusable as error:
                 self._log.problem(
-                    f"connection-{error.reason}", _UNREADABLE[error.reason], key.app, provider=key.app, reason=error.reason
+                    f"connection-{error.reason}",
+                    _UNREADABLE[error.reason],
+                    key.app,
+                    provider=key.app,
+                    reason=error.reason,
                 )
                 if error.reason == "damaged":
                     raise _reconnect(provider, _DAMAGED) from None
-                raise TokenUnavailable("the connection is sealed with a secret that this instance does not have") from None
+                raise TokenUnavailable(
+                    "the connection is sealed with a secret that this instance does not have"
+                ) from None
             if found is None or found.document.reconnect == DISCONNECTED:
                 raise _reconnect(provider, NOT_CONNECTED)
             if not await self._stored_newer(key, found):
@@ -285,9 +291,8 @@ class ConnectionRefresher(Unpicklable):
         document = claimed.document
         sender = http.with_seconds(self._limits.exchange_seconds, may_send=lambda: not self._is_late(at))
         try:
-            assert document.refresh_token is not None
             asked = self._clock.time()
-            pair = await provider.app.refresh(sender, document.refresh_token, scope="")
+            pair = await provider.app.refresh(sender, document.refresh_token or "", scope="")
         except GrantRefused as refused:
             return await self._refused(provider, key, claimed, refused)
         except Exception as error:
@@ -342,7 +347,9 @@ class ConnectionRefresher(Unpicklable):
             if await self._kept_elsewhere(key, found):
                 return None
             now = self._clock.time()
-            ended = replace(found.document, claim=None, failing="", failing_since=0.0, reconnect=reason, reconnect_at=now)
+            ended = replace(
+                found.document, claim=None, failing="", failing_since=0.0, reconnect=reason, reconnect_at=now
+            )
             try:
                 if await self._documents.save(key, ended, expected=found.version):
                     break
@@ -367,21 +374,20 @@ class ConnectionRefresher(Unpicklable):
 
     async def revoke(self, provider: UserToken, http: TokenHTTP, document: ConnectionDocument) -> None:
         """Revoke the tokens of a connection that the user has ended; a server that fails is only logged."""
-        hints = (("refresh_token", document.refresh_token), ("access_token", document.access_token))
-        for hint, token in hints:
-            if token is None:
-                continue
-            try:
-                await provider.app.revoke(http, token, hint=hint)
-            except Exception as error:  # noqa: BLE001  the connection is ended here, whatever the server says
-                self._log.problem(
-                    f"connection-revoke:{provider.app_name}",
-                    "%s did not revoke the tokens of a user who disconnected: %s",
-                    provider.app_name,
-                    str(error) if isinstance(error, RequestError) else type(error).__name__,
-                    provider=provider.app_name,
-                )
-            return  # the access tokens of a refresh token end with it (RFC 7009 §2.1)
+        hint: Literal["access_token", "refresh_token"] = "refresh_token" if document.refresh_token else "access_token"
+        token = document.refresh_token or document.access_token  # an access token ends with its refresh token
+        if token is None:
+            return
+        try:
+            await provider.app.revoke(http, token, hint=hint)
+        except Exception as error:  # noqa: BLE001  the connection is ended here, whatever the server says
+            self._log.problem(
+                f"connection-revoke:{provider.app_name}",
+                "%s did not revoke the tokens of a user who disconnected: %s",
+                provider.app_name,
+                error._text if isinstance(error, RequestError) else type(error).__name__,
+                provider=provider.app_name,
+            )
 
 
 def _reconnect(provider: UserToken, reason: str) -> ReconnectRequired:

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from tokenmw.connections.connections import checked_subject
+from tokenmw.connections.connections import Connections, checked_subject
 from tokenmw.connections.document import DISCONNECTED, ConnectionDocument
 from tokenmw.connections.documents import Found, Unusable
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.observe.events import ConnectionChanged
-from tokenmw.options import did_you_mean, positive_seconds, secret_text
+from tokenmw.options import checked_instance, did_you_mean, positive_seconds, secret_text
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tokenmw.connections.connections import Connections
     from tokenmw.connections.pair import TokenPair
     from tokenmw.connections.parts import OpenConnections
     from tokenmw.connections.store import ConnectionKey
     from tokenmw.connections.user_token import UserToken
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.redis.sealing import Sealer
     from tokenmw.values import Token
 
-__all__ = ["ConnectionState", "UserConnections"]
+__all__ = ["ConnectionState", "UserConnections", "checked_connections"]
 
 T = TypeVar("T")
 
@@ -61,17 +62,37 @@ class ConnectionState:
 
 
 class UserConnections(Unpicklable):
-    """The connections of a broker's users.
+    """The connections of a broker's users."""
 
-    Attributes:
-        config: The apps, the store and the paths.
-    """
+    __slots__ = ("_config", "_opened")
 
-    __slots__ = ("_opened", "config")
-
-    def __init__(self, config: Connections, *, opened: Callable[[], OpenConnections]) -> None:
-        self.config = config
+    def __init__(self, config: Connections | None, *, opened: Callable[[], OpenConnections]) -> None:
+        self._config = config
         self._opened = opened
+
+    @property
+    def config(self) -> Connections:
+        """The apps, the store and the paths.
+
+        Raises:
+            ConfigurationError: The broker has no connections.
+        """
+        if self._config is None:
+            raise ConfigurationError(
+                "This TokenBroker has no connections of users: give it connections=Connections(…)."
+            )
+        return self._config
+
+    def beside(self, providers: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the broker's names: its providers, and a callable for each app.
+
+        Raises:
+            ConfigurationError: A name is in both.
+        """
+        # Anything else than a mapping is reported by the check of `providers`.
+        if self._config is None or not isinstance(providers, Mapping):
+            return providers
+        return {**providers, **self._config.of_requests(providers)}
 
     async def token(self, name: str, subject: str) -> Token:
         """Return a user's access token.
@@ -131,7 +152,9 @@ class UserConnections(Unpicklable):
         await self._run(partial(self._replace, provider, lambda _found: document))
 
     @without_locals
-    async def connect(self, name: str, subject: str, get_pair: Callable[[TokenHTTP], Awaitable[TokenPair]]) -> TokenPair:
+    async def connect(
+        self, name: str, subject: str, get_pair: Callable[[TokenHTTP], Awaitable[TokenPair]]
+    ) -> TokenPair:
         """Get the first pair of a connection and store it, whether or not the caller is cancelled meanwhile.
 
         Args:
@@ -215,7 +238,7 @@ class UserConnections(Unpicklable):
         documents, resealed = self._opened().parts.documents, 0
         after: ConnectionKey | None = None
         while True:
-            page = await self._tried(lambda: documents.scan(after=after, limit=_PAGE))
+            page = await self._tried(partial(documents.scan, after=after, limit=_PAGE))
             for key, stored in page:
                 resealed += await self._tried(partial(documents.reseal, key, stored))
                 after = key
@@ -224,7 +247,9 @@ class UserConnections(Unpicklable):
 
     def _provider(self, name: str, subject: str) -> UserToken:
         if name not in self.config.apps:
-            raise ConfigurationError(f"connections has no app {name[:100]!r}{did_you_mean(name, sorted(self.config.apps))}")
+            raise ConfigurationError(
+                f"connections has no app {name[:100]!r}{did_you_mean(name, sorted(self.config.apps))}"
+            )
         return self.config.provider(name, checked_subject(subject, option="subject"))
 
     def _key(self, provider: UserToken) -> ConnectionKey:
@@ -310,6 +335,22 @@ class UserConnections(Unpicklable):
                     raise TokenUnavailable(f"the store of connections cannot answer: {error}") from None
                 await clock.sleep(_STORE_BACKOFF)
         raise AssertionError  # the loop returns or raises
+
+
+def checked_connections(connections: object, *, sealer: Sealer) -> Connections | None:
+    """Return the broker's option `connections`.
+
+    Raises:
+        ConfigurationError: It is something else, or refresh tokens would be stored unsealed.
+    """
+    if connections is None:
+        return None
+    given = checked_instance(connections, Connections, option="connections", example="Connections({…}, store=…)")
+    if not sealer.sealing:
+        raise ConfigurationError(
+            "connections needs a secret_key, and not seal=False: refresh tokens of users are never stored unsealed."
+        )
+    return given
 
 
 def _state_of(document: ConnectionDocument) -> ConnectionState:
