@@ -143,6 +143,10 @@ class GrantReader:
             extra=_extra(fields, proof),
         )
 
+    def refusal(self, answer: Answer, proof: Proof) -> CredentialRejected | TokenUnavailable:
+        """Return the error of a response that grants nothing, for an endpoint other than the token endpoint."""
+        return self._refusal(answer, answer.fields or {}, proof, detail="", fix="")
+
     def _lifetime(self, answer: Answer, fields: Mapping[str, Any]) -> float:
         left = remaining_seconds(answer, fields, default=self.default_lifetime, zero_is_default=self.zero_is_default)
         return min(left, self.max_lifetime)
