@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from tokenmw.connections.connections import Connections, checked_subject
@@ -52,7 +53,7 @@ class ConnectionState:
         scope: The granted scopes, separated by spaces.
         connected_at: When the user connected, in seconds since 1970.
         refreshed_at: When its tokens were granted, in seconds since 1970.
-        expires_at: When its access token expires, in seconds since 1970; None without one.
+        expires_at: When its access token expires, in seconds since 1970; None without one, or if it never does.
     """
 
     state: Literal["ok", "failing", "reconnect"]
@@ -389,5 +390,5 @@ def _state_of(document: ConnectionDocument) -> ConnectionState:
         scope=document.scope,
         connected_at=document.granted_at,
         refreshed_at=document.refreshed_at,
-        expires_at=document.expires_at if document.access_token else None,
+        expires_at=document.expires_at if document.access_token and isfinite(document.expires_at) else None,
     )
