@@ -14,6 +14,7 @@ from tokenmw.callers.authenticate import Authenticator
 from tokenmw.connections.parts import ConnectionParts, OpenConnections
 from tokenmw.errors import ConfigurationError
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
+from tokenmw.observe.version import __version__
 from tokenmw.providers.http import TokenHTTP, default_client
 from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.redaction import Unpicklable
@@ -23,15 +24,20 @@ from tokenmw.redis.kept_pairs import KeptPairs
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import RedisTokenStore
 from tokenmw.runtime.hints import Hints
+from tokenmw.runtime.sampling import Sampler
 from tokenmw.runtime.settings import REDIS_TTL
 from tokenmw.sessions.first_sight import FirstSights
 from tokenmw.sessions.manager import SessionManager
+from tokenmw.sessions.observed import ObservedSessionManager
 from tokenmw.sessions.sync import SessionSync
 from tokenmw.tokens.manager import TokenManager
+from tokenmw.tokens.observed import ObservedTokenManager
 from tokenmw.tokens.refresh import Refresher
 from tokenmw.tokens.sync import TokenSync
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokenmw.runtime.data import BrokerData
     from tokenmw.runtime.settings import Settings
     from tokenmw.tokens.store import TokenStore
@@ -68,8 +74,12 @@ class Runtime(Unpicklable):
         "_housekeeping",
         "_http",
         "_loop",
+        "_names",
         "_pid",
         "_redis_jobs",
+        "_sampler",
+        "_sampling",
+        "_settings",
         "authenticator",
         "redis",
         "session_sync",
@@ -78,9 +88,10 @@ class Runtime(Unpicklable):
         "tokens",
     )
 
-    def __init__(self, settings: Settings, data: BrokerData) -> None:
+    def __init__(self, settings: Settings, data: BrokerData, names: Sequence[str]) -> None:
         # Makes anyio load its asyncio backend now: httpx does so at its first request, which blocks the loop for 20 ms.
         anyio.get_cancelled_exc_class()
+        self._settings, self._names = settings, names
         limits, clock, log, observe = settings.limits, settings.clock, settings.log, settings.observe
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
@@ -102,6 +113,7 @@ class Runtime(Unpicklable):
                 observe=observe,
                 on_recovered=recovery.schedule,
                 echo=not settings.sealer.sealing,
+                observe_commands=observe.active,
             )
 
             def on_unreadable(kind: str, reason: str) -> None:
@@ -133,10 +145,8 @@ class Runtime(Unpicklable):
                 log=log,
             )
 
-        given = settings.http
-        client = default_client(given, limits=limits) if given is None or isinstance(given, HTTPOptions) else given
-        http = TokenHTTP(client, limits=limits, clock=clock)
-        self._http = None if client is given else http
+        http, own = _token_http(settings)
+        self._http = http if own else None
         refresher = Refresher(
             store=token_store,
             rejected=data.rejected,
@@ -146,21 +156,8 @@ class Runtime(Unpicklable):
             observe=observe,
             single_process=settings.single_process,
         )
-        parts: ConnectionParts | None = None
-        if settings.connections is not None:
-            parts = ConnectionParts(
-                settings.connections,
-                data=data.connections,
-                kept=None if self.redis is None else KeptPairs(self.redis, names=settings.names),
-                names=settings.names,
-                sealer=settings.sealer,
-                rejected=data.rejected,
-                limits=limits,
-                clock=clock,
-                log=log,
-                observe=observe,
-                writer=refresher.writer,
-            )
+        parts = _connection_parts(settings, data, self.redis, writer=refresher.writer)
+        if parts is not None:
             http = http.with_grants(parts.refresher)
         self.token_sync = TokenSync(
             refresher=refresher,
@@ -170,13 +167,18 @@ class Runtime(Unpicklable):
             observe=observe,
             background_store=background_store,
         )
-        self.tokens = TokenManager(
+        # Those of a broker with observers count, which costs a warm request of any other one nothing.
+        make_tokens = partial(ObservedTokenManager, observe=observe) if observe.active else TokenManager
+        self.tokens: TokenManager = make_tokens(
             cache=data.tokens, refresher=refresher, sync=self.token_sync, http=http, limits=limits, clock=clock
         )
-        self._connections: OpenConnections | None = None
-        if parts is not None:
-            self._connections = OpenConnections(parts, cache=data.tokens, tokens=self.tokens, sync=self.token_sync)
-        self.sessions = SessionManager(
+        self._connections = (
+            None
+            if parts is None
+            else OpenConnections(parts, cache=data.tokens, tokens=self.tokens, sync=self.token_sync)
+        )
+        make_sessions = partial(ObservedSessionManager, observe=observe) if observe.active else SessionManager
+        self.sessions: SessionManager = make_sessions(
             cache=data.sessions,
             sync=self.session_sync,
             first_sights=first_sights,
@@ -184,11 +186,8 @@ class Runtime(Unpicklable):
             policy=settings.session_policy,
             clock=clock,
         )
-        self.authenticator: Authenticator | None = None
-        if settings.authenticate is not None:
-            self.authenticator = Authenticator(
-                settings.authenticate, refused=data.refused_keys, limits=limits, clock=clock, log=log
-            )
+        self._sampler = self._make_sampler(data)
+        self.authenticator = _authenticator(settings, data)
         self._redis_jobs: RedisJobs | None = None
         self._hints: Hints | None = None
         if self.redis is not None and self.session_sync is not None:
@@ -216,14 +215,36 @@ class Runtime(Unpicklable):
             jobs = (*jobs, self._connections.offer_unsaved)
         housekeeping = Housekeeping(jobs, purge=data.purge, clock=clock, log=log)
         self._housekeeping = self._loop.create_task(housekeeping.run(), name="tokenmw housekeeping")
+        self._sampling: asyncio.Task[None] | None = None
+        if self._sampler is not None:
+            self._sampling = self._loop.create_task(self._sampler.run(), name="tokenmw sampling")
+
+    def _make_sampler(self, data: BrokerData) -> Sampler | None:
+        if not (isinstance(self.tokens, ObservedTokenManager) and isinstance(self.sessions, ObservedSessionManager)):
+            return None
+        return Sampler(
+            broker=data.number,
+            providers=self._names,
+            version=__version__,
+            observe=self._settings.observe,
+            cache=data.tokens,
+            tokens=self.tokens,
+            sessions=self.sessions,
+            redis=self.redis,
+            session_sync=self.session_sync,
+            clock=self._settings.clock,
+        )
 
     async def connect(self) -> None:
         """Connect to Redis and read its epoch markers, so that a later loss of data is noticed.
 
         An unavailable Redis is logged, and does not prevent the program from starting.
         """
-        if self.redis is not None and self._redis_jobs is not None and await self.redis.open():
+        redis = self.redis
+        if redis is not None and self._redis_jobs is not None and await redis.open():
             await self._redis_jobs.recover()
+        shared, server = ("off", "") if redis is None else (redis.state, redis.address)
+        self._settings.log_opened(providers=self._names, shared=shared, server=server)
 
     @property
     def connections(self) -> OpenConnections:
@@ -250,6 +271,8 @@ class Runtime(Unpicklable):
         """Close everything in dependency order; a slow Redis does not delay shutdown."""
         # A part that raises does not prevent the others from closing, nor does a cancellation when the loop stops.
         async with AsyncExitStack() as stack:
+            if self._sampler is not None:
+                stack.callback(self._sampler.close)  # last, so that what closing does is counted
             if self._http is not None:
                 stack.push_async_callback(self._http.aclose)
             if self.authenticator is not None:
@@ -262,8 +285,10 @@ class Runtime(Unpicklable):
             stack.push_async_callback(self.tokens.close)  # first, while leases can still be released
             if self._hints is not None:
                 stack.push_async_callback(self._hints.close)
-            self._housekeeping.cancel()
-            await asyncio.wait([self._housekeeping])
+            background = [task for task in (self._housekeeping, self._sampling) if task is not None]
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
             if self.session_sync is not None and self.redis is not None and self.redis.usable:
                 with suppress(RedisUnavailable, TimeoutError):  # sessions lose a quarter of their TTL at most
                     async with asyncio.timeout(self._close_seconds):
@@ -287,3 +312,42 @@ def usable_here(runtime: Runtime | None) -> Runtime | None:
     if runtime.is_running_elsewhere:
         raise ConfigurationError(_OTHER_LOOP)
     return None
+
+
+def _token_http(settings: Settings) -> tuple[TokenHTTP, bool]:
+    """Return what sends token requests, and whether its client is one of our own."""
+    given = settings.http
+    client = default_client(given, limits=settings.limits) if given is None or isinstance(given, HTTPOptions) else given
+    return TokenHTTP(client, limits=settings.limits, clock=settings.clock), client is not given
+
+
+def _authenticator(settings: Settings, data: BrokerData) -> Authenticator | None:
+    if settings.authenticate is None:
+        return None
+    return Authenticator(
+        settings.authenticate,
+        refused=data.refused_keys,
+        limits=settings.limits,
+        clock=settings.clock,
+        log=settings.log,
+    )
+
+
+def _connection_parts(
+    settings: Settings, data: BrokerData, redis: RedisConnection | None, *, writer: str
+) -> ConnectionParts | None:
+    if settings.connections is None:
+        return None
+    return ConnectionParts(
+        settings.connections,
+        data=data.connections,
+        kept=None if redis is None else KeptPairs(redis, names=settings.names),
+        names=settings.names,
+        sealer=settings.sealer,
+        rejected=data.rejected,
+        limits=settings.limits,
+        clock=settings.clock,
+        log=settings.log,
+        observe=settings.observe,
+        writer=writer,
+    )
