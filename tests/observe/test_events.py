@@ -71,7 +71,7 @@ EVENTS: list[Event] = [
         1,
         expiries={"crm": 2_000.0},
         attempts={"crm": 1_500.0},
-        failing={("crm", "rejected"): 1, ("tenants", "unanswered"): 6},
+        failing={"crm": {"rejected": 1}, "tenants": {"unanswered": 6}},
         nodes={"10.0.0.5:6379": True},
         connections={"in_use": 2, "waiting": 0},
         unshared={"token": 1, "tombstone": 0, "session": 9},

@@ -84,6 +84,10 @@ def test_gauges_of_several_brokers_are_one() -> None:
     values = values_of(registry)
     assert (0, 4) == (values["tokenmw_redis_up", ("node", "r")], values["tokenmw_unshared", ("kind", "token")])
     assert values["tokenmw_event_loop_lag_seconds",] == 0.2
+    observer(StateSampled(1, nodes={"r": True, "s": True}))
+    assert ("tokenmw_redis_up", ("node", "s")) in values_of(registry)
+    observer(StateSampled(1, nodes={"r": True}))
+    assert ("tokenmw_redis_up", ("node", "s")) not in values_of(registry)
     observer(BrokerClosed(2))
     assert 1 == values_of(registry)["tokenmw_redis_up", ("node", "r")]
 
@@ -131,12 +135,12 @@ def test_missing_library_is_named_with_its_install_line(monkeypatch: pytest.Monk
         PrometheusObserver()
 
 
-@pytest.mark.parametrize("library", ["prometheus_client", "opentelemetry"])
+@pytest.mark.parametrize("library", ["prometheus_client", "opentelemetry", "structlog"])
 def test_package_does_not_import_the_library(library: str) -> None:
     """A program without metrics does not pay for the import, unless another library (redis-py) imports it too."""
     program = (
         "import sys, httpx, redis.asyncio, starlette.requests; before = set(sys.modules)\n"
-        "import tokenmw, tokenmw.observe.prometheus, tokenmw.observe.opentelemetry\n"
+        "import tokenmw, tokenmw.observe.prometheus, tokenmw.observe.opentelemetry, tokenmw.observe.structlog\n"
         f"sys.exit(any(name.split('.')[0] == {library!r} for name in set(sys.modules) - before))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

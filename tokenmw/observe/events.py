@@ -7,7 +7,7 @@ that many equal ones: frequent events are counted, and published about once a se
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003  a program may read the annotations of an event
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -380,7 +380,7 @@ class StateSampled(Event):
     broker: int
     expiries: Mapping[str, float] = field(default_factory=dict[str, float])
     attempts: Mapping[str, float] = field(default_factory=dict[str, float])
-    failing: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
+    failing: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
     nodes: Mapping[str, bool] = field(default_factory=dict[str, bool])
     connections: Mapping[str, int] = field(default_factory=dict[str, int])
     unshared: Mapping[str, int] = field(default_factory=dict[str, int])

@@ -151,13 +151,11 @@ _MERGE: Final[dict[str, Callable[[float, float], float]]] = {"min": min, "max": 
 def _of_sample(sample: e.StateSampled) -> Iterator[Reading]:
     for name, value in sample.expiries.items():
         yield m.EXPIRY, value, (name,)
-        for reason in m.REASONS:
-            yield m.FAILING, sample.failing.get((name, reason), 0), (name, reason)
     for name, value in sample.attempts.items():
         yield m.NEXT, value, (name,)
-    for labels, count in sample.failing.items():
-        if labels[0] not in sample.expiries:
-            yield m.FAILING, count, labels
+    for name in {*sample.expiries, *sample.failing}:
+        for reason in m.REASONS:
+            yield m.FAILING, sample.failing.get(name, {}).get(reason, 0), (name, reason)
     for node, up in sample.nodes.items():
         yield m.NODE, up, (node,)
     for state, count in sample.connections.items():

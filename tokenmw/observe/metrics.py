@@ -129,7 +129,7 @@ FAILURES: Final = Metric(
 INVALIDATED: Final = Metric(
     "tokenmw_tokens_invalidated_total",
     "counter",
-    "Tokens dropped as invalid, by who found that out.",
+    "Tokens dropped as invalid, by the cause.",
     ("provider", "cause"),
     unit="{token}",
 )

@@ -385,8 +385,8 @@ def _is_refusal(reply: Any) -> bool:
 
 
 def _operation_of(commands: Sequence[Command]) -> str:
-    word, digest = commands[0][0], commands[0][1]
-    return _SCRIPTS.get(str(digest), "other") if word == "EVALSHA" else str(word)
+    name, digest = commands[0][0], commands[0][1]
+    return _SCRIPTS.get(str(digest), "other") if name == "EVALSHA" else str(name)
 
 
 def _key_of(command: Command) -> bytes:
