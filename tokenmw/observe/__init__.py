@@ -9,16 +9,13 @@ observer may import its library; nothing in the package imports these modules.
 from __future__ import annotations
 
 from tokenmw.observe.events import (
-    BrokerClosed,
-    BrokerOpened,
     CallerRefused,
     CommitRefused,
+    ConnectionChanged,
     Event,
     FailureAdopted,
     LeaseChanged,
     Observer,
-    RedisCommandFinished,
-    RedisStateChanged,
     RefreshEnded,
     RefreshStarted,
     SessionReset,
@@ -26,7 +23,6 @@ from tokenmw.observe.events import (
     SessionsMade,
     SessionsReplaced,
     SharedStateChanged,
-    StateSampled,
     TokenAdopted,
     TokenFetched,
     TokenInvalidated,
@@ -35,12 +31,20 @@ from tokenmw.observe.events import (
     Uploaded,
     ValueUnreadable,
 )
+from tokenmw.observe.state_events import (
+    BrokerClosed,
+    BrokerOpened,
+    RedisCommandFinished,
+    RedisStateChanged,
+    StateSampled,
+)
 
 __all__ = [
     "BrokerClosed",
     "BrokerOpened",
     "CallerRefused",
     "CommitRefused",
+    "ConnectionChanged",
     "Event",
     "FailureAdopted",
     "LeaseChanged",

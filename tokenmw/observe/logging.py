@@ -7,7 +7,8 @@ import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenmw.observe.events import RedisCommandFinished, StateSampled, TokenServed, TokenWaiting
+from tokenmw.observe.events import TokenServed, TokenWaiting
+from tokenmw.observe.state_events import RedisCommandFinished, StateSampled
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -154,6 +154,13 @@ UPLOADS: Final = Metric(
     ("kind",),
     unit="{upload}",
 )
+CONNECTION_CHANGES: Final = Metric(
+    "tokenmw_connection_changes_total",
+    "counter",
+    "Changes of the state of users' connections.",
+    ("provider", "state"),
+    unit="{change}",
+)
 EXPIRY: Final = Metric(
     "tokenmw_token_expiry_timestamp_seconds",
     "gauge",

@@ -8,7 +8,9 @@ gauges of their processes.
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -16,14 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import ConfigurationError
-from tokenmw.observe.events import BrokerOpened, StateSampled
 from tokenmw.observe.measuring import Gauges, initial, readings
 from tokenmw.observe.metrics import METRICS, NODE
-
-try:
-    import fcntl
-except ImportError:  # Windows, which has no servers with several worker processes either
-    fcntl = None  # type: ignore[assignment]
+from tokenmw.observe.state_events import BrokerOpened, StateSampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["PrometheusObserver"]
 
 _CHECK_EVERY: Final = 5.0  # seconds
+# Windows has none, and no servers with several worker processes either.
+_LOCKS: Final[Any] = None if sys.platform == "win32" else importlib.import_module("fcntl")
 _LOCK: Final = "tokenmw_{}.lock"  # with the number of the process
 
 
@@ -154,25 +153,25 @@ class _Workers:
 
     def _lock(self) -> None:
         self._pid = os.getpid()
-        if fcntl is None:
+        if _LOCKS is None:
             return
         with suppress(OSError):
             if self._file is not None:
                 os.close(self._file)  # that of the parent, which has it open
             self._file = _open(self._folder / _LOCK.format(self._pid))
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _LOCKS.flock(self._file, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
 
     def _check(self) -> None:
         for path in self._folder.glob(_LOCK.format("*")):
             pid = path.stem.removeprefix("tokenmw_")
-            if fcntl is not None and pid.isdigit() and int(pid) != self._pid:
+            if _LOCKS is not None and pid.isdigit() and int(pid) != self._pid:
                 with suppress(OSError):
                     self._forget_if_dead(path, int(pid))
 
     def _forget_if_dead(self, path: Path, pid: int) -> None:
         descriptor = _open(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if the process is alive
+            _LOCKS.flock(descriptor, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)  # raises if the process is alive
             self._forget(pid)
             path.unlink(missing_ok=True)
         finally:

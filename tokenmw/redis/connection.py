@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from redis.exceptions import ClusterCrossSlotError, NoScriptError, ResponseError
 
-from tokenmw.observe.events import RedisCommandFinished, RedisStateChanged, SharedStateChanged
+from tokenmw.observe.events import SharedStateChanged
+from tokenmw.observe.state_events import RedisCommandFinished, RedisStateChanged
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.client import address_of, close_client, open_client, open_connections
 from tokenmw.redis.errors import RedisUnavailable, classify

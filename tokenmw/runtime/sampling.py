@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.clock import Instant
-from tokenmw.observe.events import BrokerClosed, BrokerOpened, StateSampled
+from tokenmw.observe.state_events import BrokerClosed, BrokerOpened, StateSampled
 from tokenmw.redaction import Unpicklable
 from tokenmw.tokens.reporting import reason_of
 

@@ -63,6 +63,8 @@ class FailureReports(Unpicklable):
 
     def failed(self, entry: TokenEntry, failure: Failure) -> None:
         """Log a failure of this process, or one that another process has noted."""
+        if failure.reconnect is not None:
+            return  # logged where it was found out: each request of that user comes here
         if failure.subject_claims is not None:
             # The caller's fault, one of many. It ends with another caller's token, so that no line says that.
             self._log.problem(
