@@ -11,7 +11,7 @@ import pytest
 from tests.connections.world import LIFETIME, World, make_world
 from tokenmw import TokenUnavailable
 from tokenmw.errors import ReconnectRequired
-from tokenmw.observe.connection_events import ConnectionChanged
+from tokenmw.observe.events import ConnectionChanged
 from tokenmw.testing.provider_server import Fault
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.connections.world import LIFETIME, World, documents_of
 from tokenmw import CredentialRejected, TokenUnavailable
 from tokenmw.errors import ReconnectRequired
-from tokenmw.observe.connection_events import ConnectionChanged
+from tokenmw.observe.events import ConnectionChanged
 from tokenmw.testing.provider_server import Fault
 
 TRANSIENT = [

@@ -96,7 +96,7 @@ def test_counters_begin_at_zero(meter: Meter) -> None:
 
 
 def test_meter_has_the_version_of_the_package(meter: Meter) -> None:
-    """A change of the instruments can be told from a change of the program."""
+    """A change of the instruments is no change of the program."""
     meter.observer(EVENTS[0])
     assert {("tokenmw", tokenmw.__version__)} == meter.scopes()
 

@@ -16,7 +16,8 @@ from tests.redis.waiting import fails, get, reason_of, until
 from tests.servers import RedisServer
 from tokenmw import TokenBroker
 from tokenmw.limits import Limits
-from tokenmw.observe.events import RedisStateChanged, SharedStateChanged
+from tokenmw.observe.events import SharedStateChanged
+from tokenmw.observe.state_events import RedisStateChanged
 from tokenmw.redis.errors import RedisUnavailable
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from tests.redis.clusters import needs_cluster_urls
 from tests.redis.waiting import until
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
-from tokenmw.observe.events import RedisStateChanged, SharedStateChanged
+from tokenmw.observe.events import SharedStateChanged
+from tokenmw.observe.state_events import RedisStateChanged
 from tokenmw.redis.client import refresh_slots
 from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.redis.epoch import EpochMarkers

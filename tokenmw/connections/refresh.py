@@ -33,7 +33,7 @@ from tokenmw.connections.loading import NOT_CONNECTED, ConnectionLoader, reconne
 from tokenmw.connections.pair import GrantRefused
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import CredentialRejected, RequestError, TokenUnavailable
-from tokenmw.observe.connection_events import ConnectionChanged
+from tokenmw.observe.events import ConnectionChanged
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.values import Grant, windows

@@ -15,7 +15,7 @@ from tokenmw.connections.documents import Found, Unusable
 from tokenmw.connections.flow_parts import FlowParts
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.observe.connection_events import ConnectionChanged
+from tokenmw.observe.events import ConnectionChanged
 from tokenmw.options import checked_instance, did_you_mean, positive_seconds, secret_text
 from tokenmw.redaction import Unpicklable, without_locals
 

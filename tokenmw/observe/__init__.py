@@ -8,18 +8,14 @@ observer may import its library; nothing in the package imports these modules.
 
 from __future__ import annotations
 
-from tokenmw.observe.connection_events import ConnectionChanged
 from tokenmw.observe.events import (
-    BrokerClosed,
-    BrokerOpened,
     CallerRefused,
     CommitRefused,
+    ConnectionChanged,
     Event,
     FailureAdopted,
     LeaseChanged,
     Observer,
-    RedisCommandFinished,
-    RedisStateChanged,
     RefreshEnded,
     RefreshStarted,
     SessionReset,
@@ -27,7 +23,6 @@ from tokenmw.observe.events import (
     SessionsMade,
     SessionsReplaced,
     SharedStateChanged,
-    StateSampled,
     TokenAdopted,
     TokenFetched,
     TokenInvalidated,
@@ -35,6 +30,13 @@ from tokenmw.observe.events import (
     TokenWaiting,
     Uploaded,
     ValueUnreadable,
+)
+from tokenmw.observe.state_events import (
+    BrokerClosed,
+    BrokerOpened,
+    RedisCommandFinished,
+    RedisStateChanged,
+    StateSampled,
 )
 
 __all__ = [

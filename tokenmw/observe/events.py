@@ -7,21 +7,17 @@ that many equal ones: frequent events are counted, and published about once a se
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003  a program may read the annotations of an event
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 __all__ = [
-    "BrokerClosed",
-    "BrokerOpened",
     "CallerRefused",
     "CommitRefused",
+    "ConnectionChanged",
     "Event",
     "FailureAdopted",
     "LeaseChanged",
     "Observer",
-    "RedisCommandFinished",
-    "RedisStateChanged",
     "RefreshEnded",
     "RefreshStarted",
     "SessionReset",
@@ -29,7 +25,6 @@ __all__ = [
     "SessionsMade",
     "SessionsReplaced",
     "SharedStateChanged",
-    "StateSampled",
     "TokenAdopted",
     "TokenFetched",
     "TokenInvalidated",
@@ -43,34 +38,6 @@ __all__ = [
 @dataclass(frozen=True, slots=True)
 class Event:
     """Base of all events."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerOpened(Event):
-    """A broker was opened in an event loop.
-
-    Attributes:
-        broker: A number that no other broker of this process has.
-        providers: The names of its providers.
-        shared: Whether it has a Redis.
-        version: The version of this package.
-    """
-
-    broker: int
-    providers: tuple[str, ...]
-    shared: bool
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerClosed(Event):
-    """A broker was closed.
-
-    Attributes:
-        broker: The number that it was opened with.
-    """
-
-    broker: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,36 +286,6 @@ class SharedStateChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class RedisStateChanged(Event):
-    """The circuit breaker of one server of Redis has opened or closed.
-
-    Attributes:
-        node: The server's address.
-        up: Whether it is in use from now on.
-        error: The reason in one word, such as `timeout`; "" after a recovery.
-    """
-
-    node: str
-    up: bool
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RedisCommandFinished(Event):
-    """A command was sent to Redis, or a batch of them, and was answered or has failed.
-
-    Attributes:
-        operation: What it was for, such as `acquire`.
-        seconds: From waiting for a connection to the reply.
-        error: The reason in one word, such as `timeout`; "" for an answer.
-    """
-
-    operation: str
-    seconds: float
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ValueUnreadable(Event):
     """A value in Redis could not be used.
 
@@ -363,28 +300,19 @@ class ValueUnreadable(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class StateSampled(Event):
-    """The state of a broker, about once a second.
+class ConnectionChanged(Event):
+    """A user's connection changed its state. It does not say whose.
 
     Attributes:
-        broker: The number that it was opened with.
-        expiries: When the token of each named credential expires, in seconds since 1970; 0 without a token.
-        attempts: When each of them is next fetched: refreshed, or tried again after a failure; 0 if nothing is due.
-        failing: The number of credentials without a success since their last failure, by provider's name and reason.
-        nodes: Whether each server of Redis is in use, by its address.
-        connections: Redis commands that are `in_use` of a connection, or `waiting` for one.
-        unshared: What has yet to be stored in Redis: `token`, `tombstone`, `session`.
-        lag: Seconds by which the event loop ran the sample late.
+        provider: The app's name in `Connections`.
+        state: `ok` (connected, or refreshed after failures), `failing` (the last refresh failed, and it is tried
+            again), `reconnect` (the user has to connect again) or `disconnected`.
+        reason: Why, such as `unavailable` or `invalid_grant`; "" for `ok` and `disconnected`.
     """
 
-    broker: int
-    expiries: Mapping[str, float] = field(default_factory=dict[str, float])
-    attempts: Mapping[str, float] = field(default_factory=dict[str, float])
-    failing: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
-    nodes: Mapping[str, bool] = field(default_factory=dict[str, bool])
-    connections: Mapping[str, int] = field(default_factory=dict[str, int])
-    unshared: Mapping[str, int] = field(default_factory=dict[str, int])
-    lag: float = 0.0
+    provider: str
+    state: Literal["ok", "failing", "reconnect", "disconnected"]
+    reason: str = ""
 
 
 class Observer(Protocol):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenmw.observe.events import RedisCommandFinished, StateSampled, TokenServed, TokenWaiting
+from tokenmw.observe.events import TokenServed, TokenWaiting
+from tokenmw.observe.state_events import RedisCommandFinished, StateSampled
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -58,12 +58,6 @@ def name_of(event: Event) -> str:
 
 
 def fields_of(event: Event) -> dict[str, Any]:
-    """Return the fields of an event, without those that are empty; a mapping's keys become text, for JSON."""
+    """Return the fields of an event, without those that are empty."""
     found = {one.name: getattr(event, one.name) for one in fields(event)}
-    return {name: _plain(value) for name, value in found.items() if value is not None and value != ""}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key if isinstance(key, str) else "/".join(key): one for key, one in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return {name: value for name, value in found.items() if value is not None and value != ""}

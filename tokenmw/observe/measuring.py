@@ -9,7 +9,7 @@ import operator
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from tokenmw.observe import events as e
+import tokenmw.observe as e
 from tokenmw.observe import metrics as m
 from tokenmw.observe.metrics import Labels, Metric
 
@@ -93,6 +93,7 @@ _READINGS: Final[dict[type[e.Event], Callable[[Any], tuple[Reading, ...]]]] = {
     e.LeaseChanged: _lease,
     e.CommitRefused: lambda event: ((m.REFUSED_COMMITS, 1, (event.provider, event.reason)),),
     e.Uploaded: lambda event: ((m.UPLOADS, event.count, (event.kind,)),),
+    e.ConnectionChanged: lambda event: ((m.CONNECTION_CHANGES, 1, (event.provider, event.state)),),
     e.SessionResolved: lambda event: ((m.SESSIONS, event.count, (event.source,)),),
     e.SessionsMade: lambda event: ((m.MADE, event.count, ()),),
     e.SessionsReplaced: lambda event: ((m.REPLACED, event.count, ()),),
@@ -151,13 +152,11 @@ _MERGE: Final[dict[str, Callable[[float, float], float]]] = {"min": min, "max": 
 def _of_sample(sample: e.StateSampled) -> Iterator[Reading]:
     for name, value in sample.expiries.items():
         yield m.EXPIRY, value, (name,)
-        for reason in m.REASONS:
-            yield m.FAILING, sample.failing.get((name, reason), 0), (name, reason)
     for name, value in sample.attempts.items():
         yield m.NEXT, value, (name,)
-    for labels, count in sample.failing.items():
-        if labels[0] not in sample.expiries:
-            yield m.FAILING, count, labels
+    for name in {*sample.expiries, *sample.failing}:
+        for reason in m.REASONS:
+            yield m.FAILING, sample.failing.get(name, {}).get(reason, 0), (name, reason)
     for node, up in sample.nodes.items():
         yield m.NODE, up, (node,)
     for state, count in sample.connections.items():

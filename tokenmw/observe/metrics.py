@@ -129,7 +129,7 @@ FAILURES: Final = Metric(
 INVALIDATED: Final = Metric(
     "tokenmw_tokens_invalidated_total",
     "counter",
-    "Tokens dropped as invalid, by who found that out.",
+    "Tokens dropped as invalid, by the cause.",
     ("provider", "cause"),
     unit="{token}",
 )
@@ -153,6 +153,13 @@ UPLOADS: Final = Metric(
     "What was made without Redis, and is stored there now.",
     ("kind",),
     unit="{upload}",
+)
+CONNECTION_CHANGES: Final = Metric(
+    "tokenmw_connection_changes_total",
+    "counter",
+    "Changes of the state of users' connections.",
+    ("provider", "state"),
+    unit="{change}",
 )
 EXPIRY: Final = Metric(
     "tokenmw_token_expiry_timestamp_seconds",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.observe.events import (
-    BrokerOpened,
     CommitRefused,
     LeaseChanged,
     RefreshEnded,
@@ -19,6 +18,7 @@ from tokenmw.observe.events import (
 )
 from tokenmw.observe.measuring import Gauges, initial, readings
 from tokenmw.observe.metrics import METRICS
+from tokenmw.observe.state_events import BrokerOpened
 from tokenmw.observe.version import __version__
 
 if TYPE_CHECKING:

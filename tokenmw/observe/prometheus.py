@@ -8,7 +8,9 @@ gauges of their processes.
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -16,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import ConfigurationError
-from tokenmw.observe.events import BrokerOpened, StateSampled
 from tokenmw.observe.measuring import Gauges, initial, readings
-from tokenmw.observe.metrics import METRICS
+from tokenmw.observe.metrics import METRICS, NODE
+from tokenmw.observe.state_events import BrokerOpened, StateSampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["PrometheusObserver"]
 
 _CHECK_EVERY: Final = 5.0  # seconds
+# Windows has none, and no servers with several worker processes either.
+_LOCKS: Final[Any] = None if sys.platform == "win32" else importlib.import_module("fcntl")
 _LOCK: Final = "tokenmw_{}.lock"  # with the number of the process
 
 
@@ -86,10 +90,19 @@ class PrometheusObserver:
             else:
                 series.observe(value)
         if self._gauges.update(event):
-            for (metric, labels), value in self._gauges.values().items():
-                self._of(metric, labels).set(value)
+            self._set_gauges()
         if self._workers is not None and isinstance(event, (BrokerOpened, StateSampled)):
             self._workers.forget_dead()
+
+    def _set_gauges(self) -> None:
+        values = self._gauges.values()
+        for (metric, labels), value in values.items():
+            self._of(metric, labels).set(value)
+        if self._workers is None:  # the library cannot remove series in multiprocess mode
+            departed = [series for series in self._series if series[0] is NODE and series not in values]
+            for metric, labels in departed:  # servers that have left their cluster
+                del self._series[metric, labels]
+                self._metrics[metric].remove(*labels)
 
     def _of(self, metric: Metric, labels: Labels) -> Any:
         try:
@@ -126,38 +139,39 @@ class _Workers:
         self._checked_at = float("-inf")
         self._pid = 0
         self._file: int | None = None  # locked as long as this process lives
+        self._lock()
 
     def forget_dead(self) -> None:
-        """Delete the gauges of processes that have ended, every 5 s. A thread of its own does it: it uses files."""
-        now, pid = time.monotonic(), os.getpid()
-        if pid != self._pid or now - self._checked_at >= _CHECK_EVERY:
-            self._checked_at, self._pid = now, pid
-            threading.Thread(target=self._check, name="tokenmw dead workers", daemon=True).start()
+        """Delete the gauges of processes that have ended, every 5 s. A thread does it, because it uses files."""
+        now = time.monotonic()
+        if os.getpid() != self._pid:  # after a fork
+            self._lock()
+        elif now - self._checked_at < _CHECK_EVERY:
+            return
+        self._checked_at = now
+        threading.Thread(target=self._check, name="tokenmw dead workers", daemon=True).start()
 
-    def _check(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows, which has no servers with several worker processes either
+    def _lock(self) -> None:
+        self._pid = os.getpid()
+        if _LOCKS is None:
             return
         with suppress(OSError):
-            mine = self._folder / _LOCK.format(os.getpid())
-            if not mine.exists():  # at first, after a fork, and if somebody has emptied the folder
-                if self._file is not None:
-                    os.close(self._file)
-                self._file = _open(mine)
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for path in self._folder.glob(_LOCK.format("*")):
-                pid = path.stem.removeprefix("tokenmw_")
-                if pid.isdigit() and path != mine:
-                    self._forget_if_dead(path, int(pid), fcntl)
+            if self._file is not None:
+                os.close(self._file)  # that of the parent, which has it open
+            self._file = _open(self._folder / _LOCK.format(self._pid))
+            _LOCKS.flock(self._file, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
 
-    def _forget_if_dead(self, path: Path, pid: int, fcntl: Any) -> None:
+    def _check(self) -> None:
+        for path in self._folder.glob(_LOCK.format("*")):
+            pid = path.stem.removeprefix("tokenmw_")
+            if _LOCKS is not None and pid.isdigit() and int(pid) != self._pid:
+                with suppress(OSError):
+                    self._forget_if_dead(path, int(pid))
+
+    def _forget_if_dead(self, path: Path, pid: int) -> None:
         descriptor = _open(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return  # it is alive
-        else:
+            _LOCKS.flock(descriptor, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)  # raises if the process is alive
             self._forget(pid)
             path.unlink(missing_ok=True)
         finally:

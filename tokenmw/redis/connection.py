@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from redis.exceptions import ClusterCrossSlotError, NoScriptError, ResponseError
 
-from tokenmw.observe.events import RedisCommandFinished, RedisStateChanged, SharedStateChanged
+from tokenmw.observe.events import SharedStateChanged
+from tokenmw.observe.state_events import RedisCommandFinished, RedisStateChanged
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.client import address_of, close_client, open_client, open_connections
 from tokenmw.redis.errors import RedisUnavailable, classify
@@ -385,8 +386,8 @@ def _is_refusal(reply: Any) -> bool:
 
 
 def _operation_of(commands: Sequence[Command]) -> str:
-    word, digest = commands[0][0], commands[0][1]
-    return _SCRIPTS.get(str(digest), "other") if word == "EVALSHA" else str(word)
+    name, digest = commands[0][0], commands[0][1]
+    return _SCRIPTS.get(str(digest), "other") if name == "EVALSHA" else str(name)
 
 
 def _key_of(command: Command) -> bytes:

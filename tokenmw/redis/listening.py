@@ -1,4 +1,4 @@
-"""Who is notified of what a guard finds out about its server."""
+"""The types of what a guard notifies of its server and its commands."""
 
 from __future__ import annotations
 

@@ -27,11 +27,9 @@ from tokenmw.runtime.hints import Hints
 from tokenmw.runtime.sampling import Sampler
 from tokenmw.runtime.settings import REDIS_TTL
 from tokenmw.sessions.first_sight import FirstSights
-from tokenmw.sessions.manager import SessionManager
-from tokenmw.sessions.observed import ObservedSessionManager
+from tokenmw.sessions.observed import ObservedSessionManager, session_manager
 from tokenmw.sessions.sync import SessionSync
-from tokenmw.tokens.manager import TokenManager
-from tokenmw.tokens.observed import ObservedTokenManager
+from tokenmw.tokens.observed import ObservedTokenManager, token_manager
 from tokenmw.tokens.refresh import Refresher
 from tokenmw.tokens.sync import TokenSync
 
@@ -68,7 +66,6 @@ class Runtime(Unpicklable):
     """
 
     __slots__ = (
-        "_close_seconds",
         "_connections",
         "_hints",
         "_housekeeping",
@@ -93,9 +90,7 @@ class Runtime(Unpicklable):
         anyio.get_cancelled_exc_class()
         self._settings, self._names = settings, names
         limits, clock, log, observe = settings.limits, settings.clock, settings.log, settings.observe
-        self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
-        self._close_seconds = _CLOSE_DEADLINES * limits.command_seconds
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
 
         self.redis: RedisConnection | None = None
         self.session_sync: SessionSync | None = None
@@ -145,8 +140,10 @@ class Runtime(Unpicklable):
                 log=log,
             )
 
-        http, own = _token_http(settings)
-        self._http = http if own else None
+        given = settings.http
+        client = default_client(given, limits=limits) if given is None or isinstance(given, HTTPOptions) else given
+        http = TokenHTTP(client, limits=limits, clock=clock)
+        self._http = None if client is given else http
         refresher = Refresher(
             store=token_store,
             rejected=data.rejected,
@@ -156,8 +153,21 @@ class Runtime(Unpicklable):
             observe=observe,
             single_process=settings.single_process,
         )
-        parts = _connection_parts(settings, data, self.redis, writer=refresher.writer)
-        if parts is not None:
+        parts: ConnectionParts | None = None
+        if settings.connections is not None:
+            parts = ConnectionParts(
+                settings.connections,
+                data=data.connections,
+                kept=None if self.redis is None else KeptPairs(self.redis, names=settings.names),
+                names=settings.names,
+                sealer=settings.sealer,
+                rejected=data.rejected,
+                limits=limits,
+                clock=clock,
+                log=log,
+                observe=observe,
+                writer=refresher.writer,
+            )
             http = http.with_grants(parts.refresher)
         self.token_sync = TokenSync(
             refresher=refresher,
@@ -167,18 +177,20 @@ class Runtime(Unpicklable):
             observe=observe,
             background_store=background_store,
         )
-        # Those of a broker with observers count, which costs a warm request of any other one nothing.
-        make_tokens = partial(ObservedTokenManager, observe=observe) if observe.active else TokenManager
-        self.tokens: TokenManager = make_tokens(
-            cache=data.tokens, refresher=refresher, sync=self.token_sync, http=http, limits=limits, clock=clock
+        self.tokens = token_manager(
+            observe,
+            cache=data.tokens,
+            refresher=refresher,
+            sync=self.token_sync,
+            http=http,
+            limits=limits,
+            clock=clock,
         )
-        self._connections = (
-            None
-            if parts is None
-            else OpenConnections(parts, cache=data.tokens, tokens=self.tokens, sync=self.token_sync)
-        )
-        make_sessions = partial(ObservedSessionManager, observe=observe) if observe.active else SessionManager
-        self.sessions: SessionManager = make_sessions(
+        self._connections: OpenConnections | None = None
+        if parts is not None:
+            self._connections = OpenConnections(parts, cache=data.tokens, tokens=self.tokens, sync=self.token_sync)
+        self.sessions = session_manager(
+            observe,
             cache=data.sessions,
             sync=self.session_sync,
             first_sights=first_sights,
@@ -187,7 +199,10 @@ class Runtime(Unpicklable):
             clock=clock,
         )
         self._sampler = self._make_sampler(data)
-        self.authenticator = _authenticator(settings, data)
+        checked, refused = settings.authenticate, data.refused_keys
+        self.authenticator = (
+            None if checked is None else Authenticator(checked, refused=refused, limits=limits, clock=clock, log=log)
+        )
         self._redis_jobs: RedisJobs | None = None
         self._hints: Hints | None = None
         if self.redis is not None and self.session_sync is not None:
@@ -215,9 +230,8 @@ class Runtime(Unpicklable):
             jobs = (*jobs, self._connections.offer_unsaved)
         housekeeping = Housekeeping(jobs, purge=data.purge, clock=clock, log=log)
         self._housekeeping = self._loop.create_task(housekeeping.run(), name="tokenmw housekeeping")
-        self._sampling: asyncio.Task[None] | None = None
-        if self._sampler is not None:
-            self._sampling = self._loop.create_task(self._sampler.run(), name="tokenmw sampling")
+        sampler, loop = self._sampler, self._loop
+        self._sampling = None if sampler is None else loop.create_task(sampler.run(), name="tokenmw sampling")
 
     def _make_sampler(self, data: BrokerData) -> Sampler | None:
         if not (isinstance(self.tokens, ObservedTokenManager) and isinstance(self.sessions, ObservedSessionManager)):
@@ -291,7 +305,7 @@ class Runtime(Unpicklable):
             await asyncio.wait(background)
             if self.session_sync is not None and self.redis is not None and self.redis.usable:
                 with suppress(RedisUnavailable, TimeoutError):  # sessions lose a quarter of their TTL at most
-                    async with asyncio.timeout(self._close_seconds):
+                    async with asyncio.timeout(_CLOSE_DEADLINES * self._settings.limits.command_seconds):
                         await self.session_sync.send_touches()
 
 
@@ -312,42 +326,3 @@ def usable_here(runtime: Runtime | None) -> Runtime | None:
     if runtime.is_running_elsewhere:
         raise ConfigurationError(_OTHER_LOOP)
     return None
-
-
-def _token_http(settings: Settings) -> tuple[TokenHTTP, bool]:
-    """Return what sends token requests, and whether its client is one of our own."""
-    given = settings.http
-    client = default_client(given, limits=settings.limits) if given is None or isinstance(given, HTTPOptions) else given
-    return TokenHTTP(client, limits=settings.limits, clock=settings.clock), client is not given
-
-
-def _authenticator(settings: Settings, data: BrokerData) -> Authenticator | None:
-    if settings.authenticate is None:
-        return None
-    return Authenticator(
-        settings.authenticate,
-        refused=data.refused_keys,
-        limits=settings.limits,
-        clock=settings.clock,
-        log=settings.log,
-    )
-
-
-def _connection_parts(
-    settings: Settings, data: BrokerData, redis: RedisConnection | None, *, writer: str
-) -> ConnectionParts | None:
-    if settings.connections is None:
-        return None
-    return ConnectionParts(
-        settings.connections,
-        data=data.connections,
-        kept=None if redis is None else KeptPairs(redis, names=settings.names),
-        names=settings.names,
-        sealer=settings.sealer,
-        rejected=data.rejected,
-        limits=settings.limits,
-        clock=settings.clock,
-        log=settings.log,
-        observe=settings.observe,
-        writer=writer,
-    )

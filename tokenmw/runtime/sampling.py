@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.clock import Instant
-from tokenmw.observe.events import BrokerClosed, BrokerOpened, StateSampled
+from tokenmw.observe.state_events import BrokerClosed, BrokerOpened, StateSampled
 from tokenmw.redaction import Unpicklable
 from tokenmw.tokens.reporting import reason_of
 
@@ -60,6 +60,7 @@ class Sampler(Unpicklable):
     ) -> None:
         self._broker = broker
         self._observe = observe
+        self._names = set(providers)  # whose failures are counted, also when there are none any more
         self._cache = cache
         self._tokens = tokens
         self._sessions = sessions
@@ -92,14 +93,15 @@ class Sampler(Unpicklable):
         now, redis, sync = Instant(self._clock), self._redis, self._session_sync
         expiries: dict[str, float] = {}
         attempts: dict[str, float] = {}
-        failing: Counter[tuple[str, str]] = Counter()
+        failing: dict[str, Counter[str]] = {name: Counter() for name in self._names}
         tokens = tombstones = 0
         for entry in self._cache:
             if entry.named:
                 expiries[entry.name] = _expiry(entry, now)
                 attempts[entry.name] = _next_attempt(entry, now)
             if entry.failure is not None:
-                failing[entry.name, reason_of(entry.failure)] += 1
+                self._names.add(entry.name)
+                failing.setdefault(entry.name, Counter())[reason_of(entry.failure)] += 1
             tokens += entry.token_unshared(now)
             tombstones += entry.tombstone_unshared(now)
         running, waiting = (0, 0) if redis is None else redis.load
@@ -108,7 +110,7 @@ class Sampler(Unpicklable):
             self._broker,
             expiries=expiries,
             attempts=attempts,
-            failing=dict(failing),
+            failing={name: dict(reasons) for name, reasons in failing.items()},
             nodes={} if redis is None else {node: state[0] == "up" for node, state in redis.servers.items()},
             connections={} if redis is None else {"in_use": running, "waiting": waiting},
             unshared={} if redis is None else unshared,

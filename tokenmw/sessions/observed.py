@@ -19,7 +19,7 @@ from tokenmw.sessions.manager import SessionManager
 if TYPE_CHECKING:
     from tokenmw.observe.observers import Observers
 
-__all__ = ["ObservedSessionManager"]
+__all__ = ["ObservedSessionManager", "session_manager"]
 
 
 class ObservedSessionManager(SessionManager):
@@ -90,3 +90,8 @@ class ObservedSessionManager(SessionManager):
         session_id = await super().reset(api_key)
         self._observe(SessionReset())
         return session_id
+
+
+def session_manager(observe: Observers, **options: Any) -> SessionManager:
+    """Return the session manager of a broker, with the options of `SessionManager`."""
+    return ObservedSessionManager(observe=observe, **options) if observe.active else SessionManager(**options)

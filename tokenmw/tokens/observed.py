@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokenmw.tokens.failures import Failure
     from tokenmw.values import Token
 
-__all__ = ["ObservedTokenManager"]
+__all__ = ["ObservedTokenManager", "token_manager"]
 
 _NO_WAIT: Final = 0.001  # seconds; an error in less is counted, and published together with others
 
@@ -113,6 +113,11 @@ class ObservedTokenManager(TokenManager):
             error = reason_of(entry.failure) if outcome == "failed" and entry.failure is not None else ""
             seconds = self._monotonic() - began
             self._observe(RefreshEnded(entry.name, number, outcome, seconds, error, credential))
+
+
+def token_manager(observe: Observers, **options: Any) -> TokenManager:
+    """Return the token manager of a broker, with the options of `TokenManager`."""
+    return ObservedTokenManager(observe=observe, **options) if observe.active else TokenManager(**options)
 
 
 def _outcome(

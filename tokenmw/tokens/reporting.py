@@ -103,7 +103,8 @@ class FailureReports(Unpicklable):
             return kind
         kinds = self._kinds.setdefault(entry.name, set())
         if kind not in kinds and len(kinds) >= _MOST_KINDS:
-            kinds.difference_update([one for one in kinds if not self._log.is_problem(one)])
+            is_problem = self._log.is_problem
+            kinds.difference_update([one for one in kinds if not is_problem(one)])
         if kind not in kinds and len(kinds) >= _MOST_KINDS:
             return f"provider:{entry.name}:others"
         kinds.add(kind)
