@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.redaction import Unpicklable
 
-__all__ = ["Claim", "ConnectionDocument", "DamagedDocument"]
+if TYPE_CHECKING:
+    from tokenmw.connections.pair import TokenPair
+
+__all__ = ["DISCONNECTED", "Claim", "ConnectionDocument", "DamagedDocument", "digest_of"]
 
 _FORMAT: Final = 1
+_MAX_SPENT: Final = 4  # digests that are kept
+# The `reconnect` of a connection that the user ended while a process refreshed it: that process finds it, and the
+# versions of the next connection go on from there, so that none is taken for an older one.
+DISCONNECTED: Final = "disconnected"
 
 
 class DamagedDocument(Exception):
@@ -39,7 +47,7 @@ class ConnectionDocument(Unpicklable):
     Attributes:
         refresh_token: The refresh token; None: the server gave none, and the connection ends with its access token.
         access_token: The last access token; None after an import without one.
-        expires_at: When it expires, in seconds since 1970; 0 without one.
+        expires_at: When it expires, in seconds since 1970; 0 without one, infinite if it never does.
         lifetime: Its lifetime in seconds when it was granted; 0 without one.
         token_type: Its type.
         scope: The granted scopes, separated by spaces.
@@ -47,6 +55,8 @@ class ConnectionDocument(Unpicklable):
         refreshed_at: When the pair was granted, in seconds since 1970.
         reconnect: Why the user has to connect again; "" while the connection can be used.
         reconnect_at: Since when, in seconds since 1970.
+        failing: Why the last refresh failed, for the operator; "" if it did not.
+        failing_since: Since when refreshes fail, in seconds since 1970.
         claim: The claim of the process that refreshes it; None if none does.
         spent: The SHA-256 digests, as hex, of the last few refresh tokens that were replaced.
         extra: Further fields of the answer, as in `Grant.extra`.
@@ -62,9 +72,55 @@ class ConnectionDocument(Unpicklable):
     refreshed_at: float
     reconnect: str = ""
     reconnect_at: float = 0.0
+    failing: str = ""
+    failing_since: float = 0.0
     claim: Claim | None = None
     spent: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def of_pair(cls, pair: TokenPair, *, now: float, before: ConnectionDocument | None = None) -> ConnectionDocument:
+        """Return the document of a pair that was granted now; `before` is the one whose refresh token was spent.
+
+        Without a refresh token in the pair, the old one stays (RFC 6749 §6).
+        """
+        old = None if before is None else before.refresh_token
+        spent = () if before is None else before.spent
+        if old and pair.refresh_token not in (None, old):
+            spent = (*spent, digest_of(old))[-_MAX_SPENT:]
+        return cls(
+            refresh_token=pair.refresh_token or old,
+            access_token=pair.access_token,
+            expires_at=now + pair.expires_in,
+            lifetime=pair.expires_in,
+            token_type=pair.token_type,
+            scope=pair.scope if pair.scope is not None else "" if before is None else before.scope,
+            granted_at=now if before is None else before.granted_at,
+            refreshed_at=now,
+            spent=spent,
+            extra=pair.extra,
+        )
+
+    def replaces(self, other: ConnectionDocument) -> bool:
+        """Return whether this document was made by spending the other one's refresh token."""
+        return other.refresh_token is not None and digest_of(other.refresh_token) in self.spent
+
+    def same_tokens(self, other: ConnectionDocument) -> bool:
+        """Return whether both have the same two tokens."""
+        return (self.refresh_token, self.access_token) == (other.refresh_token, other.access_token)
+
+    def left(self, now: float) -> float:
+        """Return the seconds until the access token expires, at a time since 1970; 0 or less without a valid one.
+
+        The clock of the process that stored it may be wrong, so it is never more than its lifetime.
+        """
+        return 0.0 if self.access_token is None else min(self.expires_at - now, self.lifetime)
+
+    def without_claim(self, *, failing: str = "", now: float = 0.0) -> ConnectionDocument:
+        """Return this document without its claim; `failing` says why the refresh failed, "" if nothing was asked."""
+        if not failing:
+            return replace(self, claim=None)
+        return replace(self, claim=None, failing=failing, failing_since=self.failing_since or now)
 
     def encode(self) -> bytes:
         """Return the document as JSON, before it is sealed."""
@@ -91,3 +147,8 @@ class ConnectionDocument(Unpicklable):
             return cls(**given)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise DamagedDocument(f"it cannot be read ({type(error).__name__})") from None
+
+
+def digest_of(token: str) -> str:
+    """Return the SHA-256 digest of a token, as hex."""
+    return hashlib.sha256(token.encode()).hexdigest()

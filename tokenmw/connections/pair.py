@@ -17,7 +17,7 @@ class TokenPair(Unpicklable):
     Attributes:
         access_token: The access token.
         refresh_token: The new refresh token; None: the old one stays valid (RFC 6749 §6).
-        expires_in: The access token's lifetime in seconds.
+        expires_in: The access token's lifetime in seconds; infinity if it cannot be refreshed and does not expire.
         scope: The granted scopes, separated by spaces; None: as requested.
         token_type: The type, such as `"Bearer"`.
         id_token: The ID token of OpenID Connect, as text; None if there is none.

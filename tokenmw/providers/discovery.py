@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, TokenUnavailable
@@ -28,16 +28,22 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Token
 
-__all__ = ["METHODS_FOUND", "ServerMetadata", "TokenEndpoint", "grant_of_issuer"]
+__all__ = ["METHODS_FOUND", "ServerMetadata", "TokenEndpoint", "request_at_issuer"]
+
+R = TypeVar("R")
 
 _LIFETIME: Final = 86_400.0  # seconds; an endpoint that has moved is noticed before, by its answer
 METHODS_FOUND: Final[tuple[AuthMethod, ...]] = ("client_secret_basic", "client_secret_post")
 _DEFAULT_METHOD: Final = "client_secret_basic"  # of a server that does not say (RFC 8414 §2)
 _METHOD: Final = "auth_method"  # the field of the grant's `extra`
+# Further fields of the document that the grant's `extra` has: endpoints for users, and RFC 9207.
+_KEPT_URLS: Final = ("authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint")
+_SENDS_ISSUER: Final = "authorization_response_iss_parameter_supported"
 # Seconds that the first request may take if there is to be a second one within `Limits.fetch_seconds`.
 _TIME_FOR_TWO: Final = 1.0
 _MOVED: Final = frozenset({404, 405, 410})
 _VISIBLE: Final = re.compile(r"[!-~]{1,8000}")
+_KEPT_URL: Final = re.compile(r"[!-~]{1,2000}")
 _SHOWN: Final = 200  # characters of an issuer
 
 
@@ -150,7 +156,7 @@ class ServerMetadata(Provider):
         problem = self._problem_of(url)
         if problem:
             raise TokenUnavailable(f"{answer.endpoint} publishes a token endpoint that cannot be used: {problem}")
-        return Grant(url, expires_in=_LIFETIME, extra={_METHOD: _method_in(fields)})
+        return Grant(url, expires_in=_LIFETIME, extra={_METHOD: _method_in(fields), **_kept(fields)})
 
     def _problem_of(self, url: str) -> str:
         option = "its token_endpoint"
@@ -162,10 +168,10 @@ class ServerMetadata(Provider):
         return ""
 
 
-async def grant_of_issuer(
-    http: TokenHTTP, metadata: ServerMetadata, request: Callable[[TokenEndpoint, list[int]], Awaitable[Grant]]
-) -> Grant:
-    """Request a token at the endpoint of an issuer; once more if the endpoint has moved.
+async def request_at_issuer(
+    http: TokenHTTP, metadata: ServerMetadata, request: Callable[[TokenEndpoint, list[int]], Awaitable[R]]
+) -> R:
+    """Send a token request to the endpoint of an issuer; once more if the endpoint has moved.
 
     It seems to have moved if it answers 404, 405 or 410, or its host no longer has an address. Then the metadata are
     requested again, unless they are less than five seconds old or were requested for that reason a short time ago.
@@ -173,7 +179,7 @@ async def grant_of_issuer(
     Args:
         http: Gets the metadata.
         metadata: The issuer's metadata.
-        request: Requests the token at an endpoint, and appends the status of each answer to a list.
+        request: Sends the token request to an endpoint, and appends the status of each answer to a list.
 
     Raises:
         CredentialRejected: As `request` raises it.
@@ -199,6 +205,12 @@ def _method_in(fields: dict[str, Any]) -> str:
     if not isinstance(supported, list):
         return _DEFAULT_METHOD
     return next((method for method in METHODS_FOUND if method in supported), "")
+
+
+def _kept(fields: dict[str, Any]) -> dict[str, Any]:
+    urls = {name: fields.get(name) for name in _KEPT_URLS}
+    kept = {name: url for name, url in urls.items() if isinstance(url, str) and _KEPT_URL.fullmatch(url)}
+    return {**kept, _SENDS_ISSUER: fields.get(_SENDS_ISSUER) is True}
 
 
 def _difference(given: object, expected: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingAnswer
-    from tokenmw.providers.client_auth import Proof
+    from tokenmw.providers.proof import Proof
     from tokenmw.values import Grant
 
 __all__ = ["INVALID_REQUEST_FIX", "GrantReader", "bearer_rejected", "bearer_type"]
@@ -109,6 +109,10 @@ class GrantReader:
     scheme_option: str = ""
     log_description: bool = False
 
+    def at(self, url: str) -> GrantReader:
+        """Return the same reader for another endpoint, such as the one that an issuer publishes."""
+        return self if url == self.url else replace(self, url=url)
+
     def read(self, answer: Answer, proof: Proof, *, detail: str = "", fix: str = "") -> Grant:
         """Return the token that the endpoint granted.
 
@@ -138,6 +142,10 @@ class GrantReader:
             token_type=self.scheme or bearer_type(answer, fields, proof, option=self.scheme_option),
             extra=_extra(fields, proof),
         )
+
+    def refusal(self, answer: Answer, proof: Proof) -> CredentialRejected | TokenUnavailable:
+        """Return the error of a response that grants nothing, for an endpoint other than the token endpoint."""
+        return self._refusal(answer, answer.fields or {}, proof, detail="", fix="")
 
     def _lifetime(self, answer: Answer, fields: Mapping[str, Any]) -> float:
         left = remaining_seconds(answer, fields, default=self.default_lifetime, zero_is_default=self.zero_is_default)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.callers.authenticate import RefusedKeys
+from tokenmw.connections.data import ConnectionData
 from tokenmw.observe.events import ValueUnreadable
 from tokenmw.outgoing.hosts import WithheldTokens
 from tokenmw.redaction import Unpicklable
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BrokerData"]
 
+_NUMBERS: Final = itertools.count(1)
 _UNREADABLE: Final = {
     "unknown-key": (
         "A %s in Redis cannot be used (unknown-key, %s): it is sealed with a secret that this instance does not have; "
@@ -39,14 +42,17 @@ class BrokerData(Unpicklable):
     """Everything that a broker remembers: each part has a bound.
 
     Attributes:
+        number: A number that no other broker of this process has.
         missing_keys: The values of `missing_key` by which the broker's middlewares serve requests.
     """
 
     __slots__ = (
         "_settings",
+        "connections",
         "epochs",
         "missing_keys",
         "new_sessions",
+        "number",
         "refused_keys",
         "rejected",
         "sessions",
@@ -58,13 +64,16 @@ class BrokerData(Unpicklable):
     def __init__(self, settings: Settings) -> None:
         limits, clock = settings.limits, settings.clock
         self._settings = settings
-        self.tokens = TokenCache(limits=limits, clock=clock, keys_of=settings.token_keys)
+        keys_of, digest_of = settings.token_keys, settings.credential_digest
+        self.tokens = TokenCache(limits=limits, clock=clock, keys_of=keys_of, digest_of=digest_of)
         self.rejected = RejectedTokens(limits=limits, clock=clock)
         self.sessions = SessionCache(ttl=settings.session_ttl, limits=limits, clock=clock)
         self.new_sessions = NewSessions(limits, redis_ttl=REDIS_TTL * settings.session_ttl, clock=clock)
         self.refused_keys = RefusedKeys(limits=limits, clock=clock)
         self.epochs = EpochMarkers()
+        self.connections = ConnectionData(limits)
         self.withheld = WithheldTokens()
+        self.number = next(_NUMBERS)
         self.unreadable = 0
         self.missing_keys = set[str]()
 

@@ -11,30 +11,45 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from tokenmw.callers.authenticate import Authenticator
+from tokenmw.connections.parts import ConnectionParts, OpenConnections
+from tokenmw.errors import ConfigurationError
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
+from tokenmw.observe.version import __version__
 from tokenmw.providers.http import TokenHTTP, default_client
 from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.kept_pairs import KeptPairs
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import RedisTokenStore
 from tokenmw.runtime.hints import Hints
+from tokenmw.runtime.sampling import Sampler
 from tokenmw.runtime.settings import REDIS_TTL
 from tokenmw.sessions.first_sight import FirstSights
-from tokenmw.sessions.manager import SessionManager
+from tokenmw.sessions.observed import ObservedSessionManager, session_manager
 from tokenmw.sessions.sync import SessionSync
-from tokenmw.tokens.manager import TokenManager
+from tokenmw.tokens.observed import ObservedTokenManager, token_manager
 from tokenmw.tokens.refresh import Refresher
 from tokenmw.tokens.sync import TokenSync
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokenmw.runtime.data import BrokerData
     from tokenmw.runtime.settings import Settings
     from tokenmw.tokens.store import TokenStore
 
-__all__ = ["Runtime"]
+__all__ = ["Runtime", "usable_here"]
 
+_ASYNCIO_ONLY: Final = (
+    "tokenmw runs on asyncio only, because its Redis client does: start this program with asyncio, not with trio."
+)
+_OTHER_LOOP: Final = (
+    "This TokenBroker is open in another running event loop: make one broker for each loop. In a sync handler, write "
+    'anyio.from_thread.run(tokens.resolve, "crm") or anyio.from_thread.run(broker.token, "crm"), not asyncio.run(…).'
+)
+_NO_CONNECTIONS: Final = "This TokenBroker has no connections of users: give it connections=Connections(…)."
 _CLOSE_DEADLINES: Final = 3  # closing sends the queued touches for at most this many command deadlines
 
 
@@ -51,13 +66,17 @@ class Runtime(Unpicklable):
     """
 
     __slots__ = (
-        "_close_seconds",
+        "_connections",
         "_hints",
         "_housekeeping",
         "_http",
         "_loop",
+        "_names",
         "_pid",
         "_redis_jobs",
+        "_sampler",
+        "_sampling",
+        "_settings",
         "authenticator",
         "redis",
         "session_sync",
@@ -66,13 +85,12 @@ class Runtime(Unpicklable):
         "tokens",
     )
 
-    def __init__(self, settings: Settings, data: BrokerData) -> None:
+    def __init__(self, settings: Settings, data: BrokerData, names: Sequence[str]) -> None:
         # Makes anyio load its asyncio backend now: httpx does so at its first request, which blocks the loop for 20 ms.
         anyio.get_cancelled_exc_class()
+        self._settings, self._names = settings, names
         limits, clock, log, observe = settings.limits, settings.clock, settings.log, settings.observe
-        self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
-        self._close_seconds = _CLOSE_DEADLINES * limits.command_seconds
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
 
         self.redis: RedisConnection | None = None
         self.session_sync: SessionSync | None = None
@@ -90,6 +108,7 @@ class Runtime(Unpicklable):
                 observe=observe,
                 on_recovered=recovery.schedule,
                 echo=not settings.sealer.sealing,
+                observe_commands=observe.active,
             )
 
             def on_unreadable(kind: str, reason: str) -> None:
@@ -134,6 +153,22 @@ class Runtime(Unpicklable):
             observe=observe,
             single_process=settings.single_process,
         )
+        parts: ConnectionParts | None = None
+        if settings.connections is not None:
+            parts = ConnectionParts(
+                settings.connections,
+                data=data.connections,
+                kept=None if self.redis is None else KeptPairs(self.redis, names=settings.names),
+                names=settings.names,
+                sealer=settings.sealer,
+                rejected=data.rejected,
+                limits=limits,
+                clock=clock,
+                log=log,
+                observe=observe,
+                writer=refresher.writer,
+            )
+            http = http.with_grants(parts.refresher)
         self.token_sync = TokenSync(
             refresher=refresher,
             rejected=data.rejected,
@@ -142,10 +177,20 @@ class Runtime(Unpicklable):
             observe=observe,
             background_store=background_store,
         )
-        self.tokens = TokenManager(
-            cache=data.tokens, refresher=refresher, sync=self.token_sync, http=http, limits=limits, clock=clock
+        self.tokens = token_manager(
+            observe,
+            cache=data.tokens,
+            refresher=refresher,
+            sync=self.token_sync,
+            http=http,
+            limits=limits,
+            clock=clock,
         )
-        self.sessions = SessionManager(
+        self._connections: OpenConnections | None = None
+        if parts is not None:
+            self._connections = OpenConnections(parts, cache=data.tokens, tokens=self.tokens, sync=self.token_sync)
+        self.sessions = session_manager(
+            observe,
             cache=data.sessions,
             sync=self.session_sync,
             first_sights=first_sights,
@@ -153,11 +198,11 @@ class Runtime(Unpicklable):
             policy=settings.session_policy,
             clock=clock,
         )
-        self.authenticator: Authenticator | None = None
-        if settings.authenticate is not None:
-            self.authenticator = Authenticator(
-                settings.authenticate, refused=data.refused_keys, limits=limits, clock=clock, log=log
-            )
+        self._sampler = self._make_sampler(data)
+        checked, refused = settings.authenticate, data.refused_keys
+        self.authenticator = (
+            None if checked is None else Authenticator(checked, refused=refused, limits=limits, clock=clock, log=log)
+        )
         self._redis_jobs: RedisJobs | None = None
         self._hints: Hints | None = None
         if self.redis is not None and self.session_sync is not None:
@@ -180,18 +225,51 @@ class Runtime(Unpicklable):
                     token_sync=self.token_sync,
                     session_sync=self.session_sync,
                 )
-        housekeeping = Housekeeping(
-            () if self._redis_jobs is None else self._redis_jobs.jobs, purge=data.purge, clock=clock, log=log
-        )
+        jobs = () if self._redis_jobs is None else self._redis_jobs.jobs
+        if self._connections is not None:
+            jobs = (*jobs, self._connections.offer_unsaved)
+        housekeeping = Housekeeping(jobs, purge=data.purge, clock=clock, log=log)
         self._housekeeping = self._loop.create_task(housekeeping.run(), name="tokenmw housekeeping")
+        sampler, loop = self._sampler, self._loop
+        self._sampling = None if sampler is None else loop.create_task(sampler.run(), name="tokenmw sampling")
+
+    def _make_sampler(self, data: BrokerData) -> Sampler | None:
+        if not (isinstance(self.tokens, ObservedTokenManager) and isinstance(self.sessions, ObservedSessionManager)):
+            return None
+        return Sampler(
+            broker=data.number,
+            providers=self._names,
+            version=__version__,
+            observe=self._settings.observe,
+            cache=data.tokens,
+            tokens=self.tokens,
+            sessions=self.sessions,
+            redis=self.redis,
+            session_sync=self.session_sync,
+            clock=self._settings.clock,
+        )
 
     async def connect(self) -> None:
         """Connect to Redis and read its epoch markers, so that a later loss of data is noticed.
 
         An unavailable Redis is logged, and does not prevent the program from starting.
         """
-        if self.redis is not None and self._redis_jobs is not None and await self.redis.open():
+        redis = self.redis
+        if redis is not None and self._redis_jobs is not None and await redis.open():
             await self._redis_jobs.recover()
+        shared, server = ("off", "") if redis is None else (redis.state, redis.address)
+        self._settings.log_opened(providers=self._names, shared=shared, server=server)
+
+    @property
+    def connections(self) -> OpenConnections:
+        """The connections of users.
+
+        Raises:
+            ConfigurationError: The broker has none.
+        """
+        if self._connections is None:
+            raise ConfigurationError(_NO_CONNECTIONS)
+        return self._connections
 
     @property
     def is_current(self) -> bool:
@@ -207,6 +285,8 @@ class Runtime(Unpicklable):
         """Close everything in dependency order; a slow Redis does not delay shutdown."""
         # A part that raises does not prevent the others from closing, nor does a cancellation when the loop stops.
         async with AsyncExitStack() as stack:
+            if self._sampler is not None:
+                stack.callback(self._sampler.close)  # last, so that what closing does is counted
             if self._http is not None:
                 stack.push_async_callback(self._http.aclose)
             if self.authenticator is not None:
@@ -214,12 +294,35 @@ class Runtime(Unpicklable):
             if self.redis is not None:
                 stack.push_async_callback(self.redis.close)
             stack.push_async_callback(self.sessions.close)
+            if self._connections is not None:
+                stack.push_async_callback(self._connections.close)
             stack.push_async_callback(self.tokens.close)  # first, while leases can still be released
             if self._hints is not None:
                 stack.push_async_callback(self._hints.close)
-            self._housekeeping.cancel()
-            await asyncio.wait([self._housekeeping])
+            background = [task for task in (self._housekeeping, self._sampling) if task is not None]
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
             if self.session_sync is not None and self.redis is not None and self.redis.usable:
                 with suppress(RedisUnavailable, TimeoutError):  # sessions lose a quarter of their TTL at most
-                    async with asyncio.timeout(self._close_seconds):
+                    async with asyncio.timeout(_CLOSE_DEADLINES * self._settings.limits.command_seconds):
                         await self.session_sync.send_touches()
+
+
+def usable_here(runtime: Runtime | None) -> Runtime | None:
+    """Return a broker's runtime if it is the running event loop's; None if another one has to be built.
+
+    A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets are not this one's.
+
+    Raises:
+        ConfigurationError: No asyncio loop is running, or the runtime is in use in another one.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(_ASYNCIO_ONLY) from None
+    if runtime is None or runtime.is_current:
+        return runtime
+    if runtime.is_running_elsewhere:
+        raise ConfigurationError(_OTHER_LOOP)
+    return None

@@ -83,6 +83,11 @@ class TokenManager(Unpicklable):
         )
         self._closed = False
 
+    @property
+    def http(self) -> TokenHTTP:
+        """What sends token requests, with the tokens of other providers."""
+        return self._http
+
     async def close(self) -> None:
         """Cancel all refreshes. Fresh tokens are still returned."""
         self._closed = True
@@ -270,7 +275,7 @@ class TokenManager(Unpicklable):
 
     def _result(self, entry: TokenEntry) -> Token:
         # Checked again: however long the wait was, an expired token is never returned.
-        token = self.fresh(entry)
+        token = TokenManager.fresh(self, entry)  # not counted as served from the cache by `ObservedTokenManager`
         if token is not None:
             return token
         if entry.failure is not None:

@@ -39,4 +39,4 @@ class BearerAPI(Endpoint):
             "path": request.url.path,
             "received": received,
         }
-        return json_response(fault.change(content))
+        return json_response(fault.change(content | ({"user": token.user} if token.user else {})))
