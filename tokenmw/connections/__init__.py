@@ -19,15 +19,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from tokenmw.connections.redis_store import RedisStore
     from tokenmw.connections.sql_store import SQLStore
     from tokenmw.connections.store import ConnectionKey, ConnectionStore, StoredConnection, StoreUnavailable
 
-__all__ = ["ConnectionKey", "ConnectionStore", "SQLStore", "StoreUnavailable", "StoredConnection"]
+__all__ = ["ConnectionKey", "ConnectionStore", "RedisStore", "SQLStore", "StoreUnavailable", "StoredConnection"]
 
 # Each is imported when it is used first.
 _MODULES: Final = {
     "ConnectionKey": "store",
     "ConnectionStore": "store",
+    "RedisStore": "redis_store",
     "SQLStore": "sql_store",
     "StoreUnavailable": "store",
     "StoredConnection": "store",
