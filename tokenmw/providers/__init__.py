@@ -4,7 +4,8 @@
   `answer`: a token endpoint's response. `urls`: URLs and host names as options. `quiet_http`: keeps secrets out of HTTP
   logs. `network`: the HTTP client of our own.
 - OAuth 2.0: `oauth2`, `discovery`, `request_fields`, `jwt_bearer`, `token_exchange`. How a client authenticates:
-  `client_auth`, `jwt_assertion`, `private_key_jwt`, `signing_key`. `subject`: tokens that are made from the caller's
+  `client_auth`, `jwt_assertion`, `private_key_jwt`, `signing_key`. `dpop`, `dpop_requests`: tokens that are bound to a
+  key. `subject`: tokens that are made from the caller's
   own. Microsoft: `entra`, `entra_on_behalf_of`, `bot_framework`, `microsoft_clouds`, `workload_identity`;
   `managed_identity` over `identity_environment`, `identity_sources` and `arc_challenge`.
 - Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
@@ -29,6 +30,7 @@ from tokenmw.values import Grant
 if TYPE_CHECKING:
     from tokenmw.providers.bot_framework import BotFramework
     from tokenmw.providers.dingtalk import DingTalk, DingTalkLegacy
+    from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.entra import Entra
     from tokenmw.providers.entra_on_behalf_of import EntraOnBehalfOf
     from tokenmw.providers.feishu import FeishuApp, FeishuTenant
@@ -48,6 +50,7 @@ __all__ = [
     "Answer",
     "BotFramework",
     "ClientCredentials",
+    "DPoPKey",
     "DingTalk",
     "DingTalkLegacy",
     "Entra",
@@ -80,6 +83,7 @@ __all__ = [
 _MODULES: Final = {
     "BotFramework": "bot_framework",
     "ClientCredentials": "oauth2",
+    "DPoPKey": "dpop",
     "DingTalk": "dingtalk",
     "DingTalkLegacy": "dingtalk",
     "Entra": "entra",

@@ -13,6 +13,8 @@ from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import AuthMethod, ClientAuth, Proof
 from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.discovery import METHODS_FOUND, ServerMetadata, TokenEndpoint, grant_of_issuer
+from tokenmw.providers.dpop import checked_dpop
+from tokenmw.providers.dpop_requests import post_token_request, with_nonce
 from tokenmw.providers.grant_reader import INVALID_REQUEST_FIX, GrantReader, bearer_rejected
 from tokenmw.providers.request_fields import GrantType, RequestFields
 from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
@@ -22,6 +24,7 @@ from tokenmw.values import MAX_LIFETIME
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.jwt_assertion import SecretAlgorithm
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
@@ -108,6 +111,9 @@ class ClientCredentials(Provider):
         issuer: The server's issuer in place of `token_url`, such as `"https://idp.example/realms/crm"`, exactly as the
             server writes it. The token endpoint is then found by RFC 8414 or OpenID Connect Discovery: for the first
             token, once a day, and when it is no longer where it was. Default: `token_url` is given.
+        dpop: A `DPoPKey` to which the server binds the token (RFC 9449), so that a stolen token is of no use. Requests
+            to the API then need a proof each, which auth objects send. A token that is not bound is refused. Default:
+            none, a bearer token.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -120,6 +126,7 @@ class ClientCredentials(Provider):
         "_reader",
         "allow_http",
         "allow_private",
+        "dpop",
         "hosts",
         "refresh_before",
         "scheme",
@@ -160,6 +167,7 @@ class ClientCredentials(Provider):
         assertion_audience: str | None = None,
         assertion_algorithm: SecretAlgorithm | None = None,
         issuer: str | None = None,
+        dpop: DPoPKey | None = None,
     ) -> None:
         name = type(self).__name__
         checked_flag(allow_http, option=f"{name}(allow_http=…)")
@@ -188,7 +196,8 @@ class ClientCredentials(Provider):
             audience=assertion_audience,
             algorithm=assertion_algorithm,
         )
-        self.shareable = self._auth.shareable
+        self.dpop = checked_dpop(dpop, option=f"{name}(dpop=…)")
+        self.shareable = self._auth.shareable and (self.dpop is None or self.dpop.shareable)
         self._fields = RequestFields(
             provider=name,
             scope=scope,
@@ -201,6 +210,8 @@ class ClientCredentials(Provider):
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
         checked_flag(log_description, option=f"{name}(log_description=…)")
+        if dpop is not None and scheme is not None:
+            raise ConfigurationError(f"{name}(dpop=…) decides the scheme, which is DPoP: leave scheme out.")
         self.scheme = "Bearer" if scheme is None else _checked_scheme(scheme, option=f"{name}(scheme=…)")
         client_fix = self._auth.fix(method_option=True)
         # A server that decodes what was not encoded may find no client in it.
@@ -221,6 +232,7 @@ class ClientCredentials(Provider):
             scheme=scheme,
             scheme_option=f"{name}(scheme=…)",
             log_description=log_description,
+            dpop=dpop is not None,
         )
 
     def identity(self) -> tuple[object, ...]:
@@ -229,7 +241,8 @@ class ClientCredentials(Provider):
         # First what 0.1 has, then only what is not at its default: instances of both versions share their tokens.
         server = self.token_url if self._metadata is None else ("issuer", self._metadata.issuer)
         first = (server, *self._auth.identity(), *self._fields.identity(), *scheme)
-        return (*first, *self._fields.more_identity(), *self._auth.more_identity())
+        bound = () if self.dpop is None else (self.dpop.identity(),)
+        return (*first, *self._fields.more_identity(), *self._auth.more_identity(), *bound)
 
     @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
@@ -253,11 +266,14 @@ class ClientCredentials(Provider):
         reader = self._reader if self._metadata is None else replace(self._reader, url=endpoint.url)
 
         async def request(proof: Proof) -> Grant:
-            answer = await http.request("POST", endpoint.url, headers=proof.headers, **self._fields.body(proof))
+            answer = await post_token_request(
+                http, endpoint.url, dpop=self.dpop, headers=proof.headers, **self._fields.body(proof)
+            )
             statuses.append(answer.status)
             return reader.read(answer, reduce(Proof.with_secret, self._fields.secrets, proof))
 
-        return await self._auth.grant(request, token_url=endpoint.url, method=endpoint.method or METHODS_FOUND[0])
+        method = endpoint.method or METHODS_FOUND[0]
+        return await with_nonce(lambda: self._auth.grant(request, token_url=endpoint.url, method=method))
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid (RFC 6750 §3.1)."""
