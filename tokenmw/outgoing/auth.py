@@ -10,7 +10,7 @@ import httpx
 from tokenmw.errors import ConfigurationError, RequestError
 from tokenmw.outgoing.hosts import may_receive_token, may_receive_token_after_redirect
 from tokenmw.outgoing.redirects import contains_token
-from tokenmw.outgoing.request import OriginalRequest, authorized, is_replayable, library_of, needs_nonce
+from tokenmw.outgoing.request import OriginalRequest, authorized, is_replayable, keep_nonce, library_of, needs_nonce
 from tokenmw.outgoing.response import discard, is_rejected, is_rejected_by_body, is_rejected_by_head
 from tokenmw.providers.base import check_provider
 from tokenmw.redaction import Unpicklable
@@ -96,6 +96,7 @@ class TokenAuth(Unpicklable, httpx.Auth):
             library = library_of(request)
             await discard(response, library=library)
             response = yield original.with_token(token, provider=provider, library=library)
+            keep_nonce(response, provider=provider)
         rejected = None if response.history else is_rejected_by_head(response, provider=provider)
         if rejected is False:
             return
@@ -117,6 +118,7 @@ class TokenAuth(Unpicklable, httpx.Auth):
                 if needs_nonce(response, provider=provider):
                     await discard(response, library=library)
                     response = yield original.with_token(token, provider=provider, library=library)
+                    keep_nonce(response, provider=provider)
                 if response.history and not contains_token(response.request, token):
                     return  # another redirect: this answer says nothing about the token
             rejected = is_rejected_by_head(response, provider=provider)
@@ -131,7 +133,8 @@ class TokenAuth(Unpicklable, httpx.Auth):
                 response = yield original.with_token(newer, provider=provider, library=library)
                 if needs_nonce(response, provider=provider):
                     await discard(response, library=library)
-                    yield original.with_token(newer, provider=provider, library=library)
+                    response = yield original.with_token(newer, provider=provider, library=library)
+                    keep_nonce(response, provider=provider)
 
     async def _newer_token(self, entry: TokenEntry, rejected: Token, *, replayable: bool) -> Token | None:
         if not replayable:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tokenmw.values import Token
 
-__all__ = ["OriginalRequest", "authorized", "is_replayable", "library_of", "needs_nonce"]
+__all__ = ["OriginalRequest", "authorized", "is_replayable", "keep_nonce", "library_of", "needs_nonce"]
 
 
 def library_of(request: object) -> ModuleType:
@@ -83,17 +83,26 @@ class OriginalRequest(Unpicklable):
         return request
 
 
+def keep_nonce(response: Any, *, provider: Provider) -> bool:
+    """Keep the nonce in an API's answer for the next proofs, and return whether there is one."""
+    if provider.dpop is None:
+        return False
+    return provider.dpop.take_nonce(response.request.url, response.headers, of_api=True)
+
+
 def needs_nonce(response: Any, *, provider: Provider) -> bool:
     """Return whether the API wants the request again, with the nonce that its answer has; keep any nonce.
 
-    Only the answer to the request itself counts: after a redirect, the last request had no proof.
+    Only the answer to a request with a proof counts. One that the client made for a redirect has none.
     """
-    if provider.dpop is None:
+    request = response.request
+    if (
+        not keep_nonce(response, provider=provider)
+        or "dpop" not in request.headers
+        or not asks_for_nonce(response.status_code, response.headers)
+    ):
         return False
-    has_nonce = provider.dpop.take_nonce(response.request.url, response.headers)
-    if not has_nonce or response.history or not asks_for_nonce(response.status_code, response.headers):
-        return False
-    return is_replayable(response.request, library=library_of(response.request))
+    return is_replayable(request, library=library_of(request))
 
 
 def authorized(request: Any, token: Token, *, provider: Provider) -> OriginalRequest | None:

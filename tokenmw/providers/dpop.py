@@ -27,6 +27,7 @@ __all__ = ["NONCE_REQUIRED", "DPoPKey", "asks_for_nonce", "checked_dpop"]
 NONCE_REQUIRED: Final = "use_dpop_nonce"  # the error code of a server that wants its nonce in the proof
 _NONCE: Final = re.compile(r"[!#-\[\]-~]{1,1024}")  # RFC 9449 §8.1
 _MAX_ORIGINS: Final = 256  # whose nonces are kept; the origins of API requests may come from callers
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _UNAUTHORIZED: Final = 401
 
 
@@ -119,17 +120,20 @@ class DPoPKey(FrozenValue):
         if token is not None:
             value = token.value if isinstance(token, Token) else token
             claims["ath"] = _base64url(hashlib.sha256(value.encode()).digest())
-        nonce = self._nonces.last(origin) if nonce is None else nonce
+        nonce = self._nonces.last((origin, token is not None)) if nonce is None else nonce
         if nonce is not None:
             claims["nonce"] = nonce
         return self._key.sign(claims, header=self._header)
 
-    def take_nonce(self, url: Any, headers: Mapping[str, str]) -> bool:
-        """Keep the nonce in an answer's headers for the next proofs, and return whether there is one."""
+    def take_nonce(self, url: Any, headers: Mapping[str, str], *, of_api: bool) -> bool:
+        """Keep the nonce in an answer's headers for the next proofs, and return whether there is one.
+
+        An API and a token endpoint of one origin have nonces of their own (RFC 9449 §9).
+        """
         nonce = headers.get("dpop-nonce")
         if nonce is None or not _NONCE.fullmatch(nonce):
             return False
-        self._nonces.keep(_target_of(url)[1], nonce)
+        self._nonces.keep((_target_of(url)[1], of_api), nonce)
         return True
 
     def identity(self) -> tuple[object, ...]:
@@ -141,24 +145,24 @@ class DPoPKey(FrozenValue):
 
 
 class _Nonces(Unpicklable):
-    """The nonce that each origin sent last. Brokers of several threads may use one key."""
+    """The nonce that each server sent last. Brokers of several threads may use one key."""
 
     __slots__ = ("_last", "_lock")
 
     def __init__(self) -> None:
-        self._last: dict[str, str] = {}
+        self._last: dict[tuple[str, bool], str] = {}
         self._lock = threading.Lock()
 
-    def last(self, origin: str) -> str | None:
-        return self._last.get(origin)
+    def last(self, server: tuple[str, bool]) -> str | None:
+        return self._last.get(server)
 
-    def keep(self, origin: str, nonce: str) -> None:
+    def keep(self, server: tuple[str, bool], nonce: str) -> None:
         with self._lock:
             # Set anew, so that it moves to the end: the one that was kept longest ago is evicted.
-            self._last.pop(origin, None)
+            self._last.pop(server, None)
             if len(self._last) >= _MAX_ORIGINS:
                 del self._last[next(iter(self._last))]
-            self._last[origin] = nonce
+            self._last[server] = nonce
 
 
 def asks_for_nonce(status: int, headers: Mapping[str, str]) -> bool:
@@ -202,9 +206,11 @@ def _signing_key(given: Any) -> SigningKey:
 def _target_of(url: Any) -> tuple[str, str]:
     """Return a URL without query and fragment as it is sent, and its origin."""
     parsed = read_url(url) if isinstance(url, str) else url
-    origin = f"{parsed.scheme}://{parsed.netloc.decode('ascii')}"
     if not parsed.netloc or not parsed.scheme:
         raise ConfigurationError("DPoPKey needs the whole URL of the request, such as https://api.example/orders.")
+    # Of `HTTPS://…:443` the clients keep the port.
+    netloc = parsed.netloc.decode("ascii").removesuffix(_DEFAULT_PORTS.get(parsed.scheme, ""))
+    origin = f"{parsed.scheme}://{netloc}"
     path: bytes = parsed.raw_path
     return origin + (path.partition(b"?")[0].decode("ascii") or "/"), origin
 

@@ -41,7 +41,7 @@ async def post_token_request(
     if dpop is None:
         return await http.request("POST", url, headers=headers, **body)
     answer = await http.request("POST", url, headers={**headers, "dpop": dpop.proof("POST", url)}, **body)
-    has_nonce = dpop.take_nonce(url, answer.headers)
+    has_nonce = dpop.take_nonce(url, answer.headers, of_api=False)
     code = (answer.fields or {}).get("error") if answer.status in _REFUSED else None
     if code == NONCE_REQUIRED:
         if has_nonce:

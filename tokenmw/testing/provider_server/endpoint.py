@@ -94,19 +94,22 @@ class TokenEndpoint(Endpoint):
         self.life = life
         self.renewal_window = renewal_window
 
-    def grant_for(self, user: str, client: str, *, scope: str = "") -> tuple[str, float]:
+    def grant_for(self, user: str, client: str, *, scope: str = "", thumbprint: str = "") -> tuple[str, float]:
         """Return a new token for a client that acts for a user, and its lifetime in seconds."""
-        issuer = self.issuer or self.name
-        return self.server.issued.issue(issuer, client, scope=scope, life=self.life, user=user).value, _whole(self.life)
+        issued, issuer = self.server.issued, self.issuer or self.name
+        token = issued.issue(issuer, client, scope=scope, life=self.life, user=user, thumbprint=thumbprint)
+        return token.value, _whole(self.life)
 
-    def grant(self, client: str, *, scope: str = "", resources: tuple[str, ...] = ()) -> tuple[str, float]:
+    def grant(
+        self, client: str, *, scope: str = "", resources: tuple[str, ...] = (), thumbprint: str = ""
+    ) -> tuple[str, float]:
         """Return a token for a client, and its remaining lifetime in seconds."""
         issued, issuer = self.server.issued, self.issuer or self.name
         if self.renewal_window is not None:
-            token = issued.current(issuer, client, scope=scope, resources=resources)
+            token = issued.current(issuer, client, scope=scope, resources=resources, thumbprint=thumbprint)
             if token is not None and issued.remaining(token) > self.renewal_window:
                 return token.value, _whole(issued.remaining(token))
-        token = issued.issue(issuer, client, scope=scope, resources=resources, life=self.life)
+        token = issued.issue(issuer, client, scope=scope, resources=resources, life=self.life, thumbprint=thumbprint)
         return token.value, _whole(self.life)
 
 

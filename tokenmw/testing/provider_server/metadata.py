@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tokenmw.testing.provider_server.dpop import ALGORITHMS
 from tokenmw.testing.provider_server.endpoint import Endpoint, json_response
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class OAuth2Metadata(Endpoint):
                 "client_secret_jwt",
                 "private_key_jwt",
             ],
+            "dpop_signing_alg_values_supported": ALGORITHMS,
             "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256", "ES256", "EdDSA", "HS256"],
         }
 

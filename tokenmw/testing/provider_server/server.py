@@ -77,7 +77,7 @@ class ProviderServer:
             (`calls["oauth2", "crm"]`).
         issued: All issued tokens.
         subjects: Tokens of users, for token exchange, the JWT bearer grant and Entra on behalf of.
-        oauth2: `POST /oauth2/token`.
+        oauth2: `POST /oauth2/token`; its `dpop`, as that of `api`, verifies DPoP proofs.
         oauth2_metadata, openid_metadata: Its discovery documents, `GET /.well-known/oauth-authorization-server` and
             `GET /.well-known/openid-configuration`.
         api: `/api/…`.
