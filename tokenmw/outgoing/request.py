@@ -96,13 +96,12 @@ def needs_nonce(response: Any, *, provider: Provider) -> bool:
     Only the answer to a request with a proof counts. One that the client made for a redirect has none.
     """
     request = response.request
-    if (
-        not keep_nonce(response, provider=provider)
-        or "dpop" not in request.headers
-        or not asks_for_nonce(response.status_code, response.headers)
-    ):
-        return False
-    return is_replayable(request, library=library_of(request))
+    return (
+        keep_nonce(response, provider=provider)
+        and "dpop" in request.headers
+        and asks_for_nonce(response.status_code, response.headers)
+        and is_replayable(request, library=library_of(request))
+    )
 
 
 def authorized(request: Any, token: Token, *, provider: Provider) -> OriginalRequest | None:
