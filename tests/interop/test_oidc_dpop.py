@@ -89,6 +89,7 @@ async def test_the_token_is_of_no_use_without_the_key(issuer: str, broker: Token
     assert thief.dpop is not None
     async with httpx.AsyncClient(trust_env=False) as http:
         assert 401 == (await http.get(f"{issuer}/api/x", headers={"Authorization": token.authorization})).status_code
+        challenges: list[str] = []
         for _ in range(2):
             headers = {
                 "Authorization": token.authorization,
@@ -97,7 +98,8 @@ async def test_the_token_is_of_no_use_without_the_key(issuer: str, broker: Token
             answer = await http.get(f"{issuer}/api/x", headers=headers)
             thief.dpop.take_nonce(answer.url, answer.headers, of_api=True)
             assert 401 == answer.status_code
-    assert "invalid_token" in answer.headers["www-authenticate"]
+            challenges.append(answer.headers["www-authenticate"])
+    assert ["use_dpop_nonce", "invalid_token"] == [one.split('"')[1] for one in challenges]
 
 
 async def test_a_client_that_must_bind_its_tokens_needs_the_option(issuer: str, broker: TokenBroker) -> None:

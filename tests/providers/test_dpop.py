@@ -24,6 +24,7 @@ from tests.providers.private_keys import jwk_of, make_key, pem_of, public_jwk_of
 from tests.redaction.test_encoders import ENCODERS
 from tokenmw import ConfigurationError
 from tokenmw.providers import ClientCredentials, DPoPKey
+from tokenmw.providers.signing_key import SigningKey
 from tokenmw.testing import make_token
 
 URL = "https://api.example/orders"
@@ -76,7 +77,11 @@ def test_a_proof_names_the_token_and_the_nonce() -> None:
 
 def test_the_thumbprint_is_that_of_the_rfc(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thumbprint of the key in RFC 9449 is the one that it has there (RFC 7638)."""
-    monkeypatch.setattr("tokenmw.providers.signing_key.SigningKey.public_jwk", lambda _: dict(OF_RFC))
+
+    def of_rfc(_key: SigningKey) -> dict[str, str]:
+        return dict(OF_RFC)
+
+    monkeypatch.setattr(SigningKey, "public_jwk", of_rfc)
     assert THUMBPRINT_OF_RFC == DPoPKey(PEM).thumbprint
 
 
@@ -154,7 +159,7 @@ def test_the_proof_is_for_the_url_that_is_sent(
     sent = httpx.Request("GET", url).url
     found = {claims_of(KEY.proof("GET", one))["htu"] for one in (url, sent, httpx2.URL(str(sent)))}
     assert 1 == len(found)
-    parts = urlsplit(found.pop())
+    parts = urlsplit(str(found.pop()))
     default = {"http": ":80", "https": ":443"}[scheme.lower()]
     assert scheme.lower() == parts.scheme
     assert f"{host.lower()}{'' if port == default else port}" == parts.netloc

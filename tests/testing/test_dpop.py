@@ -120,7 +120,8 @@ async def test_nonces_change_and_the_newest_ones_are_accepted(server: ProviderSe
 async def test_the_api_checks_key_and_token(client: Any, wrong: dict[str, Any] | None, error: str) -> None:
     """A proof of another key or for another token is refused, and so is a request without one."""
     value = (await requested(client, proof(client, "/oauth2/token"))).json()["access_token"]
-    proofs = [] if wrong is None else [proof(client, ORDERS, **({"ath": ath(value)} | wrong))]
+    claims: dict[str, Any] = {"ath": ath(value)} | (wrong or {})
+    proofs = [] if wrong is None else [proof(client, ORDERS, **claims)]
     answer = await called(client, value, *proofs)
     assert (401, error) == (answer.status_code, answer.json()["error"])
     assert answer.headers["www-authenticate"].startswith(f'DPoP realm="api", error="{error}", algs="ES256 ')

@@ -184,7 +184,7 @@ def checked_dpop(key: object, *, option: str) -> DPoPKey | None:
 def _signing_key(given: Any) -> SigningKey:
     option = f"DPoPKey({given})" if isinstance(given, Path) else "DPoPKey(…)"
     problem = ""
-    content = given
+    content: Any = given
     try:
         if given is None:
             content = new_key(option=option)
