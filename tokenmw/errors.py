@@ -7,7 +7,8 @@
         ├── CredentialRejected 502  the provider rejects the credential                 fix the credential
         ├── SessionUnavailable 503  there is no session id that all instances share     retry
         ├── APIKeyRefused      401  the caller's API key is missing or refused          send a valid key
-        └── SubjectRefused     401  the caller's own access token is refused elsewhere  get a new one
+        ├── SubjectRefused     401  the caller's own access token is refused elsewhere  get a new one
+        └── ReconnectRequired  403  the user has to connect the account (again)         follow `connect_url`
 
 The error of a request has two texts. `str(error)` is the operator's: host, option, provider and fix. It goes into the
 log, `status()` and the failure notes of other processes. `error.detail` is what callers see: problem details, Starlette
@@ -21,7 +22,7 @@ from __future__ import annotations
 import base64
 import copy
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 
 from starlette.exceptions import HTTPException
 
@@ -32,6 +33,7 @@ __all__ = [
     "APIKeyRefused",
     "ConfigurationError",
     "CredentialRejected",
+    "ReconnectRequired",
     "RequestError",
     "SessionUnavailable",
     "SubjectRefused",
@@ -40,6 +42,8 @@ __all__ = [
 ]
 
 E = TypeVar("E", bound=Exception)
+
+NOT_SIGNED_IN: Final = "not signed in"
 
 
 class TokenmwError(Exception):
@@ -222,6 +226,34 @@ class SubjectRefused(RequestError):
         self.code = code
         self.claims = claims
         super().__init__(text, detail=detail, headers={"WWW-Authenticate": _subject_challenge(code, claims)})
+
+
+class ReconnectRequired(RequestError):
+    """Raised when the user of a request has no connection to an app, or one that can no longer be used.
+
+    The problem document has `connect_url`, so that a front end can send the user there. The status is 403, or 401 if
+    the request has no user at all.
+
+    Attributes:
+        provider: The app's name.
+        connect_url: Where the user connects the account: a path or a URL; "" if there is none.
+        reason: Why: `"not signed in"`, `"not connected"`, or what ended the connection, such as `"invalid_grant"`.
+    """
+
+    status = 403
+    close_code = 1008
+    fixed_detail = "The user of this request has to connect the account, or to connect it again."
+
+    def __init__(
+        self, text: str = "", *, provider: str = "", connect_url: str = "", reason: str = "", detail: str | None = None
+    ) -> None:
+        self.provider = provider
+        self.connect_url = connect_url
+        self.reason = reason
+        super().__init__(text, detail=detail)
+        if reason == NOT_SIGNED_IN:
+            self.status_code = 401
+            self.headers = {"WWW-Authenticate": "Bearer"}
 
 
 def _subject_challenge(code: str, claims: str) -> str:

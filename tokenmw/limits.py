@@ -71,6 +71,15 @@ class Limits:
         check_seconds: Seconds between two comparisons of a token in use with Redis, beside those that a hint causes.
             Where hints are off, an instance may use a token for up to 30 s after another one has invalidated it. Each
             token in use costs one command in that time.
+        exchange_seconds: Seconds for the request that spends a user's refresh token; less than `claim_seconds`. It is
+            longer than `fetch_seconds`, because an answer that comes late has a new refresh token. No request waits for
+            all of these 20 s, but closing the broker does.
+        claim_seconds: Seconds for which one process has the exclusive right to refresh a user's connection. If that
+            process dies meanwhile, another one takes over after 30 s, and not while the last access token is valid.
+        store_seconds: Seconds for one call of the store of connections. A store that takes longer than 3 s counts as
+            unavailable.
+        connections_remembered: Connections for which this process remembers the pair that it has refreshed last. If the
+            store goes back to an older state, that pair is stored again. 1 000 take about 3 MB.
         answer_bytes: Bytes of a token endpoint's response. One longer than 64 KiB counts as a failure of the provider.
         first_sights: API keys that are looked up in Redis at the same time, because this process does not know them.
             If more than 10 000 wait, the request of a further one is served as while Redis is unavailable, and its id
@@ -105,6 +114,10 @@ class Limits:
     connections: int = 3
     commands: int = 1_000
     check_seconds: float = 30.0
+    exchange_seconds: float = 20.0
+    claim_seconds: float = 30.0
+    store_seconds: float = 3.0
+    connections_remembered: int = 1_000
     answer_bytes: int = 64 << 10
     first_sights: int = 10_000
     new_sessions: int = 100
@@ -120,4 +133,9 @@ class Limits:
             raise ConfigurationError(
                 "Limits: fetch_seconds < lease_seconds < wait_seconds must hold, else a second process fetches while "
                 "the first one is still allowed to, or requests stop waiting before the token arrives."
+            )
+        if not self.exchange_seconds < self.claim_seconds:
+            raise ConfigurationError(
+                "Limits: exchange_seconds < claim_seconds must hold, else a second process may send a user's refresh "
+                "token while the first one still does."
             )

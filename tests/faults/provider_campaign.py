@@ -31,11 +31,15 @@ BEFORE: Final = 8.0  # seconds; the kept token is due for a refresh some 5 s lat
 DURING: Final = 10.0  # seconds
 AFTER: Final = 12.0  # seconds
 BETWEEN: Final = 0.3  # seconds between the beginnings of two faults, so that a busy machine is not the fault
+FETCH: Final = 5.0  # seconds; `Limits.fetch_seconds`
 LIFE: Final = 30.0  # seconds; the kept token expires some 7 s after a fault
 
 
 class _Endpoint(OAuth2Endpoint):
-    """Accepts any of several secrets, and records when it was asked. `alternates`: each client's next answer is 503."""
+    """Accepts any of several secrets, and records when it was asked, and how much later than told it answered.
+
+    `alternates`: each client's next answer is 503.
+    """
 
     name = "recorded"
     path = "/recorded/token"
@@ -45,13 +49,16 @@ class _Endpoint(OAuth2Endpoint):
         self.accepted = accepted
         self.alternates = False
         self.asked: list[tuple[float, str]] = []
+        self.late = 0.0
 
     async def caller(self, request: Request) -> str:
         client = await super().caller(request)
-        self.asked.append((time.monotonic(), client))
+        request.state.asked = time.monotonic()
+        self.asked.append((request.state.asked, client))
         return client
 
     async def answer(self, request: Request, fault: Fault) -> Response:
+        self.late = max(self.late, time.monotonic() - request.state.asked - fault.delay)
         _client, secret = self._basic(request) or ("", "")
         if secret not in self.accepted:
             return json_response({"error": "invalid_client"}, 401)
@@ -141,9 +148,14 @@ class Run:
 
     @property
     def late(self) -> float:
-        """The longest time in seconds for which the machine did not run a process."""
+        """The longest time in seconds for which the machine did not run a process, the server's included."""
         late: float = max(report["late"] for report in self.all)
-        return late
+        return max(late, self.endpoint.late)
+
+    @property
+    def slowest(self) -> float:
+        """The seconds that a request may take; one fetch more if the machine made the server's answer miss the limit."""
+        return self.fault.slowest if self.late <= self.fault.margin else self.fault.slowest + FETCH
 
     @property
     def lines(self) -> list[tuple[str, str]]:

@@ -39,6 +39,8 @@ class ProviderFault:
         refused: Seconds from the first to the last failed request, at most.
         healed: Seconds from the end of the fault until all processes get tokens again, at most.
         slowest: Seconds that a request takes, at most.
+        margin: Seconds by which the server may answer later than told before that is another fault: its answer then
+            misses the limit of a fetch.
         lines: Log lines of all processes, at most.
         cause: A regular expression that all failures and all lines of failures contain.
         served_once_deployed: Whether each process is served once it has new secrets.
@@ -57,6 +59,7 @@ class ProviderFault:
     refused: float = 0.0
     healed: float = 0.5
     slowest: float = 1.0
+    margin: float = float("inf")
     lines: int = 0
     cause: str = "$^"
     served_once_deployed: bool = False
@@ -181,6 +184,7 @@ FAULTS: Final = (
         apply=_answers(Fault(delay=4.9)),
         fetches=4,
         slowest=5.5,
+        margin=0.02,
         healed=5.5,
     ),
     ProviderFault(

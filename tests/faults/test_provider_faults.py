@@ -20,6 +20,7 @@ DEPLOYED = pytest.mark.parametrize(
     "fault", [fault for fault in FAULTS if fault.served_once_deployed], ids=lambda fault: fault.name
 )
 MAX_LATE = 0.2  # seconds; a process that the machine runs less often misses deadlines by itself
+RUNS = 3  # of the campaign, until the machine has run all processes often enough
 PROPAGATION = 0.5  # seconds until all processes know what one does; 0.1 s on an idle machine
 
 
@@ -29,7 +30,12 @@ def results(request: pytest.FixtureRequest) -> dict[str, Run]:
     params = [item.callspec.params for item in request.session.items if isinstance(item, pytest.Function)
               and hasattr(item, "callspec")]  # fmt: skip
     selected = {id(value["fault"]) for value in params if "fault" in value}
-    return asyncio.run(campaign(fault for fault in FAULTS if id(fault) in selected))
+    results: dict[str, Run] = {}
+    for _ in range(RUNS):
+        results = asyncio.run(campaign(fault for fault in FAULTS if id(fault) in selected))
+        if max(one.late for one in results.values()) <= MAX_LATE:
+            break
+    return results
 
 
 @pytest.fixture
@@ -92,7 +98,7 @@ def test_the_fleet_asks_as_one_process(run: Run) -> None:
 @EACH
 def test_waiting_is_bounded(run: Run) -> None:
     """A request waits no longer than one fetch, or two where the first one was too late."""
-    assert max(took for report in run.all for _at, took, _ok in report["requests"]) <= run.fault.slowest
+    assert max(took for report in run.all for _at, took, _ok in report["requests"]) <= run.slowest
 
 
 @EACH

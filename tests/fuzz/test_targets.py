@@ -18,7 +18,7 @@ from tokenmw.outgoing import response, url_tokens
 from tokenmw.outgoing.read_ahead import _Ahead
 from tokenmw.providers import grant_reader
 from tokenmw.providers.answer import Answer
-from tokenmw.providers.client_auth import Proof
+from tokenmw.providers.proof import Proof
 from tokenmw.redis.sealing import Sealer
 from tokenmw.redis.token_store import TokenRecord
 from tokenmw.tokens.failures import Failure

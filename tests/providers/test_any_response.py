@@ -17,9 +17,9 @@ from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.outgoing.response import is_rejected
 from tokenmw.providers import Answer, Entra, ManagedIdentity, Provider
 from tokenmw.providers.body_codes import code_of, declared_length
-from tokenmw.providers.client_auth import Proof
 from tokenmw.providers.entra import entra_grant, error_codes
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
+from tokenmw.providers.proof import Proof
 from tokenmw.values import MAX_LIFETIME, Grant
 
 SECRET = "s3cr3t"

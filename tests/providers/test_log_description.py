@@ -15,7 +15,7 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, CredentialRejected
 from tokenmw.limits import Limits
 from tokenmw.providers import BotFramework, ClientCredentials, Entra, TokenHTTP
-from tokenmw.providers.client_auth import Proof
+from tokenmw.providers.proof import Proof
 from tokenmw.testing import Fault, ProviderServer
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.providers.answer import Answer
-from tokenmw.providers.client_auth import Proof
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
+from tokenmw.providers.proof import Proof
 from tokenmw.values import MAX_LIFETIME, Grant
 
 SECRET = "s3cr3t"

@@ -54,9 +54,11 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Busy",
         "CallerCheck",  # names of headers
         "Cause",
+        "Claim",  # a random text, and what wrote it
         "ClockMismatch",
         "CloudHosts",
         "CommandLimiter",
+        "ConnectionKey",  # names of an app and a user
         "Deadline",
         "DeclaredName",
         "EpochMarkers",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
-from tokenmw.errors import ConfigurationError, RequestError
+from tokenmw.errors import ConfigurationError, ReconnectRequired, RequestError
 from tokenmw.redaction import without_locals
 from tokenmw.startup.parts import parts_of
 
@@ -34,6 +34,7 @@ def problem_response(_connection: HTTPConnection, error: Exception) -> Response:
     """Return an error as `application/problem+json` (RFC 9457), with its status and headers.
 
     `type` is "about:blank" and `title` the standard phrase of the status. `detail` is the error's text for callers.
+    A :class:`tokenmw.errors.ReconnectRequired` has a further member, `connect_url`.
 
     It is the default of `TokenMiddleware(on_error=…)`, and can be registered in Starlette and FastAPI as the exception
     handler for :class:`tokenmw.errors.RequestError`; :func:`add_problem_handlers` does more.
@@ -44,7 +45,7 @@ def problem_response(_connection: HTTPConnection, error: Exception) -> Response:
     if not isinstance(error, RequestError):
         raise error
     return Response(
-        _document(error.status_code, error.detail),
+        _document(error.status_code, error.detail, _connect_url_of(error)),
         status_code=error.status_code,
         headers=dict(error.headers or {}),
         media_type="application/problem+json",
@@ -53,12 +54,17 @@ def problem_response(_connection: HTTPConnection, error: Exception) -> Response:
 
 # Nearly all are one of a few fixed sentences, and a flood of refused requests gets the same one each time.
 @functools.lru_cache(maxsize=16)
-def _document(status: int, detail: str) -> bytes:
+def _document(status: int, detail: str, connect_url: str) -> bytes:
     try:
         title = {"title": HTTPStatus(status).phrase}
     except ValueError:  # the status of a program's own class
         title = {}
-    return json.dumps({"type": "about:blank", **title, "status": status, "detail": detail}).encode()
+    more = {"connect_url": connect_url} if connect_url else {}
+    return json.dumps({"type": "about:blank", **title, "status": status, "detail": detail, **more}).encode()
+
+
+def _connect_url_of(error: RequestError) -> str:
+    return error.connect_url if isinstance(error, ReconnectRequired) else ""
 
 
 def add_problem_handlers(app: A) -> A:

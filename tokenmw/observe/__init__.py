@@ -8,6 +8,7 @@ library; nothing in the package imports them.
 from __future__ import annotations
 
 from tokenmw.observe.events import (
+    ConnectionChanged,
     Event,
     Observer,
     SharedStateChanged,
@@ -18,6 +19,7 @@ from tokenmw.observe.events import (
 )
 
 __all__ = [
+    "ConnectionChanged",
     "Event",
     "Observer",
     "SharedStateChanged",

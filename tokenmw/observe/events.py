@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokenmw.observe.throttle import ThrottledLog
 
 __all__ = [
+    "ConnectionChanged",
     "Event",
     "Observer",
     "Observers",
@@ -85,6 +86,22 @@ class ValueUnreadable(Event):
 
     kind: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionChanged(Event):
+    """A user's connection changed its state. It does not say whose.
+
+    Attributes:
+        provider: The app's name in `Connections`.
+        state: `ok` (connected, or refreshed after failures), `failing` (the last refresh failed, and it is tried
+            again), `reconnect` (the user has to connect again) or `disconnected`.
+        reason: Why, such as `unavailable` or `invalid_grant`; "" for `ok` and `disconnected`.
+    """
+
+    provider: str
+    state: Literal["ok", "failing", "reconnect", "disconnected"]
+    reason: str = ""
 
 
 class Observer(Protocol):

@@ -34,10 +34,14 @@ _LIFETIME: Final = 86_400.0  # seconds; an endpoint that has moved is noticed be
 METHODS_FOUND: Final[tuple[AuthMethod, ...]] = ("client_secret_basic", "client_secret_post")
 _DEFAULT_METHOD: Final = "client_secret_basic"  # of a server that does not say (RFC 8414 §2)
 _METHOD: Final = "auth_method"  # the field of the grant's `extra`
+# Further fields of the document that the grant's `extra` has: endpoints for users, and RFC 9207.
+_KEPT_URLS: Final = ("authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint")
+_SENDS_ISSUER: Final = "authorization_response_iss_parameter_supported"
 # Seconds that the first request may take if there is to be a second one within `Limits.fetch_seconds`.
 _TIME_FOR_TWO: Final = 1.0
 _MOVED: Final = frozenset({404, 405, 410})
 _VISIBLE: Final = re.compile(r"[!-~]{1,8000}")
+_KEPT_URL: Final = re.compile(r"[!-~]{1,2000}")
 _SHOWN: Final = 200  # characters of an issuer
 
 
@@ -150,7 +154,7 @@ class ServerMetadata(Provider):
         problem = self._problem_of(url)
         if problem:
             raise TokenUnavailable(f"{answer.endpoint} publishes a token endpoint that cannot be used: {problem}")
-        return Grant(url, expires_in=_LIFETIME, extra={_METHOD: _method_in(fields)})
+        return Grant(url, expires_in=_LIFETIME, extra={_METHOD: _method_in(fields), **_kept(fields)})
 
     def _problem_of(self, url: str) -> str:
         option = "its token_endpoint"
@@ -199,6 +203,12 @@ def _method_in(fields: dict[str, Any]) -> str:
     if not isinstance(supported, list):
         return _DEFAULT_METHOD
     return next((method for method in METHODS_FOUND if method in supported), "")
+
+
+def _kept(fields: dict[str, Any]) -> dict[str, Any]:
+    urls = {name: fields.get(name) for name in _KEPT_URLS}
+    kept = {name: url for name, url in urls.items() if isinstance(url, str) and _KEPT_URL.fullmatch(url)}
+    return {**kept, _SENDS_ISSUER: fields.get(_SENDS_ISSUER) is True}
 
 
 def _difference(given: object, expected: str) -> str:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from tokenmw.providers.answer import Answer
-    from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.proof import Proof
     from tokenmw.providers.secret_sources import Secret, SecretSource
     from tokenmw.values import Grant
 

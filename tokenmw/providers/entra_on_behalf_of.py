@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingAnswer
-    from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.proof import Proof
     from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.base import OutgoingAnswer
-    from tokenmw.providers.client_auth import Proof
+    from tokenmw.providers.proof import Proof
     from tokenmw.values import Grant
 
 __all__ = ["INVALID_REQUEST_FIX", "GrantReader", "bearer_rejected", "bearer_type"]
@@ -159,6 +159,10 @@ class GrantReader:
             f"{answer.endpoint} granted a token whose token_type{shown} is not DPoP, so that it is not bound to the "
             f"key: have the server bind this client's tokens (dpop_bound_access_tokens), or leave dpop out"
         )
+
+    def refusal(self, answer: Answer, proof: Proof) -> CredentialRejected | TokenUnavailable:
+        """Return the error of a response that grants nothing, for an endpoint other than the token endpoint."""
+        return self._refusal(answer, answer.fields or {}, proof, detail="", fix="")
 
     def _lifetime(self, answer: Answer, fields: Mapping[str, Any]) -> float:
         left = remaining_seconds(answer, fields, default=self.default_lifetime, zero_is_default=self.zero_is_default)

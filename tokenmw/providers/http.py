@@ -19,16 +19,17 @@ from tokenmw.providers.redirect_text import redirect_text
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
     from tokenmw.providers.base import Provider
-    from tokenmw.values import Token
+    from tokenmw.values import Grant, Token
 
 __all__ = [
     "AsyncHTTPClient",
+    "Grants",
     "HTTPOptions",
     "NestedTokens",
     "TokenHTTP",
@@ -80,6 +81,14 @@ class NestedTokens(Protocol):
         ...
 
 
+class Grants(Protocol):
+    """Gets the grants of providers that are more than one request, such as users' connections; see `with_grants`."""
+
+    async def grant(self, provider: Any, http: TokenHTTP, /) -> Grant:
+        """Return a grant of a provider."""
+        ...
+
+
 class TokenHTTP(Unpicklable):
     """Sends token requests through an httpx or httpx2 client, and turns every failure into `TokenUnavailable`.
 
@@ -103,7 +112,17 @@ class TokenHTTP(Unpicklable):
         ConfigurationError: `client` is not an async client of either library.
     """
 
-    __slots__ = ("_client", "_clock", "_library", "_limits", "_nested", "_only_public")
+    __slots__ = (
+        "_client",
+        "_clock",
+        "_grants",
+        "_library",
+        "_limits",
+        "_may_send",
+        "_nested",
+        "_only_public",
+        "_seconds",
+    )
 
     def __init__(
         self, client: AsyncHTTPClient, *, limits: Limits, clock: Clock, nested: NestedTokens | None = None
@@ -113,19 +132,40 @@ class TokenHTTP(Unpicklable):
         self._limits = limits
         self._clock = clock
         self._nested = nested
+        self._grants: Grants | None = None
         self._only_public = False
+        self._seconds = limits.fetch_seconds
+        self._may_send: Callable[[], bool] | None = None
         hide_http2_headers()
 
     def with_nested(self, nested: NestedTokens) -> TokenHTTP:
         """Return a `TokenHTTP` over the same client that gets the tokens of other providers from `nested`."""
-        http = TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=nested)
-        http._only_public = self._only_public
-        return http
+        return self._with(_nested=nested)
+
+    def with_grants(self, grants: Grants) -> TokenHTTP:
+        """Return a `TokenHTTP` over the same client whose :meth:`grant` is that of `grants`."""
+        return self._with(_grants=grants)
 
     def public_only(self) -> TokenHTTP:
         """Return a `TokenHTTP` over the same client that connects to public addresses only."""
+        return self._with(_only_public=True)
+
+    def with_seconds(self, seconds: float, *, may_send: Callable[[], bool] | None = None) -> TokenHTTP:
+        """Return a `TokenHTTP` over the same client with another time limit for each request.
+
+        Args:
+            seconds: The limit, in place of `Limits.fetch_seconds`.
+            may_send: Called directly before a request goes out, when the connection is made; if it returns False, the
+                request is not sent. A process may have been suspended while it connected.
+        """
+        return self._with(_seconds=seconds, _may_send=may_send)
+
+    def _with(self, **changes: Any) -> TokenHTTP:
         http = TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=self._nested)
-        http._only_public = True
+        for name in ("_grants", "_only_public", "_seconds", "_may_send"):
+            setattr(http, name, getattr(self, name))
+        for name, value in changes.items():
+            setattr(http, name, value)
         return http
 
     def time(self) -> float:
@@ -146,6 +186,16 @@ class TokenHTTP(Unpicklable):
                 f"the request needs the token of a {type(provider).__name__}, which must have allow_private=False too"
             )
         return await self._nested.token(provider)
+
+    async def grant(self, provider: Provider) -> Grant:
+        """Return the grant of a provider that is more than one request, such as a user's connection.
+
+        Raises:
+            TokenUnavailable: There is none now, or no broker made this object.
+        """
+        if self._grants is None:
+            raise TokenUnavailable("only a TokenBroker with connections can get the token of a user")
+        return await self._grants.grant(provider, self)
 
     async def invalidate(self, token: Token) -> None:
         """Stop using a token from :meth:`token`, because it was refused."""
@@ -190,11 +240,11 @@ class TokenHTTP(Unpicklable):
         self, method: str, url: str, *, data: Any, json: Any, headers: Mapping[str, str] | None
     ) -> Answer | TokenUnavailable:
         # Errors are returned, not raised: one raised here would have the client's error as its context.
-        seconds = self._limits.fetch_seconds
+        seconds = self._seconds
         margin = min(_READ_MARGIN, 0.1 * seconds)
         endpoint = server = "the token endpoint"
         scheme = ""
-        progress = Progress()
+        progress = Progress(self._may_send)
         if self._only_public and not _keeps_to_public(self._client):
             return TokenUnavailable(f"{endpoint} was not asked: {_ONLY_OUR_CLIENT}")
         try:
@@ -215,6 +265,7 @@ class TokenHTTP(Unpicklable):
             )
             server, scheme = server_of(request.url), request.url.scheme
             endpoint = f"the token endpoint at {server}"
+            progress.check()
             if request.url.query:
                 request.url = hide_query(request.url)
             async with asyncio.timeout(seconds - margin / 2):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, cast
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.options import checked_flag, credential_text, optional_seconds, positive_seconds, secret_text
 from tokenmw.providers.base import OutgoingAnswer, call_credential
-from tokenmw.providers.client_auth import AuthMethod, ClientAuth, Proof
+from tokenmw.providers.client_auth import AuthMethod, ClientAuth
 from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
+from tokenmw.providers.proof import Proof
 from tokenmw.providers.subject import SubjectProvider, SubjectToken, subject_error
 from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
 from tokenmw.redaction import HiddenStr, without_locals

@@ -13,7 +13,6 @@ from tokenmw.options import credential_text, optional_seconds
 from tokenmw.providers.answer import grant_in, number
 from tokenmw.providers.arc_challenge import challenge_secret
 from tokenmw.providers.base import OutgoingAnswer, Provider
-from tokenmw.providers.client_auth import Proof, shown_option
 from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.entra import Entra
 from tokenmw.providers.expiry import remaining_seconds
@@ -21,6 +20,7 @@ from tokenmw.providers.grant_reader import bearer_rejected, bearer_type
 from tokenmw.providers.identity_environment import identity_environment
 from tokenmw.providers.identity_sources import IdentitySource, checked_endpoint, confirms, request_of, user_assigned
 from tokenmw.providers.microsoft_clouds import hosts_of_resource
+from tokenmw.providers.proof import Proof, shown_option
 from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import HiddenStr, without_locals
 from tokenmw.values import Grant

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final, cast
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import checked_flag, optional_seconds, positive_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
-from tokenmw.providers.client_auth import AuthMethod, ClientAuth, Proof
+from tokenmw.providers.client_auth import AuthMethod, ClientAuth
 from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.discovery import METHODS_FOUND, ServerMetadata, TokenEndpoint, grant_of_issuer
 from tokenmw.providers.dpop import checked_dpop
 from tokenmw.providers.dpop_requests import post_token_request, with_nonce
 from tokenmw.providers.grant_reader import INVALID_REQUEST_FIX, GrantReader, bearer_rejected
+from tokenmw.providers.proof import Proof
 from tokenmw.providers.request_fields import GrantType, RequestFields
 from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
 from tokenmw.redaction import without_locals

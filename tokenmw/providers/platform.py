@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from tokenmw.errors import ConfigurationError
 from tokenmw.options import credential_text, optional_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
-from tokenmw.providers.client_auth import Proof, shown_option
 from tokenmw.providers.client_secrets import ClientSecrets
+from tokenmw.providers.proof import Proof, shown_option
 from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.values import MAX_LIFETIME, windows
 

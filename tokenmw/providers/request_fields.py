@@ -12,7 +12,7 @@ from tokenmw.options import checked_choice, checked_flag, credential_text
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
-    from tokenmw.providers.client_auth import Proof
+    from tokenmw.providers.proof import Proof
 
 __all__ = ["GrantType", "RequestFields"]
 

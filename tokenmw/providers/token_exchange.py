@@ -17,9 +17,9 @@ from tokenmw.redaction import HiddenStr, without_locals
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.proof import Proof
     from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.callers.authenticate import RefusedKeys
+from tokenmw.connections.data import ConnectionData
 from tokenmw.observe.events import ValueUnreadable
 from tokenmw.outgoing.hosts import WithheldTokens
 from tokenmw.redaction import Unpicklable
@@ -44,6 +45,7 @@ class BrokerData(Unpicklable):
 
     __slots__ = (
         "_settings",
+        "connections",
         "epochs",
         "missing_keys",
         "new_sessions",
@@ -64,6 +66,7 @@ class BrokerData(Unpicklable):
         self.new_sessions = NewSessions(limits, redis_ttl=REDIS_TTL * settings.session_ttl, clock=clock)
         self.refused_keys = RefusedKeys(limits=limits, clock=clock)
         self.epochs = EpochMarkers()
+        self.connections = ConnectionData(limits)
         self.withheld = WithheldTokens()
         self.unreadable = 0
         self.missing_keys = set[str]()

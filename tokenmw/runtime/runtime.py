@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from tokenmw.callers.authenticate import Authenticator
+from tokenmw.connections.parts import ConnectionParts, OpenConnections
+from tokenmw.errors import ConfigurationError
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
 from tokenmw.providers.http import TokenHTTP, default_client
 from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.kept_pairs import KeptPairs
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import RedisTokenStore
 from tokenmw.runtime.hints import Hints
@@ -33,8 +36,16 @@ if TYPE_CHECKING:
     from tokenmw.runtime.settings import Settings
     from tokenmw.tokens.store import TokenStore
 
-__all__ = ["Runtime"]
+__all__ = ["Runtime", "usable_here"]
 
+_ASYNCIO_ONLY: Final = (
+    "tokenmw runs on asyncio only, because its Redis client does: start this program with asyncio, not with trio."
+)
+_OTHER_LOOP: Final = (
+    "This TokenBroker is open in another running event loop: make one broker for each loop. In a sync handler, write "
+    'anyio.from_thread.run(tokens.resolve, "crm") or anyio.from_thread.run(broker.token, "crm"), not asyncio.run(…).'
+)
+_NO_CONNECTIONS: Final = "This TokenBroker has no connections of users: give it connections=Connections(…)."
 _CLOSE_DEADLINES: Final = 3  # closing sends the queued touches for at most this many command deadlines
 
 
@@ -52,6 +63,7 @@ class Runtime(Unpicklable):
 
     __slots__ = (
         "_close_seconds",
+        "_connections",
         "_hints",
         "_housekeeping",
         "_http",
@@ -134,6 +146,22 @@ class Runtime(Unpicklable):
             observe=observe,
             single_process=settings.single_process,
         )
+        parts: ConnectionParts | None = None
+        if settings.connections is not None:
+            parts = ConnectionParts(
+                settings.connections,
+                data=data.connections,
+                kept=None if self.redis is None else KeptPairs(self.redis, names=settings.names),
+                names=settings.names,
+                sealer=settings.sealer,
+                rejected=data.rejected,
+                limits=limits,
+                clock=clock,
+                log=log,
+                observe=observe,
+                writer=refresher.writer,
+            )
+            http = http.with_grants(parts.refresher)
         self.token_sync = TokenSync(
             refresher=refresher,
             rejected=data.rejected,
@@ -145,6 +173,9 @@ class Runtime(Unpicklable):
         self.tokens = TokenManager(
             cache=data.tokens, refresher=refresher, sync=self.token_sync, http=http, limits=limits, clock=clock
         )
+        self._connections: OpenConnections | None = None
+        if parts is not None:
+            self._connections = OpenConnections(parts, cache=data.tokens, tokens=self.tokens, sync=self.token_sync)
         self.sessions = SessionManager(
             cache=data.sessions,
             sync=self.session_sync,
@@ -180,9 +211,10 @@ class Runtime(Unpicklable):
                     token_sync=self.token_sync,
                     session_sync=self.session_sync,
                 )
-        housekeeping = Housekeeping(
-            () if self._redis_jobs is None else self._redis_jobs.jobs, purge=data.purge, clock=clock, log=log
-        )
+        jobs = () if self._redis_jobs is None else self._redis_jobs.jobs
+        if self._connections is not None:
+            jobs = (*jobs, self._connections.offer_unsaved)
+        housekeeping = Housekeeping(jobs, purge=data.purge, clock=clock, log=log)
         self._housekeeping = self._loop.create_task(housekeeping.run(), name="tokenmw housekeeping")
 
     async def connect(self) -> None:
@@ -192,6 +224,17 @@ class Runtime(Unpicklable):
         """
         if self.redis is not None and self._redis_jobs is not None and await self.redis.open():
             await self._redis_jobs.recover()
+
+    @property
+    def connections(self) -> OpenConnections:
+        """The connections of users.
+
+        Raises:
+            ConfigurationError: The broker has none.
+        """
+        if self._connections is None:
+            raise ConfigurationError(_NO_CONNECTIONS)
+        return self._connections
 
     @property
     def is_current(self) -> bool:
@@ -214,6 +257,8 @@ class Runtime(Unpicklable):
             if self.redis is not None:
                 stack.push_async_callback(self.redis.close)
             stack.push_async_callback(self.sessions.close)
+            if self._connections is not None:
+                stack.push_async_callback(self._connections.close)
             stack.push_async_callback(self.tokens.close)  # first, while leases can still be released
             if self._hints is not None:
                 stack.push_async_callback(self._hints.close)
@@ -223,3 +268,22 @@ class Runtime(Unpicklable):
                 with suppress(RedisUnavailable, TimeoutError):  # sessions lose a quarter of their TTL at most
                     async with asyncio.timeout(self._close_seconds):
                         await self.session_sync.send_touches()
+
+
+def usable_here(runtime: Runtime | None) -> Runtime | None:
+    """Return a broker's runtime if it is the running event loop's; None if another one has to be built.
+
+    A runtime of a loop that has ended, or from before a fork, is abandoned: its sockets are not this one's.
+
+    Raises:
+        ConfigurationError: No asyncio loop is running, or the runtime is in use in another one.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(_ASYNCIO_ONLY) from None
+    if runtime is None or runtime.is_current:
+        return runtime
+    if runtime.is_running_elsewhere:
+        raise ConfigurationError(_OTHER_LOOP)
+    return None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tokenmw.callers.authenticate import Authenticate
     from tokenmw.clock import Clock
+    from tokenmw.connections.connections import Connections
     from tokenmw.limits import Limits
     from tokenmw.observe.events import Observers
     from tokenmw.observe.throttle import ThrottledLog
@@ -61,6 +62,7 @@ class Settings(Unpicklable):
         redis: A URL or a client; None without Redis.
         http: The program's own client for token requests, or the options of the one that each runtime makes.
         names_follow_secrets: Whether the names in Redis depend on a list of secrets, so that a rotation changes them.
+        connections: The accounts that users connect; None without any.
     """
 
     redis: str | AnyClient | None
@@ -78,6 +80,7 @@ class Settings(Unpicklable):
     log: ThrottledLog
     observe: Observers
     names_follow_secrets: bool
+    connections: Connections | None
 
     @property
     def channel(self) -> bytes:

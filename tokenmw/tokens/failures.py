@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from tokenmw.errors import CredentialRejected, RequestError, SubjectRefused, TokenUnavailable
+from tokenmw.errors import CredentialRejected, ReconnectRequired, RequestError, SubjectRefused, TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.providers.network.failures import system_error
 from tokenmw.tokens.backoff import (
@@ -46,6 +46,7 @@ _SUBJECT: Final = "subject:"  # in front of the code of a refused subject; no co
 _MAX_COUNT: Final = 1_000_000  # failures in a row that are counted; the backoff stopped growing long before
 _MAX_TEXT: Final = 1_000  # characters of a failure note that this process logs
 _STAND_BACK: Final = 0.25  # of a probe's wait, for which the writer of a note waits longer than the others
+_RECONNECT_SECONDS: Final = 1.0
 _DEFAULTS: Final = Limits()
 
 
@@ -89,6 +90,7 @@ class Failure:
         system_error: The error of the operating system or of TLS behind a failure of the network; None for any other.
         noted: Whether it was read from another process's note; it then ends when Redis no longer has that note.
         writer: The host and process that wrote that note; "" if the note does not say.
+        reconnect: If the user has to connect an account, where and why, as in `ReconnectRequired`; else None.
         subject_claims: If a caller's own token was refused, the claims that a new one needs, or ""; else None.
     """
 
@@ -103,6 +105,7 @@ class Failure:
         "permanent",
         "place",
         "probe_at",
+        "reconnect",
         "redis_read_at",
         "retry_at",
         "shareable",
@@ -129,6 +132,7 @@ class Failure:
         self.noted = False
         self.writer = ""
         self.subject_claims: str | None = None
+        self.reconnect: tuple[str, str] | None = None
 
     @classmethod
     def from_error(
@@ -151,6 +155,8 @@ class Failure:
         """
         if isinstance(error, RequestError) and error._cause is not None:
             return cls._passed_on(error, error._cause, before=before, now=now)
+        if isinstance(error, ReconnectRequired):
+            return cls._of_connection(error, now=now)
         count = 1 if before is None else before.count + 1
         permanent = isinstance(error, (CredentialRejected, SubjectRefused))
         detail, code, shareable = f"the provider's fetch raised {type(error).__name__}", "", False
@@ -185,6 +191,14 @@ class Failure:
         else:
             self.kind = OF_PROVIDER
             self.note_until = now + (wait.served if served else wait.unserved)
+
+    @classmethod
+    def _of_connection(cls, error: ReconnectRequired, *, now: float) -> Failure:
+        # Asking again is one read of the store, and the user may have connected meanwhile.
+        retry_at = now + _RECONNECT_SECONDS
+        failure = cls(permanent=False, detail=error._text, code="", count=1, retry_at=retry_at, shareable=False)
+        failure.reconnect = error.connect_url, error.reason
+        return failure
 
     @classmethod
     def _passed_on(cls, error: RequestError, cause: Cause, *, before: Failure | None, now: float) -> Failure:
@@ -285,6 +299,9 @@ class Failure:
     def to_error(self, provider: str, *, now: float) -> RequestError:
         """Return a new exception for one caller: a shared one would collect the tracebacks of all."""
         wait = max(0.0, self.probe_at - now)
+        if self.reconnect is not None:
+            url, reason = self.reconnect
+            return ReconnectRequired(f"{provider}: {self.detail}", provider=provider, connect_url=url, reason=reason)
         if self.subject_claims is not None:
             text = f"{provider}: the caller's token is refused: {self.detail}"
             error: RequestError = SubjectRefused(text, provider=provider, code=self.code, claims=self.subject_claims)

@@ -83,6 +83,11 @@ class TokenManager(Unpicklable):
         )
         self._closed = False
 
+    @property
+    def http(self) -> TokenHTTP:
+        """What sends token requests, with the tokens of other providers."""
+        return self._http
+
     async def close(self) -> None:
         """Cancel all refreshes. Fresh tokens are still returned."""
         self._closed = True

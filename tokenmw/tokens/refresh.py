@@ -174,6 +174,8 @@ class Refresher(Unpicklable):
 
     def _log_failure(self, entry: TokenEntry, failure: Failure) -> None:
         # The caller leaves out what another instance has noted, and so logged: a fleet logs one outage once.
+        if failure.reconnect is not None:
+            return  # logged where it was found out: each request of that user comes here
         if failure.subject_claims is not None:
             # The caller's fault, one of many. It ends with another caller's token, so that no line says that.
             self._log.problem(

@@ -15,10 +15,11 @@ import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from tokenmw.providers.answer import UnusableAnswer
 from tokenmw.providers.quiet_http import hide_response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Failure", "Progress", "expects_https", "failure_of", "host_and_port", "server_of", "system_error"]
 
@@ -137,12 +138,22 @@ class Progress:
         talks_to_peer: Whether that step is an exchange with `peer` itself, and not with a server behind its tunnel.
     """
 
-    __slots__ = ("peer", "step", "talks_to_peer")
+    __slots__ = ("_may_send", "peer", "step", "talks_to_peer")
 
-    def __init__(self) -> None:
+    def __init__(self, may_send: Callable[[], bool] | None = None) -> None:
         self.peer: tuple[str, int] | None = None
         self.step = ""
         self.talks_to_peer = False
+        self._may_send = may_send
+
+    def check(self) -> None:
+        """Raise if the request may no longer be sent.
+
+        Raises:
+            UnusableAnswer: The program that asks has given up its right to.
+        """
+        if self._may_send is not None and not self._may_send():
+            raise UnusableAnswer("was not asked: this process was suspended, or too slow, before it could send")
 
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
         """Record a step, and keep the response out of the log."""
@@ -154,6 +165,8 @@ class Progress:
                 self.talks_to_peer = True
             elif part in _PROXY_PARTS and self.step == "start_tls":
                 self.talks_to_peer = False
+            elif self.step == "send_request_headers":
+                self.check()
         await hide_response(event, info)
 
     @property

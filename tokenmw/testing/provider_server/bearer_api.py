@@ -59,7 +59,7 @@ class BearerAPI(Endpoint):
             "path": request.url.path,
             "received": received,
         }
-        return json_response(fault.change(content))
+        return json_response(fault.change(content | ({"user": token.user} if token.user else {})))
 
     def _problem(self, request: Request, token: IssuedToken, scheme: str) -> str:
         """Return the error code for a token, "" for one that is accepted."""

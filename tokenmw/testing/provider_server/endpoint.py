@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tokenmw.testing.provider_server.server import ProviderServer
 
-__all__ = ["ABORT", "Endpoint", "TokenEndpoint", "json_fields", "json_response"]
+__all__ = ["ABORT", "Endpoint", "TokenEndpoint", "json_fields", "json_response", "whole_seconds"]
 
 ABORT = "tokenmw.abort"
 """The key, in the connection's state, of the function that closes the connection."""
@@ -43,6 +43,9 @@ class Endpoint:
         """Return the client that a request names, or "". The call is counted under that name too."""
         return ""
 
+    async def received(self, request: Request, caller: str) -> None:
+        """Record a request, before its fault. `caller` is the client that it names."""
+
     async def answer(self, request: Request, fault: Fault) -> Response:
         """Answer as the real endpoint does. Apply `fault.change` to a successful answer."""
         raise NotImplementedError
@@ -56,10 +59,14 @@ class Endpoint:
         caller = await self.caller(request)
         if caller:
             self.server.calls[self.name, caller] += 1
+        await self.received(request, caller)
         try:
+            done = await self.answer(request, fault) if fault.after else None
             await self._misbehave(fault)
-            response = fault.response() if fault.answers else await self.answer(request, fault)
-            if not fault.answers:
+            if fault.answers:
+                response = fault.response()
+            else:
+                response = done or await self.answer(request, fault)
                 response.headers.update(fault.headers)
         except ConnectionClosedError:
             await _close(scope, receive)
@@ -94,27 +101,32 @@ class TokenEndpoint(Endpoint):
         self.life = life
         self.renewal_window = renewal_window
 
+    @property
+    def prefix(self) -> str:
+        """The prefix of each token, and what endpoints with the same tokens have in common."""
+        return self.issuer or self.name
+
     def grant_for(self, user: str, client: str, *, scope: str = "", thumbprint: str = "") -> tuple[str, float]:
         """Return a new token for a client that acts for a user, and its lifetime in seconds."""
-        issued, issuer = self.server.issued, self.issuer or self.name
-        token = issued.issue(issuer, client, scope=scope, life=self.life, user=user, thumbprint=thumbprint)
-        return token.value, _whole(self.life)
+        issued = self.server.issued
+        token = issued.issue(self.prefix, client, scope=scope, life=self.life, user=user, thumbprint=thumbprint)
+        return token.value, whole_seconds(self.life)
 
     def grant(
         self, client: str, *, scope: str = "", resources: tuple[str, ...] = (), thumbprint: str = ""
     ) -> tuple[str, float]:
         """Return a token for a client, and its remaining lifetime in seconds."""
-        issued, issuer = self.server.issued, self.issuer or self.name
+        issued, issuer = self.server.issued, self.prefix
         if self.renewal_window is not None:
             token = issued.current(issuer, client, scope=scope, resources=resources, thumbprint=thumbprint)
             if token is not None and issued.remaining(token) > self.renewal_window:
-                return token.value, _whole(issued.remaining(token))
+                return token.value, whole_seconds(issued.remaining(token))
         token = issued.issue(issuer, client, scope=scope, resources=resources, life=self.life, thumbprint=thumbprint)
-        return token.value, _whole(self.life)
+        return token.value, whole_seconds(self.life)
 
 
-def _whole(seconds: float) -> float:
-    # Real servers send whole seconds. Tests use lifetimes so short that rounding would matter.
+def whole_seconds(seconds: float) -> float:
+    """Return a lifetime as real servers send it, except one so short that rounding would matter to a test."""
     return int(seconds) if seconds > 60 else seconds
 
 

@@ -48,18 +48,22 @@ class Fault:
         Fault(status=429, headers={"Retry-After": "2"})
         Fault(body="<h1>Sign in to the network</h1>", delay=0.2)
         Fault(fields={"expires_in": "3600"}, without=["scope"])
+        Fault(status=502, after=True)
 
     Attributes:
+        after: Misbehave after the endpoint has done its work and before the answer is sent: a refresh token is spent,
+            and the client does not learn the new one.
         delay: Seconds of real time to wait before the answer.
         hang: Holds back the answer until it is released.
         close: Close the connection instead of answering.
-        status: The HTTP status. With it, or with `body`, the endpoint itself does not answer.
+        status: The HTTP status. With it, or with `body`, the endpoint's own answer is not sent.
         body: The body: `bytes` unchanged, `str` as an HTML page, anything else as JSON.
         headers: Header lines to add or replace.
         fields: JSON fields to add to a successful answer, or to replace in it.
         without: JSON fields to leave out of a successful answer.
     """
 
+    after: bool = False
     delay: float = 0.0
     hang: Hang | None = None
     close: bool = False
@@ -108,10 +112,14 @@ class Script:
         """Queue faults, one for each of the next calls. None is a call without a fault."""
         self._queue.extend(faults)
 
-    def hang(self) -> Hang:
-        """Hold back all answers from now on, until `release` of the returned object is called."""
+    def hang(self, *, after: bool = False) -> Hang:
+        """Hold back all answers from now on, until `release` of the returned object is called.
+
+        Args:
+            after: Whether the endpoint does its work first, and only its answer is held back.
+        """
         hang = Hang()
-        self.always = Fault(hang=hang)
+        self.always = Fault(hang=hang, after=after)
         return hang
 
     def clear(self) -> None:

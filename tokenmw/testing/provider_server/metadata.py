@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokenmw.testing.provider_server.dpop import ALGORITHMS
 from tokenmw.testing.provider_server.endpoint import Endpoint, json_response
+from tokenmw.testing.provider_server.subjects import JWT_BEARER, TOKEN_EXCHANGE
+from tokenmw.testing.provider_server.user_grants import CREDENTIALS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -47,20 +49,26 @@ class OAuth2Metadata(Endpoint):
     def document(self, request: Request, base: str) -> dict[str, Any]:
         """Return the fields of the document."""
         path = str(request.path_params.get("issuer", ""))
+        issuer = f"{base}/{path}" if path else base
+        methods = ["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none"]
+        algorithms = ["RS256", "PS256", "ES256", "EdDSA", "HS256"]
         return {
-            "issuer": f"{base}/{path}" if path else base,
+            "issuer": issuer,
+            "authorization_endpoint": f"{issuer}{self.server.authorize.path}",
             "token_endpoint": f"{base}{self.server.oauth2.path}",
+            "device_authorization_endpoint": f"{base}{self.server.device.path}",
+            "revocation_endpoint": f"{base}{self.server.revocation.path}",
             "jwks_uri": f"{base}{OAuth2Keys.path}",
-            "grant_types_supported": ["client_credentials"],
-            "response_types_supported": [],
-            "token_endpoint_auth_methods_supported": [
-                "client_secret_basic",
-                "client_secret_post",
-                "client_secret_jwt",
-                "private_key_jwt",
-            ],
+            "grant_types_supported": ["client_credentials", *CREDENTIALS, TOKEN_EXCHANGE, JWT_BEARER],
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": self.server.users.iss is not None,
+            "token_endpoint_auth_methods_supported": methods,
+            "token_endpoint_auth_signing_alg_values_supported": algorithms,
             "dpop_signing_alg_values_supported": ALGORITHMS,
-            "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256", "ES256", "EdDSA", "HS256"],
+            "revocation_endpoint_auth_methods_supported": methods,
+            "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         }
 
 
@@ -74,9 +82,8 @@ class OpenIDMetadata(OAuth2Metadata):
     def document(self, request: Request, base: str) -> dict[str, Any]:
         """Return the fields of the document, with those that OpenID clients require."""
         return super().document(request, base) | {
-            "authorization_endpoint": f"{base}/oauth2/authorize",
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["RS256"],
+            "id_token_signing_alg_values_supported": ["RS256", "HS256"],
         }
 
 
@@ -111,7 +118,7 @@ class EntraMetadata(OAuth2Metadata):
 
 
 class OAuth2Keys(Endpoint):
-    """`GET /oauth2/jwks`: no keys, because the tokens of this server are not signed."""
+    """`GET /oauth2/jwks`: the key of id tokens signed with RS256; no other token of this server is signed."""
 
     name = "oauth2_keys"
     path = "/oauth2/jwks"
@@ -119,5 +126,8 @@ class OAuth2Keys(Endpoint):
     methods = ("GET",)
 
     async def answer(self, request: Request, fault: Fault) -> Response:  # noqa: ARG002  the signature is the base's
-        """Answer with an empty set of keys (RFC 7517 §5)."""
-        return json_response(fault.change({"keys": []}))
+        """Answer with the set of keys (RFC 7517 §5); none if id tokens are signed with the secrets of clients."""
+        users = self.server.users
+        return json_response(
+            fault.change({"keys": users.id_tokens.keys() if users.id_token_algorithm == "RS256" else []})
+        )

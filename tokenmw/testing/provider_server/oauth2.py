@@ -1,27 +1,52 @@
-"""An OAuth 2.0 token endpoint: client credentials (RFC 6749 §4.4), token exchange (RFC 8693), JWT bearer (RFC 7523)."""
+"""An OAuth 2.0 token endpoint: client credentials (RFC 6749 §4.4), token exchange (RFC 8693), JWT bearer (RFC 7523).
+
+The grants for users are in `user_grants`: codes, refresh tokens and device codes.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
+from starlette.responses import Response
+
 from tokenmw.testing.provider_server.dpop import DPoPCheck, ProofRefusedError
 from tokenmw.testing.provider_server.endpoint import TokenEndpoint, json_response
+from tokenmw.testing.provider_server.families import RefusedError
 from tokenmw.testing.provider_server.subjects import JWT_BEARER, TOKEN_EXCHANGE, exchange_refusal, exchanged
+from tokenmw.testing.provider_server.user_grants import CREDENTIALS, UserCredential, exchange, record
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
+    from tokenmw.testing.provider_server.families import Pair
     from tokenmw.testing.provider_server.fault import Fault
     from tokenmw.testing.provider_server.server import ProviderServer
 
-__all__ = ["OAuth2Endpoint"]
+__all__ = ["OAuth2Endpoint", "TokenRequest"]
 
 _REPEATABLE: Final = frozenset({"audience", "resource"})  # RFC 8707 §2, RFC 8693 §2.1
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """A form of a client that has proved itself.
+
+    Attributes:
+        client: The client.
+        secret: The secret that it has sent, or "".
+        form: The fields.
+        resources: The values of `resource`, which may be repeated.
+    """
+
+    client: str
+    secret: str
+    form: dict[str, str]
+    resources: tuple[str, ...] = ()
 
 
 class OAuth2Endpoint(TokenEndpoint):
@@ -54,6 +79,14 @@ class OAuth2Endpoint(TokenEndpoint):
         form = dict(parse_qsl((await request.body()).decode("latin-1")))
         return basic[0] if basic else _client_of(form)
 
+    async def received(self, request: Request, caller: str) -> None:
+        """Record a code, a refresh token or a device code."""
+        form = dict(parse_qsl((await request.body()).decode("latin-1")))
+        field = CREDENTIALS.get(form.get("grant_type", ""))
+        if field is not None:
+            grant, value = form["grant_type"], form.get(field, "")
+            record(self.server.users, request, grant=grant, value=value, client=caller)
+
     async def answer(self, request: Request, fault: Fault) -> Response:
         """Answer with a token, or with an error code (RFC 6749 §5)."""
         try:
@@ -63,6 +96,25 @@ class OAuth2Endpoint(TokenEndpoint):
         return self.dpop.add_nonce(response)
 
     async def _answer(self, request: Request, fault: Fault) -> Response:
+        asked = await self.authenticated(request)
+        if isinstance(asked, Response):
+            return asked
+        form, client = asked.form, asked.client
+        thumbprint = self.dpop.thumbprint(request)
+        if form.get("grant_type") in CREDENTIALS:
+            return self._answer_for_consent(request, asked, fault, thumbprint)
+        if form.get("grant_type") in (JWT_BEARER, TOKEN_EXCHANGE):
+            return self._answer_for_user(form, client, fault, thumbprint)
+        problem = _problem(form, asked.resources)
+        if problem:
+            return _error(problem)
+        scope = form.get("scope", "")
+        value, life = self.grant(client, scope=scope, resources=asked.resources, thumbprint=thumbprint)
+        content = {"access_token": value, "token_type": _type_of(thumbprint), "expires_in": life}
+        return json_response(fault.change(content | ({"scope": scope} if scope else {})))
+
+    async def authenticated(self, request: Request) -> TokenRequest | Response:
+        """Return the form of a request, or the answer to a client that has not proved itself (RFC 6749 §2.3)."""
         if request.headers.get("content-type", "").partition(";")[0] != "application/x-www-form-urlencoded":
             return _error("invalid_request")
         pairs = parse_qsl((await request.body()).decode("latin-1"), keep_blank_values=True)
@@ -78,17 +130,44 @@ class OAuth2Endpoint(TokenEndpoint):
         elif not self._is_client(client, basic=basic, form=form):
             challenge = {"WWW_Authenticate": 'Basic realm="oauth2"'} if basic else {}
             return json_response({"error": "invalid_client"}, 401 if basic else 400, **challenge)
-        thumbprint = self.dpop.thumbprint(request)
-        if form.get("grant_type") in (JWT_BEARER, TOKEN_EXCHANGE):
-            return self._answer_for_user(form, client, fault, thumbprint)
-        resources = tuple(value for name, value in pairs if name == "resource")
-        problem = _problem(form, resources)
-        if problem:
-            return _error(problem)
-        scope = form.get("scope", "")
-        value, life = self.grant(client, scope=scope, resources=resources, thumbprint=thumbprint)
-        content = {"access_token": value, "token_type": _type_of(thumbprint), "expires_in": life}
-        return json_response(fault.change(content | ({"scope": scope} if scope else {})))
+        secret = basic[1] if basic else form.get("client_secret", "")
+        return TokenRequest(client, secret, form, tuple(value for name, value in pairs if name == "resource"))
+
+    def _answer_for_consent(self, request: Request, asked: TokenRequest, fault: Fault, thumbprint: str) -> Response:
+        form = asked.form
+        credential = UserCredential(
+            grant=form["grant_type"],
+            value=form.get(CREDENTIALS[form["grant_type"]], ""),
+            client=asked.client,
+            scope=form.get("scope", ""),
+            redirect_uri=form.get("redirect_uri", ""),
+            verifier=form.get("code_verifier", ""),
+        )
+        try:
+            pair = exchange(self.server.users, self, request, credential)
+        except RefusedError as refused:
+            return _error(refused.code)
+        issued = self.server.issued.find(pair.access_token)
+        if issued is not None:
+            issued.thumbprint = thumbprint
+        content: dict[str, Any] = {
+            "access_token": pair.access_token,
+            "token_type": _type_of(thumbprint),
+            "expires_in": pair.expires_in,
+        }
+        id_token = self._id_token(request, asked, pair) if "openid" in pair.scope.split() else ""
+        more = {"refresh_token": pair.refresh_token, "scope": pair.scope, "id_token": id_token}
+        return json_response(fault.change(content | {name: value for name, value in more.items() if value}))
+
+    def _id_token(self, request: Request, asked: TokenRequest, pair: Pair) -> str:
+        users, code = self.server.users, self.server.users.codes.find(asked.form.get("code", ""))
+        return users.id_tokens.issue(
+            pair,
+            algorithm=users.id_token_algorithm,
+            secret=(self.server.clients or {}).get(asked.client) or asked.secret,
+            issuer=pair.family.issuer or self.server.oauth2_metadata.base(request),
+            nonce=code.nonce if code is not None else "",
+        )
 
     def _answer_for_user(self, form: dict[str, str], client: str, fault: Fault, thumbprint: str) -> Response:
         exchange = form["grant_type"] == TOKEN_EXCHANGE

@@ -11,7 +11,9 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from tokenmw.clock import SYSTEM_CLOCK, Clock
+from tokenmw.testing.provider_server.authorize import AuthorizationEndpoint
 from tokenmw.testing.provider_server.bearer_api import BearerAPI
+from tokenmw.testing.provider_server.device import DeviceAuthorization, DevicePage
 from tokenmw.testing.provider_server.dingtalk import DingTalkAPI, DingTalkCorpTokens, DingTalkTokens
 from tokenmw.testing.provider_server.dingtalk_legacy import DingTalkLegacyAPI, DingTalkLegacyTokens
 from tokenmw.testing.provider_server.fault import ConnectionClosedError, Hang
@@ -27,8 +29,10 @@ from tokenmw.testing.provider_server.managed_identity import ManagedIdentityToke
 from tokenmw.testing.provider_server.metadata import EntraMetadata, OAuth2Keys, OAuth2Metadata, OpenIDMetadata
 from tokenmw.testing.provider_server.microsoft import BotConnector, EntraTokens
 from tokenmw.testing.provider_server.oauth2 import OAuth2Endpoint
+from tokenmw.testing.provider_server.revocation import RevocationEndpoint
 from tokenmw.testing.provider_server.running import running_app
 from tokenmw.testing.provider_server.subjects import Subjects
+from tokenmw.testing.provider_server.users import Users
 from tokenmw.testing.provider_server.wecom import WeComAPI, WeComTokens
 
 if TYPE_CHECKING:
@@ -77,7 +81,12 @@ class ProviderServer:
             (`calls["oauth2", "crm"]`).
         issued: All issued tokens.
         subjects: Tokens of users, for token exchange, the JWT bearer grant and Entra on behalf of.
+        users: Consents of users and their refresh tokens, with the options of these grants.
         oauth2: `POST /oauth2/token`; its `dpop`, as that of `api`, verifies DPoP proofs.
+        authorize: `GET /oauth2/authorize`, for browsers.
+        device: `POST /oauth2/device`, for programs without a browser.
+        device_page: `GET /oauth2/device/verify`, for their users.
+        revocation: `POST /oauth2/revoke`.
         oauth2_metadata, openid_metadata: Its discovery documents, `GET /.well-known/oauth-authorization-server` and
             `GET /.well-known/openid-configuration`.
         api: `/api/…`.
@@ -112,9 +121,14 @@ class ProviderServer:
         self.calls: Counter[str | tuple[str, str]] = Counter()
         self.issued = IssuedTokens(clock=clock)
         self.subjects = Subjects(self.issued, clock=clock)
+        self.users = Users(self, clock=clock)
         self.closing = Latch()
         self._hanging: set[Hang] = set()
         self.oauth2 = OAuth2Endpoint(self, life=token_life, renewal_window=renewal_window)
+        self.authorize = AuthorizationEndpoint(self)
+        self.device = DeviceAuthorization(self)
+        self.device_page = DevicePage(self)
+        self.revocation = RevocationEndpoint(self)
         self.api = BearerAPI(self)
         self.feishu_tenant = FeishuTenantTokens(self)
         self.feishu_app = FeishuAppTokens(self)
@@ -144,7 +158,8 @@ class ProviderServer:
         platforms = (*feishu, self.wecom, self.wecom_api, *dingtalk, *legacy, *microsoft)
         # A test's own endpoints first. The paths of Entra's documents are below those of any issuer.
         documents = (self.entra_metadata, self.oauth2_metadata, self.openid_metadata, OAuth2Keys(self))
-        served = [*(make(self) for make in endpoints), self.oauth2, self.api, *documents, *platforms]
+        consents = (self.authorize, self.device, self.device_page, self.revocation)
+        served = [*(make(self) for make in endpoints), self.oauth2, *consents, self.api, *documents, *platforms]
         self.app = Starlette(
             routes=[
                 Route(path, one, methods=list(one.methods)) for one in served for path in (one.path, *one.more_paths)

@@ -1,0 +1,1 @@
+"""Connections: tokens of users."""

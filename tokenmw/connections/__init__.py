@@ -1,0 +1,14 @@
+"""Tokens of users: a user connects an account once, and then every worker has that user's access token.
+
+1. A *connection* is one user's account at one app: the refresh token, the last access token, its state.
+2. The durable store has the only copy that counts, sealed, with a version that each write compares.
+3. A refresh is single-flight over all processes. Before the refresh token is spent, the process *claims* the
+   connection by a write to the store: that proves that the store takes writes, and excludes all others.
+4. The exchange is owned by the broker. It outlives the requests that wait for it, and the fetch that began it.
+5. The new pair is stored before its access token is returned to anyone.
+6. `invalid_grant` is believed only if the store has no newer refresh token. Other failures change nothing.
+7. A claim whose process died is taken over when it was unchanged for a time by this process's own clock, and the
+   last access token can no longer be used.
+
+It uses `providers` for requests, `redis` for sealing and digests, and `tokens` for the access tokens.
+"""

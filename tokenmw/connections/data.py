@@ -1,0 +1,61 @@
+"""What a process remembers of connections: bounded, and the same from one event loop to the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tokenmw.caches import LRUCache
+from tokenmw.redaction import Unpicklable
+
+if TYPE_CHECKING:
+    from tokenmw.clock import Instant
+    from tokenmw.connections.document import ConnectionDocument
+    from tokenmw.connections.store import ConnectionKey
+    from tokenmw.limits import Limits
+
+__all__ = ["ConnectionData", "SeenClaim", "Unsaved"]
+
+
+class SeenClaim(NamedTuple):
+    """Another process's claim, and when this process saw it first."""
+
+    version: int
+    at: Instant
+
+
+class Unsaved(NamedTuple):
+    """A document that the store does not have yet, and the one whose refresh token was spent for it."""
+
+    key: ConnectionKey
+    document: ConnectionDocument
+    spent: ConnectionDocument
+
+    def __repr__(self) -> str:
+        return "<Unsaved>"
+
+
+class ConnectionData(Unpicklable):
+    """What one process remembers of connections, by the digest of each.
+
+    Attributes:
+        claims: Claims of other processes, while their version does not change.
+        ended_claims: The ids of this process's own claims for which no request is in progress.
+        newest: The documents that this process has made last, in case the store goes back to an older one.
+        unsaved: Documents that the store has yet to take.
+        limit: The bound of each.
+    """
+
+    __slots__ = ("claims", "ended_claims", "limit", "newest", "unsaved")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limit = limits.connections_remembered
+        self.claims: LRUCache[str, SeenClaim] = LRUCache(self.limit)
+        self.ended_claims: LRUCache[str, None] = LRUCache(self.limit)
+        self.newest: LRUCache[str, ConnectionDocument] = LRUCache(self.limit)
+        self.unsaved: dict[str, Unsaved] = {}
+
+    def forget(self, digest: str) -> None:
+        """Forget a connection that the user has ended or made anew."""
+        self.claims.pop(digest, None)
+        self.newest.pop(digest, None)
+        self.unsaved.pop(digest, None)

@@ -1,0 +1,63 @@
+"""The origin of this program as browsers see it: for redirect URIs, and against requests of other sites (CSRF)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from tokenmw.errors import ConfigurationError
+from tokenmw.providers.urls import checked_base_url, is_loopback
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+__all__ = ["base_url_of", "checked_public_url", "is_from_same_origin", "is_secure"]
+
+_OPTION: Final = "ConnectApp(public_url=…)"
+_SAME: Final = "same-origin"
+
+
+def checked_public_url(public_url: object) -> str | None:
+    """Return the option `public_url` without a slash at the end.
+
+    Raises:
+        ConfigurationError: It is no https URL (http for this machine), or it has a query.
+    """
+    return None if public_url is None else checked_base_url(str(public_url), option=_OPTION, allow_http=False)
+
+
+def base_url_of(request: Request, public_url: str | None) -> str:
+    """Return the URL at which the `ConnectApp` is mounted, without a slash at the end.
+
+    Raises:
+        ConfigurationError: There is no `public_url`, and the request came without TLS from another machine.
+    """
+    if public_url is not None:
+        return public_url
+    url = request.url
+    if url.scheme != "https" and not is_loopback(url.hostname or ""):
+        raise ConfigurationError(
+            f"{_OPTION} is missing: the request came over {url.scheme}, so a proxy in front of this program hides its "
+            f'public URL. Set it to the URL of this application, such as "https://app.example/connect".'
+        )
+    root: str = request.scope.get("root_path", "")
+    return f"{url.scheme}://{url.netloc}{root.rstrip('/')}"
+
+
+def is_secure(base_url: str) -> bool:
+    """Return whether browsers reach a URL over TLS."""
+    return base_url.startswith("https://")
+
+
+def is_from_same_origin(request: Request, base_url: str) -> bool:
+    """Return whether a browser sent a request from a page of this site; False if the request does not say.
+
+    Every browser sends one of the two headers with a POST: `Sec-Fetch-Site`, or an older one `Origin`.
+    """
+    site = request.headers.get("sec-fetch-site")
+    origins = request.headers.getlist("origin")
+    own = urlsplit(base_url)
+    same = all(origin == f"{own.scheme}://{own.netloc}" for origin in origins)
+    if site is not None:
+        return site == _SAME and same
+    return bool(origins) and same
