@@ -11,7 +11,15 @@ from tests.providers.private_keys import make_key, pem_of
 from tokenmw import CredentialRejected, TokenUnavailable
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.limits import Limits
-from tokenmw.providers import ClientCredentials, DPoPKey, PrivateKeyJWT, TokenHTTP
+from tokenmw.providers import (
+    ClientCredentials,
+    DPoPKey,
+    JWTBearer,
+    PrivateKeyJWT,
+    Provider,
+    TokenExchange,
+    TokenHTTP,
+)
 from tokenmw.testing import Fault, ProviderServer
 
 KEY_PEM = pem_of(make_key("P-256"))
@@ -104,6 +112,45 @@ async def test_one_key_learns_the_nonce_for_all_its_clients(
     for scope in ("a", "b", "c"):
         await crm(token_url, scope=scope, dpop=key).fetch(http)
     assert 4 == server.calls["oauth2"]
+
+
+@pytest.mark.parametrize("grant", ["exchange", "assertion of a client", "assertion alone"])
+async def test_each_grant_may_bind_its_token(
+    server: ProviderServer, http: TokenHTTP, token_url: str, grant: str
+) -> None:
+    """Token exchange and the JWT bearer grant prove the key and learn the nonce; the key is part of the identity."""
+    user, key, client = server.subjects.issue("ada"), DPoPKey(KEY_PEM), {"client_id": "crm", "client_secret": "s"}
+
+    def make(key: DPoPKey | None) -> Provider:
+        options: dict[str, Any] = {"token_url": token_url, "dpop": key}
+        if grant == "exchange":
+            return TokenExchange(subject=user, **client, **options)
+        return JWTBearer(assertion=user, **(client if "client" in grant else {}), **options)
+
+    provider = make(key)
+    granted = await provider.fetch(http)
+    issued = server.issued.find(granted.value)
+    assert issued is not None
+    assert ("DPoP", "ada", key.thumbprint) == (granted.token_type, issued.user, issued.thumbprint)
+    assert 2 == server.calls["oauth2"]
+    assert provider.dpop is key
+    assert (True, False) == (provider.shareable, make(DPoPKey()).shareable)
+    assert make(DPoPKey(KEY_PEM)) == provider != make(None)
+
+
+async def test_an_exchanged_token_that_is_no_access_token_needs_no_proof(
+    server: ProviderServer, http: TokenHTTP, token_url: str
+) -> None:
+    """`N_A` is accepted, because such a token is not sent to an API (RFC 8693 §2.2.1)."""
+    provider = TokenExchange(
+        token_url=token_url,
+        client_id="crm",
+        client_secret="s",
+        subject=server.subjects.issue("ada"),
+        requested_type="id_token",
+        dpop=DPoPKey(KEY_PEM),
+    )
+    assert "N_A" == (await provider.fetch(http)).token_type
 
 
 NONCE = {"DPoP-Nonce": "n-1"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tokenmw.connections.pair_reader import read_pair
 from tokenmw.errors import TokenUnavailable
 from tokenmw.providers.client_auth import Proof
-from tokenmw.providers.discovery import METHODS_FOUND, TokenEndpoint, grant_of_issuer
+from tokenmw.providers.discovery import METHODS_FOUND, TokenEndpoint, request_at_issuer
 from tokenmw.redaction import FrozenValue, without_locals
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class AppClient(FrozenValue):
 
         if metadata is None:
             return await request(TokenEndpoint(self.endpoints.token_url), [])
-        return cast("TokenPair", await grant_of_issuer(http, metadata, cast("Any", request)))
+        return await request_at_issuer(http, metadata, request)
 
     @without_locals
     async def post(self, http: TokenHTTP, option: str, fields: Mapping[str, str], *, secret: str) -> Answer | None:

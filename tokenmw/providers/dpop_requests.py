@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tokenmw.errors import TokenUnavailable
 from tokenmw.providers.dpop import NONCE_REQUIRED
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
-    from tokenmw.values import Grant
 
 __all__ = ["post_token_request", "with_nonce"]
+
+R = TypeVar("R")
 
 _REFUSED: Final = frozenset({400, 401})
 _INVALID_PROOF: Final = "invalid_dpop_proof"
@@ -56,7 +57,7 @@ async def post_token_request(
     return answer
 
 
-async def with_nonce(grant: Callable[[], Awaitable[Grant]]) -> Grant:
+async def with_nonce(grant: Callable[[], Awaitable[R]]) -> R:
     """Request a token, and once more if the server wants its nonce in the proof.
 
     Args:
