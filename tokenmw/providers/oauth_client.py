@@ -191,13 +191,9 @@ class OAuthClient(FrozenValue):
                     f"the server of issuer accepts neither {' nor '.join(METHODS_FOUND)}: set auth_method to one that "
                     f"it does accept"
                 )
-            grant = partial(
-                self.auth.grant,
-                partial(request, endpoint.url, statuses),
-                token_url=endpoint.url,
-                method=endpoint.method or METHODS_FOUND[0],
-            )
-            return await (grant() if self.dpop is None else with_nonce(grant))
+            send = partial(request, endpoint.url, statuses)
+            method = endpoint.method or METHODS_FOUND[0]
+            return await with_nonce(lambda: self.auth.grant(send, token_url=endpoint.url, method=method))
 
         if self._metadata is None:
             return await request_at(TokenEndpoint(self.token_url), [])
