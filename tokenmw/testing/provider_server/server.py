@@ -86,7 +86,7 @@ class ProviderServer:
         issued: All issued tokens.
         subjects: Tokens of users, for token exchange, the JWT bearer grant and Entra on behalf of.
         users: Consents of users and their refresh tokens, with the options of these grants.
-        oauth2: `POST /oauth2/token`.
+        oauth2: `POST /oauth2/token`; its `dpop`, as that of `api`, verifies DPoP proofs.
         authorize: `GET /oauth2/authorize`, for browsers.
         device: `POST /oauth2/device`, for programs without a browser.
         device_page: `GET /oauth2/device/verify`, for their users.
