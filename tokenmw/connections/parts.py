@@ -42,7 +42,9 @@ class ConnectionParts(Unpicklable):
         exchanges: The tasks that outlive their callers.
         refresher: Refreshes connections.
         observe: Gets events.
+        sealer: Seals documents, and the cookies of flows.
         clock: Time.
+        log: Where failures are logged.
     """
 
     __slots__ = (
@@ -51,8 +53,10 @@ class ConnectionParts(Unpicklable):
         "clock",
         "documents",
         "exchanges",
+        "log",
         "observe",
         "refresher",
+        "sealer",
         "storage",
     )
 
@@ -73,7 +77,9 @@ class ConnectionParts(Unpicklable):
     ) -> None:
         self._connections = connections
         self._exchange_seconds = limits.exchange_seconds
+        self.sealer = sealer
         self.clock = clock
+        self.log = log
         self.observe = observe
         self.documents = Documents(connections.store, names=names, sealer=sealer, seconds=limits.store_seconds, log=log)
         self.storage = PairStorage(documents=self.documents, kept=kept, data=data, clock=clock, log=log)

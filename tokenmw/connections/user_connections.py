@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from tokenmw.connections.connections import Connections, checked_subject
 from tokenmw.connections.document import DISCONNECTED, ConnectionDocument
 from tokenmw.connections.documents import Found, Unusable
+from tokenmw.connections.flow_parts import FlowParts
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.observe.events import ConnectionChanged
@@ -83,6 +84,11 @@ class UserConnections(Unpicklable):
                 "This TokenBroker has no connections of users: give it connections=Connections(…)."
             )
         return self._config
+
+    def flow_parts(self) -> FlowParts:
+        """Return what the flows by which users connect need of the running event loop. For this package."""
+        opened = self._opened()
+        return FlowParts(opened.tokens.http, opened.parts.sealer, opened.parts.clock, opened.parts.log)
 
     def beside(self, providers: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the broker's names: its providers, and a callable for each app.
