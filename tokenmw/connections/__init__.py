@@ -18,19 +18,56 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenmw.errors import ReconnectRequired
+
 if TYPE_CHECKING:
+    from tokenmw.connections.app import OAuthApp
+    from tokenmw.connections.connect_app import ConnectApp
+    from tokenmw.connections.connections import Connections
+    from tokenmw.connections.device import DeviceFlow
+    from tokenmw.connections.dialect import Dialect
+    from tokenmw.connections.flow_problem import FlowProblem
+    from tokenmw.connections.outcome import Connected, NotConnected
     from tokenmw.connections.sql_store import SQLStore
     from tokenmw.connections.store import ConnectionKey, ConnectionStore, StoredConnection, StoreUnavailable
+    from tokenmw.connections.user_connections import ConnectionState, UserConnections
 
-__all__ = ["ConnectionKey", "ConnectionStore", "SQLStore", "StoreUnavailable", "StoredConnection"]
+__all__ = [
+    "ConnectApp",
+    "Connected",
+    "ConnectionKey",
+    "ConnectionState",
+    "ConnectionStore",
+    "Connections",
+    "DeviceFlow",
+    "Dialect",
+    "FlowProblem",
+    "NotConnected",
+    "OAuthApp",
+    "ReconnectRequired",
+    "SQLStore",
+    "StoreUnavailable",
+    "StoredConnection",
+    "UserConnections",
+]
 
 # Each is imported when it is used first.
 _MODULES: Final = {
+    "ConnectApp": "connect_app",
+    "Connected": "outcome",
     "ConnectionKey": "store",
+    "ConnectionState": "user_connections",
     "ConnectionStore": "store",
+    "Connections": "connections",
+    "DeviceFlow": "device",
+    "Dialect": "dialect",
+    "FlowProblem": "flow_problem",
+    "NotConnected": "outcome",
+    "OAuthApp": "app",
     "SQLStore": "sql_store",
     "StoreUnavailable": "store",
     "StoredConnection": "store",
+    "UserConnections": "user_connections",
 }
 
 
