@@ -18,10 +18,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenmw.errors import ReconnectRequired
+
 if TYPE_CHECKING:
     from tokenmw.connections.app import OAuthApp
     from tokenmw.connections.connect_app import ConnectApp
     from tokenmw.connections.connections import Connections
+    from tokenmw.connections.device import DeviceFlow
+    from tokenmw.connections.dialect import Dialect
+    from tokenmw.connections.flow_problem import FlowProblem
+    from tokenmw.connections.outcome import Connected, NotConnected
     from tokenmw.connections.pair import TokenPair
     from tokenmw.connections.redis_store import RedisStore
     from tokenmw.connections.sql_store import SQLStore
@@ -31,10 +37,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConnectApp",
+    "Connected",
     "ConnectionKey",
     "ConnectionState",
     "ConnectionStore",
     "Connections",
+    "DeviceFlow",
+    "Dialect",
+    "FlowProblem",
+    "NotConnected",
     "OAuthApp",
     "ReconnectRequired",
     "RedisStore",
@@ -48,10 +59,15 @@ __all__ = [
 # Each is imported when it is used first.
 _MODULES: Final = {
     "ConnectApp": "tokenmw.connections.connect_app",
+    "Connected": "tokenmw.connections.outcome",
     "ConnectionKey": "tokenmw.connections.store",
     "ConnectionState": "tokenmw.connections.user_connections",
     "ConnectionStore": "tokenmw.connections.store",
     "Connections": "tokenmw.connections.connections",
+    "DeviceFlow": "tokenmw.connections.device",
+    "Dialect": "tokenmw.connections.dialect",
+    "FlowProblem": "tokenmw.connections.flow_problem",
+    "NotConnected": "tokenmw.connections.outcome",
     "OAuthApp": "tokenmw.connections.app",
     "ReconnectRequired": "tokenmw.errors",
     "RedisStore": "tokenmw.connections.redis_store",
