@@ -131,12 +131,8 @@ async def test_events_with_redis(redis_server: RedisServer, seen: Seen) -> None:
     options: dict[str, Any] = {"redis": redis_server.url, "secret_key": SECRET}
     providers, other = {"crm": StaticToken(lambda: "t", credential_id="c")}, Seen()
     async with (
-        TokenBroker(
-            {"crm": StaticToken(lambda: "t", credential_id="c")}, **options, observers=[seen.all.append]
-        ) as one,
-        TokenBroker(
-            {"crm": StaticToken(lambda: "t", credential_id="c")}, **options, observers=[other.all.append]
-        ) as two,
+        TokenBroker(providers, **options, observers=[seen.all.append]) as one,
+        TokenBroker(providers, **options, observers=[other.all.append]) as two,
     ):
         await one.token("crm")
         await two.token("crm")
