@@ -65,6 +65,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "FailureNoted",
         "Failure",
         "GrantCodes",
+        "LoadedCertificate",  # public dates and digests
         "GrantReader",  # a client id and texts
         "IdentityRequest",
         "Instant",
