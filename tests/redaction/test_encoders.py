@@ -64,6 +64,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "EpochMarkers",
         "FailureNoted",
         "Failure",
+        "Gauges",  # names of providers and addresses
         "GrantCodes",
         "LoadedCertificate",  # public dates and digests
         "GrantReader",  # a client id and texts
@@ -71,6 +72,8 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Instant",
         "Leased",
         "Limits",
+        "LoggingObserver",
+        "Metric",
         "NewSessions",
         "Observers",  # functions of the program
         "OpenTelemetryObserver",
@@ -82,6 +85,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Resolver",  # names of hosts
         "Status",
         "Stored",
+        "StructlogObserver",
         "StoredVersions",
         "SubjectToken",
         "SystemClock",
@@ -103,6 +107,8 @@ _WITHOUT_SECRETS: Final = frozenset(
         "_ProviderToken",  # a name
         "_Refused",
         "_Share",
+        "_Spans",
+        "_Workers",
         "_Replayed",  # the stream of a response of an API; what was read of it refuses
     }
 )

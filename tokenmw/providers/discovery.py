@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Token
 
-__all__ = ["METHODS_FOUND", "ServerMetadata", "TokenEndpoint", "grant_of_issuer"]
+__all__ = ["METHODS_FOUND", "ServerMetadata", "TokenEndpoint", "request_at_issuer"]
 
 R = TypeVar("R")
 
@@ -184,7 +184,7 @@ class ServerMetadata(Provider):
         return ""
 
 
-async def grant_of_issuer(
+async def request_at_issuer(
     http: TokenHTTP, metadata: ServerMetadata, request: Callable[[TokenEndpoint, list[int]], Awaitable[R]]
 ) -> R:
     """Send a token request to the endpoint of an issuer; once more if the endpoint has moved.

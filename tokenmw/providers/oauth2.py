@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from tokenmw.providers.client_certificate import ClientCertificate
+    from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.jwt_assertion import SecretAlgorithm
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
@@ -112,6 +113,9 @@ class ClientCredentials(Provider):
             knows the certificate itself. With another method, servers only bind tokens to it. An API accepts such a
             token only over connections with the same certificate: `verify=CERTIFICATE.context()` of the program's own
             client. It needs the broker's own HTTP client. Default: none.
+        dpop: A `DPoPKey` to which the server binds the token (RFC 9449), so that a stolen token is of no use. Requests
+            to the API then need a proof each, which auth objects send. A token that is not bound is refused. Default:
+            none, a bearer token.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -125,6 +129,7 @@ class ClientCredentials(Provider):
         "allow_http",
         "allow_private",
         "certificate",
+        "dpop",
         "hosts",
         "refresh_before",
         "scheme",
@@ -165,6 +170,7 @@ class ClientCredentials(Provider):
         assertion_algorithm: SecretAlgorithm | None = None,
         issuer: str | None = None,
         certificate: ClientCertificate | None = None,
+        dpop: DPoPKey | None = None,
     ) -> None:
         name = type(self).__name__
         checked_flag(zero_means_default_life, option=f"{name}(zero_means_default_life=…)")
@@ -189,11 +195,13 @@ class ClientCredentials(Provider):
             issuer=issuer,
             allow_http=allow_http,
             allow_private=allow_private,
+            dpop=dpop,
         )
         self.allow_http = allow_http
         self.allow_private = self._client.allow_private
         self.certificate = self._client.certificate
-        self.shareable = auth.shareable
+        self.dpop = dpop
+        self.shareable = self._client.shareable
         self.token_url = self._client.token_url
         self._grant_type = grant_type
         self._fields = RequestFields(
@@ -207,6 +215,8 @@ class ClientCredentials(Provider):
         )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
+        if dpop is not None and scheme is not None:
+            raise ConfigurationError(f"{name}(dpop=…) decides the scheme, which is DPoP: leave scheme out.")
         self.scheme = "Bearer" if scheme is None else _checked_scheme(scheme, option=f"{name}(scheme=…)")
         client_fix = auth.fix(method_option=True)
         # A server that decodes what was not encoded may find no client in it.

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.options import checked_flag, optional_seconds, positive_seconds
-from tokenmw.providers.discovery import METHODS_FOUND, ServerMetadata, TokenEndpoint, grant_of_issuer
+from tokenmw.providers.discovery import METHODS_FOUND, ServerMetadata, TokenEndpoint, request_at_issuer
+from tokenmw.providers.dpop import DPoPKey, checked_dpop
+from tokenmw.providers.dpop_requests import post_token_request, with_nonce
 from tokenmw.providers.grant_reader import GrantReader
 from tokenmw.providers.proof import Proof
 from tokenmw.providers.urls import checked_private, checked_token_url
@@ -43,22 +45,27 @@ class OAuthClient(FrozenValue):
         issuer: The server's issuer; None: `token_url` is given.
         allow_http: Whether the server may be reached without TLS on another machine.
         allow_private: Whether it may have a private address.
+        dpop: The key to which the tokens are bound, or None.
 
     Attributes:
         allow_private: Whether the server may have a private address.
         auth: How the client authenticates.
         certificate: The certificate that connections to the token endpoint show, or None.
+        dpop: The key to which the tokens are bound, or None.
+        shareable: Whether other processes can make the same requests, and use the same tokens.
         token_url: The token endpoint; "" if it is found by the issuer.
 
     Raises:
         ConfigurationError: `token_url` and `issuer` are both given or both missing, or one cannot be used.
     """
 
-    __slots__ = ("_metadata", "_provider", "allow_private", "auth", "certificate", "token_url")
+    __slots__ = ("_metadata", "_provider", "allow_private", "auth", "certificate", "dpop", "shareable", "token_url")
 
     allow_private: bool
     auth: ClientAuth | PublicClient
     certificate: ClientCertificate | None
+    dpop: DPoPKey | None
+    shareable: bool
     token_url: str
     _metadata: ServerMetadata | None
     _provider: str
@@ -73,6 +80,7 @@ class OAuthClient(FrozenValue):
         issuer: str | None = None,
         allow_http: bool,
         allow_private: bool = True,
+        dpop: DPoPKey | None = None,
     ) -> None:
         checked_flag(allow_http, option=f"{provider}(allow_http=…)")
         if (token_url is None) is (issuer is None):
@@ -81,6 +89,8 @@ class OAuthClient(FrozenValue):
         put(self, "auth", auth)
         put(self, "_provider", provider)
         put(self, "certificate", auth.certificate)
+        put(self, "dpop", checked_dpop(dpop, option=f"{provider}(dpop=…)"))
+        put(self, "shareable", auth.shareable and (dpop is None or dpop.shareable))
         if issuer is None:
             option = f"{provider}(token_url=…)"
             url = checked_token_url(cast("str", token_url), option=option, allow_http=allow_http)
@@ -103,8 +113,8 @@ class OAuthClient(FrozenValue):
         return (server, *self.auth.identity())
 
     def more_identity(self) -> tuple[object, ...]:
-        """Return the part of the identity that only clients with a certificate or an option for assertions have."""
-        return self.auth.more_identity()
+        """Return the part of the identity that clients with options for assertions, a certificate or a key have."""
+        return (*self.auth.more_identity(), *(() if self.dpop is None else (self.dpop.identity(),)))
 
     def reader(
         self,
@@ -144,6 +154,7 @@ class OAuthClient(FrozenValue):
             max_lifetime=optional_seconds(max_life, option=f"{name}(max_life=…)") or MAX_LIFETIME,
             fixes=fixes,
             log_description=log_description,
+            dpop=self.dpop is not None,
             **options,
         )
 
@@ -160,7 +171,8 @@ class OAuthClient(FrozenValue):
         """Send a token request, and return what `read` makes of the response.
 
         If the server refuses the first of several secrets, the request is sent again with the next one; if the endpoint
-        of an issuer has moved, once more at its new place.
+        of an issuer has moved, once more at its new place; if it wants its nonce in the proof of `dpop`, once more with
+        that.
 
         Args:
             http: Sends the request.
@@ -188,17 +200,15 @@ class OAuthClient(FrozenValue):
                     f"it does accept"
                 )
             url = endpoint.url_for(self.certificate)
-            return await self.auth.grant(
-                partial(request, url, statuses),
-                token_url=url,
-                method=endpoint.method or METHODS_FOUND[0],
-            )
+            send = partial(request, url, statuses)
+            method = endpoint.method or METHODS_FOUND[0]
+            return await with_nonce(lambda: self.auth.grant(send, token_url=url, method=method))
 
         problem = "" if self.certificate is None else self.certificate.expiry_text(now=http.time())
         try:
             if self._metadata is None:
                 return await request_at(TokenEndpoint(self.token_url), [])
-            return await grant_of_issuer(http, self._metadata, request_at)
+            return await request_at_issuer(http, self._metadata, request_at)
         except (CredentialRejected, TokenUnavailable) as error:
             # Only with a failure, because the clock that may be wrong is this machine's.
             raise (error if not problem else error.with_reason(problem)) from error.__cause__
@@ -207,7 +217,7 @@ class OAuthClient(FrozenValue):
         """Send one token request. Those of every grant, client and attempt are sent here."""
         if self.certificate is not None:
             http = http.with_certificate(self.certificate)
-        return await http.request("POST", url, headers=proof.headers, **body)
+        return await post_token_request(http, url, dpop=self.dpop, headers=proof.headers, **body)
 
     def __repr__(self) -> str:
         return f"<OAuthClient {self.auth!r}>"
