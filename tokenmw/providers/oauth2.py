@@ -31,6 +31,12 @@ __all__ = ["ClientCredentials"]
 
 _SCHEME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 
+# Servers answer so if a token is to be bound and the connection has shown no certificate.
+_GRANT_FIX: Final = (
+    "check the credential and its permissions; if the server binds tokens to a certificate (RFC 8705), give "
+    "certificate=…"
+)
+
 
 @reuses_checks
 class ClientCredentials(Provider):
@@ -226,6 +232,7 @@ class ClientCredentials(Provider):
             max_life=max_life,
             zero_is_default=zero_means_default_life,
             fixes={
+                "invalid_grant": "" if certificate else _GRANT_FIX,
                 "invalid_request": f"{INVALID_REQUEST_FIX}{encoding_fix}",
                 "unauthorized_client": f"the client needs the permission to use this grant type; or {client_fix}",
                 "unsupported_grant_type": f"this endpoint does not offer the grant type {grant_type}: check the URL",
