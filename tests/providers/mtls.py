@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-__all__ = ["Files", "TLSServer", "authority", "make_certificate", "tls_server"]
+__all__ = ["Files", "TLSServer", "authority", "make_certificate", "thumbprint_of", "tls_server"]
 
 AUTHORITY = "authority of clients"
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
