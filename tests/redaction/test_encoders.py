@@ -71,6 +71,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "FlowParts",  # each of its parts refuses
         "Gauges",  # names of providers and addresses
         "GrantCodes",
+        "LoadedCertificate",  # public dates and digests
         "GrantReader",  # a client id and texts
         "IdentityRequest",
         "Instant",
