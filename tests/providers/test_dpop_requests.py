@@ -119,7 +119,8 @@ async def test_each_grant_may_bind_its_token(
     server: ProviderServer, http: TokenHTTP, token_url: str, grant: str
 ) -> None:
     """Token exchange and the JWT bearer grant prove the key and learn the nonce; the key is part of the identity."""
-    user, key, client = server.subjects.issue("ada"), DPoPKey(KEY_PEM), {"client_id": "crm", "client_secret": "s"}
+    user, key = server.subjects.issue("ada"), DPoPKey(KEY_PEM)
+    client: dict[str, Any] = {"client_id": "crm", "client_secret": "s"}
 
     def make(key: DPoPKey | None) -> Provider:
         options: dict[str, Any] = {"token_url": token_url, "dpop": key}
