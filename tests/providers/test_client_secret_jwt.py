@@ -57,12 +57,12 @@ async def test_while_the_secret_is_changed_the_other_one_is_tried() -> None:
 async def test_neither_the_secret_nor_the_assertion_is_shown() -> None:
     """A server that repeats the assertion does not get it into an error text."""
     crm = credentials("https://idp.example/token")
-    proof = await crm._auth.prove(token_url=crm.token_url)
+    proof = await crm._client.auth.prove(token_url=crm.token_url)
     assertion = proof.form["client_assertion"]
     assert proof.is_in(f"no {assertion}!")
     assert proof.is_in(SECRET)
     assert "client_secret" not in proof.form
-    assert "<ClientCredentials> <ClientAuth client_secret_jwt> <Proof>" == f"{crm!r} {crm._auth!r} {proof!r}"
+    assert "<ClientCredentials> <ClientAuth client_secret_jwt> <Proof>" == f"{crm!r} {crm._client.auth!r} {proof!r}"
 
 
 @pytest.mark.parametrize(

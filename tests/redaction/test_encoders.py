@@ -66,6 +66,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Failure",
         "Gauges",  # names of providers and addresses
         "GrantCodes",
+        "LoadedCertificate",  # public dates and digests
         "GrantReader",  # a client id and texts
         "IdentityRequest",
         "Instant",

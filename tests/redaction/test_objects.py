@@ -11,7 +11,9 @@ import json
 import os
 import pickle
 import pprint
+import tempfile
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -23,6 +25,7 @@ from pydantic import ConfigDict, TypeAdapter, create_model
 import tokenmw
 from tests.asgi_client import answering, scope_of, session_of
 from tests.observe.test_events import EVENTS
+from tests.providers.mtls import Files
 from tests.providers.private_keys import make_key, pem_of
 from tests.redaction.test_tracebacks import KINDS, SECRET
 from tokenmw import (
@@ -46,6 +49,7 @@ from tokenmw.observe import BrokerClosed
 from tokenmw.outgoing.response import _Answer
 from tokenmw.providers import (
     Answer,
+    ClientCertificate,
     DPoPKey,
     EnvSecret,
     FeishuApp,
@@ -89,6 +93,14 @@ def http_options() -> HTTPOptions:
         return HTTPOptions(trust_env=True)
 
 
+def client_certificate() -> ClientCertificate:
+    """Make a client certificate whose key has a password."""
+    with tempfile.TemporaryDirectory() as directory:
+        files = Files(Path(directory))
+        files.key.write_text(pem_of(make_key("P-256"), password=SECRET.encode()))
+        return files.load(password=SECRET)
+
+
 # Immutable values with a secret.
 VALUES: dict[str, Callable[[], Any]] = {
     **{f"provider: {name}": make for name, make in KINDS.items()},
@@ -96,6 +108,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "Token": lambda: make_token(SECRET, extra={SECRET: SECRET}),
     "HTTPOptions": http_options,
     "EnvSecret": lambda: EnvSecret("CRM_SECRET"),
+    "ClientCertificate": client_certificate,
     "FileSecret": lambda: FileSecret("/run/secrets/crm"),
     "SecretSource": lambda: SecretSource(lambda: SECRET, credential_id="crm"),
     "DPoPKey": lambda: DPoPKey(pem_of(make_key("P-256"))),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection
 
+    from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Grant, Token
@@ -105,6 +106,8 @@ class Provider(FrozenValue):
             False.
         allow_private: Whether the token endpoint may have a private address. Default: True. False is for URLs that
             others choose; the broker's own HTTP client then connects to public addresses only.
+        certificate: The client certificate of token requests, or None. It needs the broker's own HTTP client. Default:
+            None.
         scheme: The word in front of the token in the `Authorization` header; None if `authorize` puts the token
             elsewhere. Default: `"Bearer"`.
         dpop: The key to which the token is bound (RFC 9449). An auth object then sends a proof with each request, and
@@ -129,6 +132,7 @@ class Provider(FrozenValue):
     hosts: frozenset[str] | None = None
     allow_http: bool = False
     allow_private: bool = True
+    certificate: ClientCertificate | None = None
     scheme: str | None = "Bearer"
     dpop: DPoPKey | None = None
     per_subject: bool = False
