@@ -28,6 +28,7 @@ CLASSES: Final[tuple[type, ...]] = (
     tokenmw.Limits,
     providers.HTTPOptions,
     providers.PrivateKeyJWT,
+    providers.DPoPKey,
     connections.SQLStore,
     connections.RedisStore,
     *(
