@@ -44,6 +44,7 @@ from tokenmw import (
     TokenUnavailable,
 )
 from tokenmw.clock import SYSTEM_CLOCK
+from tokenmw.connections import RedisStore, SQLStore
 from tokenmw.fastapi import token_from
 from tokenmw.observe import BrokerClosed
 from tokenmw.outgoing.response import _Answer
@@ -117,6 +118,8 @@ VALUES: dict[str, Callable[[], Any]] = {
 }
 # Parts of a running program that refer to secrets.
 LIVE: dict[str, Callable[[], Any]] = {
+    "RedisStore": lambda: RedisStore(f"redis://u:{SECRET}@127.0.0.1/0"),
+    "SQLStore": lambda: SQLStore(f"postgresql+asyncpg://u:{SECRET}@127.0.0.1/name"),
     "TokenBroker": broker,
     "RequestTokens": request_tokens,
     "TokenAuth": lambda: broker().auth("wecom"),
