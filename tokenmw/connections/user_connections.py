@@ -9,6 +9,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from tokenmw.connections.connections import Connections, checked_subject
+from tokenmw.connections.device import begin_device
 from tokenmw.connections.document import DISCONNECTED, ConnectionDocument
 from tokenmw.connections.documents import Found, Unusable
 from tokenmw.connections.flow_parts import FlowParts
@@ -21,6 +22,7 @@ from tokenmw.redaction import Unpicklable, without_locals
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from tokenmw.connections.device import DeviceFlow
     from tokenmw.connections.pair import TokenPair
     from tokenmw.connections.parts import OpenConnections
     from tokenmw.connections.store import ConnectionKey
@@ -192,6 +194,24 @@ class UserConnections(Unpicklable):
 
         pair: TokenPair = await opened.parts.exchanges.run(exchange)
         return pair
+
+    async def device(self, name: str, subject: str, *, scope: str | None = None) -> DeviceFlow:
+        """Begin the flow of a program without a browser (RFC 8628): the user types a code at the app's server.
+
+            flow = await broker.connections.device("google", "user-17")
+            print(f"Open {flow.verification_uri} and type {flow.user_code}")
+            await flow.done()
+
+        Args:
+            name: The app's name.
+            subject: The user.
+            scope: The scopes, separated by spaces. Default: those of the app.
+
+        Raises:
+            FlowProblem: The server refuses the request, or cannot be reached.
+        """
+        provider = self._provider(name, subject)
+        return await begin_device(self, provider.app_name, provider.subject, scope=scope)
 
     async def state(self, name: str, subject: str) -> ConnectionState | None:
         """Return the state of a user's connection; None if there is none.

@@ -131,6 +131,8 @@ class DingTalkAPI(Endpoint):
         if token is None or not self.server.issued.is_good(token):
             return _refusal("InvalidAuthentication", "the access token is not valid", self.refusal_status)
         content = {"client": token.client, "corp": token.scope, "path": request.url.path}
+        if token.user:
+            content["user"] = token.user
         return json_response(fault.change({**content, "received": len(await request.body())}))
 
 

@@ -95,6 +95,8 @@ class TokenEndpoint(Endpoint):
     """
 
     issuer: ClassVar[str] = ""
+    revokes_old_tokens: ClassVar[bool] = False
+    """Whether a refresh revokes the access tokens of its family that were issued before."""
 
     def __init__(self, server: ProviderServer, *, life: float, renewal_window: float | None = None) -> None:
         super().__init__(server)
