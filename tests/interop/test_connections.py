@@ -59,10 +59,7 @@ class World:
 
     def __init__(self, issuer: str) -> None:
         options: dict[str, Any] = {"client_secret": SECRET, "scope": SCOPE, "params": {"prompt": "consent"}}
-        apps = {
-            name: OAuthApp(issuer=issuer, client_id=name, **options)
-            for name in ("basic", "post")
-        }
+        apps = {name: OAuthApp(issuer=issuer, client_id=name, **options) for name in ("basic", "post")}
         self.connections = Connections(apps, store=MemoryStore(), subject=_user)
         self.broker = TokenBroker({}, connections=self.connections, secret_key="k7Qm-secret-of-the-sealer-91")
         connect = ConnectApp(self.broker, allow=lambda _connection: True, return_to=("/settings",))

@@ -164,9 +164,9 @@ async def code_of(client: Any, platform: Platform) -> str:
         asked |= {"code_challenge": CHALLENGE, "code_challenge_method": "S256"}
     answer = await client.get(platform.authorize, params=asked, follow_redirects=False)
     assert 302 == answer.status_code
-    parameters = parse_qs(urlsplit(answer.headers["location"]).query)
+    parameters = parse_qs(urlsplit(str(answer.headers["location"])).query)
     assert {"state", platform.code} == set(parameters)
-    return str(parameters[platform.code][0])
+    return parameters[platform.code][0]
 
 
 async def post(client: Any, platform: Platform, **asked: str) -> Any:

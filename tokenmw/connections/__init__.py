@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tokenmw.connections.flow_problem import FlowProblem
     from tokenmw.connections.outcome import Connected, NotConnected
     from tokenmw.connections.pair import TokenPair
+    from tokenmw.connections.redis_store import RedisStore
     from tokenmw.connections.sql_store import SQLStore
     from tokenmw.connections.store import ConnectionKey, ConnectionStore, StoredConnection, StoreUnavailable
     from tokenmw.connections.user_connections import ConnectionState, UserConnections
@@ -45,6 +46,7 @@ __all__ = [
     "NotConnected",
     "OAuthApp",
     "ReconnectRequired",
+    "RedisStore",
     "SQLStore",
     "StoreUnavailable",
     "StoredConnection",
@@ -66,6 +68,7 @@ _MODULES: Final = {
     "NotConnected": "tokenmw.connections.outcome",
     "OAuthApp": "tokenmw.connections.app",
     "ReconnectRequired": "tokenmw.errors",
+    "RedisStore": "tokenmw.connections.redis_store",
     "SQLStore": "tokenmw.connections.sql_store",
     "StoreUnavailable": "tokenmw.connections.store",
     "StoredConnection": "tokenmw.connections.store",

@@ -40,13 +40,22 @@ class TokenCache(Unpicklable):
         limits: `tokens` is the bound, and `subject_tokens` that of the tokens made from callers' own.
         clock: Time; it decides which tokens have expired.
         keys_of: Returns a provider's Redis keys; None if its token is not shared.
+        digest_of: Returns an opaque name of a provider's credential, for log lines and events.
     """
 
-    __slots__ = ("_alive", "_by_key", "_clock", "_keys_of", "_named", "_of_subjects", "_recent")
+    __slots__ = ("_alive", "_by_key", "_clock", "_digest_of", "_keys_of", "_named", "_of_subjects", "_recent")
 
-    def __init__(self, *, limits: Limits, clock: Clock, keys_of: Callable[[Provider], TokenKeys | None]) -> None:
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        clock: Clock,
+        keys_of: Callable[[Provider], TokenKeys | None],
+        digest_of: Callable[[Provider], str] = lambda _provider: "",
+    ) -> None:
         self._clock = clock
         self._keys_of = keys_of
+        self._digest_of = digest_of
         self._recent: LRUCache[Provider, TokenEntry] = LRUCache(limits.tokens)
         self._of_subjects: LRUCache[Provider, TokenEntry] = LRUCache(limits.subject_tokens)
         self._named: dict[Provider, TokenEntry] = {}
@@ -79,7 +88,8 @@ class TokenCache(Unpicklable):
             entry = self._alive.get(names)
             if entry is None:
                 check_provider(provider)
-                entry = self._alive[names] = TokenEntry(provider, name, keys=self._keys_of(provider))
+                keys, digest = self._keys_of(provider), self._digest_of
+                entry = self._alive[names] = TokenEntry(provider, name, keys=keys, digest=digest)
                 if entry.keys is not None:
                     self._by_key[entry.keys.token] = entry
             else:
@@ -98,6 +108,7 @@ class TokenCache(Unpicklable):
             check_provider(provider)  # an equal credential, but its `hosts` may differ
         self._recent.pop(provider, None)
         self._named[provider] = entry
+        entry.named = True
         return entry
 
     def purge(self) -> None:

@@ -70,7 +70,7 @@ class ProviderServer:
         server.revoke(token)
 
     Args:
-        clients: The known clients and their secrets; None for any client with any secret.
+        clients: The known clients and their secrets, "" for a public client; None for any client with any secret.
         token_life: The lifetime in seconds of the tokens of `oauth2`, `entra` and `managed_identity`. Those of
             Feishu, WeCom and DingTalk live 7200 s, unless `life` of the endpoint is set.
         renewal_window: Seconds before expiry from which `oauth2` issues a new token. Before that, the same token is
