@@ -46,6 +46,7 @@ from tokenmw.observe import BrokerClosed
 from tokenmw.outgoing.response import _Answer
 from tokenmw.providers import (
     Answer,
+    DPoPKey,
     EnvSecret,
     FeishuApp,
     FeishuTenant,
@@ -97,6 +98,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "EnvSecret": lambda: EnvSecret("CRM_SECRET"),
     "FileSecret": lambda: FileSecret("/run/secrets/crm"),
     "SecretSource": lambda: SecretSource(lambda: SECRET, credential_id="crm"),
+    "DPoPKey": lambda: DPoPKey(pem_of(make_key("P-256"))),
     "PrivateKeyJWT": lambda: PrivateKeyJWT(pem_of(make_key("P-256")), key_id=SECRET),
     "Answer": lambda: Answer(200, headers={"x": SECRET}, body=SECRET.encode()),
 }

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisStore"]
 
-_WEAK: Final = "RedisStore: %s, and a refresh token that is lost makes its user connect again. %s."
-_WEAKNESSES: Final = {
-    "unknown": ("this user may not run INFO, so nothing is known of the server's persistence", "Allow INFO"),
-    "not-persistent": ("the server loses its data when it restarts", "Set appendonly yes"),
-    "evicts": ("the server evicts keys when it is full", "Set maxmemory-policy noeviction"),
-}
+_UNKNOWN: Final = "RedisStore: this user may not run INFO, so it is not known whether the server persists. Allow INFO."
+_NOT_PERSISTENT: Final = (
+    "RedisStore: the server loses its data when it restarts, and all users have to connect again. Set appendonly yes."
+)
+_EVICTS: Final = (
+    "RedisStore: the server evicts any key when it is full, and that user has to connect again. "
+    "Set maxmemory-policy noeviction."
+)
 
 
 class RedisStore(Unpicklable):
@@ -110,4 +112,10 @@ class RedisStore(Unpicklable):
             self._checked = False
             return
         for weakness in weaknesses:
-            warn("store-not-durable", _WEAK % _WEAKNESSES[weakness])
+            match weakness:
+                case "unknown":
+                    warn("store-not-durable", _UNKNOWN)
+                case "not-persistent":
+                    warn("store-not-durable", _NOT_PERSISTENT)
+                case "evicts":
+                    warn("store-not-durable", _EVICTS)
