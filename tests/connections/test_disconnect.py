@@ -27,7 +27,7 @@ async def test_disconnecting_deletes_and_revokes(world: World) -> None:
     with pytest.raises(ReconnectRequired):
         await world.token()
     assert not await world.broker.connections.disconnect("crm", "user-1")
-    assert ConnectionChanged("crm", "disconnected") == world.events[-2]
+    assert ConnectionChanged("crm", "disconnected") in world.events
 
 
 async def test_a_server_that_does_not_revoke_keeps_nothing_connected(

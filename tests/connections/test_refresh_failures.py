@@ -128,7 +128,7 @@ async def test_a_failure_of_one_user_is_not_that_of_another(world: World) -> Non
 async def test_an_unknown_user_is_asked_to_connect(world: World) -> None:
     """No connection: 403 with the URL, and the server is not asked."""
     with pytest.raises(ReconnectRequired) as raised:
-        await world.token(subject="nobody")
+        await world.token(subject="unknown")
     assert ("not connected", "/connect/crm", 403) == (
         raised.value.reason,
         raised.value.connect_url,

@@ -36,7 +36,7 @@ __all__ = ["ConnectionState", "UserConnections", "checked_connections"]
 T = TypeVar("T")
 
 _TRIES: Final = 10  # writes that other processes may forestall
-_STORE_TRIES: Final = 3  # of a pair that a browser has just brought: nobody else has it
+_STORE_TRIES: Final = 3  # of a pair that a browser has just brought: no other process has it
 _STORE_BACKOFF: Final = 0.2  # seconds
 _PAGE: Final = 100  # connections in one scan
 
