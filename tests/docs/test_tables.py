@@ -100,6 +100,7 @@ def test_every_dotted_name_is_there() -> None:
         assert pkgutil.resolve_name(re.sub(r"\.(?=[A-Z])", ":", name)) is not None
         assert name.split(".")[1] in {
             *tokenmw.__all__,
+            "connections",
             "errors",
             "providers",
             "fastapi",
