@@ -172,9 +172,17 @@ class Credentials(Unpicklable):
     def statuses(self, now: Instant) -> dict[str, ProviderStatus]:
         """Return the status of each name."""
         return {
-            name: _status_of(found, now) if isinstance(found, TokenEntry) else ProviderStatus("per request")
+            name: _status_of(found, now) if isinstance(found, TokenEntry) else self._status_per_request(name, now)
             for name, found in self._by_name.items()
         }
+
+    def _status_per_request(self, name: str, now: Instant) -> ProviderStatus:
+        given = self._providers.get(name)
+        client = self._cache.client(given, name) if isinstance(given, Provider) else None
+        if client is None or not (client.failure or client.suspicion):
+            return ProviderStatus("per request")
+        detail = client.suspicion if client.failure is None else client.failure.detail
+        return ProviderStatus("failing", None, detail, client.retry_in(now))
 
     def override(self, providers: Mapping[str, Provider | ProviderOfRequest]) -> AbstractContextManager[None]:
         """Return a context manager that replaces the providers of some names.
@@ -223,6 +231,7 @@ class Credentials(Unpicklable):
             check_reach(provider, http=self._http, option=f"providers[{name!r}]")
             if provider.depends_on_request:
                 by_name[name] = provider.for_request
+                self._cache.add_named_client(provider, name)
                 continue
             by_name[name] = self._cache.add_named(provider, name)
         return by_name

@@ -163,6 +163,51 @@ async def test_a_dependency_can_choose_the_exchange() -> None:
     assert (401, 'Bearer error="invalid_token"') == (answer.status_code, answer.headers["www-authenticate"])
 
 
+@pytest.mark.parametrize(
+    ("fault", "detail"),
+    [
+        (Fault(status=503, headers={"Retry-After": "60"}), "is busy or broken"),
+        (Fault(status=429, headers={"Retry-After": "60"}), "limits the rate of token requests"),
+        (Fault(status=401, body={"error": "invalid_client"}), "refuses client_id=shop (invalid_client, HTTP 401)"),
+    ],
+)
+async def test_a_failure_of_the_client_costs_one_request(fault: Fault, detail: str) -> None:
+    """1 000 callers get the error, and the status shows why, until one of them is served."""
+    server = ProviderServer()
+    server.oauth2.script.always = fault
+    async with client(server, None) as (_app, broker):
+        app = application(server, broker)
+        for number in range(1_000):
+            answer = await call(app, headers=[(b"authorization", f"Bearer caller-{number}".encode())])
+            assert answer.status in {502, 503}
+        assert 1 == server.calls["oauth2"]
+        status = broker.status().providers["orders"]
+        assert ("failing", None) == (status.state, status.expires_in)
+        assert detail in status.failure
+        assert status.retry_in is not None
+        assert 20.0 <= status.retry_in <= 66.0
+        server.oauth2.script.always = None
+        await broker.invalidate_provider(exchange("of-an-operator"))
+        subject = server.subjects.issue("ada")
+        assert 200 == (await call(app, headers=[(b"authorization", f"Bearer {subject}".encode())])).status
+        assert "per request" == broker.status().providers["orders"].state
+
+
+async def test_options_that_the_server_never_accepts_are_shown() -> None:
+    """After five callers with `invalid_request` and none that was served, it is a 503, and no longer a 401."""
+    server = ProviderServer()
+    server.oauth2.script.always = Fault(status=400, body={"error": "invalid_request"})
+    async with client(server, None) as (app, broker):
+        statuses = [(await app.get("/", headers=bearer(f"caller-{one}"))).status_code for one in range(10)]
+        assert [401] * 5 + [503] * 5 == statuses
+        status = broker.status().providers["orders"]
+        assert "failing" == status.state
+        assert "5 callers were refused so and none was served, so the options may be wrong" in status.failure
+        server.oauth2.script.always = None
+        assert "ada" == (await app.get("/", headers=bearer(server.subjects.issue("ada")))).json()["user"]
+        assert "per request" == broker.status().providers["orders"].state
+
+
 async def test_callers_evict_no_other_token() -> None:
     """They have a bound of their own."""
     server = ProviderServer()

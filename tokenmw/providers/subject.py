@@ -31,6 +31,7 @@ _B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750 §2
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _SCHEME: Final = re.compile(r"[A-Za-z0-9-]{0,64}")
 _SEGMENTS: Final = 3  # of a signed JWT
+_ALL_SUBJECTS: Final = "*"  # never sent
 _YEAR_5000: Final = 1e11  # seconds since 1970
 _OWN_PART: Final = frozenset({"_subject", "_subject_ends", "_checked", "_credential", "_hash", "_part_types"})
 
@@ -153,6 +154,10 @@ class SubjectProvider(Provider):
         other._set_subject(subject, expires_at=expires_at)
         return other
 
+    def for_all_subjects(self) -> Self | None:
+        """Return the provider that stands for all that differ only in the subject; None if it has no subject."""
+        return self.for_subject(_ALL_SUBJECTS) if self.per_subject else None
+
     def _subject_identity(self) -> str:
         """Return the digest by which the subject's token is a part of the credential."""
         return hashlib.sha256(self._subject_text().encode()).hexdigest()
@@ -168,7 +173,7 @@ class SubjectProvider(Provider):
 
     def _check_subject(self, *, now: float) -> None:
         if self._subject_ends is not None and now >= self._subject_ends:
-            raise SubjectRefused("the caller's token has expired")
+            raise SubjectRefused("the caller's token has expired", said=False)
 
     def _capped(self, grant: Grant, *, now: float) -> Grant:
         """Return a grant that ends with the subject's token, and a little before it."""

@@ -60,7 +60,7 @@ class BrokerData(Unpicklable):
     def __init__(self, settings: Settings) -> None:
         limits, clock = settings.limits, settings.clock
         self._settings = settings
-        self.tokens = TokenCache(limits=limits, clock=clock, keys_of=settings.token_keys)
+        self.tokens = TokenCache(limits=limits, clock=clock, keys_of=settings.token_keys, log=settings.log)
         self.rejected = RejectedTokens(limits=limits, clock=clock)
         self.sessions = SessionCache(ttl=settings.session_ttl, limits=limits, clock=clock)
         self.new_sessions = NewSessions(limits, redis_ttl=REDIS_TTL * settings.session_ttl, clock=clock)

@@ -171,7 +171,7 @@ class Runtime(Unpicklable):
             background_store=background_store,
         )
         self.tokens = TokenManager(
-            cache=data.tokens, refresher=refresher, sync=self.token_sync, http=http, limits=limits, clock=clock
+            cache=data.tokens, refresher=refresher, sync=self.token_sync, http=http, limits=limits, clock=clock, log=log
         )
         self._connections: OpenConnections | None = None
         if parts is not None:

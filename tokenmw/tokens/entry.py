@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tokenmw.clock import Instant
     from tokenmw.providers.base import Provider
     from tokenmw.redis.token_store import TokenKeys
+    from tokenmw.tokens.clients import ClientEntry
     from tokenmw.tokens.failures import Failure
 
 __all__ = ["CachedToken", "TokenEntry"]
@@ -120,6 +121,7 @@ class TokenEntry(Unpicklable):
 
     Attributes:
         provider: The credential.
+        client: If the token is made from a caller's own, what all such entries of its client share; else None.
         name: The provider's name, for log lines, errors and `Token.provider`.
         keys: Its Redis keys; None if its token is not shared.
         current: The token in use, or None.
@@ -138,6 +140,7 @@ class TokenEntry(Unpicklable):
 
     __slots__ = (
         "__weakref__",
+        "client",
         "current",
         "failure",
         "ignore_reports_until",
@@ -157,6 +160,7 @@ class TokenEntry(Unpicklable):
         self.provider = provider
         self.name = name
         self.keys = keys
+        self.client: ClientEntry | None = None
         self.current: CachedToken | None = None
         self.failure: Failure | None = None
         self.used = False
