@@ -3,7 +3,8 @@
 - `base`: the class `Provider`, its checks. `http`: `TokenHTTP`, which with `network` is all here that imports httpx.
   `answer`: a token endpoint's response. `urls`: URLs and host names as options. `quiet_http`: keeps secrets out of HTTP
   logs. `network`: the HTTP client of our own.
-- OAuth 2.0: `oauth2`, `discovery`, `request_fields`, `jwt_bearer`, `token_exchange`. How a client authenticates:
+- OAuth 2.0: `oauth2`, `jwt_bearer`, `token_exchange`, over `oauth_client`, which sends every token request,
+  `discovery`, `request_fields` and `grant_reader`. How a client authenticates: `proof`, `public_client`,
   `client_auth`, `jwt_assertion`, `private_key_jwt`, `signing_key`. `subject`: tokens that are made from the caller's
   own. Microsoft: `entra`, `entra_on_behalf_of`, `bot_framework`, `microsoft_clouds`, `workload_identity`;
   `managed_identity` over `identity_environment`, `identity_sources` and `arc_challenge`.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import secrets
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 from urllib.parse import quote
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.options import checked_choice, credential_text, did_you_mean, secret_text
+from tokenmw.options import checked_choice, checked_flag, credential_text, did_you_mean, secret_text
 from tokenmw.providers.base import call_credential
 from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.providers.jwt_assertion import SecretAlgorithm, client_claims, signed_with_secret
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tokenmw.providers.secret_sources import Secret
-    from tokenmw.values import Grant
 
-__all__ = ["AuthMethod", "ClientAuth", "Proof"]
+__all__ = ["AuthMethod", "ClientAuth", "Proof", "default_method"]
+
+R = TypeVar("R")
 
 AuthMethod = Literal["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"]
 
@@ -103,6 +104,7 @@ class ClientAuth(FrozenValue):
         algorithm: SecretAlgorithm | None = None,
         options: tuple[str, str] = ("client_id", "client_secret"),
     ) -> None:
+        checked_flag(form_encode_basic, option=f"{provider}(form_encode_basic=…)")
         _check_method(method, provider=provider, secret=secret, assertion=assertion)
         makes = method == "client_secret_jwt" or isinstance(assertion, PrivateKeyJWT)
         _check_assertion_options(method, provider=provider, audience=audience, algorithm=algorithm, makes=makes)
@@ -152,11 +154,11 @@ class ClientAuth(FrozenValue):
 
     async def grant(
         self,
-        request: Callable[[Proof], Awaitable[Grant]],
+        request: Callable[[Proof], Awaitable[R]],
         *,
         token_url: str,
         method: AuthMethod = "client_secret_basic",
-    ) -> Grant:
+    ) -> R:
         """Request a token; again with the next secret if there is one and the server refuses the first.
 
         Args:
@@ -263,6 +265,13 @@ class ClientAuth(FrozenValue):
 
     def __repr__(self) -> str:
         return f"<ClientAuth {self._method}>"
+
+
+def default_method(*, assertion: object, issuer: str | None) -> AuthMethod | None:
+    """Return the method of a client whose provider is given none; None: one that the issuer publishes."""
+    if assertion is not None:
+        return "private_key_jwt"
+    return None if issuer is not None else "client_secret_basic"
 
 
 def _check_method(method: object, *, provider: str, secret: object, assertion: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from tokenmw.errors import ConfigurationError, CredentialRejected
 from tokenmw.options import secret_text
@@ -14,9 +14,9 @@ from tokenmw.redaction import FrozenValue, HiddenStr, without_locals
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from tokenmw.values import Grant
-
 __all__ = ["ClientSecrets"]
+
+R = TypeVar("R")
 
 _MAX_SECRETS: Final = 4  # each one that is refused costs a request
 _NUMBERS: Final = count(1)  # of all requests, in the order in which they began
@@ -100,7 +100,7 @@ class ClientSecrets(FrozenValue):
         return self._secrets[0] if len(self._secrets) == 1 else tuple(sorted(self._secrets))
 
     @without_locals
-    async def grant(self, request: Callable[[str], Awaitable[Grant]], *, codes: frozenset[str]) -> Grant:
+    async def grant(self, request: Callable[[str], Awaitable[R]], *, codes: frozenset[str]) -> R:
         """Request a token with the secret that was accepted last; if it is refused, once with each of the others.
 
         Args:
@@ -129,8 +129,8 @@ class ClientSecrets(FrozenValue):
         raise CredentialRejected(text, code=refused.code, retry_after=refused.retry_after, said=False)
 
     async def _grant_with(
-        self, secrets: Sequence[str], request: Callable[[str], Awaitable[Grant]], *, codes: frozenset[str]
-    ) -> Grant:
+        self, secrets: Sequence[str], request: Callable[[str], Awaitable[R]], *, codes: frozenset[str]
+    ) -> R:
         untried = list(secrets)
         refusals: list[CredentialRejected] = []
         while untried:

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from tokenmw.providers.base import Provider, check_provider
 from tokenmw.providers.private_key_jwt import PrivateKeyJWT
 from tokenmw.providers.secret_sources import EnvSecret, FileSecret
+from tokenmw.providers.subject import SubjectToken
 from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ __all__ = ["reuses_checks"]
 
 P = TypeVar("P", bound=type[Provider])
 
-# By their exact types: 1, 1.0 and True are equal, and a subclass of str may compare as it likes. The last three are
-# compared by identity, and hold no function of the program's, which may refer to a provider that would then stay.
-_PLAIN: Final = frozenset({str, bool, int, float, type(None), PrivateKeyJWT, FileSecret, EnvSecret})
+# By their exact types: 1, 1.0 and True are equal, and a subclass of str may compare as it likes. The others hold no
+# function of the program's, which may refer to a provider that would then stay.
+_PLAIN: Final = frozenset({str, bool, int, float, type(None), PrivateKeyJWT, FileSecret, EnvSecret, SubjectToken})
 
 
 class _Checked(Unpicklable):
@@ -69,11 +70,12 @@ def reuses_checks(cls: P) -> P:
                 check(self, *args, **options)
                 if key is None:
                     return
-                check_provider(self)
+                if not self.depends_on_request:  # else its credential is complete only with a request
+                    check_provider(self)
+                    hash(self)
             except BaseException:
                 args, options, key = (), {}, None  # error reports show the variables of each frame
                 raise
-            hash(self)
             found = _checked[key] = _Checked(_attributes_of(self, members))
         object.__setattr__(self, "_checked", found)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, TokenUnavailable
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Token
 
-__all__ = ["METHODS_FOUND", "ServerMetadata", "TokenEndpoint", "grant_of_issuer"]
+__all__ = ["METHODS_FOUND", "ServerMetadata", "TokenEndpoint", "request_at_issuer"]
+
+R = TypeVar("R")
 
 _LIFETIME: Final = 86_400.0  # seconds; an endpoint that has moved is noticed before, by its answer
 METHODS_FOUND: Final[tuple[AuthMethod, ...]] = ("client_secret_basic", "client_secret_post")
@@ -166,10 +168,10 @@ class ServerMetadata(Provider):
         return ""
 
 
-async def grant_of_issuer(
-    http: TokenHTTP, metadata: ServerMetadata, request: Callable[[TokenEndpoint, list[int]], Awaitable[Grant]]
-) -> Grant:
-    """Request a token at the endpoint of an issuer; once more if the endpoint has moved.
+async def request_at_issuer(
+    http: TokenHTTP, metadata: ServerMetadata, request: Callable[[TokenEndpoint, list[int]], Awaitable[R]]
+) -> R:
+    """Send a token request to the endpoint of an issuer; once more if the endpoint has moved.
 
     It seems to have moved if it answers 404, 405 or 410, or its host no longer has an address. Then the metadata are
     requested again, unless they are less than five seconds old or were requested for that reason a short time ago.
@@ -177,7 +179,7 @@ async def grant_of_issuer(
     Args:
         http: Gets the metadata.
         metadata: The issuer's metadata.
-        request: Requests the token at an endpoint, and appends the status of each answer to a list.
+        request: Sends the token request to an endpoint, and appends the status of each answer to a list.
 
     Raises:
         CredentialRejected: As `request` raises it.

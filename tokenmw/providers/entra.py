@@ -6,12 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.options import checked_flag, credential_text, optional_seconds
+from tokenmw.options import credential_text, optional_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import ClientAuth
 from tokenmw.providers.construction import reuses_checks
-from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
+from tokenmw.providers.grant_reader import bearer_rejected
 from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
+from tokenmw.providers.oauth_client import OAuthClient
+from tokenmw.providers.request_fields import RequestFields
 from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.providers.workload_identity import workload_options
 from tokenmw.redaction import without_locals
@@ -21,15 +23,16 @@ if TYPE_CHECKING:
     from typing import Self
 
     from tokenmw.providers.answer import Answer
+    from tokenmw.providers.grant_reader import GrantReader
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
     from tokenmw.providers.proof import Proof
     from tokenmw.providers.secret_sources import Secret, SecretSource
     from tokenmw.values import Grant
 
-__all__ = ["OPTIONS_OF_URL", "Entra", "entra_grant", "error_codes"]
+__all__ = ["DEFAULT_LIFETIME", "OPTIONS_OF_URL", "Entra", "entra_grant", "error_codes"]
 
-_DEFAULT_LIFETIME: Final = 600.0  # seconds, as in Microsoft's own library for responses that do not say
+DEFAULT_LIFETIME: Final = 600.0  # seconds, as in Microsoft's own library for responses that do not say
 
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _FIXES: Final = {
@@ -96,7 +99,8 @@ class Entra(Provider):
     """
 
     __slots__ = (
-        "_auth",
+        "_client",
+        "_fields",
         "_reader",
         "_scope",
         "allow_http",
@@ -138,8 +142,7 @@ class Entra(Provider):
             option=f"{name}(base_url=…)",
             allow_http=allow_http,
         )
-        self.token_url = f"{login}/{self.tenant}/oauth2/v2.0/token"
-        self._auth = ClientAuth(
+        auth = ClientAuth(
             client_id,
             provider=name,
             method="client_secret_post" if client_assertion is None else "private_key_jwt",
@@ -148,18 +151,19 @@ class Entra(Provider):
             credential_id=credential_id,
             options=self._option_names,
         )
-        self._reader = GrantReader(
-            client=f"{self._auth.client()} of tenant {self.tenant}",
-            client_fix=self._auth.fix(method_option=False),
-            url=self.token_url,
+        self.token_url = f"{login}/{self.tenant}/oauth2/v2.0/token"
+        self._client = OAuthClient(auth, provider=name, token_url=self.token_url, allow_http=allow_http)
+        self._reader = self._client.reader(
+            owner=f" of tenant {self.tenant}",
+            method_option=False,
             url_options=OPTIONS_OF_URL,
-            default_lifetime=_DEFAULT_LIFETIME,
+            default_life=DEFAULT_LIFETIME,
             fixes=_OTHER_FIXES,
             log_description=log_description,
         )
-        checked_flag(log_description, option=f"{name}(log_description=…)")
-        self.shareable = self._auth.shareable
+        self.shareable = auth.shareable
         self._scope = _resource_scope(scope or f"https://{chosen.graph}/.default", option=f"{name}(scope=…)")
+        self._fields = RequestFields(provider=name, grant_type="client_credentials", scope=self._scope)
         allowed = checked_hosts(hosts, option=f"{name}(hosts=…)") or hosts_of_resource(self._scope)
         if allowed is not None and hosts is None and base_url is not None:
             allowed |= {host_of(login)}  # a test server is both the login host and the API
@@ -216,7 +220,7 @@ class Entra(Provider):
 
     def identity(self) -> tuple[object, ...]:
         """Return the endpoint with its cloud and tenant, the app, its secret or key, and the scope."""
-        return (self.token_url, *self._auth.identity(), self._scope)
+        return (*self._client.identity(), self._scope)
 
     @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
@@ -227,13 +231,9 @@ class Entra(Provider):
             TokenUnavailable: The endpoint cannot be reached, is busy, or its response cannot be used; or
                 `client_assertion` failed.
         """
-
-        async def request(proof: Proof) -> Grant:
-            form = {"grant_type": "client_credentials", "scope": self._scope, **proof.form}
-            answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
-            return entra_grant(answer, proof, reader=self._reader)
-
-        return await self._auth.grant(request, token_url=self.token_url)
+        return await self._client.grant(
+            http, self._fields, lambda answer, proof, _: entra_grant(answer, proof, reader=self._reader)
+        )
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid: 401.

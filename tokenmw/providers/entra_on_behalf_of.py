@@ -6,11 +6,14 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.errors import CredentialRejected
-from tokenmw.options import checked_flag, credential_text
+from tokenmw.options import credential_text
 from tokenmw.providers.client_auth import ClientAuth
-from tokenmw.providers.entra import OPTIONS_OF_URL, entra_grant, error_codes
-from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
+from tokenmw.providers.construction import reuses_checks
+from tokenmw.providers.entra import DEFAULT_LIFETIME, OPTIONS_OF_URL, entra_grant, error_codes
+from tokenmw.providers.grant_reader import bearer_rejected
 from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
+from tokenmw.providers.oauth_client import OAuthClient
+from tokenmw.providers.request_fields import RequestFields
 from tokenmw.providers.subject import SubjectProvider, SubjectToken, subject_error
 from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
 from tokenmw.redaction import without_locals
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["EntraOnBehalfOf"]
 
 _GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-_DEFAULT_LIFETIME: Final = 600.0  # seconds
 # A user must sign in again, consent, or prove more: all of it happens in the caller.
 _SUBJECT_CODES: Final = frozenset({"consent_required", "interaction_required", "invalid_grant", "login_required"})
 _OF_APP: Final = frozenset({7000114})  # `invalid_grant`, but the app may not act for users
@@ -40,6 +42,7 @@ _FIXES: Final = {
 }
 
 
+@reuses_checks
 class EntraOnBehalfOf(SubjectProvider):
     """An app of Microsoft Entra ID that calls an API on behalf of the user who calls it.
 
@@ -81,7 +84,7 @@ class EntraOnBehalfOf(SubjectProvider):
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
     """
 
-    __slots__ = ("_auth", "_reader", "_scope", "allow_http", "hosts", "shareable", "tenant", "token_url")
+    __slots__ = ("_client", "_fields", "_reader", "_scope", "allow_http", "hosts", "shareable", "tenant", "token_url")
 
     kind = "entra_on_behalf_of"
     tenant: str
@@ -113,8 +116,7 @@ class EntraOnBehalfOf(SubjectProvider):
             option=f"{name}(base_url=…)",
             allow_http=allow_http,
         )
-        self.token_url = f"{login}/{self.tenant}/oauth2/v2.0/token"
-        self._auth = ClientAuth(
+        auth = ClientAuth(
             client_id,
             provider=name,
             method="client_secret_post" if client_assertion is None else "private_key_jwt",
@@ -122,20 +124,23 @@ class EntraOnBehalfOf(SubjectProvider):
             assertion=client_assertion,
             credential_id=credential_id,
         )
-        self.shareable = self._auth.shareable
+        self.shareable = auth.shareable
         self._set_subject(subject, expires_at=subject_expires_at)
-        checked_flag(log_description, option=f"{name}(log_description=…)")
-        self._reader = GrantReader(
-            client=f"{self._auth.client()} of tenant {self.tenant}",
-            client_fix=self._auth.fix(method_option=False),
-            url=self.token_url,
+        self.token_url = f"{login}/{self.tenant}/oauth2/v2.0/token"
+        self._client = OAuthClient(auth, provider=name, token_url=self.token_url, allow_http=allow_http)
+        self._reader = self._client.reader(
+            owner=f" of tenant {self.tenant}",
+            method_option=False,
             url_options=OPTIONS_OF_URL,
-            default_lifetime=_DEFAULT_LIFETIME,
+            default_life=DEFAULT_LIFETIME,
             fixes=_FIXES,
             log_description=log_description,
         )
         default = f"https://{chosen.graph}/.default"
         self._scope = " ".join(credential_text(scope or default, option=f"{name}(scope=…)").split())
+        self._fields = RequestFields(
+            provider=name, grant_type=_GRANT_TYPE, scope=self._scope, own={"requested_token_use": "on_behalf_of"}
+        )
         allowed = checked_hosts(hosts, option=f"{name}(hosts=…)") or _hosts_of(self._scope)
         if allowed is not None and hosts is None and base_url is not None:
             allowed |= {host_of(login)}  # a test server is both the login host and the API
@@ -144,7 +149,7 @@ class EntraOnBehalfOf(SubjectProvider):
 
     def identity(self) -> tuple[object, ...]:
         """Return the endpoint with its tenant, the app with its secret, the digest of the subject, and the scope."""
-        return (self.token_url, *self._auth.identity(), self._subject_identity(), self._scope)
+        return (*self._client.identity(), self._subject_identity(), self._scope)
 
     @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
@@ -158,19 +163,17 @@ class EntraOnBehalfOf(SubjectProvider):
         """
         self._check_subject(now=http.time())
         subject = self._subject_text()
-        common = {"grant_type": _GRANT_TYPE, "requested_token_use": "on_behalf_of", "scope": self._scope}
 
-        async def request(proof: Proof) -> Grant:
-            form = {**common, "assertion": subject, **proof.form}
-            answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
+        def read(answer: Answer, proof: Proof, _url: str) -> Grant:
             try:
-                return entra_grant(answer, proof.with_secret(subject), reader=self._reader)
+                return entra_grant(answer, proof, reader=self._reader)
             except CredentialRejected as error:
                 of_app = not _OF_APP.isdisjoint(error_codes(answer))
                 codes = frozenset[str]() if of_app else _SUBJECT_CODES
                 raise subject_error(error, codes=codes, claims=_claims_in(answer)) from None
 
-        return self._capped(await self._auth.grant(request, token_url=self.token_url), now=http.time())
+        grant = await self._client.grant(http, self._fields, read, more={"assertion": subject}, secrets=(subject,))
+        return self._capped(grant, now=http.time())
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid: 401, as for `Entra`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -108,6 +108,10 @@ class GrantReader:
     scheme: str | None = None
     scheme_option: str = ""
     log_description: bool = False
+
+    def at(self, url: str) -> GrantReader:
+        """Return the same reader for another endpoint, such as the one that an issuer publishes."""
+        return self if url == self.url else replace(self, url=url)
 
     def read(self, answer: Answer, proof: Proof, *, detail: str = "", fix: str = "") -> Grant:
         """Return the token that the endpoint granted.

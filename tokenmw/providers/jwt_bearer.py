@@ -6,19 +6,24 @@ import secrets
 from typing import TYPE_CHECKING, Final, cast
 
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
-from tokenmw.options import checked_flag, credential_text, optional_seconds, positive_seconds, secret_text
+from tokenmw.options import credential_text, optional_seconds, secret_text
 from tokenmw.providers.base import OutgoingAnswer, call_credential
-from tokenmw.providers.client_auth import AuthMethod, ClientAuth
-from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
-from tokenmw.providers.proof import Proof
+from tokenmw.providers.client_auth import AuthMethod, ClientAuth, default_method
+from tokenmw.providers.construction import reuses_checks
+from tokenmw.providers.grant_reader import bearer_rejected
+from tokenmw.providers.oauth_client import OAuthClient
+from tokenmw.providers.public_client import PublicClient
+from tokenmw.providers.request_fields import RequestFields
 from tokenmw.providers.subject import SubjectProvider, SubjectToken, subject_error
-from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
+from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import HiddenStr, without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from tokenmw.providers.answer import Answer
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.proof import Proof
     from tokenmw.providers.secret_sources import Secret
     from tokenmw.values import Grant
 
@@ -29,7 +34,7 @@ _MAX_ASSERTION: Final = 64 << 10  # characters
 _SUBJECT_CODES: Final = frozenset({"invalid_grant", "invalid_token"})
 _FIXES_OF_ASSERTION: Final = {
     "invalid_grant": "check key, iss, sub, aud and exp of the assertion, and this machine's clock",
-    "unsupported_grant_type": "this endpoint does not offer the JWT bearer grant (RFC 7523): check token_url",
+    "unsupported_grant_type": "this endpoint does not offer the JWT bearer grant (RFC 7523): check the URL",
 }
 _FIXES_OF_SUBJECT: Final = {
     **_FIXES_OF_ASSERTION,
@@ -37,6 +42,7 @@ _FIXES_OF_SUBJECT: Final = {
 }
 
 
+@reuses_checks
 class JWTBearer(SubjectProvider):
     """Exchanges a signed assertion for an access token (RFC 7523 §2.1): of a service account, or of the caller.
 
@@ -52,7 +58,7 @@ class JWTBearer(SubjectProvider):
     (`SubjectRefused`).
 
     Args:
-        token_url: The token endpoint: https, unless it is on this machine.
+        token_url: The token endpoint: https, unless it is on this machine. Default: `issuer` is given in its place.
         assertion: A signed JWT, or a function, sync or async, that returns a new one for each attempt.
         subject: The caller's token in place of `assertion`: text, or `SubjectToken()`.
         subject_expires_at: When the subject's token expires, in seconds since 1970. Default: its `exp`.
@@ -62,7 +68,8 @@ class JWTBearer(SubjectProvider):
             the assertion is enough for most servers.
         client_secret: The client's secret; while it is changed, a list: the new one and the old one. Default: none;
             `client_id` is sent alone.
-        auth_method: `client_secret_basic` or `client_secret_post`.
+        auth_method: `client_secret_basic` or `client_secret_post`. Default: `client_secret_basic`; with `issuer`, as
+            for `ClientCredentials`.
         scope: The scopes to request, separated by spaces. Default: none, the server decides.
         allow_http: Allows plain HTTP to other machines. Default: False.
         refresh_before: Seconds before expiry at which a new token is fetched in the background, with `assertion`.
@@ -71,6 +78,9 @@ class JWTBearer(SubjectProvider):
         default_life: The lifetime in seconds of a token whose response does not say one. Default: 600 s.
         log_description: As for `ClientCredentials`.
         allow_private: As for `ClientCredentials`.
+        issuer: The server's issuer in place of `token_url`, as for `ClientCredentials`.
+        params: More fields of the request, as for `ClientCredentials`.
+        json: Whether the fields are sent as a JSON object, as for `ClientCredentials`.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -78,11 +88,10 @@ class JWTBearer(SubjectProvider):
 
     __slots__ = (
         "_assertion",
-        "_auth",
-        "_client_id",
+        "_client",
         "_credential_id",
+        "_fields",
         "_reader",
-        "_scope",
         "allow_http",
         "allow_private",
         "hosts",
@@ -100,14 +109,14 @@ class JWTBearer(SubjectProvider):
     def __init__(
         self,
         *,
-        token_url: str,
+        token_url: str | None = None,
         assertion: str | Callable[[], str | Awaitable[str]] | None = None,
         subject: str | SubjectToken | None = None,
         subject_expires_at: float | None = None,
         credential_id: str | None = None,
         client_id: str | None = None,
         client_secret: Secret | None = None,
-        auth_method: AuthMethod = "client_secret_basic",
+        auth_method: AuthMethod | None = None,
         scope: str = "",
         allow_http: bool = False,
         refresh_before: float | None = None,
@@ -115,13 +124,22 @@ class JWTBearer(SubjectProvider):
         default_life: float = 600.0,
         log_description: bool = False,
         allow_private: bool = True,
+        issuer: str | None = None,
+        params: Mapping[str, str] | None = None,
+        json: bool = False,
     ) -> None:
         name = type(self).__name__
-        checked_flag(allow_http, option=f"{name}(allow_http=…)")
-        checked_flag(log_description, option=f"{name}(log_description=…)")
+        self._client = OAuthClient(
+            _auth(name, client_id, client_secret, auth_method, issuer=issuer),
+            provider=name,
+            token_url=token_url,
+            issuer=issuer,
+            allow_http=allow_http,
+            allow_private=allow_private,
+        )
         self.allow_http = allow_http
-        self.token_url = checked_token_url(token_url, option=f"{name}(token_url=…)", allow_http=allow_http)
-        self.allow_private = checked_private(allow_private, url=self.token_url, option=f"{name}(token_url=…)")
+        self.allow_private = self._client.allow_private
+        self.token_url = self._client.token_url
         if (assertion is None) == (subject is None):
             raise ConfigurationError(
                 f"{name} takes assertion=… of this service or subject=… of the caller: one of them."
@@ -143,35 +161,35 @@ class JWTBearer(SubjectProvider):
         else:
             self._subject, self._subject_ends = None, None
             self._assertion = _checked_assertion(assertion, option=f"{name}(assertion=…)")
-        self._client_id, self._auth = _client(name, client_id, client_secret, auth_method)
         own_function = callable(assertion) and credential_id is None
         # Two functions cannot be compared by the key they use, and id() is reused after its object is freed.
         self._credential_id = f"object {secrets.token_hex(16)}" if own_function else credential_id
         self.shareable = not own_function
-        self._scope = credential_text(scope, option=f"{name}(scope=…)", empty=True).strip()
+        self._fields = RequestFields(
+            provider=name,
+            grant_type=_GRANT_TYPE,
+            scope=scope,
+            params=params,
+            as_json=json,
+            options={"assertion": "assertion=…"},
+        )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
-        self._reader = GrantReader(
-            client="the assertion" if self._auth is None else self._auth.client(),
-            client_fix="check client_id, or give client_secret"
-            if self._auth is None
-            else self._auth.fix(method_option=True),
-            url=self.token_url,
-            default_lifetime=positive_seconds(default_life, option=f"{name}(default_life=…)"),
+        self._reader = self._client.reader(
+            default_life=default_life,
             fixes=_FIXES_OF_SUBJECT if self.per_subject else _FIXES_OF_ASSERTION,
             log_description=log_description,
         )
 
     def identity(self) -> tuple[object, ...]:
         """Return the endpoint, the client with its secret, the assertion or the subject's digest, and the scope."""
-        client = (self._client_id,) if self._auth is None else self._auth.identity()
         if self.per_subject:
             proof: object = self._subject_identity()
         else:
             # With a credential_id, a newer assertion is the same credential.
             proof = self._assertion if isinstance(self._assertion, str) and self._credential_id is None else None
-        scopes = tuple(sorted(set(self._scope.split())))
-        return (self.token_url, *client, self.per_subject, proof, self._credential_id, scopes)
+        first = (*self._client.identity(), self.per_subject, proof, self._credential_id, self._fields.identity()[0])
+        return (*first, *self._fields.more_identity(), *self._client.more_identity())
 
     @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
@@ -188,21 +206,15 @@ class JWTBearer(SubjectProvider):
             assertion = self._subject_text()
         else:
             assertion = await self._assert()
-        fields = {"grant_type": _GRANT_TYPE, "assertion": assertion, "scope": self._scope, "client_id": self._client_id}
-        common = {field: value for field, value in fields.items() if value}
 
-        async def request(proof: Proof) -> Grant:
-            form = {**common, **proof.form}
-            answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
+        def read(answer: Answer, proof: Proof, url: str) -> Grant:
             try:
-                return self._reader.read(answer, proof.with_secret(assertion))
+                return self._reader.at(url).read(answer, proof)
             except CredentialRejected as error:
                 raise subject_error(error, codes=_SUBJECT_CODES if self.per_subject else ()) from None
 
-        if self._auth is None:
-            grant = await request(Proof(assertion, form={}, headers={}))
-        else:
-            grant = await self._auth.grant(request, token_url=self.token_url)
+        more = {"assertion": assertion}
+        grant = await self._client.grant(http, self._fields, read, more=more, secrets=(assertion,))
         return self._capped(grant, now=http.time()) if self.per_subject else grant
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
@@ -227,17 +239,20 @@ def _checked_assertion(given: object, *, option: str) -> str | Callable[[], str 
     return HiddenStr(secret_text(given, option=option))
 
 
-def _client(
-    provider: str, client_id: str | None, client_secret: Secret | None, method: AuthMethod
-) -> tuple[str | None, ClientAuth | None]:
-    """Return the client's id to send by itself, or its authentication."""
+def _auth(
+    provider: str, client_id: str | None, client_secret: Secret | None, method: AuthMethod | None, *, issuer: str | None
+) -> ClientAuth | PublicClient:
     if client_secret is None:
-        return None if client_id is None else credential_text(client_id, option=f"{provider}(client_id=…)"), None
+        return PublicClient(client_id, provider=provider, name="the assertion")
     if client_id is None:
         raise ConfigurationError(f"{provider}(client_secret=…) needs client_id=… with it.")
-    if method not in ("client_secret_basic", "client_secret_post"):
+    if method not in (None, "client_secret_basic", "client_secret_post"):
         raise ConfigurationError(f"{provider}(auth_method=…) must be client_secret_basic or client_secret_post.")
-    auth = ClientAuth(
-        client_id, provider=provider, method=method, secret=client_secret, assertion=None, credential_id=None
+    return ClientAuth(
+        client_id,
+        provider=provider,
+        method=method or default_method(assertion=None, issuer=issuer),
+        secret=client_secret,
+        assertion=None,
+        credential_id=None,
     )
-    return None, auth

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from functools import partial, reduce
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, get_args
 
-from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.options import checked_flag, optional_seconds, positive_seconds
+from tokenmw.errors import ConfigurationError
+from tokenmw.options import checked_choice, checked_flag, optional_seconds
 from tokenmw.providers.base import OutgoingAnswer, Provider
-from tokenmw.providers.client_auth import AuthMethod, ClientAuth
+from tokenmw.providers.client_auth import AuthMethod, ClientAuth, default_method
 from tokenmw.providers.construction import reuses_checks
-from tokenmw.providers.discovery import METHODS_FOUND, ServerMetadata, TokenEndpoint, grant_of_issuer
-from tokenmw.providers.grant_reader import INVALID_REQUEST_FIX, GrantReader, bearer_rejected
-from tokenmw.providers.proof import Proof
+from tokenmw.providers.grant_reader import INVALID_REQUEST_FIX, bearer_rejected
+from tokenmw.providers.oauth_client import OAuthClient
 from tokenmw.providers.request_fields import GrantType, RequestFields
-from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
+from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import without_locals
-from tokenmw.values import MAX_LIFETIME
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -115,9 +111,9 @@ class ClientCredentials(Provider):
     """
 
     __slots__ = (
-        "_auth",
+        "_client",
         "_fields",
-        "_metadata",
+        "_grant_type",
         "_reader",
         "allow_http",
         "allow_private",
@@ -130,7 +126,6 @@ class ClientCredentials(Provider):
 
     kind = "oauth2"
     token_url: str
-    _metadata: ServerMetadata | None
 
     @without_locals
     def __init__(
@@ -163,25 +158,12 @@ class ClientCredentials(Provider):
         issuer: str | None = None,
     ) -> None:
         name = type(self).__name__
-        checked_flag(allow_http, option=f"{name}(allow_http=…)")
         checked_flag(zero_means_default_life, option=f"{name}(zero_means_default_life=…)")
-        checked_flag(form_encode_basic, option=f"{name}(form_encode_basic=…)")
-        self.allow_http = allow_http
-        if (token_url is None) is (issuer is None):
-            raise ConfigurationError(f"{name} needs token_url=…, or issuer=… in its place, and not both.")
-        if issuer is None:
-            option = f"{name}(token_url=…)"
-            self._metadata = None
-            self.token_url = checked_token_url(cast("str", token_url), option=option, allow_http=allow_http)
-            self.allow_private = checked_private(allow_private, url=self.token_url, option=option)
-        else:
-            self._metadata = ServerMetadata(issuer, provider=name, allow_http=allow_http, allow_private=allow_private)
-            self.token_url = ""
-            self.allow_private = self._metadata.allow_private
-        self._auth = ClientAuth(
+        checked_choice(grant_type, option=f"{name}(grant_type=…)", choices=get_args(GrantType))
+        auth = ClientAuth(
             client_id,
             provider=name,
-            method=auth_method or _default_method(client_assertion, has_issuer=issuer is not None),
+            method=auth_method or default_method(assertion=client_assertion, issuer=issuer),
             secret=client_secret,
             assertion=client_assertion,
             credential_id=credential_id,
@@ -189,36 +171,43 @@ class ClientCredentials(Provider):
             audience=assertion_audience,
             algorithm=assertion_algorithm,
         )
-        self.shareable = self._auth.shareable
+        self._client = OAuthClient(
+            auth,
+            provider=name,
+            token_url=token_url,
+            issuer=issuer,
+            allow_http=allow_http,
+            allow_private=allow_private,
+        )
+        self.allow_http = allow_http
+        self.allow_private = self._client.allow_private
+        self.shareable = auth.shareable
+        self.token_url = self._client.token_url
+        self._grant_type = grant_type
         self._fields = RequestFields(
             provider=name,
+            grant_type=grant_type,
             scope=scope,
             audience=audience,
             resource=resource,
             params=params,
             as_json=json,
-            grant_type=grant_type,
         )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
-        checked_flag(log_description, option=f"{name}(log_description=…)")
         self.scheme = "Bearer" if scheme is None else _checked_scheme(scheme, option=f"{name}(scheme=…)")
-        client_fix = self._auth.fix(method_option=True)
+        client_fix = auth.fix(method_option=True)
         # A server that decodes what was not encoded may find no client in it.
-        encoding_fix = "" if form_encode_basic else self._auth.encoding_fix()
-        self._reader = GrantReader(
-            client=self._auth.client(),
-            client_fix=client_fix,
+        encoding_fix = "" if form_encode_basic else auth.encoding_fix()
+        self._reader = self._client.reader(
+            default_life=default_life,
+            max_life=max_life,
+            zero_is_default=zero_means_default_life,
             fixes={
                 "invalid_request": f"{INVALID_REQUEST_FIX}{encoding_fix}",
                 "unauthorized_client": f"the client needs the permission to use this grant type; or {client_fix}",
                 "unsupported_grant_type": f"this endpoint does not offer the grant type {grant_type}: check the URL",
             },
-            url=self.token_url,
-            url_options="token_url" if issuer is None else "issuer",
-            default_lifetime=positive_seconds(default_life, option=f"{name}(default_life=…)"),
-            max_lifetime=optional_seconds(max_life, option=f"{name}(max_life=…)") or MAX_LIFETIME,
-            zero_is_default=zero_means_default_life,
             scheme=scheme,
             scheme_option=f"{name}(scheme=…)",
             log_description=log_description,
@@ -227,10 +216,10 @@ class ClientCredentials(Provider):
     def identity(self) -> tuple[object, ...]:
         """Return what makes this credential differ from another one, the secret included."""
         scheme = () if self._reader.scheme is None else (self._reader.scheme,)
+        grant_type = () if self._grant_type == "client_credentials" else (("grant_type", self._grant_type),)
         # First what 0.1 has, then only what is not at its default: instances of both versions share their tokens.
-        server = self.token_url if self._metadata is None else ("issuer", self._metadata.issuer)
-        first = (server, *self._auth.identity(), *self._fields.identity(), *scheme)
-        return (*first, *self._fields.more_identity(), *self._auth.more_identity())
+        first = (*self._client.identity(), *self._fields.identity(), *scheme)
+        return (*first, *grant_type, *self._fields.more_identity(), *self._client.more_identity())
 
     @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
@@ -241,34 +230,13 @@ class ClientCredentials(Provider):
             TokenUnavailable: The server cannot be reached, is busy, or its response cannot be used; or
                 `client_assertion` failed; or the server of `issuer` publishes no token endpoint that can be used.
         """
-        if self._metadata is None:
-            return await self._grant(http, TokenEndpoint(self.token_url), [])
-        return await grant_of_issuer(http, self._metadata, partial(self._grant, http))
-
-    async def _grant(self, http: TokenHTTP, endpoint: TokenEndpoint, statuses: list[int]) -> Grant:
-        if endpoint.method is None and self._auth.chooses_method:
-            raise TokenUnavailable(
-                f"the server of issuer accepts neither {' nor '.join(METHODS_FOUND)}: set auth_method to one that it "
-                f"does accept"
-            )
-        reader = self._reader if self._metadata is None else replace(self._reader, url=endpoint.url)
-
-        async def request(proof: Proof) -> Grant:
-            answer = await http.request("POST", endpoint.url, headers=proof.headers, **self._fields.body(proof))
-            statuses.append(answer.status)
-            return reader.read(answer, reduce(Proof.with_secret, self._fields.secrets, proof))
-
-        return await self._auth.grant(request, token_url=endpoint.url, method=endpoint.method or METHODS_FOUND[0])
+        return await self._client.grant(
+            http, self._fields, lambda answer, proof, url: self._reader.at(url).read(answer, proof)
+        )
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid (RFC 6750 §3.1)."""
         return bearer_rejected(answer)
-
-
-def _default_method(assertion: object, *, has_issuer: bool) -> AuthMethod | None:
-    if assertion is not None:
-        return "private_key_jwt"
-    return None if has_issuer else "client_secret_basic"
 
 
 def _checked_scheme(scheme: object, *, option: str) -> str:

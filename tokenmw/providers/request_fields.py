@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
 from tokenmw.errors import ConfigurationError
-from tokenmw.options import checked_choice, checked_flag, credential_text
+from tokenmw.options import checked_flag, credential_text
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
@@ -39,26 +39,28 @@ _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")  # RFC 3986 §4
 
 
 class RequestFields(FrozenValue):
-    """The fields of a client credentials request, without those of the client authentication.
+    """The fields of a token request, without those of the client authentication.
 
     Args:
         provider: The provider's class name, for error texts.
         scope: The scopes, separated by spaces, or "".
         audience: The API that the token is for, or None.
         resource: One or several APIs that the token is for (RFC 8707), or None.
-        params: More fields, or None.
+        params: More fields, which the program chooses, or None.
         as_json: Whether the fields are sent as a JSON object instead of a form.
         grant_type: The grant's name.
+        own: More fields of the grant. A list or tuple is sent as several fields of one name.
+        options: The provider's options for the grant's own fields, by the name of the field: `params` cannot have them.
 
     Raises:
         ConfigurationError: An option is malformed, or `params` has a field that an option sets.
     """
 
-    __slots__ = ("_as_json", "_fields", "_options", "_scopes", "secrets")
+    __slots__ = ("_as_json", "_fields", "_more", "_scopes", "secrets")
 
     _as_json: bool
     _fields: Mapping[str, str | tuple[str, ...]]
-    _options: tuple[object, ...]
+    _more: tuple[object, ...]
     _scopes: tuple[str, ...]
     secrets: tuple[str, ...]
     """The values of `params` whose names look like those of secrets."""
@@ -67,12 +69,14 @@ class RequestFields(FrozenValue):
         self,
         *,
         provider: str,
-        scope: str,
-        audience: str | None,
-        resource: str | Sequence[str] | None,
-        params: Mapping[str, str] | None,
-        as_json: bool,
-        grant_type: GrantType,
+        grant_type: str,
+        scope: str = "",
+        audience: str | None = None,
+        resource: str | Sequence[str] | None = None,
+        params: Mapping[str, str] | None = None,
+        as_json: bool = False,
+        own: Mapping[str, str | Sequence[str]] | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         given: object = scope
         if isinstance(given, (list, tuple, set, frozenset)):
@@ -82,47 +86,49 @@ class RequestFields(FrozenValue):
         credential_text(scope, option=f"{provider}(scope=…)", empty=True)
         if audience is not None:
             credential_text(audience, option=f"{provider}(audience=…)")
-        checked_choice(
-            grant_type, option=f"{provider}(grant_type=…)", choices=("client_credentials", "account_credentials")
-        )
         checked_flag(as_json, option=f"{provider}(json=…)")
         resources = _checked_resources(resource, option=f"{provider}(resource=…)")
-        more = _checked_params(params, option=f"{provider}(params=…)")
+        more = _checked_params(params, option=f"{provider}(params=…)", options=_OPTIONS | dict(options or {}))
         fields: dict[str, str | tuple[str, ...]] = {"grant_type": grant_type}
         standard = {"scope": scope.strip(), "audience": audience, "resource": resources}
         fields |= {name: value for name, value in standard.items() if value}
+        fields |= {name: _one_or_several(value) for name, value in (own or {}).items() if value}
         put = object.__setattr__
         put(self, "_as_json", as_json)
         put(self, "_fields", fields | more)
         put(self, "_scopes", tuple(sorted(set(scope.split()))))
         put(self, "secrets", tuple(value for name, value in more.items() if _SECRET_NAME.search(name)))
         # Only what is not at its default, so that a credential without these options keeps the name that it has had.
-        options: list[object] = []
-        if grant_type != "client_credentials":
-            options.append(("grant_type", grant_type))
-        if more:
-            options.append(("params", tuple(sorted(more.items()))))
-        if as_json:
-            options.append(("json", True))
-        put(self, "_options", tuple(options))
+        chosen = {"params": tuple(sorted(more.items())), "json": as_json}
+        put(self, "_more", tuple((name, value) for name, value in chosen.items() if value))
 
     def identity(self) -> tuple[object, ...]:
         """Return what makes the token of these fields differ from another one: the part that every credential has."""
         return (self._scopes, self._fields.get("audience"), self._fields.get("resource"))
 
     def more_identity(self) -> tuple[object, ...]:
-        """Return the part of the identity that only credentials with `params`, `json` or `grant_type` have."""
-        return self._options
+        """Return the part of the identity that only credentials with `params` or `json` have."""
+        return self._more
 
-    def body(self, proof: Proof) -> dict[str, Any]:
-        """Return the body of a request with a client authentication, as arguments of `TokenHTTP.request`."""
-        return {"json" if self._as_json else "data": {**self._fields, **proof.form}}
+    def body(self, proof: Proof, more: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return the body of a request, as an argument of `TokenHTTP.request`.
+
+        Args:
+            proof: The client authentication.
+            more: Fields of this one request.
+        """
+        return {"json" if self._as_json else "data": {**self._fields, **(more or {}), **proof.form}}
 
     def __repr__(self) -> str:
         return f"<RequestFields {len(self._fields)}>"
 
 
-def _checked_params(params: object, *, option: str) -> dict[str, str]:
+def _one_or_several(value: str | Sequence[str]) -> str | tuple[str, ...]:
+    # In JSON, a list with one item is not that item.
+    return value if isinstance(value, str) else tuple(value) if len(value) > 1 else value[0]
+
+
+def _checked_params(params: object, *, option: str, options: Mapping[str, str]) -> dict[str, str]:
     if params is None:
         return {}
     if not isinstance(params, Mapping):
@@ -138,8 +144,8 @@ def _checked_params(params: object, *, option: str) -> dict[str, str]:
             raise ConfigurationError(
                 f"{option}: the name of a field must be text of 1 to 100 visible ASCII characters, such as account_id."
             )
-        if name in _OPTIONS:
-            raise ConfigurationError(f"{option} has the field {name}, which an option sets: use {_OPTIONS[name]}.")
+        if name in options:
+            raise ConfigurationError(f"{option} has the field {name}, which an option sets: use {options[name]}.")
         checked[name] = HiddenStr(credential_text(value, option=f"{option}: the field {name}"))
     return checked
 

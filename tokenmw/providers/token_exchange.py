@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from tokenmw.errors import ConfigurationError, CredentialRejected
-from tokenmw.options import checked_flag, credential_text, positive_seconds, secret_text
+from tokenmw.options import credential_text, secret_text
 from tokenmw.providers.base import OutgoingAnswer, Provider
-from tokenmw.providers.client_auth import AuthMethod, ClientAuth
-from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
+from tokenmw.providers.client_auth import AuthMethod, ClientAuth, default_method
+from tokenmw.providers.construction import reuses_checks
+from tokenmw.providers.grant_reader import bearer_rejected
+from tokenmw.providers.oauth_client import OAuthClient
+from tokenmw.providers.request_fields import RequestFields
 from tokenmw.providers.subject import SubjectProvider, SubjectToken, subject_error
-from tokenmw.providers.urls import checked_hosts, checked_private, checked_token_url
+from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import HiddenStr, without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from tokenmw.providers.answer import Answer
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.jwt_assertion import SecretAlgorithm
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
     from tokenmw.providers.proof import Proof
     from tokenmw.providers.secret_sources import Secret
@@ -41,10 +47,20 @@ _FIXES: Final = {
         "requested_type, audience and resource"
     ),
     "invalid_target": "check resource and audience",
-    "unsupported_grant_type": "this endpoint does not offer token exchange (RFC 8693): check token_url",
+    "unsupported_grant_type": "this endpoint does not offer token exchange (RFC 8693): check the URL",
+}
+
+# The fields of this grant, each with the option that sets it.
+_OPTIONS: Final = {
+    "actor_token": "actor=…",
+    "actor_token_type": "actor_type=…",
+    "requested_token_type": "requested_type=…",
+    "subject_token": "subject=…",
+    "subject_token_type": "subject_type=…",
 }
 
 
+@reuses_checks
 class TokenExchange(SubjectProvider):
     """Exchanges the caller's token for one that another API accepts (RFC 8693).
 
@@ -65,7 +81,7 @@ class TokenExchange(SubjectProvider):
     request gets a 401 (`SubjectRefused`), which is remembered for that token.
 
     Args:
-        token_url: The token endpoint: https, unless it is on this machine.
+        token_url: The token endpoint: https, unless it is on this machine. Default: `issuer` is given in its place.
         client_id: This service's id at the server.
         client_secret: Its secret; while it is changed, a list: the new one and the old one.
         subject: The token of the party on whose behalf the request is made: text, or `SubjectToken()`, which takes it
@@ -92,6 +108,11 @@ class TokenExchange(SubjectProvider):
         default_life: The lifetime in seconds of a token whose response does not say one. Default: 600 s.
         log_description: As for `ClientCredentials`.
         allow_private: As for `ClientCredentials`.
+        issuer: The server's issuer in place of `token_url`, as for `ClientCredentials`.
+        params: More fields of the request, as for `ClientCredentials`.
+        json: Whether the fields are sent as a JSON object, as for `ClientCredentials`.
+        assertion_audience: As for `ClientCredentials`.
+        assertion_algorithm: As for `ClientCredentials`.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -99,7 +120,8 @@ class TokenExchange(SubjectProvider):
 
     __slots__ = (
         "_actor",
-        "_auth",
+        "_client",
+        "_fields",
         "_form",
         "_other_reader",
         "_reader",
@@ -117,7 +139,7 @@ class TokenExchange(SubjectProvider):
     def __init__(
         self,
         *,
-        token_url: str,
+        token_url: str | None = None,
         client_id: str,
         client_secret: Secret | None = None,
         subject: str | SubjectToken,
@@ -129,7 +151,7 @@ class TokenExchange(SubjectProvider):
         scope: str = "",
         audience: str | Sequence[str] | None = None,
         resource: str | Sequence[str] | None = None,
-        auth_method: AuthMethod = "client_secret_basic",
+        auth_method: AuthMethod | None = None,
         client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         allow_http: bool = False,
@@ -138,27 +160,39 @@ class TokenExchange(SubjectProvider):
         default_life: float = 600.0,
         log_description: bool = False,
         allow_private: bool = True,
+        issuer: str | None = None,
+        params: Mapping[str, str] | None = None,
+        json: bool = False,
+        assertion_audience: str | None = None,
+        assertion_algorithm: SecretAlgorithm | None = None,
     ) -> None:
         name = type(self).__name__
-        checked_flag(allow_http, option=f"{name}(allow_http=…)")
-        checked_flag(log_description, option=f"{name}(log_description=…)")
-        self.allow_http = allow_http
-        self.token_url = checked_token_url(token_url, option=f"{name}(token_url=…)", allow_http=allow_http)
-        self.allow_private = checked_private(allow_private, url=self.token_url, option=f"{name}(token_url=…)")
-        self._auth = ClientAuth(
+        auth = ClientAuth(
             client_id,
             provider=name,
-            method=auth_method,
+            method=auth_method or default_method(assertion=client_assertion, issuer=issuer),
             secret=client_secret,
             assertion=client_assertion,
             credential_id=credential_id,
             form_encode_basic=form_encode_basic,
+            audience=assertion_audience,
+            algorithm=assertion_algorithm,
         )
+        self._client = OAuthClient(
+            auth,
+            provider=name,
+            token_url=token_url,
+            issuer=issuer,
+            allow_http=allow_http,
+            allow_private=allow_private,
+        )
+        self.allow_http = allow_http
+        self.allow_private = self._client.allow_private
+        self.token_url = self._client.token_url
         self._set_subject(subject, expires_at=subject_expires_at)
         self._actor = _checked_actor(actor, option=f"{name}(actor=…)")
-        self.shareable = self._auth.shareable and (not isinstance(actor, Provider) or actor.shareable)
+        self.shareable = auth.shareable and (not isinstance(actor, Provider) or actor.shareable)
         form: list[tuple[str, str]] = [
-            ("grant_type", _GRANT_TYPE),
             ("subject_token_type", _type_uri(subject_type, option=f"{name}(subject_type=…)")),
         ]
         if actor is not None:
@@ -170,15 +204,24 @@ class TokenExchange(SubjectProvider):
         form += [("audience", one) for one in _several(audience, option=f"{name}(audience=…)")]
         form += [("resource", one) for one in _several(resource, option=f"{name}(resource=…)")]
         self._form = tuple(form)
+        self._fields = RequestFields(
+            provider=name,
+            grant_type=_GRANT_TYPE,
+            params=params,
+            as_json=json,
+            own=_by_name(form),
+            options=_OPTIONS,
+        )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
-        life = positive_seconds(default_life, option=f"{name}(default_life=…)")
-        self._reader = self._make_reader(life, scheme=None, log_description=log_description)
-        self._other_reader = self._make_reader(life, scheme=_NOT_ACCESS, log_description=log_description)
+        self._reader = self._client.reader(default_life=default_life, fixes=_FIXES, log_description=log_description)
+        self._other_reader = replace(self._reader, scheme=_NOT_ACCESS)
 
     def identity(self) -> tuple[object, ...]:
         """Return the endpoint, the client with its secret, the digests of subject and actor, and what is requested."""
         actor = self._actor.key_parts if isinstance(self._actor, Provider) else self._actor
-        return (self.token_url, *self._auth.identity(), self._subject_identity(), actor, self._form)
+        form = (("grant_type", _GRANT_TYPE), *self._form)
+        first = (*self._client.identity(), self._subject_identity(), actor, form)
+        return (*first, *self._fields.more_identity(), *self._client.more_identity())
 
     @without_locals
     async def fetch(self, http: TokenHTTP) -> Grant:
@@ -192,37 +235,24 @@ class TokenExchange(SubjectProvider):
         self._check_subject(now=http.time())
         subject = self._subject_text()
         actor = (await http.token(self._actor)).value if isinstance(self._actor, Provider) else self._actor
-        pairs = [*self._form, ("subject_token", subject), *([("actor_token", actor)] if actor else [])]
+        more = {"subject_token": subject} | ({"actor_token": actor} if actor else {})
 
-        async def request(proof: Proof) -> Grant:
-            form = _fields([*pairs, *proof.form.items()])
-            answer = await http.request("POST", self.token_url, data=form, headers=proof.headers)
+        def read(answer: Answer, proof: Proof, url: str) -> Grant:
             reader = self._other_reader if (answer.fields or {}).get("token_type") == _NOT_ACCESS else self._reader
-            sent = proof.with_secret(subject)
             try:
-                return reader.read(answer, sent.with_secret(actor) if actor else sent)
+                return reader.at(url).read(answer, proof)
             except CredentialRejected as error:
                 raise subject_error(error, codes=_SUBJECT_CODES) from None
 
-        return self._capped(await self._auth.grant(request, token_url=self.token_url), now=http.time())
+        grant = await self._client.grant(http, self._fields, read, more=more, secrets=more.values())
+        return self._capped(grant, now=http.time())
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid (RFC 6750 §3.1)."""
         return bearer_rejected(answer)
 
-    def _make_reader(self, life: float, *, scheme: str | None, log_description: bool) -> GrantReader:
-        return GrantReader(
-            client=self._auth.client(),
-            client_fix=self._auth.fix(method_option=True),
-            url=self.token_url,
-            default_lifetime=life,
-            fixes=_FIXES,
-            scheme=scheme,
-            log_description=log_description,
-        )
 
-
-def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def _by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """Return form fields by name; a name that occurs several times is sent several times."""
     fields: dict[str, list[str]] = {}
     for name, value in pairs:
