@@ -265,10 +265,10 @@ class RequestCredential(Unpicklable):
         try:
             result: Any = function(connection)
             if isinstance(result, Provider):  # usual, and `isawaitable` takes longer than all the rest
-                self._result = result
+                self._result = result.for_request(connection) if result.per_subject else result
             # A task of its own, with the request's context variables: the first waiter may be cancelled before others.
             elif inspect.isawaitable(result):
-                self._call = asyncio.ensure_future(result)
+                self._call = asyncio.ensure_future(_for_request(result, connection))
             else:
                 self._result = result
         except Exception as error:  # noqa: BLE001  raised to every caller of `provider`
@@ -314,6 +314,15 @@ class RequestCredential(Unpicklable):
     def _keep(self, result: Any) -> None:
         self._result = result
         self._traceback = result.__traceback__ if isinstance(result, BaseException) else None
+
+
+async def _for_request(result: Awaitable[Any], connection: HTTPConnection) -> Any:
+    try:
+        provider = await result
+        return provider.for_request(connection) if isinstance(provider, Provider) else provider
+    except BaseException:
+        del connection, result  # as above
+        raise
 
 
 def _retrieve(call: asyncio.Future[Any]) -> None:

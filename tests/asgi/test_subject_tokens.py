@@ -13,6 +13,7 @@ import pytest
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -206,6 +207,50 @@ async def test_options_that_the_server_never_accepts_are_shown() -> None:
         server.oauth2.script.always = None
         assert "ada" == (await app.get("/", headers=bearer(server.subjects.issue("ada")))).json()["user"]
         assert "per request" == broker.status().providers["orders"].state
+
+
+def exchange_of_any_caller() -> Provider:
+    """Return a provider that takes the token of each request."""
+    return exchange(SubjectToken())
+
+
+async def test_a_dependency_can_leave_the_subject_to_the_provider() -> None:
+    """`token_from` with `SubjectToken()` takes the token of the request."""
+    server = ProviderServer()
+    async with httpx.AsyncClient(transport=server.transport()) as http:
+        broker = TokenBroker({}, http=http)
+        api = FastAPI()
+        api.add_middleware(TokenMiddleware, broker=broker)
+        add_problem_handlers(api)
+
+        @api.get("/")
+        async def orders(token: Annotated[Token, Depends(token_from(exchange_of_any_caller))]) -> str | None:
+            issued = server.issued.find(token.value)
+            return None if issued is None else issued.user
+
+        async with broker, httpx.AsyncClient(transport=httpx.ASGITransport(app=api), base_url="http://app") as app:
+            assert "ada" == (await app.get("/", headers=bearer(server.subjects.issue("ada")))).json()
+            assert 401 == (await app.get("/")).status_code
+
+
+async def later(_connection: HTTPConnection) -> Provider:
+    """Return such a provider after a wait."""
+    await asyncio.sleep(0)
+    return exchange_of_any_caller()
+
+
+@pytest.mark.parametrize("choose", [lambda _connection: exchange_of_any_caller(), later])
+async def test_a_callable_can_leave_the_subject_to_the_provider(choose: Any) -> None:
+    """A callable may return one that takes the token of the request, too."""
+    server = ProviderServer()
+    async with httpx.AsyncClient(transport=server.transport()) as http:
+        broker = TokenBroker({"orders": choose}, http=http)
+        transport = httpx.ASGITransport(app=application(server, broker))
+        async with broker, httpx.AsyncClient(transport=transport, base_url="http://app") as app:
+            for user in ("ada", "bob", "ada"):
+                subject = server.subjects.issue(user)
+                assert user == (await app.get("/", headers=bearer(subject))).json()["user"]
+            assert 401 == (await app.get("/", headers={"x-api-key": "k"})).status_code
 
 
 async def test_callers_evict_no_other_token() -> None:

@@ -32,6 +32,14 @@ __all__ = ["JWTBearer"]
 _GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _MAX_ASSERTION: Final = 64 << 10  # characters
 _SUBJECT_CODES: Final = frozenset({"invalid_grant", "invalid_token"})
+_OPTIONS: Final = {
+    "assertion": "assertion=…, or subject=…",
+    "audience": "",
+    "client_assertion": "client_secret=…, because this grant signs no client assertion",
+    "client_assertion_type": "client_secret=…, because this grant signs no client assertion",
+    "grant_type": "ClientCredentials for another grant",
+    "resource": "",
+}
 _FIXES_OF_ASSERTION: Final = {
     "invalid_grant": "check key, iss, sub, aud and exp of the assertion, and this machine's clock",
     "unsupported_grant_type": "this endpoint does not offer the JWT bearer grant (RFC 7523): check the URL",
@@ -171,7 +179,7 @@ class JWTBearer(SubjectProvider):
             scope=scope,
             params=params,
             as_json=json,
-            options={"assertion": "assertion=…"},
+            options=_OPTIONS,
         )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
@@ -242,6 +250,10 @@ def _checked_assertion(given: object, *, option: str) -> str | Callable[[], str 
 def _auth(
     provider: str, client_id: str | None, client_secret: Secret | None, method: AuthMethod | None, *, issuer: str | None
 ) -> ClientAuth | PublicClient:
+    if client_secret is None and method is not None:
+        raise ConfigurationError(
+            f"{provider}(auth_method=…) is for a client with client_secret=…: give the secret, or leave it out."
+        )
     if client_secret is None:
         return PublicClient(client_id, provider=provider, name="the assertion")
     if client_id is None:

@@ -193,6 +193,10 @@ class ClientCredentials(Provider):
             params=params,
             as_json=json,
         )
+        if grant_type == "account_credentials" and "account_id" not in (params or {}):
+            raise ConfigurationError(
+                f'{name}(grant_type="account_credentials") needs params={{"account_id": "…"}} with it.'
+            )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
         self.scheme = "Bearer" if scheme is None else _checked_scheme(scheme, option=f"{name}(scheme=…)")

@@ -29,6 +29,15 @@ __all__ = ["SubjectProvider", "SubjectToken", "expiry_of_jwt"]
 _MAX_SUBJECT: Final = 16 << 10  # characters of a caller's token
 _B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750 §2.1
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+_COOKIES: Final = frozenset({"cookie", "set-cookie"})
+# They describe the message or the connection (RFC 9110 §6.4, §7.6, §8, §11.7).
+_NOT_FOR_TOKENS: Final = frozenset(
+    {
+        *("accept", "connection", "content-encoding", "content-length", "content-type", "date", "expect", "host"),
+        *("keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"),
+        *("user-agent", "www-authenticate"),
+    }
+)
 _SCHEME: Final = re.compile(r"[A-Za-z0-9-]{0,64}")
 _SEGMENTS: Final = 3  # of a signed JWT
 _ALL_SUBJECTS: Final = "*"  # never sent
@@ -61,7 +70,7 @@ class SubjectToken:
             `X-Forwarded-Access-Token` behind a proxy that signs users in.
 
     Raises:
-        ConfigurationError: The header or the scheme is not one word.
+        ConfigurationError: The header or the scheme is not one word, or the header cannot have a token.
     """
 
     header: str = "Authorization"
@@ -72,6 +81,16 @@ class SubjectToken:
             given: object = getattr(self, option)
             if not isinstance(given, str) or not pattern.fullmatch(given):
                 raise ConfigurationError(f"SubjectToken({option}=…) must be one word of at most 64 characters.")
+        if self.header.lower() in _COOKIES:
+            raise ConfigurationError(
+                f"SubjectToken(header=…): {self.header} has all cookies of a request. For a token in one of them, name "
+                f'a function in TokenBroker(…): lambda connection: provider.for_subject(connection.cookies["…"]).'
+            )
+        if self.header.lower() in _NOT_FOR_TOKENS:
+            raise ConfigurationError(
+                f"SubjectToken(header=…): {self.header} never has a token: servers and proxies read or set it. Give "
+                f"Authorization, or the header of your own proxy."
+            )
 
     @without_locals
     def __call__(self, connection: HTTPConnection) -> str:
