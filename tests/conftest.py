@@ -39,6 +39,8 @@ MAY_BLOCK = frozenset(
     {
         ("logging", "callHandlers"),  # handlers are the program's
         ("importlib._bootstrap", "_find_and_load"),  # an extra is imported where it is used first
+        ("asyncpg.connect_utils", "_parse_connect_dsn_and_args"),  # it looks for keys in files for each connection
+        ("sqlalchemy.dialects.sqlite.pysqlite", "create_connect_args"),  # it makes the path of a new engine absolute
         ("redis.utils", "get_lib_version"),  # redis-py reads a file for each connection of a program's own client
         ("tokenmw.testing.provider_server.running", "running_app"),  # for tests that are not async
     }

@@ -35,7 +35,7 @@ PUBLIC = {
 
 # The dependencies of an installation without extras, and libraries that only extras install.
 REQUIRED = {"anyio", "cachetools", "httpx", "redis", "starlette"}
-OPTIONAL = ("cryptography", "fastapi", "httpx2", "jwt", "opentelemetry", "prometheus_client", "uvicorn")
+OPTIONAL = ("cryptography", "fastapi", "httpx2", "jwt", "opentelemetry", "prometheus_client", "structlog", "uvicorn")
 
 
 def test_the_version_is_the_installed_one() -> None:

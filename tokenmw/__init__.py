@@ -17,6 +17,7 @@ from tokenmw.errors import (
 )
 from tokenmw.limits import Limits
 from tokenmw.observe.events import Observer
+from tokenmw.observe.version import __version__ as __version__
 from tokenmw.outgoing import TokenAuth
 from tokenmw.providers.base import Provider
 from tokenmw.status import Status
@@ -45,5 +46,3 @@ __all__ = [
     "request_tokens",
     "session_id",
 ]
-
-__version__ = "0.1.0"

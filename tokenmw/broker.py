@@ -27,7 +27,7 @@ from tokenmw.connections.user_connections import UserConnections, checked_connec
 from tokenmw.credentials import Credentials
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
-from tokenmw.observe.events import Observers
+from tokenmw.observe.observers import Observers
 from tokenmw.observe.throttle import ThrottledLog, warn
 from tokenmw.options import (
     checked_api_key,
@@ -391,7 +391,7 @@ class TokenBroker(Unpicklable):
         if not self._warned_of_costs:
             self._warned_of_costs = True
             self._settings.log_costs(self._data.missing_keys or {self._missing_key})
-        self._runtime = runtime = Runtime(self._settings, self._data)
+        self._runtime = runtime = Runtime(self._settings, self._data, self._credentials.names)
         self._entered = 0  # tasks that entered the abandoned runtime never leave it
         return runtime
 

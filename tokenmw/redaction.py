@@ -25,7 +25,9 @@ _OURS: Final = __name__.partition(".")[0]
 # Libraries whose frames are cleared when this package called them. Frames of the program's callables keep their
 # variables, and so do the frames of everything that those call.
 _UNDER_US: Final = sys.stdlib_module_names | {
+    "aiosqlite",
     "anyio",
+    "asyncpg",
     "cachetools",
     "cryptography",
     "h11",
@@ -35,6 +37,7 @@ _UNDER_US: Final = sys.stdlib_module_names | {
     "httpx2",
     "jwt",
     "redis",
+    "sqlalchemy",
 }
 
 

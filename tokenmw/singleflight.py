@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import itertools
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.redaction import Unpicklable
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Flight", "FlightCancelled", "SingleFlight", "TooManyFlights"]
 
 T = TypeVar("T")
+
+_NUMBERS: Final = itertools.count(1)
 
 
 class TooManyFlights(Exception):
@@ -40,12 +43,14 @@ class Flight(Unpicklable, Generic[T]):
 
     Attributes:
         started: When it began, by the monotonic clock.
+        number: A number that no other flight of this process has.
     """
 
-    __slots__ = ("_clock", "_loop", "_task", "_timer", "_waiters", "started")
+    __slots__ = ("_clock", "_loop", "_task", "_timer", "_waiters", "number", "started")
 
     def __init__(self, work: Coroutine[Any, Any, T], *, clock: Clock, wait_seconds: float | None = None) -> None:
         self.started = clock.monotonic()
+        self.number = next(_NUMBERS)
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._waiters: dict[asyncio.Future[None], float] = {}  # in order of arrival, each with its time

@@ -188,6 +188,17 @@ async def test_the_second_secret_is_sent_if_the_first_is_refused(http: TokenHTTP
     assert 2 == len(set(used))
 
 
+async def test_a_public_client_has_no_secret(endpoint: Endpoint, http: TokenHTTP) -> None:
+    """It sends its id, and only if the program says that it is public."""
+    app = OAuthApp(**URLS, client_id="cli", auth_method="none")
+    await app.exchange_code(http, "c-1", verifier="v" * 43, redirect_uri="http://127.0.0.1/callback")
+    assert {"client_id": "cli", "code": "c-1", "code_verifier": "v" * 43}.items() <= endpoint.form.items()
+    assert "authorization" not in endpoint.requests[-1].headers
+    endpoint.status, endpoint.body = 400, {"error": "invalid_grant"}
+    with pytest.raises(GrantRefused, match="client_id=cli"):
+        await app.refresh(http, "r-1")
+
+
 async def test_a_dialect_renames_fields_and_codes(endpoint: Endpoint, http: TokenHTTP) -> None:
     """The platform's names go out and come in; its codes decide."""
     dialect = Dialect(
@@ -248,6 +259,8 @@ async def test_a_revocation_names_the_token(endpoint: Endpoint, http: TokenHTTP)
         ({**URLS, "default_life": 0}, "default_life"),
         ({**URLS, "client_secret": ""}, "client_secret"),
         ({**URLS, "auth_method": "none"}, "auth_method"),
+        ({**URLS, "auth_method": "secret"}, "auth_method"),
+        ({**URLS, "client_secret": None}, "client_secret"),
         ({**URLS, "allow_private": False, "token_url": "https://10.0.0.1/t"}, "private"),
     ],
 )

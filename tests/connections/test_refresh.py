@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,10 @@ from tokenmw import TokenUnavailable
 from tokenmw.errors import ReconnectRequired
 from tokenmw.observe.events import ConnectionChanged
 from tokenmw.testing.provider_server import Fault
+
+
+async def _all(calls: Iterable[Coroutine[Any, Any, str]]) -> list[str]:
+    return await asyncio.gather(*calls)
 
 
 async def test_a_stored_access_token_is_returned_without_a_refresh(world: World) -> None:
@@ -24,7 +30,7 @@ async def test_all_callers_share_one_refresh(two: World) -> None:
     """200 callers of two processes at the expiry cause one request, and all get its token."""
     family = await two.connect()
     two.clock.advance(LIFETIME)
-    values = await two.while_time_passes(asyncio.gather(*(two.token(number % 2) for number in range(200))))
+    values = await two.while_time_passes(_all(two.token(number % 2) for number in range(200)))
     assert {family.access_tokens[-1]} == set(values)
     assert 1 == family.refreshes
     assert family.alive
@@ -156,8 +162,7 @@ async def test_closing_waits_for_a_refresh_that_has_begun() -> None:
         world.clock.advance(LIFETIME)
         hang = world.server.oauth2.script.hang(after=True)
         asking = asyncio.ensure_future(world.token())
-        while not family.refreshes:
-            await asyncio.sleep(0)
+        await hang.arrived.wait()
         closing = asyncio.ensure_future(world.broker.__aexit__())
         await asyncio.sleep(0.05)
         assert not closing.done()

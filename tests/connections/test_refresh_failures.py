@@ -92,8 +92,7 @@ async def test_invalid_grant_after_another_process_has_rotated_is_not_believed(w
     world.clock.advance(LIFETIME)
     hang = world.server.oauth2.script.hang()
     asking = asyncio.ensure_future(world.token())
-    while not world.server.users.refreshes:
-        await asyncio.sleep(0)
+    await hang.arrived.wait()
     # A process that knows nothing of claims, such as the program's former version, refreshes at the same time.
     world.server.users.detects_reuse = False
     endpoint = world.server.oauth2

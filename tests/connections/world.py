@@ -22,6 +22,7 @@ from tokenmw.testing import ManualClock, ProviderServer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
+    from tokenmw.connections.document import ConnectionDocument
     from tokenmw.connections.documents import Found
     from tokenmw.connections.store import ConnectionKey
     from tokenmw.testing.provider_server.families import Family
@@ -89,6 +90,11 @@ class World:
         found = await documents_of(self.store).load(self.key(name, subject))
         assert found is not None
         return found
+
+    async def stored_whatever(self) -> ConnectionDocument:
+        """Return the document of a connection, also while the store fails."""
+        row = self.store.rows[self.key()]
+        return documents_of(self.store).opened(self.key(), row.value, version=row.version)
 
     async def settle(self) -> None:
         """Let everything run that waits for nothing but its turn."""

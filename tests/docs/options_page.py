@@ -28,6 +28,7 @@ CLASSES: Final[tuple[type, ...]] = (
     tokenmw.Limits,
     providers.HTTPOptions,
     providers.PrivateKeyJWT,
+    providers.DPoPKey,
     *(
         made
         for made in (getattr(providers, name) for name in providers.__all__)

@@ -19,7 +19,7 @@ READ_BY_TESTS = {
     ("README.md", "console", "$ uvicorn "),
     ("README.md", "text", "API key "),
     ("README.md", "text", "request ──"),
-    ("operations.md", "text", "tokenmw: Redis unavailable "),
+    ("observability.md", "text", "tokenmw: Redis unavailable "),
     ("performance.md", "console", "$ pip install "),
     ("troubleshooting.md", "text", "ACL SETUSER "),
     ("testing.md", "toml", "[tool.pytest.ini_options]"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from starlette.testclient import TestClient
 import tokenmw
 from tests.docs.pages import PAGES, README, page
 from tests.docs.world import ENVIRONMENT, World
+from tokenmw.observe.metrics import METRICS
 from tokenmw.providers import ClientCredentials
 from tokenmw.testing import make_token
 
@@ -113,7 +115,7 @@ def test_tenants(hosts: World) -> None:
 
 
 def test_the_tenant_of_a_failure_is_logged(hosts: World, caplog: pytest.LogCaptureFixture) -> None:
-    """The handler of the guide logs each tenant; a line of tokenmw names the provider, and only for the first one."""
+    """The handler of the guide logs each tenant; the line of tokenmw for each has a name of the credential."""
     with hosts.run(page("tenants.md"), "Which tenant's credential failed") as running:
         running["SECRETS"].update(initech="initech's secret")
         with TestClient(running["app"]) as client:
@@ -121,9 +123,10 @@ def test_the_tenant_of_a_failure_is_logged(hosts: World, caplog: pytest.LogCaptu
             assert statuses == {"acme": 200, "globex": 502, "initech": 502}
             assert running["broker"].status().providers["crm"].state == "per request"
         lines = [(record.name, record.getMessage()) for record in caplog.records]
-        (failed,) = (line for name, line in lines if name == "tokenmw" and "rejected" in line)
+        failed = [line for name, line in lines if name == "tokenmw" and "rejected" in line]
         logged = [line for name, line in lines if name == "myapp"]
-        assert failed.startswith("tokenmw: crm: credential rejected: ")
+        matches = [re.match(r"tokenmw: crm\[(.{8})\]: credential rejected: ", line) for line in failed]
+        assert 2 == len({match[1] for match in matches if match})
         assert [line.partition(": ")[0] for line in logged] == ["tenant 'globex'", "tenant 'initech'"]
 
         async def ask() -> list[str]:
@@ -267,7 +270,8 @@ def test_the_status(hosts: World) -> None:
 
 def test_the_metrics(hosts: World) -> None:
     """A fetch is counted, and the table names every metric."""
-    with hosts.run(page("operations.md"), "Metrics and traces") as running:
+    guide = page("observability.md")
+    with hosts.run(guide, "Metrics") as running:
 
         async def ask() -> None:
             async with running["measured"] as broker:
@@ -276,8 +280,29 @@ def test_the_metrics(hosts: World) -> None:
         running.call(ask)
         exposed = prometheus_client.generate_latest(prometheus_client.REGISTRY).decode()
         assert 'tokenmw_token_fetches_total{outcome="granted",provider="crm"} 1.0' in exposed
-        names = [name for name in re.findall(r"^# TYPE (\w+)", exposed, re.MULTILINE) if not name.endswith("_created")]
-        assert sorted(names) == sorted(row[0].strip("`") for row in page("operations.md").rows("Metrics and traces"))
+        names = {name for name in re.findall(r"^# TYPE (\w+)", exposed, re.MULTILINE) if not name.endswith("_created")}
+        table = {row[0].strip("`"): row[1:3] for row in guide.rows("Metrics")}
+        labels = {metric.name: ", ".join(f"`{label}`" for label in metric.labels) or "none" for metric in METRICS}
+        assert {metric.name: [metric.kind, labels[metric.name]] for metric in METRICS} == table
+        assert names <= table.keys()
+
+
+def test_the_events_in_the_log(hosts: World, caplog: pytest.LogCaptureFixture) -> None:
+    """A fetch is a record with the event's name and its fields."""
+    caplog.set_level(logging.INFO)
+    with hosts.run(page("observability.md"), "Events") as running:
+
+        async def ask() -> None:
+            async with running["logged"] as broker:
+                await broker.token("crm")
+
+        running.call(ask)
+    (record,) = [record for record in caplog.records if record.getMessage() == "tokenmw.token_fetched"]
+    assert ("tokenmw.events", "crm", "granted") == (
+        record.name,
+        record.__dict__["tokenmw.provider"],
+        record.__dict__["tokenmw.outcome"],
+    )
 
 
 @pytest.mark.parametrize("library", [httpx, httpx2])

@@ -15,6 +15,7 @@ from tests.docs.options_page import CLASSES, PATH, render
 from tests.docs.pages import PAGES, README, page
 from tests.docs.project import PROJECT
 from tokenmw import errors, observe, problems, providers
+from tokenmw.observe.metrics import METRICS
 
 ALL_TEXT = "\n".join(of.text for of in PAGES.values())
 
@@ -25,12 +26,11 @@ def test_the_page_of_options_is_what_the_script_writes() -> None:
 
 
 def test_the_page_of_options_has_every_provider() -> None:
-    """Each public class that is a provider is on it, and those of the core and the two of providers are."""
+    """Each public class that is a provider is on it, and those of the core and the three of providers are."""
     public = {name for name in providers.__all__ if isinstance(getattr(providers, name), type)}
     made = {name for name in public if issubclass(getattr(providers, name), tokenmw.Provider)} - {"Provider"}
-    assert made | {"TokenBroker", "TokenMiddleware", "APIKeySource", "Limits", "HTTPOptions", "PrivateKeyJWT"} == {
-        one.__name__ for one in CLASSES
-    }
+    others = {"TokenBroker", "TokenMiddleware", "APIKeySource", "Limits", "HTTPOptions", "PrivateKeyJWT", "DPoPKey"}
+    assert made | others == {one.__name__ for one in CLASSES}
 
 
 def test_the_extras_are_those_of_the_project() -> None:
@@ -67,9 +67,9 @@ def test_the_events_are_those_of_the_package() -> None:
     """The table has each event with its fields."""
     kinds = [getattr(observe, name) for name in observe.__all__]
     events = [kind for kind in kinds if is_dataclass(kind) and isinstance(kind, type)]
-    expected = {event.__name__: [f"`{f.name}`" for f in fields(event)] for event in events}
+    expected = {event.__name__: [f"`{f.name}`" for f in fields(event)] or ["none"] for event in events}
     del expected["Event"]
-    assert expected == {row[0].strip("`"): row[1].split(", ") for row in page("operations.md").rows("Events")}
+    assert expected == {row[0].strip("`"): row[1].split(", ") for row in page("observability.md").rows("Events")}
 
 
 def test_the_status_is_explained() -> None:
@@ -85,13 +85,15 @@ def test_every_public_name_is_explained() -> None:
     assert [name for name in tokenmw.__all__ if not re.search(rf"\b{name}\b", ALL_TEXT)] == []
 
 
-LOG_FIELDS = ("kind", "suppressed", "provider", "server", "reason", "duration")
+LOG_FIELDS = ("kind", "suppressed", "provider", "credential", "server", "reason", "duration")
+TRACED = ("token.fetch", "token.waited", "outcome", "token_fetched")
+"""The names of a span, its events and attributes, and of an event in the log."""
 
 
 def test_every_dotted_name_is_there() -> None:
     """What is written as `tokenmw.….…` can be imported, and no internal module is named."""
-    names = set(re.findall(r"(?<![/\w-])(tokenmw(?:\.\w+)+)", ALL_TEXT)) - {"tokenmw.token.fetches"}  # a metric
-    names -= {f"tokenmw.{field}" for field in LOG_FIELDS}
+    names = set(re.findall(r"(?<![/\w-])(tokenmw(?:\.\w+)+)", ALL_TEXT))
+    names -= {metric.dotted for metric in METRICS} | {f"tokenmw.{field}" for field in (*LOG_FIELDS, *TRACED)}
     assert len(names) > 5
     for name in names:
         assert pkgutil.resolve_name(re.sub(r"\.(?=[A-Z])", ":", name)) is not None

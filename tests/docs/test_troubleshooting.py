@@ -16,6 +16,8 @@ import tokenmw
 from tests.docs.log_texts import log_texts, pattern, redis_reasons, repeated_endings, specific_match
 from tests.docs.pages import page
 from tokenmw import observe
+from tokenmw.observe.metrics import ERROR_WORDS, OPERATIONS, REASONS
+from tokenmw.redis.connection import OPERATIONS as OPERATIONS_OF_REDIS
 
 GUIDE = page("troubleshooting.md")
 
@@ -52,10 +54,17 @@ def test_every_word_of_the_status_is_in_a_table() -> None:
 
 
 def test_every_word_of_an_event_is_in_a_table() -> None:
-    """The outcomes of a fetch are explained, and the words of an unreadable value."""
-    outcomes = typing.get_args(typing.get_type_hints(observe.TokenFetched)["outcome"])
-    words = _first_cells("Words of events")
-    assert {*outcomes, "token", "session", "unknown-key", "damaged", "expired"} == set(words)
+    """Each word that a field of an event can have is explained, and no other one is."""
+    classes = [getattr(observe, name) for name in observe.__all__ if name != "Observer"]
+    hints = [hint for one in classes for hint in typing.get_type_hints(one).values()]
+    words = {word for hint in hints for word in typing.get_args(hint) if isinstance(word, str)}
+    assert {*words, *REASONS, "unknown-key", "damaged", "expired"} == set(_first_cells("Words of events"))
+
+
+def test_reasons_are_those_of_the_metrics() -> None:
+    """What the events can have, and what a failure of Redis can be, is what the series begin with."""
+    assert redis_reasons() - {"open"} == set(ERROR_WORDS)
+    assert {OPERATIONS_OF_REDIS.get(name, "other") for name in (*OPERATIONS_OF_REDIS, "marker")} == set(OPERATIONS)
 
 
 def test_every_row_has_a_meaning_and_a_fix() -> None:
@@ -83,7 +92,7 @@ def test_the_error_of_a_missing_attribute_is_in_the_table(attribute: str) -> Non
 
 def test_the_lines_of_an_outage_are_lines_of_the_package() -> None:
     """The example of the guide on operations is made of texts that the package logs, with its counts."""
-    lines = page("operations.md").block("text", "tokenmw: Redis ").splitlines()
+    lines = page("observability.md").block("text", "tokenmw: Redis ").splitlines()
     texts, endings = log_texts(), ["", *repeated_endings()]
     assert len(lines) == 3
     made = [pattern(text + ending) for text in texts for ending in endings]

@@ -154,7 +154,7 @@ class Run:
 
     @property
     def slowest(self) -> float:
-        """The seconds that a request may take; one fetch more if the machine made the server's answer miss the limit."""
+        """The seconds that a request may take; a fetch more if the machine made the answer miss the limit."""
         return self.fault.slowest if self.late <= self.fault.margin else self.fault.slowest + FETCH
 
     @property

@@ -64,12 +64,15 @@ _WITHOUT_SECRETS: Final = frozenset(
         "EpochMarkers",
         "FailureNoted",
         "Failure",
+        "Gauges",  # names of providers and addresses
         "GrantCodes",
         "GrantReader",  # a client id and texts
         "IdentityRequest",
         "Instant",
         "Leased",
         "Limits",
+        "LoggingObserver",
+        "Metric",
         "NewSessions",
         "Observers",  # functions of the program
         "OpenTelemetryObserver",
@@ -81,6 +84,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Resolver",  # names of hosts
         "Status",
         "Stored",
+        "StructlogObserver",
         "StoredVersions",
         "SubjectToken",
         "SystemClock",
@@ -102,6 +106,8 @@ _WITHOUT_SECRETS: Final = frozenset(
         "_ProviderToken",  # a name
         "_Refused",
         "_Share",
+        "_Spans",
+        "_Workers",
         "_Replayed",  # the stream of a response of an API; what was read of it refuses
     }
 )

@@ -47,7 +47,7 @@ class GuardedClient:
         """Run one command."""
         return await self.guard.run(lambda: self.client.execute_command(*words))
 
-    def server_unavailable(self, reason: str) -> None:
+    def server_unavailable(self, reason: str, *, server: str) -> None:
         """Record that the circuit was opened."""
         self.unavailable.append(reason)
 

@@ -15,6 +15,7 @@ from tests.redis.waiting import until
 from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
 from tokenmw.observe.events import SharedStateChanged
+from tokenmw.observe.state_events import RedisStateChanged
 from tokenmw.redis.client import refresh_slots
 from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.redis.epoch import EpochMarkers
@@ -89,7 +90,12 @@ async def test_outage_of_one_primary_does_not_affect_the_other(
     high.thaw()
     await until(lambda: connection.state == "up", within=20)
     assert [b"id"] * 3 == await connection.pipeline(commands)
-    assert [SharedStateChanged(up=False, error="timeout"), SharedStateChanged(up=True)] == events
+    assert [
+        RedisStateChanged(f"127.0.0.1:{high.port}", up=False, error="timeout"),
+        SharedStateChanged(up=False, error="timeout"),
+        RedisStateChanged(f"127.0.0.1:{high.port}", up=True),
+        SharedStateChanged(up=True),
+    ] == events
     assert {"up"} == {state for state, *_ in connection.servers.values()}
     assert {f"redis:127.0.0.1:{high.port}"} == {getattr(record, "tokenmw.kind") for record in caplog.records}
     down, up = (record.message for record in caplog.records)
@@ -181,7 +187,12 @@ async def test_a_failed_primary_is_forgotten_when_its_recovery_was_reported(
     await until(lambda: connection.state == "up", within=60)  # about 10 s: the client has to notice the new slots
     await connection.check_servers()
     assert [f"127.0.0.1:{low.port}"] == [*connection.servers]
-    assert [SharedStateChanged(up=False, error="timeout"), SharedStateChanged(up=True)] == events
+    assert [
+        RedisStateChanged(f"127.0.0.1:{high.port}", up=False, error="timeout"),
+        SharedStateChanged(up=False, error="timeout"),
+        RedisStateChanged(f"127.0.0.1:{high.port}", up=True),
+        SharedStateChanged(up=True),
+    ] == events
 
 
 async def test_each_primary_has_an_epoch_marker(connect: Connect, pair: tuple[RedisServer, RedisServer]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Self
 from tests.servers import RedisServer
 from tokenmw.clock import SYSTEM_CLOCK, Clock
 from tokenmw.limits import Limits
-from tokenmw.observe.events import Observers
+from tokenmw.observe.observers import Observers
 from tokenmw.observe.throttle import ThrottledLog
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.keys import KeyNames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import sys
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,6 +12,7 @@ import jwt
 import pytest
 
 from tests.testing.conftest import CRM
+from tokenmw.errors import ConfigurationError
 from tokenmw.testing import Fault, ManualClock, ProviderServer
 
 CALLBACK = "https://app.test/connect/crm/callback"
@@ -278,6 +280,16 @@ async def test_id_tokens_are_signed(server: ProviderServer, client: Any, algorit
     assert {"sub": "ada", "nonce": "a nonce"}.items() <= claims(first["id_token"]).items()
     assert 3600 == claims(first["id_token"])["exp"] - claims(first["id_token"])["iat"]
     assert ("ada", None) == (claims(second["id_token"])["sub"], claims(second["id_token"]).get("nonce"))
+
+
+async def test_id_tokens_name_what_is_missing(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RS256 needs an extra, and there are two algorithms."""
+    pair = server.users.grant("ada", client="crm", scope="openid")
+    with pytest.raises(ConfigurationError, match="HS256 and RS256"):
+        server.users.id_tokens.issue(pair, algorithm="none", secret="s", issuer="https://idp.test")
+    monkeypatch.setitem(sys.modules, "jwt.algorithms", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'tokenmw\[jwt\]'"):
+        server.users.id_tokens.keys()
 
 
 async def test_a_browser_gets_a_form(server: ProviderServer, client: Any) -> None:

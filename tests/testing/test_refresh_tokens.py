@@ -221,3 +221,29 @@ async def test_faults_change_the_fields_of_a_refresh(server: ProviderServer, cli
     server.oauth2.script.then(Fault(fields={"expires_in": "60"}, without=["refresh_token"]))
     fields = (await refresh(client, pair.refresh_token)).json()
     assert ("60", False) == (fields["expires_in"], "refresh_token" in fields)
+
+
+async def test_a_client_can_leave_before_the_answer(server: ProviderServer, pair: Pair) -> None:
+    """As a killed process does: its refresh token is spent, and no process has the new one."""
+    with server.running() as base_url:
+        hang = server.oauth2.script.hang(after=True)
+        async with httpx.AsyncClient(base_url=base_url, trust_env=False) as client:
+            waiting = asyncio.create_task(refresh(client, pair.refresh_token))
+            assert await hang.arrived.wait(5)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        hang.release()
+        server.oauth2.script.clear()
+        async with httpx.AsyncClient(base_url=base_url, trust_env=False) as client:
+            assert "invalid_grant" == await refused(client, pair.refresh_token)
+    assert ["granted", "reused"] == [post.outcome for post in pair.family.posts]
+
+
+async def test_a_client_without_a_secret_is_public(server: ProviderServer, client: Any) -> None:
+    """It names itself, and has no other proof than the refresh token (RFC 6749 §3.2.1)."""
+    server.clients = {"crm": ""}
+    pair = server.users.grant("ada", client="crm")
+    fields = {"grant_type": "refresh_token", "refresh_token": pair.refresh_token, "client_id": "crm"}
+    assert 400 == (await client.post("/oauth2/token", data=fields | {"client_secret": "x"})).status_code
+    assert 200 == (await client.post("/oauth2/token", data=fields)).status_code

@@ -225,10 +225,10 @@ async def test_a_token_that_is_invalidated_during_a_long_backoff_is_probed_for(w
     assert world.clock.monotonic() - began < 6.0
 
 
-async def test_a_fleet_logs_the_beginning_and_the_end_of_an_outage_once(
+async def test_each_instance_logs_the_beginning_and_the_end_of_an_outage_once(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The instances that read the cause in a note do not log it again; the end has the duration."""
+    """Instances that read the cause in a note say who reported it; their requests are refused, too."""
     world.endpoint.fails(TokenUnavailable(REFUSED))
     demand = Demand(world)
     await demand.run(50.0)
@@ -236,9 +236,13 @@ async def test_a_fleet_logs_the_beginning_and_the_end_of_an_outage_once(
     await demand.run(10.0)
     await demand.finish()
     lines = [line for line in caplog.messages if line.startswith("tokenmw: p")]
-    assert [f"tokenmw: p: no token: {REFUSED}"] == lines[:1]
-    assert 2 == len(lines)
-    assert lines[1].startswith("tokenmw: p: there is a token again after 5")
+    assert f"tokenmw: p: no token: {REFUSED}" == lines[0]
+    instances = len(world.instances)
+    assert all(f"p: no token: {REFUSED}" in line for line in lines[:instances])
+    assert any("(reported by " in line for line in lines[:instances])
+    ends = [line for line in lines if "there is a token again" in line]
+    assert instances == len(ends)
+    assert ends[0].startswith("tokenmw: p: there is a token again after 5")
 
 
 async def test_the_pauses_are_options(clock: ManualClock, endpoint: Endpoint) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.tokens.memory_store import MemoryRedis, MemoryStore
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.limits import Limits
-from tokenmw.observe.events import Observers
+from tokenmw.observe.observers import Observers
 from tokenmw.observe.throttle import ThrottledLog
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.keys import KeyNames

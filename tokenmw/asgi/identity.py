@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tokenmw.broker import STATE_KEY
-from tokenmw.errors import APIKeyRefused, SessionUnavailable
+from tokenmw.errors import APIKeyRefused, RequestError, SessionUnavailable
+from tokenmw.observe.events import CallerRefused, SessionResolved
 from tokenmw.sessions.derive import SessionIds
 
 if TYPE_CHECKING:
@@ -87,10 +88,12 @@ async def authenticate_connection(
         APIKeyRefused: There is no usable key and `missing_key="reject"`, or `authenticate` refuses the key.
         SessionUnavailable: The key cannot be checked now.
     """
-    api_key = source.find(scope)
+    api_key, broker = source.find(scope), tokens._broker
+    observe = broker._settings.observe
     if api_key is None and missing_key == "reject":
-        raise APIKeyRefused(source.problem(scope) or _MISSING)
-    broker = tokens._broker
+        problem = source.problem(scope)
+        observe.count(CallerRefused, "unusable" if problem else "missing")
+        raise APIKeyRefused(problem or _MISSING)
     if broker._settings.authenticate is not None and tokens._authenticated_by is not source:
         state: dict[str, Any] = scope["state"]
         state["caller"] = None
@@ -98,7 +101,11 @@ async def authenticate_connection(
             authenticator = broker._open().authenticator
             if authenticator is None:
                 raise SessionUnavailable("The API key cannot be checked now.", retry_after=1.0)
-            state["caller"] = await authenticator.caller(scope, api_key)
+            try:
+                state["caller"] = await authenticator.caller(scope, api_key)
+            except RequestError as error:
+                observe.count(CallerRefused, "refused" if isinstance(error, APIKeyRefused) else "unchecked")
+                raise
     tokens._authenticated_by = source
     return api_key
 
@@ -120,6 +127,7 @@ async def identify(tokens: RequestTokens, scope: Scope, *, source: APIKeySource,
     broker = tokens._broker
     if api_key is None:
         session_id = SessionIds.random()
+        broker._settings.observe.count(SessionResolved, "random")
     else:
         session_id = broker._session_while_closed(api_key) or await broker._open().sessions.get(api_key)
     state["session_id"] = session_id

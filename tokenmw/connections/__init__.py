@@ -12,3 +12,36 @@
 
 It uses `providers` for requests, `redis` for sealing and digests, and `tokens` for the access tokens.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from tokenmw.connections.redis_store import RedisStore
+    from tokenmw.connections.sql_store import SQLStore
+    from tokenmw.connections.store import ConnectionKey, ConnectionStore, StoredConnection, StoreUnavailable
+
+__all__ = ["ConnectionKey", "ConnectionStore", "RedisStore", "SQLStore", "StoreUnavailable", "StoredConnection"]
+
+# Each is imported when it is used first.
+_MODULES: Final = {
+    "ConnectionKey": "store",
+    "ConnectionStore": "store",
+    "RedisStore": "redis_store",
+    "SQLStore": "sql_store",
+    "StoreUnavailable": "store",
+    "StoredConnection": "store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -13,8 +13,11 @@ from tokenmw.connections.options import checked_params, checked_scope, checked_s
 from tokenmw.errors import ConfigurationError, CredentialRejected
 from tokenmw.options import checked_flag, checked_instance, optional_seconds
 from tokenmw.providers.body_codes import RejectionCodes
-from tokenmw.providers.client_auth import ClientAuth
-from tokenmw.providers.grant_reader import GrantReader, bearer_rejected
+from tokenmw.providers.client_auth import ClientAuth, default_method
+from tokenmw.providers.grant_reader import bearer_rejected
+from tokenmw.providers.oauth_client import OAuthClient
+from tokenmw.providers.proof import shown_option
+from tokenmw.providers.public_client import PublicClient
 from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import FrozenValue, without_locals
 
@@ -57,8 +60,9 @@ class OAuthApp(FrozenValue):
         device_url: The device authorization endpoint (RFC 8628). Default: as the issuer publishes it.
         client_id: The client's id at the server.
         client_secret: The client's secret: text, a list while it is changed, or a `SecretSource`.
-        auth_method: How the client authenticates, as of `ClientCredentials`. Default: `private_key_jwt` if
-            `client_assertion` is given, else `client_secret_basic`; with `issuer`, as the server publishes it.
+        auth_method: How the client authenticates, as of `ClientCredentials`; `"none"` for a public client, which has no
+            secret and relies on PKCE. Default: `private_key_jwt` if `client_assertion` is given, else
+            `client_secret_basic`; with `issuer`, as the server publishes it.
         client_assertion: A `PrivateKeyJWT`, or a function that returns a signed assertion, as of `ClientCredentials`.
         credential_id: A name for the key behind `client_assertion`. Default: none.
         scope: The scopes that each user is asked for, separated by spaces. Default: none, the server decides.
@@ -127,7 +131,7 @@ class OAuthApp(FrozenValue):
         device_url: str | None = None,
         client_id: str,
         client_secret: Secret | None = None,
-        auth_method: AuthMethod | None = None,
+        auth_method: AuthMethod | Literal["none"] | None = None,
         client_assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None = None,
         credential_id: str | None = None,
         scope: str = "",
@@ -147,8 +151,6 @@ class OAuthApp(FrozenValue):
         name = type(self).__name__
         checked_flag(allow_http, option=f"{name}(allow_http=…)")
         checked_flag(json, option=f"{name}(json=…)")
-        checked_flag(form_encode_basic, option=f"{name}(form_encode_basic=…)")
-        checked_flag(log_description, option=f"{name}(log_description=…)")
         endpoints = Endpoints(
             owner=name,
             issuer=issuer,
@@ -163,14 +165,23 @@ class OAuthApp(FrozenValue):
         )
         if not (endpoints.given("authorize_url") or endpoints.given("device_url")):
             raise ConfigurationError(f"{name} needs authorize_url=… (or device_url=…) beside token_url=….")
-        auth = ClientAuth(
+        auth = _auth(
             client_id,
             provider=name,
-            method=auth_method or _default_method(client_assertion, has_issuer=issuer is not None),
+            method=auth_method,
+            issuer=issuer,
             secret=client_secret,
             assertion=client_assertion,
             credential_id=credential_id,
             form_encode_basic=form_encode_basic,
+        )
+        client = OAuthClient(
+            auth,
+            provider=name,
+            token_url=token_url,
+            issuer=issuer,
+            allow_http=allow_http,
+            allow_private=endpoints.allow_private,
         )
         put = object.__setattr__
         put(self, "_params", checked_params(params, option=f"{name}(params=…)", of="authorization"))
@@ -184,24 +195,16 @@ class OAuthApp(FrozenValue):
         put(self, "issuer", endpoints.issuer)
         put(self, "refresh_before", optional_seconds(refresh_before, option=f"{name}(refresh_before=…)"))
         put(self, "scope", checked_scope(scope, option=f"{name}(scope=…)"))
-        reader = GrantReader(
-            client=auth.client(),
-            client_fix=auth.fix(method_option=True),
-            url=endpoints.token_url,
-            url_options="issuer" if endpoints.metadata else "token_url",
-            default_lifetime=optional_seconds(default_life, option=f"{name}(default_life=…)") or _LIFETIME,
-            fixes=_FIXES,
-            log_description=log_description,
-        )
-        client = AppClient(
-            auth,
+        life = optional_seconds(default_life, option=f"{name}(default_life=…)") or _LIFETIME
+        app_client = AppClient(
+            client,
             endpoints=endpoints,
-            reader=reader,
+            reader=client.reader(default_life=life, fixes=_FIXES, log_description=log_description),
             dialect=dialect,
             as_json=json,
             params=checked_params(token_params, option=f"{name}(token_params=…)", of="token"),
         )
-        put(self, "_client", client)
+        put(self, "_client", app_client)
 
     async def refresh(self, http: TokenHTTP, refresh_token: str, *, scope: str = "") -> TokenPair:
         """Spend a refresh token (RFC 6749 §6).
@@ -333,7 +336,29 @@ def _rejection(dialect: Dialect) -> RejectionCodes | None:
     return RejectionCodes(code_field=dialect.rejected_field, codes=dialect.rejected, statuses=dialect.rejected_statuses)
 
 
-def _default_method(assertion: object, *, has_issuer: bool) -> AuthMethod | None:
-    if assertion is not None:
-        return "private_key_jwt"
-    return None if has_issuer else "client_secret_basic"
+def _auth(
+    client_id: str,
+    *,
+    provider: str,
+    method: AuthMethod | Literal["none"] | None,
+    issuer: str | None,
+    secret: Secret | None,
+    assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None,
+    credential_id: str | None,
+    form_encode_basic: bool,
+) -> ClientAuth | PublicClient:
+    if method != "none":
+        return ClientAuth(
+            client_id,
+            provider=provider,
+            method=method or default_method(assertion=assertion, issuer=issuer),
+            secret=secret,
+            assertion=assertion,
+            credential_id=credential_id,
+            form_encode_basic=form_encode_basic,
+        )
+    if secret is not None or assertion is not None:
+        raise ConfigurationError(
+            f'{provider}(auth_method="none") is for a public client: leave client_secret and client_assertion out.'
+        )
+    return PublicClient(client_id, provider=provider, name=shown_option("client_id", client_id, secrets=()))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import reduce
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from tokenmw.connections.pair_reader import read_pair
-from tokenmw.errors import TokenUnavailable
-from tokenmw.providers.client_auth import Proof
-from tokenmw.providers.discovery import METHODS_FOUND, TokenEndpoint, grant_of_issuer
+from tokenmw.providers.discovery import METHODS_FOUND, TokenEndpoint
+from tokenmw.providers.proof import Proof
+from tokenmw.providers.request_fields import RequestFields
 from tokenmw.redaction import FrozenValue, without_locals
 
 if TYPE_CHECKING:
@@ -19,40 +17,59 @@ if TYPE_CHECKING:
     from tokenmw.connections.endpoints import Endpoints
     from tokenmw.connections.pair import TokenPair
     from tokenmw.providers.answer import Answer
-    from tokenmw.providers.client_auth import AuthMethod, ClientAuth
+    from tokenmw.providers.client_auth import AuthMethod
     from tokenmw.providers.grant_reader import GrantReader
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.oauth_client import OAuthClient
 
 __all__ = ["AppClient"]
+
+
+class _Fields(RequestFields):
+    """The fields of a token request, in a platform's names."""
+
+    __slots__ = ("_dialect",)
+
+    _dialect: Dialect
+
+    def __init__(self, fields: Mapping[str, str], *, dialect: Dialect, as_json: bool) -> None:
+        own = {name: value for name, value in fields.items() if name != "grant_type"}
+        super().__init__(provider="OAuthApp", grant_type=fields["grant_type"], own=own, as_json=as_json)
+        object.__setattr__(self, "_dialect", dialect)
+
+    def body(self, proof: Proof, more: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return the body of a request, as an argument of `TokenHTTP.request`."""
+        ((sort, fields),) = super().body(proof, more).items()
+        return {sort: self._dialect.fields(fields)}
 
 
 class AppClient(FrozenValue):
     """An app's client at its server.
 
     Args:
-        auth: How it authenticates.
-        endpoints: Where the endpoints are.
+        client: The client at the token endpoint.
+        endpoints: Where the other endpoints are.
         reader: Reads responses.
         dialect: What the platform does otherwise.
         as_json: Whether token requests are JSON objects.
         params: More fields of each token request.
 
     Attributes:
-        endpoints: Where the endpoints are.
+        endpoints: Where the other endpoints are.
     """
 
-    __slots__ = ("_as_json", "_auth", "_dialect", "_params", "_reader", "endpoints")
+    __slots__ = ("_as_json", "_client", "_dialect", "_params", "_reader", "endpoints")
 
     endpoints: Endpoints
     _as_json: bool
-    _auth: ClientAuth
+    _client: OAuthClient
     _dialect: Dialect
     _params: Mapping[str, str]
     _reader: GrantReader
 
     def __init__(
         self,
-        auth: ClientAuth,
+        client: OAuthClient,
         *,
         endpoints: Endpoints,
         reader: GrantReader,
@@ -61,7 +78,7 @@ class AppClient(FrozenValue):
         params: Mapping[str, str],
     ) -> None:
         put = object.__setattr__
-        put(self, "_auth", auth)
+        put(self, "_client", client)
         put(self, "endpoints", endpoints)
         put(self, "_reader", reader)
         put(self, "_dialect", dialect)
@@ -71,7 +88,7 @@ class AppClient(FrozenValue):
     @property
     def name(self) -> str:
         """The client for an error text."""
-        return self._auth.client()
+        return self._client.auth.client()
 
     def reach(self, http: TokenHTTP) -> TokenHTTP:
         """Return what sends requests to where the server may be."""
@@ -98,32 +115,12 @@ class AppClient(FrozenValue):
             Exception: As `read` raises it.
             TokenUnavailable: The server cannot be reached, or is not known now.
         """
-        http = self.reach(http)
-        metadata = self.endpoints.metadata
+        request = _Fields({**fields, **self._params}, dialect=self._dialect, as_json=self._as_json)
 
-        async def request(endpoint: TokenEndpoint, statuses: list[int]) -> TokenPair:
-            reader = replace(self._reader, url=endpoint.url)
+        def pair(answer: Answer, proof: Proof, url: str) -> TokenPair:
+            return read(answer, proof, reader=self._reader.at(url), dialect=self._dialect)
 
-            async def send(proof: Proof) -> TokenPair:
-                body = self._dialect.fields({**fields, **self._params, **proof.form})
-                sent: dict[str, Any] = {"json" if self._as_json else "data": body}
-                answer: Answer = await http.request("POST", endpoint.url, headers=proof.headers, **sent)
-                statuses.append(answer.status)
-                whole = reduce(Proof.with_secret, (secret, *self._params.values()), proof)
-                return read(answer, whole, reader=reader, dialect=self._dialect)
-
-            if endpoint.method is None and metadata is not None and self._auth.chooses_method:
-                raise TokenUnavailable(
-                    f"the server of issuer accepts neither {' nor '.join(METHODS_FOUND)}: set auth_method to one that "
-                    f"it does accept"
-                )
-            grant = cast("Any", self._auth.grant)
-            pair: TokenPair = await grant(send, token_url=endpoint.url, method=endpoint.method or METHODS_FOUND[0])
-            return pair
-
-        if metadata is None:
-            return await request(TokenEndpoint(self.endpoints.token_url), [])
-        return cast("TokenPair", await grant_of_issuer(http, metadata, cast("Any", request)))
+        return await self._client.grant(self.reach(http), request, pair, secrets=(secret, *self._params.values()))
 
     @without_locals
     async def post(self, http: TokenHTTP, option: str, fields: Mapping[str, str], *, secret: str) -> Answer | None:
@@ -138,7 +135,7 @@ class AppClient(FrozenValue):
         if not url:
             return None
 
-        async def send(proof: Proof) -> Any:
+        async def send(proof: Proof) -> Answer:
             answer = await http.request("POST", url, headers=proof.headers, data={**fields, **proof.form})
             answer.check_busy()
             if not 200 <= answer.status < 300:
@@ -146,9 +143,8 @@ class AppClient(FrozenValue):
             return answer
 
         if option == "revoke_url" and not self._dialect.revoke_client:
-            return cast("Answer", await send(Proof(secret, form={}, headers={})))
-        answer: Any = await self._auth.grant(send, token_url=url, method=await self._method(http))
-        return cast("Answer", answer)
+            return await send(Proof(secret, form={}, headers={}))
+        return await self._client.auth.grant(send, token_url=url, method=await self._method(http))
 
     async def _method(self, http: TokenHTTP) -> AuthMethod:
         metadata = self.endpoints.metadata
@@ -156,4 +152,4 @@ class AppClient(FrozenValue):
         return found or METHODS_FOUND[0]
 
     def __repr__(self) -> str:
-        return f"<AppClient {self._auth!r}>"
+        return f"<AppClient {self._client!r}>"

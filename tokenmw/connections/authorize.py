@@ -59,14 +59,16 @@ class PendingFlow(Unpicklable):
     begun: float
 
     @classmethod
-    def begin(cls, app: str, subject: str, *, redirect_uri: str, scope: str, return_to: str, now: float) -> PendingFlow:
+    def begin(
+        cls, app: str, subject: str, *, redirect_uri: str, scope: str, return_to: str, has_id_token: bool, now: float
+    ) -> PendingFlow:
         """Return a new flow, with 256 random bits in each of its secrets."""
         return cls(
             app=app,
             subject=subject,
             state=secrets.token_urlsafe(32),
             verifier=secrets.token_urlsafe(32),
-            nonce=secrets.token_urlsafe(32) if "openid" in scope.split() else "",
+            nonce=secrets.token_urlsafe(32) if has_id_token and "openid" in scope.split() else "",
             redirect_uri=redirect_uri,
             scope=scope,
             return_to=return_to,

@@ -105,6 +105,7 @@ class ConnectFlows(Unpicklable):
             redirect_uri=redirect_uri,
             scope=self._scopes.joined(name, app.scope, asked, await self._granted(name, subject)),
             return_to=return_to,
+            has_id_token=app.dialect.has_id_token,
             now=parts.clock.time(),
         )
         try:
@@ -169,7 +170,7 @@ class ConnectFlows(Unpicklable):
         if flow.nonce:
             checked_claims(
                 pair.id_token,
-                issuer=app.dialect.id_token_issuer or app.issuer,
+                issuer=app.dialect.openid_issuer or app.issuer,
                 client_id=app.client_id,
                 nonce=flow.nonce,
                 now=self._connections.flow_parts().clock.time(),

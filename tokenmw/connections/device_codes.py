@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tokenmw.connections.pair import TokenPair
     from tokenmw.providers.answer import Answer
-    from tokenmw.providers.client_auth import Proof
+    from tokenmw.providers.proof import Proof
 
 __all__ = ["DEVICE_GRANT", "DeviceCodes", "DevicePending", "read_device_pair"]
 

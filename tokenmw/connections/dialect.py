@@ -31,15 +31,17 @@ class Dialect:
         inside: The field of the answer in which the user's tokens stand, if they are not at the top.
         error_code: The field with a code of the platform's own; zero, "" and none mean success.
         grant_refused: Codes that refuse the code or refresh token itself, besides the standard ones.
+        grant_refused_prefixes: The beginnings of such codes.
         client_refused: Codes that refuse the client.
         transient: Codes that mean "not now".
         code_parameter: The name of the code in the redirect back.
         scope_parameter: The name of the scope in the authorization request.
         client_parameter: The name of the client's id in the authorization request.
         answer_separator: What stands between the scopes of an answer, besides spaces.
+        has_id_token: Whether the scope `openid` gives an ID token.
         pkce: Whether its endpoints take the fields of PKCE.
         revoke_client: Whether the client authenticates to revoke a token.
-        id_token_issuer: The `iss` of its ID tokens, if it is not the issuer; names in braces stand for other claims.
+        openid_issuer: The `iss` of its ID tokens, if it is not the issuer; names in braces stand for other claims.
         header: The header in which its API takes the token; "": `Authorization`.
         rejected_field: The field of its API's answers with a code; "": a 401 says that a token is not valid.
         rejected: The codes of its API that say that a token is not valid.
@@ -51,15 +53,17 @@ class Dialect:
     inside: str = ""
     error_code: str = ""
     grant_refused: frozenset[str] = frozenset()
+    grant_refused_prefixes: tuple[str, ...] = ()
     client_refused: frozenset[str] = frozenset()
     transient: frozenset[str] = frozenset()
     code_parameter: str = "code"
     scope_parameter: str = "scope"
     client_parameter: str = "client_id"
     answer_separator: str = ""
+    has_id_token: bool = True
     pkce: bool = True
     revoke_client: bool = True
-    id_token_issuer: str = ""
+    openid_issuer: str = ""
     header: str = ""
     rejected_field: str = ""
     rejected: frozenset[str] = frozenset()
@@ -97,7 +101,7 @@ class Dialect:
 
     def refuses_grant(self, code: str) -> bool:
         """Return whether an error code refuses the code or refresh token itself."""
-        return code in GRANT_REFUSED or code in self.grant_refused
+        return code in GRANT_REFUSED or code in self.grant_refused or code.startswith(self.grant_refused_prefixes)
 
     def _code(self, fields: Mapping[str, Any]) -> str:
         own = fields.get(self.error_code) if self.error_code else None

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.redaction import Unpicklable
-from tokenmw.values import MAX_LIFETIME
 
 if TYPE_CHECKING:
     from tokenmw.connections.pair import TokenPair
@@ -48,7 +47,7 @@ class ConnectionDocument(Unpicklable):
     Attributes:
         refresh_token: The refresh token; None: the server gave none, and the connection ends with its access token.
         access_token: The last access token; None after an import without one.
-        expires_at: When it expires, in seconds since 1970; 0 without one.
+        expires_at: When it expires, in seconds since 1970; 0 without one, infinite if it never does.
         lifetime: Its lifetime in seconds when it was granted; 0 without one.
         token_type: Its type.
         scope: The granted scopes, separated by spaces.
@@ -85,7 +84,6 @@ class ConnectionDocument(Unpicklable):
 
         Without a refresh token in the pair, the old one stays (RFC 6749 §6).
         """
-        lifetime = min(pair.expires_in, MAX_LIFETIME)
         old = None if before is None else before.refresh_token
         spent = () if before is None else before.spent
         if old and pair.refresh_token not in (None, old):
@@ -93,8 +91,8 @@ class ConnectionDocument(Unpicklable):
         return cls(
             refresh_token=pair.refresh_token or old,
             access_token=pair.access_token,
-            expires_at=now + lifetime,
-            lifetime=lifetime,
+            expires_at=now + pair.expires_in,
+            lifetime=pair.expires_in,
             token_type=pair.token_type,
             scope=pair.scope if pair.scope is not None else "" if before is None else before.scope,
             granted_at=now if before is None else before.granted_at,

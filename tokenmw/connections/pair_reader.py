@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from tokenmw.connections.dialect import Dialect
     from tokenmw.providers.answer import Answer
-    from tokenmw.providers.client_auth import Proof
     from tokenmw.providers.grant_reader import GrantReader
+    from tokenmw.providers.proof import Proof
 
 __all__ = ["read_pair"]
 

@@ -43,6 +43,8 @@ class ConnectionParts(Unpicklable):
         refresher: Refreshes connections.
         observe: Gets events.
         clock: Time.
+        log: Where failures are logged.
+        sealer: Seals documents, and the cookies of flows.
     """
 
     __slots__ = (
@@ -51,8 +53,10 @@ class ConnectionParts(Unpicklable):
         "clock",
         "documents",
         "exchanges",
+        "log",
         "observe",
         "refresher",
+        "sealer",
         "storage",
     )
 
@@ -74,7 +78,9 @@ class ConnectionParts(Unpicklable):
         self._connections = connections
         self._exchange_seconds = limits.exchange_seconds
         self.clock = clock
+        self.log = log
         self.observe = observe
+        self.sealer = sealer
         self.documents = Documents(connections.store, names=names, sealer=sealer, seconds=limits.store_seconds, log=log)
         self.storage = PairStorage(documents=self.documents, kept=kept, data=data, clock=clock, log=log)
         self.exchanges = Exchanges(limit=limits.flights)

@@ -27,11 +27,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.clock import Instant
 from tokenmw.connections.data import SeenClaim
-from tokenmw.connections.document import DISCONNECTED, Claim, ConnectionDocument
+from tokenmw.connections.document import Claim, ConnectionDocument
 from tokenmw.connections.documents import Found, Unusable
+from tokenmw.connections.loading import NOT_CONNECTED, ConnectionLoader, reconnect_required
 from tokenmw.connections.pair import GrantRefused
 from tokenmw.connections.store import StoreUnavailable
-from tokenmw.errors import CredentialRejected, ReconnectRequired, RequestError, TokenUnavailable
+from tokenmw.errors import CredentialRejected, RequestError, TokenUnavailable
 from tokenmw.observe.events import ConnectionChanged
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import RedisUnavailable
@@ -53,21 +54,13 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.tokens.cache import RejectedTokens
 
-__all__ = ["NOT_CONNECTED", "ConnectionRefresher"]
+__all__ = ["ConnectionRefresher"]
 
-NOT_CONNECTED: Final = "not connected"
 _EXPIRED: Final = "expired"
-_DAMAGED: Final = "damaged"
 _MIN_POLL: Final = 0.05  # seconds
 _MAX_POLL: Final = 0.25
+_MIN_LEFT: Final = 1.0  # seconds
 _WAIT_SHARE: Final = 0.8  # of `fetch_seconds`, for which another process's claim is waited for
-_UNREADABLE: Final = {
-    "unknown-key": (
-        "A connection of %s cannot be opened (unknown-key): it is sealed with a secret that this instance does not "
-        "have; give all instances the same secret_key=[…], with that secret in the list"
-    ),
-    "damaged": "A connection of %s cannot be opened (damaged): its user has to connect again; find out what wrote it",
-}
 
 
 class ConnectionRefresher(Unpicklable):
@@ -92,6 +85,7 @@ class ConnectionRefresher(Unpicklable):
         "_documents",
         "_exchanges",
         "_limits",
+        "_loader",
         "_log",
         "_observe",
         "_rejected",
@@ -115,6 +109,7 @@ class ConnectionRefresher(Unpicklable):
     ) -> None:
         self._documents = documents
         self._storage = storage
+        self._loader = ConnectionLoader(documents, storage=storage, log=log)
         self._exchanges = exchanges
         self._data = data
         self._rejected = rejected
@@ -139,7 +134,7 @@ class ConnectionRefresher(Unpicklable):
     async def _refresh(self, provider: UserToken, key: ConnectionKey, http: TokenHTTP, exchange: Exchange) -> Grant:
         started = self._clock.monotonic()
         while True:
-            found = await self._load(provider, key)
+            found = await self._loader.load(provider, key)
             document = found.document
             grant = self._usable(provider, document)
             if grant is not None and self._is_good(provider, document):
@@ -147,14 +142,14 @@ class ConnectionRefresher(Unpicklable):
             if not document.refresh_token:
                 if grant is not None:
                     return grant
-                raise _reconnect(provider, _EXPIRED)
+                raise reconnect_required(provider, _EXPIRED)
             if not self._is_free(document):
-                if grant is not None:
+                if grant is not None and self._lasts(provider, document):
                     return grant  # another process refreshes it
                 if not self._may_take_over(key, found):
                     await self._wait(document, started=started)
                     continue
-                if not await self._redis_has_none(key, found):
+                if not await self._loader.redis_has_none(key, found):
                     continue
             exchange.spending = True
             try:
@@ -164,55 +159,6 @@ class ConnectionRefresher(Unpicklable):
             if refreshed is not None:
                 return refreshed
 
-    async def _load(self, provider: UserToken, key: ConnectionKey) -> Found:
-        """Return the newest document, after storing one that a process could not store."""
-        while True:
-            try:
-                found = await self._documents.load(key)
-            except StoreUnavailable as error:
-                raise TokenUnavailable(f"the store of connections cannot answer: {error}") from None
-            except Unusable as error:
-                self._log.problem(
-                    f"connection-{error.reason}",
-                    _UNREADABLE[error.reason],
-                    key.app,
-                    provider=key.app,
-                    reason=error.reason,
-                )
-                if error.reason == "damaged":
-                    raise _reconnect(provider, _DAMAGED) from None
-                raise TokenUnavailable(
-                    "the connection is sealed with a secret that this instance does not have"
-                ) from None
-            if found is None or found.document.reconnect == DISCONNECTED:
-                raise _reconnect(provider, NOT_CONNECTED)
-            if not await self._stored_newer(key, found):
-                break
-        if found.document.reconnect:
-            raise _reconnect(provider, found.document.reconnect)
-        return found
-
-    async def _stored_newer(self, key: ConnectionKey, found: Found, *, required: bool = False) -> bool:
-        """Store a newer document that a process could not store. Return whether there was one."""
-        newer = await self._storage.newer(key, found, required=required)
-        if newer is None:
-            return False
-        try:
-            await self._documents.save(key, newer, expected=found.version)
-        except StoreUnavailable as error:
-            raise TokenUnavailable(f"the store of connections takes no writes: {error}") from None
-        return True
-
-    async def _redis_has_none(self, key: ConnectionKey, found: Found) -> bool:
-        """Return whether a claim can be taken over: False if Redis had the pair of the process that claimed it."""
-        try:
-            return not await self._stored_newer(key, found, required=True)
-        except RedisUnavailable as error:
-            raise TokenUnavailable(
-                f"the process that refreshed the connection has ended, and Redis, which may have its new tokens, is "
-                f"unavailable ({error.reason})"
-            ) from None
-
     def _usable(self, provider: UserToken, document: ConnectionDocument) -> Grant | None:
         value, left = document.access_token, document.left(self._clock.time())
         if value is None or value in self._rejected or left <= self._windows(provider, document)[1]:
@@ -221,6 +167,10 @@ class ConnectionRefresher(Unpicklable):
 
     def _is_good(self, provider: UserToken, document: ConnectionDocument) -> bool:
         return document.left(self._clock.time()) > self._windows(provider, document)[0]
+
+    def _lasts(self, provider: UserToken, document: ConnectionDocument) -> bool:
+        """Return whether a usable access token is still usable when a caller has it."""
+        return document.left(self._clock.time()) > self._windows(provider, document)[1] + _MIN_LEFT
 
     def _windows(self, provider: UserToken, document: ConnectionDocument) -> tuple[float, float]:
         window = windows(document.lifetime, refresh_before=provider.refresh_before)
@@ -306,7 +256,7 @@ class ConnectionRefresher(Unpicklable):
             return None
         if outcome == "disconnected":
             await self.revoke(provider, http, new)
-            raise _reconnect(provider, NOT_CONNECTED)
+            raise reconnect_required(provider, NOT_CONNECTED)
         if document.failing:
             self._observe(ConnectionChanged(provider.app_name, "ok"))
         if self._rejected.discard(pair.access_token):
@@ -364,11 +314,11 @@ class ConnectionRefresher(Unpicklable):
             reason=reason,
         )
         self._observe(ConnectionChanged(key.app, "reconnect", reason))
-        raise _reconnect(provider, reason)
+        raise reconnect_required(provider, reason)
 
     async def _kept_elsewhere(self, key: ConnectionKey, found: Found) -> bool:
         try:
-            return await self._stored_newer(key, found, required=True)
+            return await self._loader.store_newer(key, found, required=True)
         except RedisUnavailable:
             return False  # the connection was not taken over: no other process has spent its refresh token
 
@@ -388,8 +338,3 @@ class ConnectionRefresher(Unpicklable):
                 error._text if isinstance(error, RequestError) else type(error).__name__,
                 provider=provider.app_name,
             )
-
-
-def _reconnect(provider: UserToken, reason: str) -> ReconnectRequired:
-    text = f"a user has to connect the account (again): {reason}"
-    return ReconnectRequired(text, provider=provider.app_name, connect_url=provider.connect_url, reason=reason)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from tokenmw.connections.connections import Connections, checked_subject
+from tokenmw.connections.device import begin_device
 from tokenmw.connections.document import DISCONNECTED, ConnectionDocument
 from tokenmw.connections.documents import Found, Unusable
+from tokenmw.connections.flow_parts import FlowParts
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.observe.events import ConnectionChanged
@@ -19,6 +22,7 @@ from tokenmw.redaction import Unpicklable, without_locals
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from tokenmw.connections.device import DeviceFlow
     from tokenmw.connections.pair import TokenPair
     from tokenmw.connections.parts import OpenConnections
     from tokenmw.connections.store import ConnectionKey
@@ -49,7 +53,7 @@ class ConnectionState:
         scope: The granted scopes, separated by spaces.
         connected_at: When the user connected, in seconds since 1970.
         refreshed_at: When its tokens were granted, in seconds since 1970.
-        expires_at: When its access token expires, in seconds since 1970; None without one.
+        expires_at: When its access token expires, in seconds since 1970; None without one, or if it never does.
     """
 
     state: Literal["ok", "failing", "reconnect"]
@@ -185,6 +189,29 @@ class UserConnections(Unpicklable):
 
         pair: TokenPair = await opened.parts.exchanges.run(exchange)
         return pair
+
+    async def device(self, name: str, subject: str, *, scope: str | None = None) -> DeviceFlow:
+        """Begin the flow of a program without a browser (RFC 8628): the user types a code at the app's server.
+
+            flow = await broker.connections.device("google", "user-17")
+            print(f"Open {flow.verification_uri} and type {flow.user_code}")
+            await flow.done()
+
+        Args:
+            name: The app's name.
+            subject: The user.
+            scope: The scopes, separated by spaces. Default: those of the app.
+
+        Raises:
+            FlowProblem: The server refuses the request, or cannot be reached.
+        """
+        provider = self._provider(name, subject)
+        return await begin_device(self, provider.app_name, provider.subject, scope=scope)
+
+    def flow_parts(self) -> FlowParts:
+        """Return what flows use, in the running event loop. For this package's own modules."""
+        opened = self._opened()
+        return FlowParts(opened.tokens.http, opened.parts.sealer, opened.parts.clock, opened.parts.log)
 
     async def state(self, name: str, subject: str) -> ConnectionState | None:
         """Return the state of a user's connection; None if there is none.
@@ -363,5 +390,5 @@ def _state_of(document: ConnectionDocument) -> ConnectionState:
         scope=document.scope,
         connected_at=document.granted_at,
         refreshed_at=document.refreshed_at,
-        expires_at=document.expires_at if document.access_token else None,
+        expires_at=document.expires_at if document.access_token and isfinite(document.expires_at) else None,
     )

@@ -109,6 +109,12 @@ class ThrottledLog:
         problem.announced = True
         self._log_problem(kind, problem, now, (text, args, fields))
 
+    def event(self, kind: str, text: str, *args: object, **fields: str) -> None:
+        """Log an event that is no problem, at level INFO and not throttled: the caller knows that it is rare."""
+        line = _PREFIX + text
+        extra: dict[str, object] = {f"tokenmw.{name}": value for name, value in fields.items() if value}
+        LOGGER.info(line, *args, extra=extra | {"tokenmw.kind": kind})
+
     def recovered(self, kind: str, text: str, *args: object, **fields: str) -> None:
         """Log that a problem is over, its duration and the suppressed messages; nothing if there was no problem.
 
@@ -125,6 +131,11 @@ class ThrottledLog:
             self._log_recovery(kind, problem, problem.until, (text, args, fields))
         else:
             problem.message = (text, args, fields)
+
+    def is_problem(self, kind: str) -> bool:
+        """Return whether a problem of this kind was reported, and is not over."""
+        problems = [self._problems.get((kind, sort)) for sort in ("", *self._sorts.get(kind, ()))]
+        return any(problem is not None and not problem.recovered for problem in problems)
 
     def flush(self) -> None:
         """Log the counts that are due, and forget kinds without recent messages. Called by housekeeping."""

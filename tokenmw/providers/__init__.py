@@ -5,7 +5,8 @@
   logs. `network`: the HTTP client of our own.
 - OAuth 2.0: `oauth2`, `jwt_bearer`, `token_exchange`, over `oauth_client`, which sends every token request,
   `discovery`, `request_fields` and `grant_reader`. How a client authenticates: `proof`, `public_client`,
-  `client_auth`, `jwt_assertion`, `private_key_jwt`, `signing_key`. `subject`: tokens that are made from the caller's
+  `client_auth`, `jwt_assertion`, `private_key_jwt`, `signing_key`. `dpop`, `dpop_requests`: tokens that are bound to a
+  key. `subject`: tokens that are made from the caller's
   own. Microsoft: `entra`, `entra_on_behalf_of`, `bot_framework`, `microsoft_clouds`, `workload_identity`;
   `managed_identity` over `identity_environment`, `identity_sources` and `arc_challenge`.
 - Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
@@ -30,6 +31,7 @@ from tokenmw.values import Grant
 if TYPE_CHECKING:
     from tokenmw.providers.bot_framework import BotFramework
     from tokenmw.providers.dingtalk import DingTalk, DingTalkLegacy
+    from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.entra import Entra
     from tokenmw.providers.entra_on_behalf_of import EntraOnBehalfOf
     from tokenmw.providers.feishu import FeishuApp, FeishuTenant
@@ -49,6 +51,7 @@ __all__ = [
     "Answer",
     "BotFramework",
     "ClientCredentials",
+    "DPoPKey",
     "DingTalk",
     "DingTalkLegacy",
     "Entra",
@@ -81,6 +84,7 @@ __all__ = [
 _MODULES: Final = {
     "BotFramework": "bot_framework",
     "ClientCredentials": "oauth2",
+    "DPoPKey": "dpop",
     "DingTalk": "dingtalk",
     "DingTalkLegacy": "dingtalk",
     "Entra": "entra",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection
 
+    from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Grant, Token
 
@@ -105,6 +106,8 @@ class Provider(FrozenValue):
             others choose; the broker's own HTTP client then connects to public addresses only.
         scheme: The word in front of the token in the `Authorization` header; None if `authorize` puts the token
             elsewhere. Default: `"Bearer"`.
+        dpop: The key to which the token is bound (RFC 9449). An auth object then sends a proof with each request, and
+            the token goes into the `Authorization` header. Default: None, no proof.
         per_subject: Whether there is a token for each caller, made from the caller's own; `Limits(subject_tokens=…)`
             bounds these. Default: False.
     """
@@ -126,6 +129,7 @@ class Provider(FrozenValue):
     allow_http: bool = False
     allow_private: bool = True
     scheme: str | None = "Bearer"
+    dpop: DPoPKey | None = None
     per_subject: bool = False
 
     # Objects of classes with the same one share tokens if their credentials are equal.
@@ -256,7 +260,7 @@ def check_provider(provider: Provider) -> None:
     if _is_set(provider, "_checked"):
         return
     name = type(provider).__name__
-    for option in ("hosts", "refresh_before", "renewal_window", "scheme", "exclusive", "shareable"):
+    for option in ("hosts", "refresh_before", "renewal_window", "scheme", "exclusive", "shareable", "dpop"):
         if not hasattr(provider, option):
             raise ConfigurationError(f"{name} names {option} in __slots__ and never sets it in __init__.")
     checked_flag(provider.allow_http, option=f"{name}.allow_http")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from tokenmw.providers.answer import Answer
+    from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.proof import Proof
     from tokenmw.providers.secret_sources import Secret
@@ -89,6 +90,7 @@ class JWTBearer(SubjectProvider):
         issuer: The server's issuer in place of `token_url`, as for `ClientCredentials`.
         params: More fields of the request, as for `ClientCredentials`.
         json: Whether the fields are sent as a JSON object, as for `ClientCredentials`.
+        dpop: A `DPoPKey` to which the server binds the token, as for `ClientCredentials`.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -102,6 +104,7 @@ class JWTBearer(SubjectProvider):
         "_reader",
         "allow_http",
         "allow_private",
+        "dpop",
         "hosts",
         "per_subject",
         "refresh_before",
@@ -135,6 +138,7 @@ class JWTBearer(SubjectProvider):
         issuer: str | None = None,
         params: Mapping[str, str] | None = None,
         json: bool = False,
+        dpop: DPoPKey | None = None,
     ) -> None:
         name = type(self).__name__
         self._client = OAuthClient(
@@ -144,7 +148,9 @@ class JWTBearer(SubjectProvider):
             issuer=issuer,
             allow_http=allow_http,
             allow_private=allow_private,
+            dpop=dpop,
         )
+        self.dpop = dpop
         self.allow_http = allow_http
         self.allow_private = self._client.allow_private
         self.token_url = self._client.token_url
@@ -172,7 +178,7 @@ class JWTBearer(SubjectProvider):
         own_function = callable(assertion) and credential_id is None
         # Two functions cannot be compared by the key they use, and id() is reused after its object is freed.
         self._credential_id = f"object {secrets.token_hex(16)}" if own_function else credential_id
-        self.shareable = not own_function
+        self.shareable = self._client.shareable and not own_function
         self._fields = RequestFields(
             provider=name,
             grant_type=_GRANT_TYPE,

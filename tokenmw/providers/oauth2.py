@@ -19,6 +19,7 @@ from tokenmw.redaction import without_locals
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.jwt_assertion import SecretAlgorithm
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
@@ -105,6 +106,9 @@ class ClientCredentials(Provider):
         issuer: The server's issuer in place of `token_url`, such as `"https://idp.example/realms/crm"`, exactly as the
             server writes it. The token endpoint is then found by RFC 8414 or OpenID Connect Discovery: for the first
             token, once a day, and when it is no longer where it was. Default: `token_url` is given.
+        dpop: A `DPoPKey` to which the server binds the token (RFC 9449), so that a stolen token is of no use. Requests
+            to the API then need a proof each, which auth objects send. A token that is not bound is refused. Default:
+            none, a bearer token.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -117,6 +121,7 @@ class ClientCredentials(Provider):
         "_reader",
         "allow_http",
         "allow_private",
+        "dpop",
         "hosts",
         "refresh_before",
         "scheme",
@@ -156,6 +161,7 @@ class ClientCredentials(Provider):
         assertion_audience: str | None = None,
         assertion_algorithm: SecretAlgorithm | None = None,
         issuer: str | None = None,
+        dpop: DPoPKey | None = None,
     ) -> None:
         name = type(self).__name__
         checked_flag(zero_means_default_life, option=f"{name}(zero_means_default_life=…)")
@@ -178,10 +184,12 @@ class ClientCredentials(Provider):
             issuer=issuer,
             allow_http=allow_http,
             allow_private=allow_private,
+            dpop=dpop,
         )
         self.allow_http = allow_http
         self.allow_private = self._client.allow_private
-        self.shareable = auth.shareable
+        self.dpop = dpop
+        self.shareable = self._client.shareable
         self.token_url = self._client.token_url
         self._grant_type = grant_type
         self._fields = RequestFields(
@@ -199,6 +207,8 @@ class ClientCredentials(Provider):
             )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
+        if dpop is not None and scheme is not None:
+            raise ConfigurationError(f"{name}(dpop=…) decides the scheme, which is DPoP: leave scheme out.")
         self.scheme = "Bearer" if scheme is None else _checked_scheme(scheme, option=f"{name}(scheme=…)")
         client_fix = auth.fix(method_option=True)
         # A server that decodes what was not encoded may find no client in it.

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from redis.exceptions import ClusterCrossSlotError, NoScriptError, ResponseError
 
 from tokenmw.observe.events import SharedStateChanged
+from tokenmw.observe.state_events import RedisCommandFinished, RedisStateChanged
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.client import address_of, close_client, open_client, open_connections
 from tokenmw.redis.errors import RedisUnavailable, classify
-from tokenmw.redis.scripts import ScriptName, command_by_text, script_command
+from tokenmw.redis.scripts import DIGESTS, ScriptName, command_by_text, script_command
 from tokenmw.redis.servers import Server, Servers
 
 if TYPE_CHECKING:
@@ -29,15 +30,23 @@ if TYPE_CHECKING:
     from tokenmw.redis.client import AnyClient
     from tokenmw.redis.keys import KeyNames
 
-__all__ = ["UNAVAILABLE", "Command", "RedisConnection"]
+__all__ = ["OPERATIONS", "UNAVAILABLE", "Command", "RedisConnection"]
 
 _Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[_Argument, ...]
 # Connections made before the first request: as many as first sights take, and one more for its token. While a fleet
 # starts, each round trip of a handshake may take as long as a command may.
 _OPENED_FIRST: Final = 3
+_SCRIPTS: Final = {digest: name for name, digest in DIGESTS.items()}
 _PROBE_KEYS: Final = 16  # two servers share them unevenly enough to be taken for one in 1 of 32 768 cases
 _REFUSALS: Final = frozenset({"permission", "unsupported", "response"})
+# What metrics call a script, or the first command of a batch; anything else is `other`.
+OPERATIONS: Final = {
+    **{name: name for name in ("acquire", "commit", "release", "read", "compare", "tombstone", "probe")},
+    **dict.fromkeys(("session", "sessions", "put"), "session"),
+    "GETRANGE": "compare",
+    "GETEX": "touch",
+}
 UNAVAILABLE: Final = object()  # in place of a reply: the server did not serve this command, but others of its batch
 
 
@@ -50,7 +59,8 @@ class RedisConnection(Unpicklable):
         limits: The bounds of commands.
         clock: Time.
         log: Gets failures and recoveries.
-        observe: Gets a `SharedStateChanged` when the state changes.
+        observe: Gets a `SharedStateChanged` when the state changes, and a `RedisStateChanged` for each server.
+        observe_commands: Whether it gets a `RedisCommandFinished` for each command, too.
         on_recovered: Is called each time a server has recovered.
         echo: Whether each batch ends with an echo, as values that are not sealed need: see `replies`.
     """
@@ -66,6 +76,7 @@ class RedisConnection(Unpicklable):
         observe: Callable[[Event], None],
         on_recovered: Callable[[], None],
         echo: bool = False,
+        observe_commands: bool = False,
     ) -> None:
         self._client, self._ours = open_client(given, limits=limits)
         self._limits = limits
@@ -74,7 +85,14 @@ class RedisConnection(Unpicklable):
         self._observe = observe
         self._on_recovered = on_recovered
         self._servers = Servers(
-            self._client, names=names, limits=limits, clock=clock, log=log, listener=self, echo=echo
+            self._client,
+            names=names,
+            limits=limits,
+            clock=clock,
+            log=log,
+            listener=self,
+            echo=echo,
+            on_command=self._observe_command if observe_commands else None,
         )
         self._observed_down = False
         self._probe_keys = [names.key(f"slots-{number}", "probe") for number in range(_PROBE_KEYS)]
@@ -209,7 +227,7 @@ class RedisConnection(Unpicklable):
             began = self._clock.monotonic()
             return self._checked(server, await server.guard.evaluate(script, keys, args), began=began)
 
-        return await server.guard.run(send)
+        return await server.guard.run(send, operation=script)
 
     async def _has_all_slots(self, server: Server) -> bool:
         """Check that a script finds what it writes to several slots: a proxy may run it where its first key is."""
@@ -259,7 +277,9 @@ class RedisConnection(Unpicklable):
         if len(batches) == 1:
             (server,) = batches
             return await server.guard.run(
-                lambda: self._send(server, commands, optional=optional), background=background
+                lambda: self._send(server, commands, optional=optional),
+                background=background,
+                operation=_operation_of(commands),
             )
         running = [
             server.guard.run(
@@ -267,6 +287,7 @@ class RedisConnection(Unpicklable):
                     server, [commands[n] for n in numbers], optional=optional
                 ),
                 background=background,
+                operation=_operation_of(commands),
             )
             for server, numbers in batches.items()
         ]
@@ -301,18 +322,28 @@ class RedisConnection(Unpicklable):
         """Note the time that a key's server returned to a command which began at `began`, the event loop's time."""
         self._servers.of(key).clock_offset = milliseconds / 1000 - began
 
-    def server_unavailable(self, reason: str) -> None:
-        """Notify the observers of the first server whose circuit opens."""
+    @property
+    def load(self) -> tuple[int, int]:
+        """The commands that have a connection, and those that wait for one."""
+        return self._servers.load
+
+    def server_unavailable(self, reason: str, *, server: str) -> None:
+        """Notify the observers of a server whose circuit opens; if it is the first one, of that, too."""
+        self._observe(RedisStateChanged(server, up=False, error=reason))
         if not self._observed_down:
             self._observed_down = True
             self._observe(SharedStateChanged(up=False, error=reason))
 
-    def server_recovered(self) -> None:
-        """Arrange the upload; if it was the last server that was unavailable, notify the observers."""
+    def server_recovered(self, *, server: str) -> None:
+        """Arrange the upload; notify the observers, also of whether it was the last one that was unavailable."""
+        self._observe(RedisStateChanged(server, up=True))
         if self.state == "up":
             self._observed_down = False
             self._observe(SharedStateChanged(up=True))
         self._on_recovered()
+
+    def _observe_command(self, operation: str, seconds: float, error: str) -> None:
+        self._observe(RedisCommandFinished(OPERATIONS.get(operation, "other"), seconds, error))
 
     async def _send(self, server: Server, commands: Sequence[Command], *, optional: bool = False) -> list[Any]:
         began = self._clock.monotonic()
@@ -352,6 +383,11 @@ class RedisConnection(Unpicklable):
 def _is_refusal(reply: Any) -> bool:
     """Return whether a server or a proxy serves no such command, or not for this key or user."""
     return isinstance(reply, ResponseError) and not isinstance(reply, NoScriptError) and classify(reply) in _REFUSALS
+
+
+def _operation_of(commands: Sequence[Command]) -> str:
+    name, digest = commands[0][0], commands[0][1]
+    return _SCRIPTS.get(str(digest), "other") if name == "EVALSHA" else str(name)
 
 
 def _key_of(command: Command) -> bytes:

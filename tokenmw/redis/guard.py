@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from tokenmw.limits import Limits
     from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.listening import OnCommand, ServerListener
     from tokenmw.redis.scripts import ScriptName
 
-__all__ = ["CommandLimiter", "Guard", "ServerListener"]
+__all__ = ["CommandLimiter", "Guard"]
 
 T = TypeVar("T")
 
@@ -44,18 +45,6 @@ T = TypeVar("T")
 _NO_OUTAGE: Final = frozenset({"busy", "response"})
 _SUSPECT_SECONDS: Final = 10.0
 _PROBE: Final = b":probe"
-
-
-class ServerListener(Protocol):
-    """Is notified when a server becomes unavailable and when it has recovered."""
-
-    def server_unavailable(self, reason: str) -> None:
-        """Note that the circuit of a server has opened."""
-        ...
-
-    def server_recovered(self) -> None:
-        """Note that a probe has closed the circuit of a server."""
-        ...
 
 
 class CommandLimiter:
@@ -68,12 +57,18 @@ class CommandLimiter:
         under_way: Commands that run or wait.
     """
 
-    __slots__ = ("_commands", "free", "under_way")
+    __slots__ = ("_commands", "_connections", "free", "under_way")
 
     def __init__(self, limits: Limits) -> None:
-        self._commands = limits.commands
+        self._commands, self._connections = limits.commands, limits.connections
         self.free = asyncio.Semaphore(limits.connections)
         self.under_way = 0
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """The commands that have a connection, and those that wait for one."""
+        running = min(self.under_way, self._connections - self.free._value)
+        return running, self.under_way - running
 
     @property
     def full(self) -> bool:
@@ -94,6 +89,7 @@ class Guard(Unpicklable):
         listener: Is notified of an open and of a closed circuit.
         node: The name of the server in its cluster; "" for a single one.
         echo: Whether each batch ends with an echo, see `replies`.
+        on_command: Gets the operation of each command, its seconds, and the reason of its failure, or "".
 
     Attributes:
         key: A key that this server has; the key that probes write is in the same slot.
@@ -110,6 +106,7 @@ class Guard(Unpicklable):
         "_limiter",
         "_limits",
         "_listener",
+        "_on_command",
         "_probing",
         "_suspect_until",
         "_waiting_scripts",
@@ -130,6 +127,7 @@ class Guard(Unpicklable):
         listener: ServerListener,
         node: str = "",
         echo: bool = False,
+        on_command: OnCommand | None = None,
     ) -> None:
         self._client = client
         self._limits = limits
@@ -137,6 +135,7 @@ class Guard(Unpicklable):
         self._clock = clock
         self._failures = FailureLog(log, client=client, node=node)
         self._listener = listener
+        self._on_command = on_command
         self._suspect_until = float("-inf")
         self._probing: asyncio.Task[None] | None = None
         self._closed = False
@@ -159,7 +158,14 @@ class Guard(Unpicklable):
         """
         return self.breaker.open or self._clock.monotonic() < self._suspect_until
 
-    async def run(self, command: Callable[[], Awaitable[T]], *, writes: bool = False, background: bool = False) -> T:
+    async def run(
+        self,
+        command: Callable[[], Awaitable[T]],
+        *,
+        writes: bool = False,
+        background: bool = False,
+        operation: str = "other",
+    ) -> T:
         """Return what the command returns, within `command_seconds` from waiting for a connection to the reply.
 
         If a connection is made for it within that time, the time starts again then.
@@ -172,7 +178,7 @@ class Guard(Unpicklable):
         """
         self._check()
         seconds = self._limits.background_seconds if background else None
-        return await self.attempt(command, seconds=seconds, writes=writes)
+        return await self.attempt(command, seconds=seconds, writes=writes, operation=operation)
 
     async def run_script(
         self,
@@ -185,7 +191,10 @@ class Guard(Unpicklable):
         """Return the reply of a script; raises as `run` does. Scripts that wait for a connection share one."""
         if background or script in WRITERS or not (self._waiting_scripts or self._limiter.free.locked()):
             return await self.run(
-                lambda: self.evaluate(script, keys, args), writes=script in WRITERS, background=background
+                lambda: self.evaluate(script, keys, args),
+                writes=script in WRITERS,
+                background=background,
+                operation=script,
             )
         self._check()
         self._limiter.under_way += 1
@@ -228,6 +237,7 @@ class Guard(Unpicklable):
         seconds: float | None = None,
         writes: bool = False,
         trips: bool = False,
+        operation: str = "other",
     ) -> T:
         """Run a command within `seconds` even if the circuit is open, as probes do.
 
@@ -235,6 +245,7 @@ class Guard(Unpicklable):
         """
         began = self._clock.monotonic()
         admitted, outer = False, sys.exception()
+        failure: str | None = None
 
         def slow() -> None:
             if admitted:  # before that, the command waits for others of this process, and not for the server
@@ -248,11 +259,12 @@ class Guard(Unpicklable):
             async with deadline, self._limiter.free:
                 admitted = True
                 result = await command()
+                failure = ""
         except (Exception, asyncio.CancelledError) as error:  # a client calls the user's code, which may raise anything
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
             cause = behind_retries(error, outer=outer)
-            reason = classify(cause) if admitted else "busy"
+            reason = failure = classify(cause) if admitted else "busy"
             if isinstance(cause, WrongReply):
                 await close_idle(self._client)
             if reason == UNKNOWN:
@@ -264,9 +276,14 @@ class Guard(Unpicklable):
             raise RedisUnavailable(reason) from None
         finally:
             self._limiter.under_way -= 1
+            self._finished(operation, began, failure)
         if self.breaker.succeeded(wrote=writes):
             self._failures.answers()
         return result
+
+    def _finished(self, operation: str, began: float, failure: str | None) -> None:
+        if self._on_command is not None and failure is not None:
+            self._on_command(operation, self._clock.monotonic() - began, failure)
 
     def refused(self, error: BaseException) -> None:
         """Log an error reply that concerns one command only, without what the command was about."""
@@ -301,8 +318,9 @@ class Guard(Unpicklable):
         """
         # No request waits for a probe, so the first attempt may take as long as connecting does, which a client of the
         # user's does within the command. The second one shows that the server is quick enough for commands.
-        await self.attempt(self._write, seconds=self._limits.connect_seconds, writes=True, trips=trips)
-        await self.attempt(self._write, writes=True, trips=trips)
+        seconds = self._limits.connect_seconds
+        await self.attempt(self._write, seconds=seconds, writes=True, trips=trips, operation="probe")
+        await self.attempt(self._write, writes=True, trips=trips, operation="probe")
 
     async def check(self) -> None:
         """Probe once, as quickly as a command, if commands have failed and the circuit is closed.
@@ -311,7 +329,7 @@ class Guard(Unpicklable):
         """
         if self.breaker.failing and not self.breaker.open:
             with suppress(RedisUnavailable):
-                await self.attempt(self._write, writes=True)
+                await self.attempt(self._write, writes=True, operation="probe")
 
     async def _write(self) -> None:
         # `…{slot}:session` and `…{slot}:probe` are in one slot.
@@ -338,7 +356,7 @@ class Guard(Unpicklable):
         self._suspect_until = self._clock.monotonic() + _SUSPECT_SECONDS
 
     def _opened(self, reason: str) -> None:
-        self._listener.server_unavailable(reason)
+        self._listener.server_unavailable(reason, server=self.address)
         if self._probing is None and not self._closed:
             loop = asyncio.get_running_loop()
             self._probing = loop.create_task(self._probe_until_recovered(), name="tokenmw probe of Redis")
@@ -351,7 +369,7 @@ class Guard(Unpicklable):
         self._probing = None
         self.breaker.close()
         self._failures.recovered()
-        self._listener.server_recovered()
+        self._listener.server_recovered(server=self.address)
 
     async def _probe_succeeds(self) -> bool:
         await self._clock.sleep(self.breaker.next_probe_delay())

@@ -38,6 +38,11 @@ class KeyNames(Unpicklable):
         self.namespace = namespace
         self._key = None if name_key is None else subkey(name_key, "names")
 
+    @property
+    def keyed(self) -> bool:
+        """Whether digests are made under a secret."""
+        return self._key is not None
+
     def digest(self, kind: str, parts: object) -> str:
         """Return the digest of a credential or an API key: 32 characters that are safe in a Redis key.
 

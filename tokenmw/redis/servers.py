@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tokenmw.limits import Limits
     from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.redis.client import AnyClient
-    from tokenmw.redis.guard import ServerListener
     from tokenmw.redis.keys import KeyNames
+    from tokenmw.redis.listening import OnCommand, ServerListener
 
 __all__ = ["MAX_SERVERS", "Server", "Servers"]
 
@@ -60,6 +60,7 @@ class Servers(Unpicklable):
         "_listener",
         "_log",
         "_names",
+        "_on_command",
     )
 
     def __init__(
@@ -72,6 +73,7 @@ class Servers(Unpicklable):
         log: ThrottledLog,
         listener: ServerListener,
         echo: bool = False,
+        on_command: OnCommand | None = None,
     ) -> None:
         self._client = client
         self._cluster = client if isinstance(client, redis.RedisCluster) else None  # asked for each key: 1 µs
@@ -82,6 +84,7 @@ class Servers(Unpicklable):
         self._log = log
         self._listener = listener
         self._echo = echo
+        self._on_command = on_command
         self._by_node = {"": self._make("", names.key("probe", "probe"))}
 
     def __iter__(self) -> Iterator[Server]:
@@ -94,6 +97,11 @@ class Servers(Unpicklable):
 
     def __len__(self) -> int:
         return len(self._by_node)
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """The commands to all servers that have a connection, and those that wait for one."""
+        return self._limiter.load
 
     def of(self, key: bytes) -> Server:
         """Return the server that has a key."""
@@ -164,6 +172,7 @@ class Servers(Unpicklable):
                 listener=self._listener,
                 node=node,
                 echo=self._echo,
+                on_command=self._on_command,
             )
         )
 

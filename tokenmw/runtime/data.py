@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.callers.authenticate import RefusedKeys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BrokerData"]
 
+_NUMBERS: Final = itertools.count(1)
 _UNREADABLE: Final = {
     "unknown-key": (
         "A %s in Redis cannot be used (unknown-key, %s): it is sealed with a secret that this instance does not have; "
@@ -40,6 +42,7 @@ class BrokerData(Unpicklable):
     """Everything that a broker remembers: each part has a bound.
 
     Attributes:
+        number: A number that no other broker of this process has.
         missing_keys: The values of `missing_key` by which the broker's middlewares serve requests.
     """
 
@@ -49,6 +52,7 @@ class BrokerData(Unpicklable):
         "epochs",
         "missing_keys",
         "new_sessions",
+        "number",
         "refused_keys",
         "rejected",
         "sessions",
@@ -60,7 +64,8 @@ class BrokerData(Unpicklable):
     def __init__(self, settings: Settings) -> None:
         limits, clock = settings.limits, settings.clock
         self._settings = settings
-        self.tokens = TokenCache(limits=limits, clock=clock, keys_of=settings.token_keys, log=settings.log)
+        keys_of, digest_of = settings.token_keys, settings.credential_digest
+        self.tokens = TokenCache(limits=limits, clock=clock, keys_of=keys_of, digest_of=digest_of, log=settings.log)
         self.rejected = RejectedTokens(limits=limits, clock=clock)
         self.sessions = SessionCache(ttl=settings.session_ttl, limits=limits, clock=clock)
         self.new_sessions = NewSessions(limits, redis_ttl=REDIS_TTL * settings.session_ttl, clock=clock)
@@ -68,6 +73,7 @@ class BrokerData(Unpicklable):
         self.epochs = EpochMarkers()
         self.connections = ConnectionData(limits)
         self.withheld = WithheldTokens()
+        self.number = next(_NUMBERS)
         self.unreadable = 0
         self.missing_keys = set[str]()
 

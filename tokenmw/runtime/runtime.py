@@ -14,6 +14,7 @@ from tokenmw.callers.authenticate import Authenticator
 from tokenmw.connections.parts import ConnectionParts, OpenConnections
 from tokenmw.errors import ConfigurationError
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
+from tokenmw.observe.version import __version__
 from tokenmw.providers.http import TokenHTTP, default_client
 from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.redaction import Unpicklable
@@ -23,15 +24,18 @@ from tokenmw.redis.kept_pairs import KeptPairs
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import RedisTokenStore
 from tokenmw.runtime.hints import Hints
+from tokenmw.runtime.sampling import Sampler
 from tokenmw.runtime.settings import REDIS_TTL
 from tokenmw.sessions.first_sight import FirstSights
-from tokenmw.sessions.manager import SessionManager
+from tokenmw.sessions.observed import ObservedSessionManager, session_manager
 from tokenmw.sessions.sync import SessionSync
-from tokenmw.tokens.manager import TokenManager
+from tokenmw.tokens.observed import ObservedTokenManager, token_manager
 from tokenmw.tokens.refresh import Refresher
 from tokenmw.tokens.sync import TokenSync
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokenmw.runtime.data import BrokerData
     from tokenmw.runtime.settings import Settings
     from tokenmw.tokens.store import TokenStore
@@ -62,14 +66,17 @@ class Runtime(Unpicklable):
     """
 
     __slots__ = (
-        "_close_seconds",
         "_connections",
         "_hints",
         "_housekeeping",
         "_http",
         "_loop",
+        "_names",
         "_pid",
         "_redis_jobs",
+        "_sampler",
+        "_sampling",
+        "_settings",
         "authenticator",
         "redis",
         "session_sync",
@@ -78,13 +85,12 @@ class Runtime(Unpicklable):
         "tokens",
     )
 
-    def __init__(self, settings: Settings, data: BrokerData) -> None:
+    def __init__(self, settings: Settings, data: BrokerData, names: Sequence[str]) -> None:
         # Makes anyio load its asyncio backend now: httpx does so at its first request, which blocks the loop for 20 ms.
         anyio.get_cancelled_exc_class()
+        self._settings, self._names = settings, names
         limits, clock, log, observe = settings.limits, settings.clock, settings.log, settings.observe
-        self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
-        self._close_seconds = _CLOSE_DEADLINES * limits.command_seconds
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
 
         self.redis: RedisConnection | None = None
         self.session_sync: SessionSync | None = None
@@ -102,6 +108,7 @@ class Runtime(Unpicklable):
                 observe=observe,
                 on_recovered=recovery.schedule,
                 echo=not settings.sealer.sealing,
+                observe_commands=observe.active,
             )
 
             def on_unreadable(kind: str, reason: str) -> None:
@@ -170,13 +177,21 @@ class Runtime(Unpicklable):
             observe=observe,
             background_store=background_store,
         )
-        self.tokens = TokenManager(
-            cache=data.tokens, refresher=refresher, sync=self.token_sync, http=http, limits=limits, clock=clock, log=log
+        self.tokens = token_manager(
+            observe,
+            cache=data.tokens,
+            refresher=refresher,
+            sync=self.token_sync,
+            http=http,
+            limits=limits,
+            clock=clock,
+            log=log,
         )
         self._connections: OpenConnections | None = None
         if parts is not None:
             self._connections = OpenConnections(parts, cache=data.tokens, tokens=self.tokens, sync=self.token_sync)
-        self.sessions = SessionManager(
+        self.sessions = session_manager(
+            observe,
             cache=data.sessions,
             sync=self.session_sync,
             first_sights=first_sights,
@@ -184,11 +199,11 @@ class Runtime(Unpicklable):
             policy=settings.session_policy,
             clock=clock,
         )
-        self.authenticator: Authenticator | None = None
-        if settings.authenticate is not None:
-            self.authenticator = Authenticator(
-                settings.authenticate, refused=data.refused_keys, limits=limits, clock=clock, log=log
-            )
+        self._sampler = self._make_sampler(data)
+        checked, refused = settings.authenticate, data.refused_keys
+        self.authenticator = (
+            None if checked is None else Authenticator(checked, refused=refused, limits=limits, clock=clock, log=log)
+        )
         self._redis_jobs: RedisJobs | None = None
         self._hints: Hints | None = None
         if self.redis is not None and self.session_sync is not None:
@@ -216,14 +231,35 @@ class Runtime(Unpicklable):
             jobs = (*jobs, self._connections.offer_unsaved)
         housekeeping = Housekeeping(jobs, purge=data.purge, clock=clock, log=log)
         self._housekeeping = self._loop.create_task(housekeeping.run(), name="tokenmw housekeeping")
+        sampler, loop = self._sampler, self._loop
+        self._sampling = None if sampler is None else loop.create_task(sampler.run(), name="tokenmw sampling")
+
+    def _make_sampler(self, data: BrokerData) -> Sampler | None:
+        if not (isinstance(self.tokens, ObservedTokenManager) and isinstance(self.sessions, ObservedSessionManager)):
+            return None
+        return Sampler(
+            broker=data.number,
+            providers=self._names,
+            version=__version__,
+            observe=self._settings.observe,
+            cache=data.tokens,
+            tokens=self.tokens,
+            sessions=self.sessions,
+            redis=self.redis,
+            session_sync=self.session_sync,
+            clock=self._settings.clock,
+        )
 
     async def connect(self) -> None:
         """Connect to Redis and read its epoch markers, so that a later loss of data is noticed.
 
         An unavailable Redis is logged, and does not prevent the program from starting.
         """
-        if self.redis is not None and self._redis_jobs is not None and await self.redis.open():
+        redis = self.redis
+        if redis is not None and self._redis_jobs is not None and await redis.open():
             await self._redis_jobs.recover()
+        shared, server = ("off", "") if redis is None else (redis.state, redis.address)
+        self._settings.log_opened(providers=self._names, shared=shared, server=server)
 
     @property
     def connections(self) -> OpenConnections:
@@ -250,6 +286,8 @@ class Runtime(Unpicklable):
         """Close everything in dependency order; a slow Redis does not delay shutdown."""
         # A part that raises does not prevent the others from closing, nor does a cancellation when the loop stops.
         async with AsyncExitStack() as stack:
+            if self._sampler is not None:
+                stack.callback(self._sampler.close)  # last, so that what closing does is counted
             if self._http is not None:
                 stack.push_async_callback(self._http.aclose)
             if self.authenticator is not None:
@@ -262,11 +300,13 @@ class Runtime(Unpicklable):
             stack.push_async_callback(self.tokens.close)  # first, while leases can still be released
             if self._hints is not None:
                 stack.push_async_callback(self._hints.close)
-            self._housekeeping.cancel()
-            await asyncio.wait([self._housekeeping])
+            background = [task for task in (self._housekeeping, self._sampling) if task is not None]
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
             if self.session_sync is not None and self.redis is not None and self.redis.usable:
                 with suppress(RedisUnavailable, TimeoutError):  # sessions lose a quarter of their TTL at most
-                    async with asyncio.timeout(self._close_seconds):
+                    async with asyncio.timeout(_CLOSE_DEADLINES * self._settings.limits.command_seconds):
                         await self.session_sync.send_touches()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.observe.throttle import warn
+from tokenmw.observe.version import __version__
 from tokenmw.redaction import Unpicklable, not_encoded
+from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.token_store import TokenKeys
 from tokenmw.sessions.cache import TOUCHES_PER_TTL
 
@@ -17,13 +20,12 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.connections.connections import Connections
     from tokenmw.limits import Limits
-    from tokenmw.observe.events import Observers
+    from tokenmw.observe.observers import Observers
     from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.providers.base import Provider
     from tokenmw.providers.http import AsyncHTTPClient
     from tokenmw.providers.network.options import HTTPOptions
     from tokenmw.redis.client import AnyClient
-    from tokenmw.redis.keys import KeyNames
     from tokenmw.redis.sealing import Sealer
     from tokenmw.sessions.derive import SessionIds
     from tokenmw.sessions.manager import SessionPolicy
@@ -33,6 +35,11 @@ __all__ = ["REDIS_TTL", "Settings"]
 # Of `session_ttl`. The last touch may be a quarter of it older than the last use, and a twentieth late.
 REDIS_TTL: Final = 1 + 1 / TOUCHES_PER_TTL + 1 / 20
 
+_DIGEST: Final = 8  # characters
+_OF_PROCESS: Final = KeyNames("", name_key=secrets.token_hex(16))
+_MOST_NAMES: Final = 20  # of providers in one log line
+
+_OPENED: Final = "Version %s opened with %s; %s%s"
 _NOT_SEALED: Final = (
     "Tokens in Redis are readable by anyone who reads Redis, and anyone who writes to Redis can plant tokens and "
     "session ids: values are not sealed. TokenBroker(secret_key=…) with the extra tokenmw[crypto], and without "
@@ -92,6 +99,30 @@ class Settings(Unpicklable):
         if self.redis is None or not provider.shareable:
             return None
         return TokenKeys.of(self.names, self.names.digest("token", provider.key_parts))
+
+    def credential_digest(self, provider: Provider) -> str:
+        """Return an opaque name of a credential: the beginning of its digest in Redis keys.
+
+        Without a secret that makes digests, guesses of a credential could be tested: then it is one of this process.
+        """
+        names = self.names if self.names.keyed else _OF_PROCESS
+        return names.digest("token", provider.key_parts)[:_DIGEST]
+
+    def log_opened(self, *, providers: Collection[str], shared: str, server: str) -> None:
+        """Log that a broker was opened, and with what.
+
+        Args:
+            providers: The names of its providers.
+            shared: The state of Redis, as in `Status.shared`.
+            server: The address of Redis; "" without Redis.
+        """
+        redis = f"Redis {server} is {shared}" if server else "no Redis"
+        sealed = "sealed" if self.sealer.sealing else "not sealed"
+        values = f", values are {sealed}, hints are {'on' if self.hints else 'off'}" if server else ""
+        count = len(providers)
+        names = ", ".join(list(providers)[:_MOST_NAMES]) + (", …" if count > _MOST_NAMES else "")
+        named = f"1 provider ({names})" if count == 1 else f"{count} providers ({names})" if count else "no providers"
+        self.log.event("opened", _OPENED, __version__, named, redis, values, server=server)
 
     def log_costs(self, missing_keys: Collection[str]) -> None:
         """Warn of what these options cost, and of callers that `missing_keys` let in beside `authenticate`."""

@@ -115,6 +115,9 @@ class FirstSights(Unpicklable):
         policy: What to do without Redis: derive an id, or raise.
         limits: `first_sights` is the bound.
         log: Gets what the bounds refuse.
+
+    Attributes:
+        made: How many sessions were created in Redis.
     """
 
     __slots__ = (
@@ -135,6 +138,7 @@ class FirstSights(Unpicklable):
         "_timer",
         "_wait_seconds",
         "_waiting",
+        "made",
     )
 
     def __init__(
@@ -166,6 +170,7 @@ class FirstSights(Unpicklable):
         self._timer: asyncio.TimerHandle | None = None
         self._late: asyncio.TimerHandle | None = None
         self._closed = False
+        self.made = 0
 
     def __len__(self) -> int:
         return len(self._sights)
@@ -298,6 +303,8 @@ class FirstSights(Unpicklable):
     def _session_of(self, sight: FirstSight, reply: Reply) -> SessionEntry | None:
         if sight.candidate is not None and reply is not sight.candidate:  # Redis may have had the same derived id
             self._new_sessions.give_back()
+        elif sight.candidate is not None:
+            self.made += 1
         current = self._cache.get(sight.local)
         if current is not None and current is not sight.before:
             return current  # it was reset in the meantime

@@ -52,6 +52,11 @@ class SessionSync(Unpicklable):
     """Sends touches and uploads. The touches wait in a queue: one for each API key, and `Limits(touches=…)` in all.
 
     Beyond the bound a touch is dropped, and the session is touched again a quarter of `session_ttl` later.
+
+    Attributes:
+        store: The sessions in Redis.
+        replaced: How many ids of this process were replaced by those that Redis has.
+        uploaded: How many sessions were stored that Redis had not.
     """
 
     __slots__ = (
@@ -65,7 +70,9 @@ class SessionSync(Unpicklable):
         "_reads",
         "_reupload",
         "_uploads",
+        "replaced",
         "store",
+        "uploaded",
     )
 
     def __init__(
@@ -82,6 +89,7 @@ class SessionSync(Unpicklable):
         self._new_sessions = new_sessions
         self._limit = limits.touches
         self._monotonic = clock.monotonic
+        self.replaced = self.uploaded = 0
         self._queue: dict[bytes, SessionEntry] = {}
         self._reupload: list[bytes] = []
         self._read_first = True
@@ -238,6 +246,7 @@ class SessionSync(Unpicklable):
                 unavailable.add(key)
                 continue
             if isinstance(reply, str):
+                self.replaced += reply != session.id
                 session.id, session.shared = reply, True
             if reply is None or left < _ENOUGH_TTL * self._cache.ttl - (now - session.used):
                 absent[key] = session
@@ -262,8 +271,10 @@ class SessionSync(Unpicklable):
             replies = await self._paced(self._uploads, upload, unavailable=UNAVAILABLE, count=len(part))
             for (key, session), (_, sent, _), reply in zip(part, sessions, replies, strict=True):
                 if isinstance(reply, str):
+                    self.replaced += reply != session.id
                     session.id, session.shared = reply, True
                     if reply is sent:
+                        self.uploaded += 1
                         stored.add(key)
                 elif reply is UNAVAILABLE:
                     unavailable.add(key)

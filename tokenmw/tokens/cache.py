@@ -48,6 +48,7 @@ class TokenCache(Unpicklable):
         limits: `tokens` is the bound, and `subject_tokens` that of the tokens made from callers' own.
         clock: Time; it decides which tokens have expired.
         keys_of: Returns a provider's Redis keys; None if its token is not shared.
+        digest_of: Returns an opaque name of a provider's credential, for log lines and events.
         log: Gets that a token was evicted that could still be used.
     """
 
@@ -56,6 +57,7 @@ class TokenCache(Unpicklable):
         "_by_key",
         "_clients",
         "_clock",
+        "_digest_of",
         "_keys_of",
         "_log",
         "_named",
@@ -65,11 +67,18 @@ class TokenCache(Unpicklable):
     )
 
     def __init__(
-        self, *, limits: Limits, clock: Clock, keys_of: Callable[[Provider], TokenKeys | None], log: ThrottledLog
+        self,
+        *,
+        limits: Limits,
+        clock: Clock,
+        keys_of: Callable[[Provider], TokenKeys | None],
+        digest_of: Callable[[Provider], str] = lambda _provider: "",
+        log: ThrottledLog,
     ) -> None:
         self._clock = clock
         self._log = log
         self._keys_of = keys_of
+        self._digest_of = digest_of
         self._recent: LRUCache[Provider, TokenEntry] = LRUCache(limits.tokens)
         self._of_subjects: LRUCache[Provider, TokenEntry] = LRUCache(limits.subject_tokens)
         self._named: dict[Provider, TokenEntry] = {}
@@ -104,7 +113,8 @@ class TokenCache(Unpicklable):
             entry = self._alive.get(names)
             if entry is None:
                 check_provider(provider)
-                entry = self._alive[names] = TokenEntry(provider, name, keys=self._keys_of(provider))
+                keys, digest = self._keys_of(provider), self._digest_of
+                entry = self._alive[names] = TokenEntry(provider, name, keys=keys, digest=digest)
                 entry.client = self.client(provider, name)
                 if entry.keys is not None:
                     self._by_key[entry.keys.token] = entry
@@ -120,7 +130,7 @@ class TokenCache(Unpicklable):
             return None
         client = self._clients.get(key)
         if client is None:
-            client = self._clients[key] = ClientEntry(key, name)
+            client = self._clients[key] = ClientEntry(key, name, digest=self._digest_of)
         return client
 
     def add_named_client(self, provider: Provider, name: str) -> None:
@@ -128,6 +138,7 @@ class TokenCache(Unpicklable):
         client = self.client(provider, name)
         if client is not None:
             self._named_clients[client.provider] = client
+            client.named = True
 
     def _add(self, recent: LRUCache[Provider, TokenEntry], provider: Provider, entry: TokenEntry) -> None:
         if len(recent) >= recent.maxsize:
@@ -148,6 +159,7 @@ class TokenCache(Unpicklable):
             check_provider(provider)  # an equal credential, but its `hosts` may differ
         self._recent.pop(provider, None)
         self._named[provider] = entry
+        entry.named = True
         return entry
 
     def purge(self) -> None:

@@ -18,6 +18,8 @@ from tokenmw.tokens.entry import TokenEntry
 from tokenmw.tokens.failures import Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tokenmw.limits import Limits
     from tokenmw.providers.base import Provider
 
@@ -44,8 +46,8 @@ class ClientEntry(TokenEntry):
 
     __slots__ = ("_certain", "_granted", "_in_a_row", "_probes", "_refused", "_refused_at", "suspicion")
 
-    def __init__(self, provider: Provider, name: str) -> None:
-        super().__init__(provider, name, keys=None)
+    def __init__(self, provider: Provider, name: str, *, digest: Callable[[Provider], str]) -> None:
+        super().__init__(provider, name, keys=None, digest=digest)
         self.suspicion = ""
         self._granted = False  # whether a caller's token was exchanged, by this process or by another one
         self._certain = False  # whether the failure cannot be due to one caller's token

@@ -11,6 +11,8 @@ from tokenmw.redis.token_store import TokenRecord
 from tokenmw.values import Token, windows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tokenmw.clock import Instant
     from tokenmw.providers.base import Provider
     from tokenmw.redis.token_store import TokenKeys
@@ -123,6 +125,7 @@ class TokenEntry(Unpicklable):
         provider: The credential.
         client: If the token is made from a caller's own, what all such entries of its client share; else None.
         name: The provider's name, for log lines, errors and `Token.provider`.
+        named: Whether that name says which credential it is; not so for those that a callable has chosen.
         keys: Its Redis keys; None if its token is not shared.
         current: The token in use, or None.
         failure: Why the last attempt gave no token; None after a success.
@@ -140,6 +143,7 @@ class TokenEntry(Unpicklable):
 
     __slots__ = (
         "__weakref__",
+        "_digest",
         "client",
         "current",
         "failure",
@@ -147,6 +151,7 @@ class TokenEntry(Unpicklable):
         "invalid_version",
         "keys",
         "name",
+        "named",
         "provider",
         "refreshing_until",
         "rejections",
@@ -156,9 +161,18 @@ class TokenEntry(Unpicklable):
         "used",
     )
 
-    def __init__(self, provider: Provider, name: str, *, keys: TokenKeys | None) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        name: str,
+        *,
+        keys: TokenKeys | None,
+        digest: Callable[[Provider], str] = lambda _provider: "",
+    ) -> None:
         self.provider = provider
         self.name = name
+        self.named = False
+        self._digest = digest
         self.keys = keys
         self.client: ClientEntry | None = None
         self.current: CachedToken | None = None
@@ -170,6 +184,23 @@ class TokenEntry(Unpicklable):
         self.tombstone_until = self.tombstone_due_until = 0.0
         self.rejections = 0
         self.ignore_reports_until = float("-inf")
+
+    @property
+    def credential(self) -> str:
+        """An opaque name of the credential; "" if the provider's name says which one it is."""
+        return "" if self.named else self._digest(self.provider)
+
+    @property
+    def label(self) -> str:
+        """The provider's name, with the opaque name of the credential if it needs one."""
+        credential = self.credential
+        return f"{self.name}[{credential}]" if credential else self.name
+
+    @property
+    def log_kind(self) -> str:
+        """The kind of its log lines: the success of one tenant is no recovery of another."""
+        credential = self.credential
+        return f"provider:{self.name}:{credential}" if credential else f"provider:{self.name}"
 
     @property
     def known_version(self) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.clock import Instant
 from tokenmw.errors import TokenUnavailable
+from tokenmw.observe.events import CommitRefused, LeaseChanged
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.errors import UNKNOWN, RedisUnavailable
 from tokenmw.redis.sealing import Unreadable
@@ -37,6 +38,12 @@ _MARGIN_COMMANDS: Final = 2  # the same in Redis commands
 # says little of Redis, and costs the provider a request. As many as open the circuit, so that an outage costs no more.
 _TRIES: Final = 3
 _REPEATED: Final = frozenset({"timeout", "busy"})
+_REFUSALS: Final[dict[type, Literal["lease", "invalidated", "newer", "clock"]]] = {
+    Busy: "lease",
+    Tombstoned: "invalidated",
+    Found: "newer",
+    ClockMismatch: "clock",
+}
 _REPLY_LOST: Final = frozenset({"timeout", "reset", "connection", "error", UNKNOWN})  # it may have been executed
 
 
@@ -50,6 +57,7 @@ class LeasedRefresh(Unpicklable):
     __slots__ = (
         "_clock",
         "_entry",
+        "_held_until",
         "_http",
         "_keys",
         "_known",
@@ -84,6 +92,7 @@ class LeasedRefresh(Unpicklable):
         self._known = entry.known_version
         self._skipped = self._skipped_now = False  # whether time was skipped in a fetch, and in the last one
         self._noted: Failure | None = None  # the failure of another instance whose note has been waited for
+        self._held_until: float | None = None  # when the lease of another process expires
         self.lease_may_remain = False
 
     @property
@@ -114,6 +123,7 @@ class LeasedRefresh(Unpicklable):
             known = max(self._known, self._entry.invalid_version)
             reply = await self._acquire(known=known, through_note=through_note)
             through_note = False
+            self._report_lease(reply, started=started)
             if isinstance(reply, Found):
                 if self._refresher.adopt(self._entry, reply, at) or self._already_adopted(reply, at):
                     return
@@ -127,7 +137,7 @@ class LeasedRefresh(Unpicklable):
                 through_note = self._is_outdated(failure, reply.left)
                 if through_note or await self._wait_for(failure, reply.left, started=started):
                     continue
-                self._entry.failure = failure
+                self._refresher.adopt_failure(self._entry, failure)
                 return
             if isinstance(reply, Leased) and await self._fetch(reply.version):
                 return
@@ -173,6 +183,21 @@ class LeasedRefresh(Unpicklable):
                 self.lease_may_remain = False
                 return reply
 
+    def _report_lease(self, reply: object, *, started: float) -> None:
+        entry, refresher, now = self._entry, self._refresher, self._clock.monotonic()
+        if isinstance(reply, Busy):
+            if self._held_until is None:
+                refresher.observe(LeaseChanged(entry.name, "busy", entry.credential))
+            self._held_until = now + reply.left
+            return
+        if isinstance(reply, Leased):
+            # A holder that ends properly releases its lease: only that of one that has died or hangs expires.
+            if self._held_until is not None and now >= self._held_until - _MAX_POLL / 2:
+                refresher.reports.taken_over(entry, waited=now - started)
+            else:
+                refresher.observe(LeaseChanged(entry.name, "won", entry.credential))
+        self._held_until = None
+
     def _is_outdated(self, failure: Failure, left: float) -> bool:
         # Written while a token was served, which has been invalidated since: now requests are refused.
         served = self._entry.served_for(Instant(self._clock)) > 0
@@ -206,7 +231,7 @@ class LeasedRefresh(Unpicklable):
 
     def _give_up(self) -> None:
         if self._noted is not None:
-            self._entry.failure = self._noted  # the cause, which the other instance has logged
+            self._refresher.adopt_failure(self._entry, self._noted)
             return
         text = f"another process did not store a token within {self._limits.wait_seconds:g} s"
         self._refresher.fail(self._entry, TokenUnavailable(text))
@@ -245,6 +270,9 @@ class LeasedRefresh(Unpicklable):
         except (RedisUnavailable, Unreadable) as error:
             self.lease_may_remain = isinstance(error, RedisUnavailable)
             return self._install(record, version, grant.expires_in, asked, shared=False)
+        if not isinstance(reply, Stored):
+            refused = CommitRefused(entry.name, _REFUSALS[type(reply)], entry.credential)
+            refresher.observe(refused)
         if isinstance(reply, Found) and refresher.adopt(entry, reply, Instant(self._clock)):
             return True
         if isinstance(reply, (Busy, Tombstoned)):

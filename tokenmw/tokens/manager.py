@@ -287,7 +287,7 @@ class TokenManager(Unpicklable):
 
     def _result(self, entry: TokenEntry) -> Token:
         # Checked again: however long the wait was, an expired token is never returned.
-        token = self.fresh(entry)
+        token = TokenManager.fresh(self, entry)  # not counted as served from the cache by `ObservedTokenManager`
         if token is not None:
             return token
         if entry.failure is not None:

@@ -30,9 +30,11 @@ from tokenmw.tokens.entry import CachedToken
 from tokenmw.tokens.failures import Failure, backoff
 from tokenmw.tokens.fetch import fetch_within, new_version, record_of
 from tokenmw.tokens.leased_refresh import LeasedRefresh
+from tokenmw.tokens.reporting import FailureReports, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
@@ -60,10 +62,13 @@ class Refresher(Unpicklable):
     Attributes:
         store: The tokens in Redis; None without Redis.
         clock: Time.
+        log: Gets problems and recoveries.
+        observe: Gets the events.
+        reports: The log lines and events of failures.
         writer: This host and process, by which its failure notes are signed.
     """
 
-    __slots__ = ("_limits", "_log", "_observe", "_rejected", "_single_process", "clock", "store", "writer")
+    __slots__ = ("_limits", "_rejected", "_single_process", "clock", "log", "observe", "reports", "store", "writer")
 
     def __init__(
         self,
@@ -78,8 +83,9 @@ class Refresher(Unpicklable):
     ) -> None:
         self._rejected = rejected
         self._limits = limits
-        self._log = log
-        self._observe = observe
+        self.observe = observe
+        self.reports = FailureReports(log, observe=observe)
+        self.log = log
         self._single_process = single_process
         self.store = store
         self.clock = clock
@@ -151,7 +157,8 @@ class Refresher(Unpicklable):
             client.succeed(seen)
         repeated = entry.current is not None and entry.current.token.value == grant.value
         took = self.clock.monotonic() - started
-        self._observe(TokenFetched(entry.name, "repeated" if repeated else "granted", took))
+        outcome: Literal["repeated", "granted"] = "repeated" if repeated else "granted"
+        self.observe(TokenFetched(entry.name, outcome, took, credential=entry.credential))
         if self._rejected.discard(grant.value):
             # The provider has granted again a token that an API rejected: another request would not change that.
             entry.ignore_reports_until = self.clock.monotonic() + backoff(entry.rejections + 1)
@@ -189,48 +196,25 @@ class Refresher(Unpicklable):
             error, before=before, now=now.mono, served_for=entry.served_for(now), limits=self._limits
         )
         failure.place = place
-        logged = before is not None and before.noted and before.detail == failure.detail
+        new = True
         if client is not None and started is not None:
             known = client.failure
             shared = client.fail(before, raised, seen=seen, now=now.mono, limits=self._limits)
             if shared is not None:
                 shared.place = shared.place or place
                 entry.failure = failure = Failure.shared(client, shared, before=before)
-                logged = shared is known
-        if not logged:
-            self._log_failure(entry, failure)
+                new = shared is not known
+        if new:
+            self.reports.failed(entry, failure)
         if started is not None:
             seconds = now.mono - started
-            self._observe(TokenFetched(entry.name, "rejected" if failure.permanent else "unavailable", seconds))
+            outcome: Literal["rejected", "unavailable"] = "rejected" if failure.permanent else "unavailable"
+            self.observe(TokenFetched(entry.name, outcome, seconds, reason_of(failure), entry.credential))
 
-    def _log_failure(self, entry: TokenEntry, failure: Failure) -> None:
-        # The caller leaves out what another instance has noted, and so logged: a fleet logs one outage once.
-        if failure.reconnect is not None:
-            return  # logged where it was found out: each request of that user comes here
-        if failure.subject_claims is not None:
-            # The caller's fault, one of many. It ends with another caller's token, so that no line says that.
-            self._log.problem(
-                f"subject:{entry.name}",
-                "%s: a caller's token is refused: %s",
-                entry.name,
-                failure.detail,
-                provider=entry.name,
-                reason="subject refused",
-            )
-            return
-        kind = "credential rejected" if failure.permanent else "no token"
-        at = f" (at {failure.place})" if failure.place else ""
-        self._log.problem(
-            f"provider:{entry.name}",
-            "%s: %s: %s%s",
-            entry.name,
-            kind,
-            failure.detail,
-            at,
-            sort="rejected" if failure.permanent else "",
-            provider=entry.name,
-            reason=kind,
-        )
+    def adopt_failure(self, entry: TokenEntry, failure: Failure) -> None:
+        """Give an entry the failure that another process has noted, and report it."""
+        entry.failure = failure
+        self.reports.adopted(entry, failure)
 
     def install(
         self, entry: TokenEntry, record: TokenRecord, *, version: int, left: float, at: Instant, shared: bool
@@ -254,7 +238,7 @@ class Refresher(Unpicklable):
         token = self._take(entry, found.record, version=found.version, left=found.left, at=at, shared=True)
         if token is None:
             return False
-        self._observe(TokenAdopted(entry.name))
+        self.observe(TokenAdopted(entry.name, entry.credential))
         now, failure = Instant(self.clock), entry.failure
         if failure is None or not entry.in_backoff(now) or token.fresh(now):
             self._end_failure(entry)
@@ -304,4 +288,5 @@ class Refresher(Unpicklable):
             entry.client.grant()
             if entry.client.failure is not None:
                 return  # other callers still get no token
-        self._log.recovered(f"provider:{entry.name}", "%s: there is a token again", entry.name, provider=entry.name)
+        shown = entry.client or entry
+        self.log.recovered(shown.log_kind, "%s: there is a token again", shown.label, provider=entry.name)

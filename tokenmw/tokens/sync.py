@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from tokenmw.clock import Instant
 from tokenmw.observe.events import TokenInvalidated
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["TokenSync"]
 
 _TOO_YOUNG: Final = 5.0  # seconds; an API may reject a younger token because it does not know it yet
+_MANY: Final = 10  # tokens of one provider's name that were invalidated within `_WINDOW` seconds
+_WINDOW: Final = 60.0
+_INVALIDATED: Final = "%s: %d tokens were invalidated within %.0f s, the last one by this cause: %s"
 _FORGET_REPORTS_AFTER: Final = 600.0  # seconds without a report, after which the next one counts as the first
 
 
@@ -44,9 +47,22 @@ class TokenSync(Unpicklable):
     """Compares token entries with Redis, and invalidates them in both.
 
     What no request waits for goes through `background_store`: None for that of the refresher.
+
+    Attributes:
+        uploaded: How many of each kind, `token` and `tombstone`, were stored in Redis after they were made without it.
     """
 
-    __slots__ = ("_background_store", "_clock", "_limits", "_observe", "_refresher", "_rejected", "_store")
+    __slots__ = (
+        "_background_store",
+        "_clock",
+        "_invalidated",
+        "_limits",
+        "_observe",
+        "_refresher",
+        "_rejected",
+        "_store",
+        "uploaded",
+    )
 
     def __init__(
         self,
@@ -65,6 +81,8 @@ class TokenSync(Unpicklable):
         self._limits = limits
         self._clock = clock
         self._observe = observe
+        self.uploaded = {"token": 0, "tombstone": 0}
+        self._invalidated: dict[str, tuple[float, int]] = {}  # by provider's name: since when, how many
 
     async def invalidate(self, token: Token) -> bool:
         """Drop a token that an API rejected, if it is still the current one. Return whether it was dropped.
@@ -81,7 +99,7 @@ class TokenSync(Unpicklable):
         if current.age(now) < _TOO_YOUNG or now.mono < entry.ignore_reports_until:
             return False
         _count_report(entry, now.mono)
-        self._drop(entry, current, current.version)
+        self._drop(entry, current, current.version, cause="api")
         await self._write_tombstone(self._store, entry, version=entry.invalid_version)
         return True
 
@@ -89,7 +107,7 @@ class TokenSync(Unpicklable):
         """Drop the token that an entry has or is fetching, here and in Redis, and allow a refresh immediately."""
         now = Instant(self._clock)
         if entry.current is not None:
-            self._drop(entry, entry.current, entry.current.version)
+            self._drop(entry, entry.current, entry.current.version, cause="operator")
         # A token that is being fetched now, here or elsewhere, is invalid too, and its lifetime is not known yet. The
         # clock alone would miss it, as the version requested here may be ahead of the clock.
         requested = max(int(now.wall * 1_000_000), entry.requested_version)
@@ -224,10 +242,10 @@ class TokenSync(Unpicklable):
         if keys is None or store is None:
             return False
         # The tombstone first: once a newer token is stored, it would not be written any more.
-        if entry.tombstone_due_until > self._clock.monotonic() and not await self._write_tombstone(
-            store, entry, version=entry.invalid_version
-        ):
-            return False
+        if entry.tombstone_due_until > self._clock.monotonic():
+            if not await self._write_tombstone(store, entry, version=entry.invalid_version):
+                return False
+            self.uploaded["tombstone"] += 1
         token = entry.current
         return token is not None and await self._compare_token(store, keys, entry, token)
 
@@ -271,13 +289,22 @@ class TokenSync(Unpicklable):
             reply = await commit(version=token.version)
         if isinstance(reply, Stored):
             token.shared = token.announced = True
+            self.uploaded["token"] += 1
         elif isinstance(reply, Found):
             self._refresher.adopt(entry, reply, Instant(self._clock))
             token.shared = True  # Redis has a newer one, adopted or not
         elif isinstance(reply, Tombstoned) and entry.current is token:
             self._drop(entry, token, reply.version)
 
-    def _drop(self, entry: TokenEntry, token: CachedToken, version: int, *, redis_knows: bool = False) -> None:
+    def _drop(
+        self,
+        entry: TokenEntry,
+        token: CachedToken,
+        version: int,
+        *,
+        redis_knows: bool = False,
+        cause: Literal["api", "operator", "instance"] = "instance",
+    ) -> None:
         self._rejected.add(token.token.value)
         if redis_knows:
             # Another process has invalidated it, which counts here too: else an API that rejects every token would cost
@@ -285,7 +312,18 @@ class TokenSync(Unpicklable):
             _count_report(entry, self._clock.monotonic())
         entry.mark_invalid(version, until=token.expires_mono, redis_knows=redis_knows)
         entry.current = None
-        self._observe(TokenInvalidated(entry.name))
+        self._observe(TokenInvalidated(entry.name, cause, entry.credential))
+        self._note_invalidated(entry.name, cause)
+
+    def _note_invalidated(self, name: str, cause: str) -> None:
+        # One token that an API rejects is a matter of course; many at once are a revocation, or a mistake.
+        now = self._clock.monotonic()
+        began, count = self._invalidated.get(name, (now, 0))
+        began, count = (began, count + 1) if now - began <= _WINDOW else (now, 1)
+        self._invalidated[name] = began, count
+        if count >= _MANY:
+            log, seconds = self._refresher.log, now - began
+            log.problem(f"invalidated:{name}", _INVALIDATED, name, count, seconds, cause, provider=name, reason=cause)
 
     async def _write_tombstone(self, store: TokenStore | None, entry: TokenEntry, *, version: int | None) -> bool:
         """Declare a version invalid in Redis; None: whatever is stored. Return whether Redis could be asked."""

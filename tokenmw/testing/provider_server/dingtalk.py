@@ -33,9 +33,11 @@ class ExtendedTokens(TokenEndpoint):
     def __init__(self, server: ProviderServer, *, life: float = 7200.0) -> None:
         super().__init__(server, life=life, renewal_window=0.0)
 
-    def grant(self, client: str, *, scope: str = "", resources: tuple[str, ...] = ()) -> tuple[str, float]:
+    def grant(
+        self, client: str, *, scope: str = "", resources: tuple[str, ...] = (), thumbprint: str = ""
+    ) -> tuple[str, float]:
         """Return the token of a client, and its full lifetime in seconds."""
-        value, _ = super().grant(client, scope=scope, resources=resources)
+        value, _ = super().grant(client, scope=scope, resources=resources, thumbprint=thumbprint)
         token = self.server.issued.find(value)
         if token is not None:
             self.server.issued.extend(token, life=self.life)
@@ -131,6 +133,8 @@ class DingTalkAPI(Endpoint):
         if token is None or not self.server.issued.is_good(token):
             return _refusal("InvalidAuthentication", "the access token is not valid", self.refusal_status)
         content = {"client": token.client, "corp": token.scope, "path": request.url.path}
+        if token.user:
+            content["user"] = token.user
         return json_response(fault.change({**content, "received": len(await request.body())}))
 
 

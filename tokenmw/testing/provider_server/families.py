@@ -183,7 +183,7 @@ class Families:
             raise RefusedError("invalid_grant", "expired")
         if not set(scope.split()) <= set(family.scope.split()):
             raise RefusedError("invalid_scope")
-        if self._options.revokes_old_access_token:
+        if self._options.revokes_old_access_token or endpoint.revokes_old_tokens:
             for value in family.access_tokens:
                 self._issued.revoke(value)
         # The new refresh token has the whole scope, whatever that of the access token is.

@@ -90,12 +90,15 @@ class FeishuAPI(Endpoint):
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not value:
             return self._refusal(99991661, "Missing access token for authorization")
-        if not value.startswith("t-"):
+        if not value.startswith(("t-", "u-")):
             return self._refusal(99991671, "Invalid access token: it must start with t- or u-")
         token = self.server.issued.find(value)
         if token is None or not self.server.issued.is_good(token):
-            return self._refusal(99991663, "Invalid access token for authorization")
+            code = 99991663 if value.startswith("t-") else 99991668
+            return self._refusal(code, "Invalid access token for authorization")
         data = {"client": token.client, "path": request.url.path, "received": len(await request.body())}
+        if token.user:
+            data["user"] = token.user
         return json_response(fault.change({"code": 0, "msg": "success", "data": data}))
 
     def _refusal(self, code: int, text: str) -> Response:

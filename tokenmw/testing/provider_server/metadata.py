@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tokenmw.testing.provider_server.dpop import ALGORITHMS
 from tokenmw.testing.provider_server.endpoint import Endpoint, json_response
 from tokenmw.testing.provider_server.subjects import JWT_BEARER, TOKEN_EXCHANGE
 from tokenmw.testing.provider_server.user_grants import CREDENTIALS
@@ -65,6 +66,7 @@ class OAuth2Metadata(Endpoint):
             "authorization_response_iss_parameter_supported": self.server.users.iss is not None,
             "token_endpoint_auth_methods_supported": methods,
             "token_endpoint_auth_signing_alg_values_supported": algorithms,
+            "dpop_signing_alg_values_supported": ALGORITHMS,
             "revocation_endpoint_auth_methods_supported": methods,
             "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         }

@@ -16,6 +16,7 @@ from tokenmw.testing.provider_server.bearer_api import BearerAPI
 from tokenmw.testing.provider_server.device import DeviceAuthorization, DevicePage
 from tokenmw.testing.provider_server.dingtalk import DingTalkAPI, DingTalkCorpTokens, DingTalkTokens
 from tokenmw.testing.provider_server.dingtalk_legacy import DingTalkLegacyAPI, DingTalkLegacyTokens
+from tokenmw.testing.provider_server.dingtalk_user import DingTalkUserTokens
 from tokenmw.testing.provider_server.fault import ConnectionClosedError, Hang
 from tokenmw.testing.provider_server.feishu import FeishuAPI, FeishuAppTokens, FeishuTenantTokens
 from tokenmw.testing.provider_server.feishu_store import (
@@ -23,6 +24,8 @@ from tokenmw.testing.provider_server.feishu_store import (
     FeishuStoreTenantTokens,
     FeishuTicketRequests,
 )
+from tokenmw.testing.provider_server.feishu_user import FeishuUserTokens
+from tokenmw.testing.provider_server.github import GitHubUserTokens
 from tokenmw.testing.provider_server.issued import IssuedTokens
 from tokenmw.testing.provider_server.latch import Latch
 from tokenmw.testing.provider_server.managed_identity import ManagedIdentityTokens
@@ -31,6 +34,7 @@ from tokenmw.testing.provider_server.microsoft import BotConnector, EntraTokens
 from tokenmw.testing.provider_server.oauth2 import OAuth2Endpoint
 from tokenmw.testing.provider_server.revocation import RevocationEndpoint
 from tokenmw.testing.provider_server.running import running_app
+from tokenmw.testing.provider_server.slack import SlackAPI, SlackUserTokens
 from tokenmw.testing.provider_server.subjects import Subjects
 from tokenmw.testing.provider_server.users import Users
 from tokenmw.testing.provider_server.wecom import WeComAPI, WeComTokens
@@ -66,7 +70,7 @@ class ProviderServer:
         server.revoke(token)
 
     Args:
-        clients: The known clients and their secrets; None for any client with any secret.
+        clients: The known clients and their secrets, "" for a public client; None for any client with any secret.
         token_life: The lifetime in seconds of the tokens of `oauth2`, `entra` and `managed_identity`. Those of
             Feishu, WeCom and DingTalk live 7200 s, unless `life` of the endpoint is set.
         renewal_window: Seconds before expiry from which `oauth2` issues a new token. Before that, the same token is
@@ -82,7 +86,7 @@ class ProviderServer:
         issued: All issued tokens.
         subjects: Tokens of users, for token exchange, the JWT bearer grant and Entra on behalf of.
         users: Consents of users and their refresh tokens, with the options of these grants.
-        oauth2: `POST /oauth2/token`.
+        oauth2: `POST /oauth2/token`; its `dpop`, as that of `api`, verifies DPoP proofs.
         authorize: `GET /oauth2/authorize`, for browsers.
         device: `POST /oauth2/device`, for programs without a browser.
         device_page: `GET /oauth2/device/verify`, for their users.
@@ -92,13 +96,20 @@ class ProviderServer:
         api: `/api/…`.
         feishu_tenant, feishu_app: Feishu's token endpoints; both give a client the same token.
         feishu_ticket, feishu_store_app, feishu_store_tenant: The token endpoints of store apps.
+        feishu_user: Tokens of users, `POST /open-apis/authen/v2/oauth/token`; its `authorize` is
+            `GET /open-apis/authen/v1/authorize`.
         feishu_api: `/open-apis/…`.
         wecom: `GET /cgi-bin/gettoken`.
         wecom_api: `/cgi-bin/…`.
         dingtalk, dingtalk_corp: `POST /v1.0/oauth2/accessToken` and `POST /v1.0/oauth2/{corp}/token`.
+        dingtalk_user: Tokens of users, `POST /v1.0/oauth2/userAccessToken`; its `authorize` is `GET /oauth2/auth`.
         dingtalk_api: `/v1.0/…`.
         dingtalk_legacy: `GET /gettoken`.
         dingtalk_legacy_api: `/topapi/…`.
+        slack: `POST /api/oauth.v2.access`; its `authorize` is `GET /oauth/v2/authorize`.
+        slack_api: `/api/auth.test`.
+        github: `POST /login/oauth/access_token`; its `authorize` is `GET /login/oauth/authorize`, its `device`
+            `POST /login/device/code`.
         entra: `POST /{tenant}/oauth2/v2.0/token`, for Entra and for bots.
         entra_metadata: `GET /{tenant}/v2.0/.well-known/openid-configuration`.
         managed_identity: `/metadata/identity/oauth2/token`, as IMDS; its `platform` makes it another one.
@@ -125,7 +136,7 @@ class ProviderServer:
         self.closing = Latch()
         self._hanging: set[Hang] = set()
         self.oauth2 = OAuth2Endpoint(self, life=token_life, renewal_window=renewal_window)
-        self.authorize = AuthorizationEndpoint(self)
+        self.authorize = AuthorizationEndpoint(self, self.oauth2)
         self.device = DeviceAuthorization(self)
         self.device_page = DevicePage(self)
         self.revocation = RevocationEndpoint(self)
@@ -135,14 +146,19 @@ class ProviderServer:
         self.feishu_ticket = FeishuTicketRequests(self)
         self.feishu_store_app = FeishuStoreAppTokens(self)
         self.feishu_store_tenant = FeishuStoreTenantTokens(self)
+        self.feishu_user = FeishuUserTokens(self)
         self.feishu_api = FeishuAPI(self)
         self.wecom = WeComTokens(self)
         self.wecom_api = WeComAPI(self)
         self.dingtalk = DingTalkTokens(self)
         self.dingtalk_corp = DingTalkCorpTokens(self)
+        self.dingtalk_user = DingTalkUserTokens(self)
         self.dingtalk_api = DingTalkAPI(self)
         self.dingtalk_legacy = DingTalkLegacyTokens(self)
         self.dingtalk_legacy_api = DingTalkLegacyAPI(self)
+        self.slack = SlackUserTokens(self)
+        self.slack_api = SlackAPI(self)
+        self.github = GitHubUserTokens(self)
         self.entra = EntraTokens(self, life=token_life)
         self.managed_identity = ManagedIdentityTokens(self, life=token_life)
         self.bot_connector = BotConnector(self)
@@ -151,15 +167,39 @@ class ProviderServer:
         self.entra_metadata = EntraMetadata(self)
         # An API matches every path below its own, so its token endpoints must come first.
         store = (self.feishu_ticket, self.feishu_store_app, self.feishu_store_tenant)
-        feishu = (self.feishu_tenant, self.feishu_app, *store, self.feishu_api)
-        dingtalk = (self.dingtalk, self.dingtalk_corp, self.dingtalk_api)
+        feishu = (
+            self.feishu_tenant,
+            self.feishu_app,
+            *store,
+            self.feishu_user.authorize,
+            self.feishu_user,
+            self.feishu_api,
+        )
+        dingtalk_user = (self.dingtalk_user.authorize, self.dingtalk_user)
+        dingtalk = (self.dingtalk, self.dingtalk_corp, *dingtalk_user, self.dingtalk_api)
         legacy = (self.dingtalk_legacy, self.dingtalk_legacy_api)
         microsoft = (self.entra, self.managed_identity, self.bot_connector)
         platforms = (*feishu, self.wecom, self.wecom_api, *dingtalk, *legacy, *microsoft)
         # A test's own endpoints first. The paths of Entra's documents are below those of any issuer.
         documents = (self.entra_metadata, self.oauth2_metadata, self.openid_metadata, OAuth2Keys(self))
+        products = (
+            self.slack.authorize,
+            self.slack,
+            self.slack_api,
+            self.github.authorize,
+            self.github.device,
+            self.github,
+        )
         consents = (self.authorize, self.device, self.device_page, self.revocation)
-        served = [*(make(self) for make in endpoints), self.oauth2, *consents, self.api, *documents, *platforms]
+        served = [
+            *(make(self) for make in endpoints),
+            self.oauth2,
+            *consents,
+            *products,
+            self.api,
+            *documents,
+            *platforms,
+        ]
         self.app = Starlette(
             routes=[
                 Route(path, one, methods=list(one.methods)) for one in served for path in (one.path, *one.more_paths)
