@@ -6,15 +6,14 @@ import asyncio
 import time
 from typing import Any
 
-from tests.connections.file_store import FileStore
+from tests.connections.paused_store import PausedStore
 from tests.connections.world import SECRET
 from tests.processes import receive, send
 from tokenmw import Limits, TokenBroker
-from tokenmw.connections.app import OAuthApp
-from tokenmw.connections.connections import Connections
+from tokenmw.connections import Connections, ConnectionStore, OAuthApp, SQLStore
 from tokenmw.errors import RequestError
 
-__all__ = ["FAST", "ask", "broker_over", "pause_in_refresh", "serve_until_told"]
+__all__ = ["FAST", "ask", "broker_over", "keep_asking", "pause_in_refresh", "store_of"]
 
 FAST = {
     "fetch_seconds": 1.0,
@@ -27,7 +26,14 @@ FAST = {
 }
 
 
-def broker_over(store: Any, *, base_url: str, redis: str | None, limits: dict[str, Any] | None = None) -> TokenBroker:
+def store_of(database: str) -> ConnectionStore:
+    """Return the store that a URL names."""
+    return SQLStore(database, create=True)
+
+
+def broker_over(
+    store: ConnectionStore, *, base_url: str, redis: str | None, limits: dict[str, Any] | None = None
+) -> TokenBroker:
     """Make the broker that all processes have."""
     app = OAuthApp(
         authorize_url=f"{base_url}/oauth2/authorize",
@@ -41,7 +47,7 @@ def broker_over(store: Any, *, base_url: str, redis: str | None, limits: dict[st
 
 async def ask(*, database: str, callers: int = 1, tries: int = 1, **options: Any) -> dict[str, Any]:
     """Ask for the token from many tasks when the test says so. Return the values, and the texts of errors."""
-    async with broker_over(FileStore(database), **options) as broker:
+    async with broker_over(store_of(database), **options) as broker:
         send("ready")
         receive()
         values: set[str] = set()
@@ -62,12 +68,12 @@ async def ask(*, database: str, callers: int = 1, tries: int = 1, **options: Any
     return {"values": sorted(values), "errors": sorted(errors)}
 
 
-async def serve_until_told(*, database: str, seconds: float, **options: Any) -> dict[str, Any]:
+async def keep_asking(*, database: str, seconds: float, **options: Any) -> dict[str, Any]:
     """Ask for the token every few milliseconds. Return how often it was returned, and the texts of errors."""
     served = 0
     errors: list[str] = []
     expired = 0
-    async with broker_over(FileStore(database), **options) as broker:
+    async with broker_over(store_of(database), **options) as broker:
         send("ready")
         receive()
         end = time.monotonic() + seconds
@@ -85,19 +91,17 @@ async def serve_until_told(*, database: str, seconds: float, **options: Any) -> 
 
 async def pause_in_refresh(*, database: str, at: str, when: str, **options: Any) -> dict[str, Any]:
     """Refresh the connection, and stop at one point of it until the test sends something, as a process that hangs."""
-    store = FileStore(database)
-    async with broker_over(store, **options) as broker:
-        paused = False
+    paused = False
 
-        async def hook(name: str, moment: str) -> None:
-            nonlocal paused
-            if not paused and (name, moment) == (at, when):
-                paused = True
-                await asyncio.sleep(0.1)  # what runs at the same time goes on, such as a command to Redis
-                send("paused")
-                receive()
+    async def hook(name: str, moment: str) -> None:
+        nonlocal paused
+        if not paused and (name, moment) == (at, when):
+            paused = True
+            await asyncio.sleep(0.1)  # what runs at the same time goes on, such as a command to Redis
+            send("paused")
+            receive()
 
-        store.hook = hook
+    async with broker_over(PausedStore(store_of(database), hook), **options) as broker:
         try:
             value = (await broker.connections.token("crm", "user-1")).value
         except RequestError as error:

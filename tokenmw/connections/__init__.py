@@ -18,28 +18,71 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenmw.errors import ReconnectRequired
+
 if TYPE_CHECKING:
+    from tokenmw.connections.app import OAuthApp
+    from tokenmw.connections.connect_app import ConnectApp
+    from tokenmw.connections.connections import Connections
+    from tokenmw.connections.device import DeviceFlow
+    from tokenmw.connections.dialect import Dialect
+    from tokenmw.connections.flow_problem import FlowProblem
+    from tokenmw.connections.outcome import Connected, NotConnected
+    from tokenmw.connections.pair import TokenPair
     from tokenmw.connections.redis_store import RedisStore
     from tokenmw.connections.sql_store import SQLStore
     from tokenmw.connections.store import ConnectionKey, ConnectionStore, StoredConnection, StoreUnavailable
+    from tokenmw.connections.user_connections import ConnectionState, UserConnections
+    from tokenmw.errors import ReconnectRequired
 
-__all__ = ["ConnectionKey", "ConnectionStore", "RedisStore", "SQLStore", "StoreUnavailable", "StoredConnection"]
+__all__ = [
+    "ConnectApp",
+    "Connected",
+    "ConnectionKey",
+    "ConnectionState",
+    "ConnectionStore",
+    "Connections",
+    "DeviceFlow",
+    "Dialect",
+    "FlowProblem",
+    "NotConnected",
+    "OAuthApp",
+    "ReconnectRequired",
+    "RedisStore",
+    "SQLStore",
+    "StoreUnavailable",
+    "StoredConnection",
+    "TokenPair",
+    "UserConnections",
+]
 
 # Each is imported when it is used first.
 _MODULES: Final = {
-    "ConnectionKey": "store",
-    "ConnectionStore": "store",
-    "RedisStore": "redis_store",
-    "SQLStore": "sql_store",
-    "StoreUnavailable": "store",
-    "StoredConnection": "store",
+    "ConnectApp": "tokenmw.connections.connect_app",
+    "Connected": "tokenmw.connections.outcome",
+    "ConnectionKey": "tokenmw.connections.store",
+    "ConnectionState": "tokenmw.connections.user_connections",
+    "ConnectionStore": "tokenmw.connections.store",
+    "Connections": "tokenmw.connections.connections",
+    "DeviceFlow": "tokenmw.connections.device",
+    "Dialect": "tokenmw.connections.dialect",
+    "FlowProblem": "tokenmw.connections.flow_problem",
+    "NotConnected": "tokenmw.connections.outcome",
+    "OAuthApp": "tokenmw.connections.app",
+    "ReconnectRequired": "tokenmw.errors",
+    "RedisStore": "tokenmw.connections.redis_store",
+    "SQLStore": "tokenmw.connections.sql_store",
+    "StoreUnavailable": "tokenmw.connections.store",
+    "StoredConnection": "tokenmw.connections.store",
+    "TokenPair": "tokenmw.connections.pair",
+    "UserConnections": "tokenmw.connections.user_connections",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value = getattr(import_module(_MODULES[name]), name)
     return value
 
 

@@ -42,9 +42,9 @@ class ConnectionParts(Unpicklable):
         exchanges: The tasks that outlive their callers.
         refresher: Refreshes connections.
         observe: Gets events.
+        sealer: Seals documents, and the cookies of flows.
         clock: Time.
         log: Where failures are logged.
-        sealer: Seals documents, and the cookies of flows.
     """
 
     __slots__ = (
@@ -77,6 +77,7 @@ class ConnectionParts(Unpicklable):
     ) -> None:
         self._connections = connections
         self._exchange_seconds = limits.exchange_seconds
+        self.sealer = sealer
         self.clock = clock
         self.log = log
         self.observe = observe

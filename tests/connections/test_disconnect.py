@@ -1,0 +1,145 @@
+"""A user disconnects or connects again, also while a process refreshes the connection: the user wins."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.connections.world import LIFETIME, World
+from tokenmw.connections import TokenPair
+from tokenmw.errors import ReconnectRequired
+from tokenmw.observe.events import ConnectionChanged
+from tokenmw.testing.provider_server import Fault
+
+if TYPE_CHECKING:
+    from tokenmw.testing.provider_server.families import Family
+
+
+async def test_disconnecting_deletes_and_revokes(world: World) -> None:
+    """The row is gone, the family is revoked at the server, and the next request needs a new connection."""
+    family = await world.connect()
+    await world.token()
+    assert await world.broker.connections.disconnect("crm", "user-1")
+    assert {} == world.store.rows
+    assert not family.alive
+    with pytest.raises(ReconnectRequired):
+        await world.token()
+    assert not await world.broker.connections.disconnect("crm", "user-1")
+    assert ConnectionChanged("crm", "disconnected") == world.events[-2]
+
+
+async def test_a_server_that_does_not_revoke_keeps_nothing_connected(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tokens are deleted in any case, and the operator learns that the server still accepts them."""
+    await world.connect()
+    world.server.clients = {}
+    assert await world.broker.connections.disconnect("crm", "user-1")
+    assert {} == world.store.rows
+    assert "did not revoke the tokens" in caplog.text
+    assert "user-1" not in caplog.text
+
+
+async def _refresh_in_progress(world: World) -> tuple[Family, asyncio.Future[str], asyncio.Event]:
+    """Return the family, a request, and the event that lets the server's answer to its refresh arrive."""
+    family = await world.connect()
+    world.clock.advance(LIFETIME)
+    hang = world.server.oauth2.script.hang(after=True)
+    asking = asyncio.ensure_future(world.token())
+    await hang.arrived.wait()
+    world.server.oauth2.script.clear()
+    answer = asyncio.Event()
+
+    async def release() -> None:
+        await answer.wait()
+        hang.release()
+
+    task = asyncio.ensure_future(release())
+    answer.task = task  # type: ignore[attr-defined]  # kept, as the event loop keeps no reference
+    return family, asking, answer
+
+
+async def test_disconnecting_during_a_refresh_revokes_the_new_pair(world: World) -> None:
+    """The process that refreshes finds that the user has gone: it revokes what it has got, and stores nothing."""
+    family, asking, answer = await _refresh_in_progress(world)
+    disconnecting = asyncio.ensure_future(world.broker.connections.disconnect("crm", "user-1"))
+    await world.settle()
+    assert not family.alive  # by the old refresh token; the new one is revoked as well, at servers without families
+    revocations = world.server.calls["revocation"]
+    answer.set()
+    assert await disconnecting
+    with pytest.raises(ReconnectRequired):
+        await asking
+    await world.settle()
+    assert revocations < world.server.calls["revocation"]
+    assert await world.broker.connections.state("crm", "user-1") is None
+    with pytest.raises(ReconnectRequired):
+        await world.token()
+
+
+async def test_connecting_again_during_a_refresh_wins(world: World) -> None:
+    """The pair that the user has just brought stays, whatever the refresh of the old one returns."""
+    _, asking, answer = await _refresh_in_progress(world)
+    family = await world.connect(user="ada")
+    answer.set()
+    await asyncio.gather(asking, return_exceptions=True)
+    await world.settle()
+    assert (await world.stored()).document.refresh_token == family.refresh_tokens[-1]
+    assert await world.token() == family.access_tokens[-1]
+
+
+@pytest.mark.parametrize("refreshed_again", [False, True])
+async def test_disconnecting_and_connecting_during_a_refresh(world: World, *, refreshed_again: bool) -> None:
+    """The versions of the new connection do not begin again: the old refresh takes none of them for its claim."""
+    _, asking, answer = await _refresh_in_progress(world)
+    await world.broker.connections.disconnect("crm", "user-1")
+    family = await world.connect(user="ada")
+    if refreshed_again:
+        # By another process, which holds the second version of the connection while it waits for the server.
+        async with world.make_broker():
+            world.clock.advance(LIFETIME)
+            world.server.oauth2.script.then(Fault(status=503))
+            await asyncio.gather(world.token(1), return_exceptions=True)
+    answer.set()
+    await asyncio.gather(asking, return_exceptions=True)
+    await world.settle()
+    assert (await world.stored()).document.refresh_token == family.refresh_tokens[-1]
+    world.clock.advance(10)
+    assert await world.token() == family.access_tokens[-1]
+    assert family.alive
+
+
+async def test_connecting_without_a_refresh_token_keeps_the_old_one(world: World) -> None:
+    """Some servers grant one only at the first consent: the connection keeps it, and the family is refreshed on."""
+    family = await world.connect()
+    pair = world.server.users.grant("ada", client="crm")
+
+    async def exchange(_http: object) -> TokenPair:
+        return TokenPair(access_token=pair.access_token, expires_in=60)
+
+    await world.broker.connections.connect("crm", "user-1", exchange)
+    assert await world.token() == pair.access_token
+    world.clock.advance(60)
+    assert await world.token() == family.access_tokens[-1]
+    assert 1 == family.refreshes
+
+
+async def test_a_pair_is_stored_although_its_request_is_cancelled(world: World) -> None:
+    """A browser that closes the connection during the callback does not lose the account that it has connected."""
+    pair = world.server.users.grant("ada", client="crm")
+    exchanged, go = asyncio.Event(), asyncio.Event()
+
+    async def exchange(_http: object) -> TokenPair:
+        exchanged.set()
+        await go.wait()
+        return TokenPair(access_token=pair.access_token, refresh_token=pair.refresh_token, expires_in=pair.expires_in)
+
+    request = asyncio.ensure_future(world.broker.connections.connect("crm", "user-1", exchange))
+    await exchanged.wait()
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    go.set()
+    await world.settle()
+    assert await world.token() == pair.access_token
