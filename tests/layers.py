@@ -37,7 +37,7 @@ ALLOWED_IMPORTERS = {
     "httpcore": {"providers.network"},
     "httpx": {"providers.http", "providers.network", "outgoing"},
     "httpx2": {"providers.http", "outgoing"},
-    "jwt": {"providers", "testing.provider_server.id_tokens"},
+    "jwt": {"providers", "testing.provider_server.dpop", "testing.provider_server.id_tokens"},
     "opentelemetry": {"observe.opentelemetry"},
     "prometheus_client": {"observe.prometheus"},
     "redis": {"redis"},

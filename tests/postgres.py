@@ -101,8 +101,9 @@ class PostgresServer:
         self._process.wait()
 
     def restart(self) -> None:
-        """Kill it, and start it again on the same port with its data."""
-        self.kill()
+        """Kill it if it runs, and start it again on the same port with its data."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
         if not self._launch():
             raise RuntimeError(f"PostgreSQL did not start again:\n{self.log}")
 
@@ -149,7 +150,7 @@ class PostgresServer:
         run = subprocess.run(command, capture_output=True, text=True, check=False, **self._as_user())
         if run.returncode:
             raise RuntimeError(f"{program} failed: {run.stderr}")
-        return run.stdout
+        return str(run.stdout)
 
     def _as_user(self) -> dict[str, Any]:
         if self._user is None:

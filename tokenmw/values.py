@@ -160,6 +160,9 @@ class Token(FrozenValue):
     def authorization(self) -> str:
         """The value of an `Authorization` header, `Bearer …`.
 
+        That of a DPoP token, `DPoP …`, is refused without a proof in the header `DPoP`: auth objects send both, and
+        `DPoPKey.proof` makes one.
+
         Raises:
             ConfigurationError: The provider's API takes the token elsewhere: in a query parameter or another header.
         """

@@ -19,6 +19,7 @@ from tests.benchmarks.rows import FULL, SHORT, Plan, Row
 NAMES = (
     "warm",
     "steps",
+    "observed",
     "commands",
     "cold",
     "coldfleet",
@@ -37,7 +38,7 @@ NAMES = (
     "coherence",
     "healing",
 )
-IN_SHORT = ("warm", "commands", "first", "keys", "construction", "imports", "cancelled")
+IN_SHORT = ("warm", "observed", "commands", "first", "keys", "construction", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")
 PEERS = ("cashews", "aiocache", "dogpile.cache", "Authlib", "httpx-auth", "msal")
 

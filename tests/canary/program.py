@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -10,15 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import httpx2
 import jsonpickle
+import structlog
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.canary.credentials import API_KEYS, FAILING, SECRETS, providers_of
 from tests.canary.rendering import rendered
 from tokenmw import APIKeySource, Limits, TokenBroker
+from tokenmw.observe.logging import LoggingObserver
 from tokenmw.observe.opentelemetry import OpenTelemetryObserver
 from tokenmw.observe.prometheus import PrometheusObserver
+from tokenmw.observe.structlog import StructlogObserver
 
 if TYPE_CHECKING:
     from tokenmw import Provider
@@ -53,6 +60,9 @@ class Program:
         self.registry = CollectorRegistry()
         self.reader = InMemoryMetricReader()
         self.meters = MeterProvider([self.reader])
+        self.spans = InMemorySpanExporter()
+        self.traces = TracerProvider()
+        self.traces.add_span_processor(SimpleSpanProcessor(self.spans))
         # Without verification, because loading the certificates is slow.
         self.clients = (httpx.AsyncClient(verify=False, follow_redirects=True), httpx2.AsyncClient(verify=False))
         granting = providers_of("grants", port=ports["grants"])
@@ -100,7 +110,14 @@ class Program:
         ]
 
     def _observers(self) -> list[Callable[[Event], None]]:
-        return [self.write, PrometheusObserver(self.registry), OpenTelemetryObserver(self.meters), _broken_observer]
+        return [
+            self.write,
+            PrometheusObserver(self.registry),
+            OpenTelemetryObserver(self.meters, self.traces),
+            LoggingObserver(leave_out=()),
+            StructlogObserver(structlog.wrap_logger(structlog.PrintLogger(sys.stderr)), leave_out=()),
+            _broken_observer,
+        ]
 
     def _wrong_urls(self, redis: str) -> list[str]:
         credentials, _, address = redis.rpartition("@")
@@ -143,6 +160,8 @@ class Program:
         """Print all metrics and the tasks of the event loop."""
         self._output(generate_latest(self.registry).decode())
         self._output(str(self.reader.get_metrics_data()))
+        for span in self.spans.get_finished_spans():
+            self._output(span.to_json())
         tasks = [*asyncio.all_tasks()]
         self.write(*tasks, *(task.get_coro() for task in tasks))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
 import tokenmw
 from tests.docs.pages import GUIDES
-from tokenmw import problems, providers
+from tokenmw import connections, problems, providers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,9 @@ CLASSES: Final[tuple[type, ...]] = (
     tokenmw.Limits,
     providers.HTTPOptions,
     providers.PrivateKeyJWT,
+    providers.DPoPKey,
+    connections.SQLStore,
+    connections.RedisStore,
     *(
         made
         for made in (getattr(providers, name) for name in providers.__all__)

@@ -24,6 +24,7 @@ def served() -> tuple[ProviderServer, dict[str, Any]]:
     server = ProviderServer(clients={CLIENT: SECRET})
     user = server.subjects.issue("ada")
     key = jwk_of(make_key("P-256"), kid="new", alg="ES256")
+    server.oauth2.dpop.nonces = server.api.dpop.nonces = True
     with server.running() as base_url:
         return server, result_of(
             command, issuer=base_url, client=CLIENT, secret=SECRET, key=key, resources=RESOURCES, user=user
@@ -38,7 +39,7 @@ def test_the_client_gets_tokens_for_two_resources(served: tuple[ProviderServer, 
         assert issued is not None
         assert (CLIENT, "crm.read", tuple(RESOURCES)) == (issued.client, issued.scope, issued.resources)
     assert "InvalidClient" == results["refused"]
-    assert 7 == server.calls["oauth2"]
+    assert 9 == server.calls["oauth2"]
 
 
 def test_the_client_gets_tokens_for_a_user(served: tuple[ProviderServer, dict[str, Any]]) -> None:
@@ -49,3 +50,13 @@ def test_the_client_gets_tokens_for_a_user(served: tuple[ProviderServer, dict[st
         assert issued is not None
         assert ("ada", CLIENT) == (issued.user, issued.client)
     assert "urn:ietf:params:oauth:token-type:access_token" == results["for_user"]["exchange"]["issued_token_type"]
+
+
+def test_the_client_proves_bound_tokens(served: tuple[ProviderServer, dict[str, Any]]) -> None:
+    """It learns the nonces of both sides, and the API accepts its proofs."""
+    server, results = served
+    issued = server.issued.find(results["bound"])
+    assert issued is not None
+    assert issued.thumbprint
+    assert [(CLIENT, 4)] * 3 == [(one["client"], one["received"]) for one in results["calls"]]
+    assert (1, 3) == (len(server.oauth2.dpop.verified), len(server.api.dpop.verified))

@@ -11,7 +11,9 @@ import json
 import os
 import pickle
 import pprint
+import tempfile
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -24,6 +26,7 @@ import tokenmw
 from tests.asgi_client import answering, scope_of, session_of
 from tests.connections.memory_store import MemoryStore
 from tests.observe.test_events import EVENTS
+from tests.providers.mtls import Files
 from tests.providers.private_keys import make_key, pem_of
 from tests.redaction.test_tracebacks import KINDS, SECRET
 from tokenmw import (
@@ -42,6 +45,9 @@ from tokenmw import (
     TokenUnavailable,
 )
 from tokenmw.clock import SYSTEM_CLOCK
+<<<<<<< HEAD
+from tokenmw.connections import RedisStore, SQLStore
+=======
 from tokenmw.connections import (
     ConnectApp,
     Connections,
@@ -53,11 +59,14 @@ from tokenmw.connections import (
     TokenPair,
 )
 from tokenmw.connections.document import ConnectionDocument
+>>>>>>> b_eng
 from tokenmw.fastapi import token_from
 from tokenmw.observe import BrokerClosed
 from tokenmw.outgoing.response import _Answer
 from tokenmw.providers import (
     Answer,
+    ClientCertificate,
+    DPoPKey,
     EnvSecret,
     FeishuApp,
     FeishuTenant,
@@ -124,6 +133,14 @@ def http_options() -> HTTPOptions:
         return HTTPOptions(trust_env=True)
 
 
+def client_certificate() -> ClientCertificate:
+    """Make a client certificate whose key has a password."""
+    with tempfile.TemporaryDirectory() as directory:
+        files = Files(Path(directory))
+        files.key.write_text(pem_of(make_key("P-256"), password=SECRET.encode()))
+        return files.load(password=SECRET)
+
+
 # Immutable values with a secret.
 VALUES: dict[str, Callable[[], Any]] = {
     **{f"provider: {name}": make for name, make in KINDS.items()},
@@ -131,8 +148,10 @@ VALUES: dict[str, Callable[[], Any]] = {
     "Token": lambda: make_token(SECRET, extra={SECRET: SECRET}),
     "HTTPOptions": http_options,
     "EnvSecret": lambda: EnvSecret("CRM_SECRET"),
+    "ClientCertificate": client_certificate,
     "FileSecret": lambda: FileSecret("/run/secrets/crm"),
     "SecretSource": lambda: SecretSource(lambda: SECRET, credential_id="crm"),
+    "DPoPKey": lambda: DPoPKey(pem_of(make_key("P-256"))),
     "PrivateKeyJWT": lambda: PrivateKeyJWT(pem_of(make_key("P-256")), key_id=SECRET),
     "OAuthApp": oauth_app,
     "Connections": connections,
@@ -147,6 +166,8 @@ VALUES: dict[str, Callable[[], Any]] = {
 }
 # Parts of a running program that refer to secrets.
 LIVE: dict[str, Callable[[], Any]] = {
+    "RedisStore": lambda: RedisStore(f"redis://u:{SECRET}@127.0.0.1/0"),
+    "SQLStore": lambda: SQLStore(f"postgresql+asyncpg://u:{SECRET}@127.0.0.1/name"),
     "TokenBroker": broker,
     "RequestTokens": request_tokens,
     "UserConnections": lambda: broker_of_users().connections,

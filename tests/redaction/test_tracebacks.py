@@ -19,6 +19,7 @@ from tokenmw.providers import (
     ClientCredentials,
     DingTalk,
     DingTalkLegacy,
+    DPoPKey,
     Entra,
     EntraOnBehalfOf,
     FeishuStoreApp,
@@ -190,6 +191,8 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "lifetime of a grant": lambda: Grant(SECRET, expires_in="soon"),  # type: ignore[arg-type]
     "extra of a grant": lambda: Grant("t", expires_in=1, extra={SECRET: {SECRET}}),
     "token": lambda: Token(SECRET, provider="crm", expires_at=1.0, extra=1),  # type: ignore[arg-type]
+    "key of DPoP": lambda: DPoPKey(f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----"),
+    "JWK of DPoP": lambda: DPoPKey({"kty": "EC", "crv": "P-256", "x": SECRET, "y": SECRET, "d": SECRET}),
     "long URL": lambda: with_query_token(httpx.URL(f"https://h/?{'a' * 60_000}"), "t", SECRET * 1000),
 }
 

@@ -290,6 +290,31 @@ async def test_github_answers_with_a_form_unless_json_is_asked_for(server: Provi
     assert ["bad_refresh_token"] == parse_qs(answers[1].text)["error"]
 
 
+async def test_github_connects_a_device(server: ProviderServer, clock: ManualClock, client: Any) -> None:
+    """Without a secret; until the user has approved, each poll is refused with HTTP 200."""
+    headers = {"accept": "application/json"}
+    unknown = await client.post("/login/device/code", params={"client_id": "x"}, headers=headers)
+    assert (200, "incorrect_client_credentials") == (unknown.status_code, unknown.json()["error"])
+    begun = (await client.post("/login/device/code", params={"client_id": "crm"}, headers=headers)).json()
+    assert {"device_code", "user_code", "verification_uri", "expires_in", "interval"} == set(begun)
+
+    async def poll(device_code: str) -> Any:
+        grant = "urn:ietf:params:oauth:grant-type:device_code"
+        form = {"client_id": "crm", "grant_type": grant, "device_code": device_code}
+        answer = await client.post("/login/oauth/access_token", data=form, headers=headers)
+        assert 200 == answer.status_code
+        return answer.json()
+
+    assert "incorrect_device_code" == (await poll("x"))["error"]
+    assert ["authorization_pending", "slow_down"] == [(await poll(begun["device_code"]))["error"] for _ in range(2)]
+    server.users.approve_device(begun["user_code"], "ada")
+    clock.advance(10)
+    granted = await poll(begun["device_code"])
+    assert "ada" == server.users.family_of(granted["refresh_token"]).user
+    assert granted["access_token"].startswith("ghu-")
+    assert {"github_device": 2, ("github_device", "crm"): 1, "github": 4}.items() <= server.calls.items()
+
+
 async def test_slack_s_api_names_what_is_wrong_with_a_token(
     server: ProviderServer, clock: ManualClock, client: Any
 ) -> None:

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from tokenmw.connections.app import OAuthApp
     from tokenmw.connections.connect_app import ConnectApp
     from tokenmw.connections.connections import Connections
+    from tokenmw.connections.device import DeviceFlow
+    from tokenmw.connections.dialect import Dialect
+    from tokenmw.connections.flow_problem import FlowProblem
+    from tokenmw.connections.outcome import Connected, NotConnected
     from tokenmw.connections.pair import TokenPair
+    from tokenmw.connections.redis_store import RedisStore
     from tokenmw.connections.sql_store import SQLStore
     from tokenmw.connections.store import ConnectionKey, ConnectionStore, StoredConnection, StoreUnavailable
     from tokenmw.connections.user_connections import ConnectionState, UserConnections
@@ -30,12 +35,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConnectApp",
+    "Connected",
     "ConnectionKey",
     "ConnectionState",
     "ConnectionStore",
     "Connections",
+    "DeviceFlow",
+    "Dialect",
+    "FlowProblem",
+    "NotConnected",
     "OAuthApp",
     "ReconnectRequired",
+    "RedisStore",
     "SQLStore",
     "StoreUnavailable",
     "StoredConnection",
@@ -46,12 +57,18 @@ __all__ = [
 # Each is imported when it is used first.
 _MODULES: Final = {
     "ConnectApp": "tokenmw.connections.connect_app",
+    "Connected": "tokenmw.connections.outcome",
     "ConnectionKey": "tokenmw.connections.store",
     "ConnectionState": "tokenmw.connections.user_connections",
     "ConnectionStore": "tokenmw.connections.store",
     "Connections": "tokenmw.connections.connections",
+    "DeviceFlow": "tokenmw.connections.device",
+    "Dialect": "tokenmw.connections.dialect",
+    "FlowProblem": "tokenmw.connections.flow_problem",
+    "NotConnected": "tokenmw.connections.outcome",
     "OAuthApp": "tokenmw.connections.app",
     "ReconnectRequired": "tokenmw.errors",
+    "RedisStore": "tokenmw.connections.redis_store",
     "SQLStore": "tokenmw.connections.sql_store",
     "StoreUnavailable": "tokenmw.connections.store",
     "StoredConnection": "tokenmw.connections.store",

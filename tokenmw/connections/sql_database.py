@@ -54,8 +54,6 @@ class Database(Unpicklable):
         self._engines: dict[asyncio.AbstractEventLoop, AsyncEngine] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._given: AsyncEngine | None = None
-        # A function, because the URL has the password, and an object's attributes are shown by debuggers.
-        self._make: Callable[[], AsyncEngine]
         try:
             from sqlalchemy.ext.asyncio import AsyncEngine
         except ImportError:
@@ -65,14 +63,16 @@ class Database(Unpicklable):
             url = given.url
         else:
             url = _checked_url(given)
-            self._make = lambda: _make_engine(url, seconds=seconds)
-            self._make()  # connects nothing, and finds what is wrong with the URL
         self.dialect = url.get_backend_name()
         if self.dialect not in _ASYNC_FORMS:
             raise ConfigurationError(
                 f"SQLStore is made for SQLite and PostgreSQL, not for {self.dialect}: a collation of it may take two "
                 "users for one. Write a ConnectionStore for it, and run tokenmw.testing.connection_store_suite."
             )
+        # A function, because the URL has the password, and an object's attributes are shown by debuggers.
+        self._make: Callable[[], AsyncEngine] = lambda: _make_engine(url, seconds=seconds)
+        if self._given is None:
+            self._make()  # connects nothing, and finds what is wrong with the URL
         self._place = f"{self.dialect}, {_place(url)}"
 
     @property

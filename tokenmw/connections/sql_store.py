@@ -170,8 +170,9 @@ class SQLStore(Unpicklable):
             if not missing:
                 raise
         self._prepared = False  # with create=True, the next call creates it
+        sql = " ".join(self.schema().split())
         raise StoreUnavailable(
-            f"the table {self._table.fullname} does not exist. Pass create=True to SQLStore, or run:\n{self.schema()}"
+            f"the table {self._table.fullname} does not exist: pass create=True to SQLStore, or run: {sql}"
         )
 
     async def _prepare(self, connection: AsyncConnection) -> None:

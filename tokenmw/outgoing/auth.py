@@ -10,7 +10,7 @@ import httpx
 from tokenmw.errors import ConfigurationError, RequestError
 from tokenmw.outgoing.hosts import may_receive_token, may_receive_token_after_redirect
 from tokenmw.outgoing.redirects import contains_token
-from tokenmw.outgoing.request import OriginalRequest, authorized, is_replayable, library_of
+from tokenmw.outgoing.request import OriginalRequest, authorized, is_replayable, keep_nonce, library_of, needs_nonce
 from tokenmw.outgoing.response import discard, is_rejected, is_rejected_by_body, is_rejected_by_head
 from tokenmw.providers.base import check_provider
 from tokenmw.redaction import Unpicklable
@@ -53,6 +53,9 @@ class TokenAuth(Unpicklable, httpx.Auth):
     are sent unchanged and fetch no token; redirects to such hosts are followed without the token. The body of an
     answer is read only if its status does not decide, and then only JSON of at most 64 KiB, for at most 5 s.
 
+    With a provider's `dpop`, each request has a proof of its own. If the API wants a nonce in it, the request is sent
+    once more with the nonce, and the token stays.
+
     Made by `broker.auth("crm")` or `request.state.tokens.auth("crm")`:
 
         async with httpx.AsyncClient(auth=broker.auth("crm")) as http: ...
@@ -74,7 +77,7 @@ class TokenAuth(Unpicklable, httpx.Auth):
     ) -> None:
         self._calls = _Calls(find_credential, get_token, invalidate, withheld)
 
-    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:  # noqa: C901  helpers cost each request
+    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:  # noqa: C901, PLR0912  helpers cost each request
         """Send the request with the token, and once more if the token was rejected. Called by the client."""
         calls, found = self._calls, self._calls.find_credential()
         provider, entry = found if isinstance(found, tuple) else await found
@@ -89,6 +92,11 @@ class TokenAuth(Unpicklable, httpx.Auth):
         token = await calls.get_token(entry)
         original = authorized(request, token, provider=provider)
         response = yield request
+        if original is not None and needs_nonce(response, provider=provider):
+            library = library_of(request)
+            await discard(response, library=library)
+            response = yield original.with_token(token, provider=provider, library=library)
+            keep_nonce(response, provider=provider)
         rejected = None if response.history else is_rejected_by_head(response, provider=provider)
         if rejected is False:
             return
@@ -107,6 +115,10 @@ class TokenAuth(Unpicklable, httpx.Auth):
                 await discard(response, library=library)
                 original = OriginalRequest(request)
                 response = yield original.with_token(token, provider=provider, library=library)
+                if needs_nonce(response, provider=provider):
+                    await discard(response, library=library)
+                    response = yield original.with_token(token, provider=provider, library=library)
+                    keep_nonce(response, provider=provider)
                 if response.history and not contains_token(response.request, token):
                     return  # another redirect: this answer says nothing about the token
             rejected = is_rejected_by_head(response, provider=provider)
@@ -118,7 +130,11 @@ class TokenAuth(Unpicklable, httpx.Auth):
             if newer is not None:
                 await discard(response, library=library)
                 original = original or OriginalRequest(request)
-                yield original.with_token(newer, provider=provider, library=library)
+                response = yield original.with_token(newer, provider=provider, library=library)
+                if needs_nonce(response, provider=provider):
+                    await discard(response, library=library)
+                    response = yield original.with_token(newer, provider=provider, library=library)
+                    keep_nonce(response, provider=provider)
 
     async def _newer_token(self, entry: TokenEntry, rejected: Token, *, replayable: bool) -> Token | None:
         if not replayable:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tokenmw.outgoing.read_ahead import MAX_BYTES, can_decode, decoded, empty_stream, read_ahead
 from tokenmw.providers.base import Provider
 from tokenmw.providers.body_codes import declared_length
+from tokenmw.providers.dpop import asks_for_nonce
 from tokenmw.redaction import Unpicklable, forget_locals, without_locals
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ class _Answer(Unpicklable):
 def is_rejected_by_head(response: Any, *, provider: Provider) -> bool | None:
     """Return whether an answer says that the token is invalid; None if its body must be read first."""
     if type(provider).is_rejected is Provider.is_rejected:
-        return bool(response.status_code == HTTPStatus.UNAUTHORIZED)
+        if response.status_code != HTTPStatus.UNAUTHORIZED:
+            return False
+        return provider.dpop is None or not asks_for_nonce(HTTPStatus.UNAUTHORIZED, response.headers)
     handled = sys.exception()
     try:  # as `without_locals` does it, which costs a call more
         return provider.is_rejected(_Answer(response))

@@ -29,15 +29,18 @@ INVALID_REQUEST_FIX: Final = (
     "the server misses a parameter or does not know one: check auth_method and the other options"
 )
 
-# RFC 6749 §5.2 and RFC 8707 §2: the same request will get the same response. Each with the fix.
+_DPOP_FIX: Final = "the server wants a DPoP proof of this client: set dpop=DPoPKey(file=…)"
+# RFC 6749 §5.2, RFC 8707 §2 and RFC 9449 §5: the same request will get the same response. Each with the fix.
 _PERMANENT: Final = {
     "invalid_client": "",  # the fix depends on how the client authenticates
     "invalid_grant": "the server does not accept the grant: check the credential and its permissions",
     "invalid_request": INVALID_REQUEST_FIX,
     "invalid_scope": "check scope",
     "invalid_target": "check resource and audience",
+    "invalid_dpop_proof": _DPOP_FIX,
     "unauthorized_client": "the client needs the permission to use this grant type",
     "unsupported_grant_type": "this endpoint does not offer the grant type client_credentials: check the URL",
+    "use_dpop_nonce": _DPOP_FIX,
 }
 # RFC 6749 §4.1.2.1, RFC 8628 §3.5: token endpoints use them too, some with status 400; `internal_failure` is Google's,
 # which sends it in `error_description` too.
@@ -65,8 +68,11 @@ _MAX_TYPE: Final = 64  # characters
 _NEEDS_PROOF: Final = frozenset({"dpop", "mac", "mtlspop", "pop"})
 _NO_ACCESS_TOKEN: Final = "na"  # RFC 8693 §2.2.1
 _ERROR_OF_CHALLENGE: Final = re.compile(r"""(?<![\w-])error\s*=\s*"?([\w.-]+)""", re.ASCII)
-# A new token of the same kind would have the same permissions (RFC 6750 §3.1, RFC 9470 §3).
-_NOT_ABOUT_VALIDITY: Final = frozenset({"insufficient_scope", "insufficient_claims"})
+# A new token of the same kind would have the same permissions (RFC 6750 §3.1, RFC 9470 §3), and no other proof of its
+# key's possession (RFC 9449 §7.1, §9).
+_NOT_ABOUT_VALIDITY: Final = frozenset(
+    {"insufficient_scope", "insufficient_claims", "invalid_dpop_proof", "use_dpop_nonce"}
+)
 
 _NOT_EXTRA: Final = frozenset(
     {"access_token", "refresh_token", "id_token", "expires_in", "token_type", "error", "error_description"}
@@ -95,6 +101,7 @@ class GrantReader:
         scheme: The type of every token, whatever the response says; None: only bearer tokens are accepted.
         scheme_option: The option that sets `scheme`; "" if the provider has none.
         log_description: Whether texts have the server's `error_description`.
+        dpop: Whether only tokens are accepted that are bound to a key (RFC 9449).
     """
 
     client: str
@@ -108,6 +115,7 @@ class GrantReader:
     scheme: str | None = None
     scheme_option: str = ""
     log_description: bool = False
+    dpop: bool = False
 
     def at(self, url: str) -> GrantReader:
         """Return the same reader for another endpoint, such as the one that an issuer publishes."""
@@ -139,8 +147,21 @@ class GrantReader:
             fields,
             "access_token",
             seconds=lambda: self._lifetime(answer, fields),
-            token_type=self.scheme or bearer_type(answer, fields, proof, option=self.scheme_option),
+            token_type=self.scheme or self._type(answer, fields, proof),
             extra=_extra(fields, proof),
+        )
+
+    def _type(self, answer: Answer, fields: Mapping[str, Any], proof: Proof) -> str:
+        if not self.dpop:
+            return bearer_type(answer, fields, proof, option=self.scheme_option)
+        given = fields.get("token_type")
+        if isinstance(given, str) and given.lower() == "dpop":
+            return "DPoP"
+        # The server has ignored the proof, so the token is of use to a thief (RFC 9449 §5).
+        shown = f' "{given}"' if isinstance(given, str) and _is_shown(given, proof) else ""
+        raise TokenUnavailable(
+            f"{answer.endpoint} granted a token whose token_type{shown} is not DPoP, so that it is not bound to the "
+            f"key: have the server bind this client's tokens (dpop_bound_access_tokens), or leave dpop out"
         )
 
     def refusal(self, answer: Answer, proof: Proof) -> CredentialRejected | TokenUnavailable:
@@ -235,14 +256,20 @@ def bearer_type(answer: Answer, fields: Mapping[str, Any], proof: Proof, *, opti
     kind = None if named is None else re.sub(r"[\s/_-]", "", named.lower())
     if given is None or (kind is not None and kind not in _NEEDS_PROOF and kind != _NO_ACCESS_TOKEN):
         return "Bearer"
-    shown = f' "{named}"' if named and _TYPE.fullmatch(named) and not proof.has_piece_in(named) else ""
+    shown = f' "{named}"' if named and _is_shown(named, proof) else ""
     reason = "cannot be used as a bearer token"
     if kind in _NEEDS_PROOF:
         reason = "needs a proof in each request, so it cannot be sent as a bearer token: have the server issue those"
+        if kind == "dpop":
+            reason += ", or set dpop=DPoPKey(file=…)"
     elif kind == _NO_ACCESS_TOKEN:
         reason = "is no access token"
     fix = f"; if the API takes it nevertheless, set {option} to the word before the token" if option else ""
     raise TokenUnavailable(f"{answer.endpoint} granted a token whose token_type{shown} {reason}{fix}")
+
+
+def _is_shown(token_type: str, proof: Proof) -> bool:
+    return len(token_type) <= _MAX_TYPE and bool(_TYPE.fullmatch(token_type)) and not proof.has_piece_in(token_type)
 
 
 def bearer_rejected(answer: OutgoingAnswer) -> bool:

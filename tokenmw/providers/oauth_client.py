@@ -9,9 +9,11 @@ from __future__ import annotations
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from tokenmw.errors import ConfigurationError, TokenUnavailable
+from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.options import checked_flag, optional_seconds, positive_seconds
 from tokenmw.providers.discovery import METHODS_FOUND, ServerMetadata, TokenEndpoint, request_at_issuer
+from tokenmw.providers.dpop import DPoPKey, checked_dpop
+from tokenmw.providers.dpop_requests import post_token_request, with_nonce
 from tokenmw.providers.grant_reader import GrantReader
 from tokenmw.providers.proof import Proof
 from tokenmw.providers.urls import checked_private, checked_token_url
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.client_auth import ClientAuth
+    from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.public_client import PublicClient
     from tokenmw.providers.request_fields import RequestFields
@@ -42,20 +45,27 @@ class OAuthClient(FrozenValue):
         issuer: The server's issuer; None: `token_url` is given.
         allow_http: Whether the server may be reached without TLS on another machine.
         allow_private: Whether it may have a private address.
+        dpop: The key to which the tokens are bound, or None.
 
     Attributes:
         allow_private: Whether the server may have a private address.
         auth: How the client authenticates.
+        certificate: The certificate that connections to the token endpoint show, or None.
+        dpop: The key to which the tokens are bound, or None.
+        shareable: Whether other processes can make the same requests, and use the same tokens.
         token_url: The token endpoint; "" if it is found by the issuer.
 
     Raises:
         ConfigurationError: `token_url` and `issuer` are both given or both missing, or one cannot be used.
     """
 
-    __slots__ = ("_metadata", "_provider", "allow_private", "auth", "token_url")
+    __slots__ = ("_metadata", "_provider", "allow_private", "auth", "certificate", "dpop", "shareable", "token_url")
 
     allow_private: bool
     auth: ClientAuth | PublicClient
+    certificate: ClientCertificate | None
+    dpop: DPoPKey | None
+    shareable: bool
     token_url: str
     _metadata: ServerMetadata | None
     _provider: str
@@ -70,6 +80,7 @@ class OAuthClient(FrozenValue):
         issuer: str | None = None,
         allow_http: bool,
         allow_private: bool = True,
+        dpop: DPoPKey | None = None,
     ) -> None:
         checked_flag(allow_http, option=f"{provider}(allow_http=…)")
         if (token_url is None) is (issuer is None):
@@ -77,9 +88,16 @@ class OAuthClient(FrozenValue):
         put = object.__setattr__
         put(self, "auth", auth)
         put(self, "_provider", provider)
+        put(self, "certificate", auth.certificate)
+        put(self, "dpop", checked_dpop(dpop, option=f"{provider}(dpop=…)"))
+        put(self, "shareable", auth.shareable and (dpop is None or dpop.shareable))
         if issuer is None:
             option = f"{provider}(token_url=…)"
             url = checked_token_url(cast("str", token_url), option=option, allow_http=allow_http)
+            if auth.certificate is not None and not url.lower().startswith("https:"):
+                raise ConfigurationError(
+                    f"{provider}(certificate=…) needs an https token_url, because it is shown in the TLS handshake."
+                )
             put(self, "_metadata", None)
             put(self, "token_url", url)
             put(self, "allow_private", checked_private(allow_private, url=url, option=option))
@@ -95,8 +113,8 @@ class OAuthClient(FrozenValue):
         return (server, *self.auth.identity())
 
     def more_identity(self) -> tuple[object, ...]:
-        """Return the part of the identity that only clients with an option for their assertions have."""
-        return self.auth.more_identity()
+        """Return the part of the identity that clients with options for assertions, a certificate or a key have."""
+        return (*self.auth.more_identity(), *(() if self.dpop is None else (self.dpop.identity(),)))
 
     def reader(
         self,
@@ -136,6 +154,7 @@ class OAuthClient(FrozenValue):
             max_lifetime=optional_seconds(max_life, option=f"{name}(max_life=…)") or MAX_LIFETIME,
             fixes=fixes,
             log_description=log_description,
+            dpop=self.dpop is not None,
             **options,
         )
 
@@ -152,7 +171,8 @@ class OAuthClient(FrozenValue):
         """Send a token request, and return what `read` makes of the response.
 
         If the server refuses the first of several secrets, the request is sent again with the next one; if the endpoint
-        of an issuer has moved, once more at its new place.
+        of an issuer has moved, once more at its new place; if it wants its nonce in the proof of `dpop`, once more with
+        that.
 
         Args:
             http: Sends the request.
@@ -179,19 +199,25 @@ class OAuthClient(FrozenValue):
                     f"the server of issuer accepts neither {' nor '.join(METHODS_FOUND)}: set auth_method to one that "
                     f"it does accept"
                 )
-            return await self.auth.grant(
-                partial(request, endpoint.url, statuses),
-                token_url=endpoint.url,
-                method=endpoint.method or METHODS_FOUND[0],
-            )
+            url = endpoint.url_for(self.certificate)
+            send = partial(request, url, statuses)
+            method = endpoint.method or METHODS_FOUND[0]
+            return await with_nonce(lambda: self.auth.grant(send, token_url=url, method=method))
 
-        if self._metadata is None:
-            return await request_at(TokenEndpoint(self.token_url), [])
-        return await request_at_issuer(http, self._metadata, request_at)
+        problem = "" if self.certificate is None else self.certificate.expiry_text(now=http.time())
+        try:
+            if self._metadata is None:
+                return await request_at(TokenEndpoint(self.token_url), [])
+            return await request_at_issuer(http, self._metadata, request_at)
+        except (CredentialRejected, TokenUnavailable) as error:
+            # Only with a failure, because the clock that may be wrong is this machine's.
+            raise (error if not problem else error.with_reason(problem)) from error.__cause__
 
     async def _send(self, http: TokenHTTP, url: str, proof: Proof, body: Mapping[str, Any]) -> Answer:
         """Send one token request. Those of every grant, client and attempt are sent here."""
-        return await http.request("POST", url, headers=proof.headers, **body)
+        if self.certificate is not None:
+            http = http.with_certificate(self.certificate)
+        return await post_token_request(http, url, dpop=self.dpop, headers=proof.headers, **body)
 
     def __repr__(self) -> str:
         return f"<OAuthClient {self.auth!r}>"

@@ -12,7 +12,7 @@ from tokenmw.errors import ConfigurationError
 from tokenmw.observe.throttle import warn
 from tokenmw.options import checked_choice, credential_text
 from tokenmw.providers.jwt_assertion import client_claims
-from tokenmw.providers.signing_key import KeyAlgorithm, SigningKey
+from tokenmw.providers.signing_key import KeyAlgorithm, SigningKey, read_key_file
 from tokenmw.redaction import FrozenValue, Unpicklable, without_locals
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PrivateKeyJWT"]
 
-_MAX_BYTES: Final = 64 << 10  # of a file
 _CHECK_SECONDS: Final = 1.0  # until the key that was read before is used; a file system may hang
 _UNUSABLE: Final = "The key file %s has changed and cannot be used (%s); the key that was read before stays in use"
 
@@ -194,8 +193,4 @@ class _KeySource(Unpicklable):
 def _content(given: Path | str | bytes) -> bytes:
     if not isinstance(given, Path):
         return given.encode("utf-8", "replace") if isinstance(given, str) else given
-    with given.open("rb") as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise ConfigurationError(f"PrivateKeyJWT({given}) has more than {_MAX_BYTES} bytes: check the path.")
-    return data
+    return read_key_file(given, option=f"PrivateKeyJWT({given})")

@@ -14,19 +14,22 @@ from tokenmw.redaction import FrozenValue, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
-__all__ = ["KeyAlgorithm", "SigningKey"]
+__all__ = ["KeyAlgorithm", "SigningKey", "new_key", "read_key_file"]
 
 KeyAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 
+_MAX_BYTES: Final = 64 << 10  # of a file
 _MIN_RSA: Final = 2048  # bits (RFC 7518 §3.3)
 _MAX_RSA: Final = 4096  # bits; to check one of 8192 bits takes nine seconds
 _QUICK_RSA: Final = 3072  # bits; a signature takes 1.7 ms, and one of 4096 bits 4.3 ms
 _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _OF_CURVE: Final = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
+_REQUIRED: Final = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}
 _PEM: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
 _BEGIN: Final = b"-----BEGIN "
-_INSTALL: Final = 'PrivateKeyJWT needs PyJWT and cryptography: pip install "tokenmw[jwt]".'
+_INSTALL: Final = 'needs PyJWT and cryptography: pip install "tokenmw[jwt]".'
 _MAKE_PLAIN: Final = "openssl pkey -in key.pem -out plain.pem"
 
 
@@ -70,7 +73,7 @@ class SigningKey(FrozenValue):
         certificate: bytes | None = None,
         check_primes: bool = True,
     ) -> None:
-        _check_installed()
+        _check_installed(option)
         loaded, named_id, named_algorithm = _loaded(key, option=option, check=check_primes)
         allowed, quick = _sort_of(loaded, option=option)
         x5t = {} if certificate is None else _thumbprint(certificate, loaded)
@@ -97,11 +100,20 @@ class SigningKey(FrozenValue):
         """Return what makes this key differ from another one: the digest of its public key, and how it is used."""
         return (self._fingerprint, self.algorithm, *sorted(self._headers.items()))
 
-    def sign(self, claims: Mapping[str, Any]) -> str:
-        """Return the claims as a signed JWT."""
+    def sign(self, claims: Mapping[str, Any], *, header: Mapping[str, Any] | None = None) -> str:
+        """Return the claims as a signed JWT; with a `header` in place of the key's own."""
         import jwt
 
-        return jwt.encode(dict(claims), self._key, algorithm=self.algorithm, headers=dict(self._headers))
+        headers = dict(self._headers if header is None else header)
+        return jwt.encode(dict(claims), self._key, algorithm=self.algorithm, headers=headers)
+
+    def public_jwk(self) -> dict[str, str]:
+        """Return the public key as a JWK with the members that it must have, and no others (RFC 7638 §3.2)."""
+        from jwt.algorithms import get_default_algorithms
+
+        reader: Any = get_default_algorithms()[self.algorithm]
+        members = json.loads(reader.to_jwk(self._key.public_key()))
+        return {name: str(members[name]) for name in _REQUIRED[str(members["kty"])]}
 
     def _signs(self) -> dict[str, Any]:
         import jwt
@@ -113,12 +125,40 @@ class SigningKey(FrozenValue):
         return f"<SigningKey {self.algorithm}>"
 
 
-def _check_installed() -> None:
+def read_key_file(path: Path, *, option: str) -> bytes:
+    """Return the content of a file with a key or a certificate.
+
+    Raises:
+        ConfigurationError: It has more than 64 KiB.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ConfigurationError(f"{option} has more than {_MAX_BYTES} bytes: check the path.")
+    return data
+
+
+def new_key(*, option: str) -> bytes:
+    """Return a new key on P-256 as PEM.
+
+    Raises:
+        ConfigurationError: The extra `jwt` is not installed.
+    """
+    _check_installed(option)
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    made = ec.generate_private_key(ec.SECP256R1())
+    return made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _check_installed(option: str) -> None:
     try:
         import cryptography
         import jwt
     except ImportError:
-        raise ConfigurationError(_INSTALL) from None
+        raise ConfigurationError(f"{option.partition('(')[0]} {_INSTALL}") from None
     del cryptography, jwt
 
 
@@ -188,7 +228,8 @@ def _from_jwk(jwk: dict[str, Any], *, option: str, check: bool) -> tuple[Any, st
         raise ConfigurationError(f"{option} is a set of keys (JWKS): give the one key that signs.")
     if kind == "oct":
         raise ConfigurationError(
-            f'{option} is a shared secret (kty "oct"): use auth_method="client_secret_jwt" with client_secret=….'
+            f'{option} is a shared secret (kty "oct"): give a private key, or for assertions use '
+            f'auth_method="client_secret_jwt" with client_secret=….'
         )
     if not isinstance(kind, str) or kind not in readers:
         raise ConfigurationError(f'{option} is not a JWK with a kty of "RSA", "EC" or "OKP".')

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from tokenmw.providers.answer import Answer
+    from tokenmw.providers.client_certificate import ClientCertificate
+    from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.jwt_assertion import SecretAlgorithm
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
@@ -113,6 +115,8 @@ class TokenExchange(SubjectProvider):
         json: Whether the fields are sent as a JSON object, as for `ClientCredentials`.
         assertion_audience: As for `ClientCredentials`.
         assertion_algorithm: As for `ClientCredentials`.
+        certificate: A `ClientCertificate`, as for `ClientCredentials`.
+        dpop: A `DPoPKey` to which the server binds the token, as for `ClientCredentials`.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -127,6 +131,8 @@ class TokenExchange(SubjectProvider):
         "_reader",
         "allow_http",
         "allow_private",
+        "certificate",
+        "dpop",
         "hosts",
         "shareable",
         "token_url",
@@ -165,18 +171,22 @@ class TokenExchange(SubjectProvider):
         json: bool = False,
         assertion_audience: str | None = None,
         assertion_algorithm: SecretAlgorithm | None = None,
+        certificate: ClientCertificate | None = None,
+        dpop: DPoPKey | None = None,
     ) -> None:
         name = type(self).__name__
         auth = ClientAuth(
             client_id,
             provider=name,
-            method=auth_method or default_method(assertion=client_assertion, issuer=issuer),
+            method=auth_method
+            or default_method(assertion=client_assertion, issuer=issuer, secret=client_secret, certificate=certificate),
             secret=client_secret,
             assertion=client_assertion,
             credential_id=credential_id,
             form_encode_basic=form_encode_basic,
             audience=assertion_audience,
             algorithm=assertion_algorithm,
+            certificate=certificate,
         )
         self._client = OAuthClient(
             auth,
@@ -185,13 +195,16 @@ class TokenExchange(SubjectProvider):
             issuer=issuer,
             allow_http=allow_http,
             allow_private=allow_private,
+            dpop=dpop,
         )
+        self.dpop = dpop
         self.allow_http = allow_http
         self.allow_private = self._client.allow_private
+        self.certificate = self._client.certificate
         self.token_url = self._client.token_url
         self._set_subject(subject, expires_at=subject_expires_at)
         self._actor = _checked_actor(actor, option=f"{name}(actor=…)")
-        self.shareable = auth.shareable and (not isinstance(actor, Provider) or actor.shareable)
+        self.shareable = self._client.shareable and (not isinstance(actor, Provider) or actor.shareable)
         form: list[tuple[str, str]] = [
             ("subject_token_type", _type_uri(subject_type, option=f"{name}(subject_type=…)")),
         ]

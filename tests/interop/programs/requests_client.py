@@ -1,7 +1,8 @@
-"""The client requests_oauth2client: tokens for several resources by each method, tokens for a user, and errors.
+"""The client requests_oauth2client: tokens for several resources by each method, for a user, and bound to a key.
 
 The argument is JSON: the `issuer`, the `client`, its `secret` and its private `key` as a JWK, the `resources`, and the
-token of a `user`. Prints the token responses by method and by grant, and the name of the error of a wrong secret.
+token of a `user`. Prints the token responses by method and by grant, the answers of the API to requests with a bound
+token, and the name of the error of a wrong secret.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import sys
 from typing import Any
 
+import requests
 from requests_oauth2client import (
     ClientSecretBasic,
     ClientSecretJwt,
@@ -43,9 +45,13 @@ for_user = {
     "exchange": known.token_exchange(subject_token=OPTIONS["user"], subject_token_type="access_token").as_dict(),
     "assertion": known.jwt_bearer(OPTIONS["user"]).as_dict(),
 }
+bound = known.client_credentials(scope="crm.read", dpop=True)
+urls = [f"{ISSUER}/api/orders/{number}?a=1" for number in range(3)]
+calls = [requests.post(url, data="body", auth=bound, timeout=10).json() for url in urls]
 try:
     token(ClientSecretPost(CLIENT, "wrong"))
     refused = ""
 except OAuth2Error as error:
     refused = type(error).__name__
-print(json.dumps({"granted": granted, "for_user": for_user, "refused": refused}, default=str))
+results = {"granted": granted, "for_user": for_user, "bound": bound.access_token, "calls": calls, "refused": refused}
+print(json.dumps(results, default=str))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.responses import Response
@@ -21,8 +21,8 @@ __all__ = ["DeviceAuthorization", "DevicePage"]
 class DeviceAuthorization(Endpoint):
     """`POST /oauth2/device`: a device code and a user code."""
 
-    name = "device"
-    path = "/oauth2/device"
+    name: ClassVar[str] = "device"
+    path: ClassVar[str] = "/oauth2/device"
 
     async def caller(self, request: Request) -> str:
         """Return the client id that a request names."""
@@ -33,13 +33,17 @@ class DeviceAuthorization(Endpoint):
         asked = await self.server.oauth2.authenticated(request)
         if isinstance(asked, Response):
             return asked
-        base = self.server.oauth2_metadata.base(request)
         users, scope = self.server.users, asked.form.get("scope", "")
         if users.scopes is not None and not set(scope.split()) <= users.scopes:
             return json_response({"error": "invalid_scope"}, 400)
-        code = users.devices.issue(asked.client, scope=scope, issuer=base)
+        return json_response(fault.change(self.begin(request, asked.client, scope)))
+
+    def begin(self, request: Request, client: str, scope: str) -> dict[str, Any]:
+        """Return the fields of an answer with new codes."""
+        base, users = self.server.oauth2_metadata.base(request), self.server.users
+        code = users.devices.issue(client, scope=scope, issuer=base)
         page = f"{base}{DevicePage.path}"
-        content: dict[str, Any] = {
+        return {
             "device_code": code.value,
             "user_code": code.user_code,
             "verification_uri": page,
@@ -47,7 +51,6 @@ class DeviceAuthorization(Endpoint):
             "expires_in": whole_seconds(users.device_life),
             "interval": code.interval,
         }
-        return json_response(fault.change(content))
 
 
 class DevicePage(Endpoint):

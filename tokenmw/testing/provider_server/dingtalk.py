@@ -33,9 +33,11 @@ class ExtendedTokens(TokenEndpoint):
     def __init__(self, server: ProviderServer, *, life: float = 7200.0) -> None:
         super().__init__(server, life=life, renewal_window=0.0)
 
-    def grant(self, client: str, *, scope: str = "", resources: tuple[str, ...] = ()) -> tuple[str, float]:
+    def grant(
+        self, client: str, *, scope: str = "", resources: tuple[str, ...] = (), thumbprint: str = ""
+    ) -> tuple[str, float]:
         """Return the token of a client, and its full lifetime in seconds."""
-        value, _ = super().grant(client, scope=scope, resources=resources)
+        value, _ = super().grant(client, scope=scope, resources=resources, thumbprint=thumbprint)
         token = self.server.issued.find(value)
         if token is not None:
             self.server.issued.extend(token, life=self.life)

@@ -48,12 +48,12 @@ class DingTalkUserTokens(UserTokens):
         value, client = str(fields.get(_FIELDS.get(grant, ""), "")), str(fields.get("clientId", ""))
         return Asked(str(fields.get("clientSecret", "")), UserCredential(grant=grant, value=value, client=client))
 
-    def granted(self, pair: Pair, *, refresh: bool) -> dict[str, Any]:  # noqa: ARG002  the signature is the base's
+    def granted(self, pair: Pair, *, grant: str) -> dict[str, Any]:  # noqa: ARG002  the signature is the base's
         """Return the fields of an answer."""
         content: dict[str, Any] = {"accessToken": pair.access_token, "expireIn": pair.expires_in, "corpId": "corp"}
         return content | ({"refreshToken": pair.refresh_token} if pair.refresh_token else {})
 
-    def refusal(self, refused: RefusedError, *, refresh: bool) -> dict[str, Any]:  # noqa: ARG002  it has one code for both
+    def refusal(self, refused: RefusedError, *, grant: str) -> dict[str, Any]:  # noqa: ARG002  it has one code for both
         """Return a code and a message."""
         code = {
             "invalid_client": "invalidClientIdOrSecret",

@@ -108,19 +108,22 @@ class TokenEndpoint(Endpoint):
         """The prefix of each token, and what endpoints with the same tokens have in common."""
         return self.issuer or self.name
 
-    def grant_for(self, user: str, client: str, *, scope: str = "") -> tuple[str, float]:
+    def grant_for(self, user: str, client: str, *, scope: str = "", thumbprint: str = "") -> tuple[str, float]:
         """Return a new token for a client that acts for a user, and its lifetime in seconds."""
-        token = self.server.issued.issue(self.prefix, client, scope=scope, life=self.life, user=user)
+        issued = self.server.issued
+        token = issued.issue(self.prefix, client, scope=scope, life=self.life, user=user, thumbprint=thumbprint)
         return token.value, whole_seconds(self.life)
 
-    def grant(self, client: str, *, scope: str = "", resources: tuple[str, ...] = ()) -> tuple[str, float]:
+    def grant(
+        self, client: str, *, scope: str = "", resources: tuple[str, ...] = (), thumbprint: str = ""
+    ) -> tuple[str, float]:
         """Return a token for a client, and its remaining lifetime in seconds."""
         issued, issuer = self.server.issued, self.prefix
         if self.renewal_window is not None:
-            token = issued.current(issuer, client, scope=scope, resources=resources)
+            token = issued.current(issuer, client, scope=scope, resources=resources, thumbprint=thumbprint)
             if token is not None and issued.remaining(token) > self.renewal_window:
                 return token.value, whole_seconds(issued.remaining(token))
-        token = issued.issue(issuer, client, scope=scope, resources=resources, life=self.life)
+        token = issued.issue(issuer, client, scope=scope, resources=resources, life=self.life, thumbprint=thumbprint)
         return token.value, whole_seconds(self.life)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.testing.provider_server.authorize import AuthorizationEndpoint
 from tokenmw.testing.provider_server.endpoint import json_fields
-from tokenmw.testing.provider_server.user_grants import CREDENTIALS, UserCredential
+from tokenmw.testing.provider_server.user_grants import AUTHORIZATION_CODE, CREDENTIALS, REFRESH_TOKEN, UserCredential
 from tokenmw.testing.provider_server.user_tokens import Asked, UserTokens
 
 if TYPE_CHECKING:
@@ -28,10 +28,9 @@ _CODES: Final = {
     "unsupported_grant_type": 20036,
 }
 _CODES_OF_GRANT: Final = {
-    False: {"unknown": 20003, "reused": 20065},
-    True: {"unknown": 20026, "expired": 20037, "revoked": 20064, "reused": 20073},
+    AUTHORIZATION_CODE: {"unknown": 20003, "reused": 20065},
+    REFRESH_TOKEN: {"unknown": 20026, "expired": 20037, "revoked": 20064, "reused": 20073},
 }
-"""For a code, and for a refresh token."""
 
 
 class FeishuAuthorization(AuthorizationEndpoint):
@@ -73,7 +72,7 @@ class FeishuUserTokens(UserTokens):
         )
         return Asked(str(fields.get("client_secret", "")), credential)
 
-    def granted(self, pair: Pair, *, refresh: bool) -> dict[str, Any]:  # noqa: ARG002  the signature is the base's
+    def granted(self, pair: Pair, *, grant: str) -> dict[str, Any]:  # noqa: ARG002  the signature is the base's
         """Return the fields at the top level; the platform's other answers have `data` there."""
         content: dict[str, Any] = {
             "code": 0,
@@ -87,8 +86,8 @@ class FeishuUserTokens(UserTokens):
             content["refresh_token_expires_in"] = int(self.server.users.refresh_life)
         return content
 
-    def refusal(self, refused: RefusedError, *, refresh: bool) -> dict[str, Any]:
+    def refusal(self, refused: RefusedError, *, grant: str) -> dict[str, Any]:
         """Return a code, and the error code of OAuth."""
-        code = _CODES_OF_GRANT[refresh].get(refused.reason, _CODES.get(refused.reason, 20063))
+        code = _CODES_OF_GRANT.get(grant, {}).get(refused.reason, _CODES.get(refused.reason, 20063))
         text = f"{refused.code} (test server)"
         return {"code": code, "error": refused.code, "error_description": text}

@@ -1,4 +1,4 @@
-"""GitHub's tokens of users: errors have HTTP 200, and the format is that of the `Accept` header."""
+"""GitHub's tokens of users, by code and by device: errors have HTTP 200, and the format is that of `Accept`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.responses import Response
 
 from tokenmw.testing.provider_server.authorize import AuthorizationEndpoint
+from tokenmw.testing.provider_server.device import DeviceAuthorization
 from tokenmw.testing.provider_server.endpoint import json_response
-from tokenmw.testing.provider_server.user_grants import AUTHORIZATION_CODE, CREDENTIALS, UserCredential
+from tokenmw.testing.provider_server.user_grants import (
+    AUTHORIZATION_CODE,
+    CREDENTIALS,
+    DEVICE_CODE,
+    REFRESH_TOKEN,
+    UserCredential,
+)
 from tokenmw.testing.provider_server.user_tokens import Asked, UserTokens
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from tokenmw.testing.provider_server.families import Pair, RefusedError
+    from tokenmw.testing.provider_server.fault import Fault
     from tokenmw.testing.provider_server.server import ProviderServer
 
 __all__ = ["GitHubUserTokens"]
@@ -25,6 +33,33 @@ _ERRORS: Final = {
     "unsupported_grant_type": "unsupported_grant_type",
     "redirect_uri": "redirect_uri_mismatch",
 }
+_UNKNOWN: Final = {
+    AUTHORIZATION_CODE: "bad_verification_code",
+    REFRESH_TOKEN: "bad_refresh_token",
+    DEVICE_CODE: "incorrect_device_code",
+}
+_OF_DEVICES: Final = frozenset({"authorization_pending", "slow_down", "expired_token", "access_denied"})
+
+
+class GitHubDevice(DeviceAuthorization):
+    """`POST /login/device/code`: a device code and a user code, for an app without a secret."""
+
+    name = "github_device"
+    path = "/login/device/code"
+
+    async def caller(self, request: Request) -> str:
+        """Return the app that a request names, in its form or in its URL."""
+        return (await _fields(request)).get("client_id", "")
+
+    async def answer(self, request: Request, fault: Fault) -> Response:
+        """Answer with the codes, in the format that the request asks for."""
+        fields = await _fields(request)
+        client = fields.get("client_id", "")
+        if not self.server.knows(client, None):
+            return _respond(request, {"error": "incorrect_client_credentials"})
+        content = self.begin(request, client, fields.get("scope", ""))
+        del content["verification_uri_complete"]
+        return _respond(request, fault.change(content))
 
 
 class GitHubAuthorization(AuthorizationEndpoint):
@@ -39,7 +74,11 @@ class GitHubAuthorization(AuthorizationEndpoint):
 
 
 class GitHubUserTokens(UserTokens):
-    """`POST /login/oauth/access_token`; a refresh revokes the old access token."""
+    """`POST /login/oauth/access_token`; a refresh revokes the old access token.
+
+    Attributes:
+        device: `POST /login/device/code`, for programs without a browser.
+    """
 
     name = "github"
     authorization = GitHubAuthorization
@@ -50,10 +89,11 @@ class GitHubUserTokens(UserTokens):
 
     def __init__(self, server: ProviderServer, *, life: float = 28800.0) -> None:
         super().__init__(server, life=life)
+        self.device = GitHubDevice(server)
 
     async def read(self, request: Request) -> Asked:
         """Return what a request asks for, in its form or in its URL."""
-        form = dict(parse_qsl(request.url.query)) | dict(parse_qsl((await request.body()).decode("latin-1")))
+        form = await _fields(request)
         grant = form.get("grant_type", AUTHORIZATION_CODE)
         credential = UserCredential(
             grant=grant,
@@ -62,9 +102,10 @@ class GitHubUserTokens(UserTokens):
             redirect_uri=form.get("redirect_uri"),
             verifier=form.get("code_verifier", ""),
         )
-        return Asked(form.get("client_secret"), credential)
+        # A device does not keep a secret.
+        return Asked(None if grant == DEVICE_CODE else form.get("client_secret", ""), credential)
 
-    def granted(self, pair: Pair, *, refresh: bool) -> dict[str, Any]:  # noqa: ARG002  the signature is the base's
+    def granted(self, pair: Pair, *, grant: str) -> dict[str, Any]:  # noqa: ARG002  the signature is the base's
         """Return the fields of an answer."""
         content: dict[str, Any] = {
             "access_token": pair.access_token,
@@ -77,13 +118,24 @@ class GitHubUserTokens(UserTokens):
             content["refresh_token_expires_in"] = int(self.server.users.refresh_life)
         return content
 
-    def refusal(self, refused: RefusedError, *, refresh: bool) -> dict[str, Any]:
+    def refusal(self, refused: RefusedError, *, grant: str) -> dict[str, Any]:
         """Return the fields of a refusal."""
-        error = _ERRORS.get(refused.reason, "bad_refresh_token" if refresh else "bad_verification_code")
+        # The reason of a device that waits is the error code itself.
+        error = _ERRORS.get(
+            refused.reason, refused.reason if refused.reason in _OF_DEVICES else _UNKNOWN.get(grant, "")
+        )
         return {"error": error, "error_description": f"{refused.code} (test server)", "error_uri": f"/#{error}"}
 
     def respond(self, request: Request, content: dict[str, Any], *, status: int = 200) -> Response:
         """Return JSON, or a form for a client that does not ask for JSON."""
-        if "json" in request.headers.get("accept", ""):
-            return json_response(content, status)
-        return Response(urlencode(content), status, media_type="application/x-www-form-urlencoded")
+        return _respond(request, content, status=status)
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    return dict(parse_qsl(request.url.query)) | dict(parse_qsl((await request.body()).decode("latin-1")))
+
+
+def _respond(request: Request, content: dict[str, Any], *, status: int = 200) -> Response:
+    if "json" in request.headers.get("accept", ""):
+        return json_response(content, status)
+    return Response(urlencode(content), status, media_type="application/x-www-form-urlencoded")

@@ -26,6 +26,8 @@ class IssuedToken:
         expires_at: When it expires, by the monotonic clock, in seconds.
         revoked: Whether it was revoked before it expired.
         user: The user from whose token it was made, or "".
+        certificate: The thumbprint of the certificate that it is bound to (`cnf.x5t#S256`, RFC 8705 §3), or "".
+        thumbprint: The thumbprint of the key that it is bound to (`cnf.jkt`, RFC 9449 §6), or "".
     """
 
     value: str
@@ -36,6 +38,8 @@ class IssuedToken:
     revoked: bool = False
     resources: tuple[str, ...] = ()
     user: str = ""
+    thumbprint: str = ""
+    certificate: str = ""
 
 
 @final
@@ -59,11 +63,12 @@ class IssuedTokens:
         resources: tuple[str, ...] = (),
         life: float,
         user: str = "",
+        thumbprint: str = "",
     ) -> IssuedToken:
         """Issue a new token that expires after `life` seconds."""
         value = f"{endpoint}-{next(self._numbers)}-{secrets.token_urlsafe(12)}"
         token = self.add(value, endpoint, client, scope=scope, life=life)
-        token.resources, token.user = resources, user
+        token.resources, token.user, token.thumbprint = resources, user, thumbprint
         return token
 
     def add(self, value: str, endpoint: str, client: str, *, scope: str = "", life: float) -> IssuedToken:
@@ -72,12 +77,13 @@ class IssuedTokens:
         return token
 
     def current(
-        self, endpoint: str, client: str, *, scope: str = "", resources: tuple[str, ...] = ()
+        self, endpoint: str, client: str, *, scope: str = "", resources: tuple[str, ...] = (), thumbprint: str = ""
     ) -> IssuedToken | None:
-        """Return the newest valid token of a client for a scope and resources, or None."""
-        wanted = (endpoint, client, scope, resources)
+        """Return the newest valid token of a client for a scope, resources and a key, or None."""
+        wanted = (endpoint, client, scope, resources, thumbprint)
         for token in reversed(self._tokens.values()):
-            if (token.endpoint, token.client, token.scope, token.resources) == wanted and self.is_good(token):
+            found = (token.endpoint, token.client, token.scope, token.resources, token.thumbprint)
+            if found == wanted and self.is_good(token):
                 return token
         return None
 

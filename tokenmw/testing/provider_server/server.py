@@ -86,7 +86,7 @@ class ProviderServer:
         issued: All issued tokens.
         subjects: Tokens of users, for token exchange, the JWT bearer grant and Entra on behalf of.
         users: Consents of users and their refresh tokens, with the options of these grants.
-        oauth2: `POST /oauth2/token`.
+        oauth2: `POST /oauth2/token`; its `dpop`, as that of `api`, verifies DPoP proofs.
         authorize: `GET /oauth2/authorize`, for browsers.
         device: `POST /oauth2/device`, for programs without a browser.
         device_page: `GET /oauth2/device/verify`, for their users.
@@ -108,7 +108,8 @@ class ProviderServer:
         dingtalk_legacy_api: `/topapi/…`.
         slack: `POST /api/oauth.v2.access`; its `authorize` is `GET /oauth/v2/authorize`.
         slack_api: `/api/auth.test`.
-        github: `POST /login/oauth/access_token`; its `authorize` is `GET /login/oauth/authorize`.
+        github: `POST /login/oauth/access_token`; its `authorize` is `GET /login/oauth/authorize`, its `device`
+            `POST /login/device/code`.
         entra: `POST /{tenant}/oauth2/v2.0/token`, for Entra and for bots.
         entra_metadata: `GET /{tenant}/v2.0/.well-known/openid-configuration`.
         managed_identity: `/metadata/identity/oauth2/token`, as IMDS; its `platform` makes it another one.
@@ -181,7 +182,14 @@ class ProviderServer:
         platforms = (*feishu, self.wecom, self.wecom_api, *dingtalk, *legacy, *microsoft)
         # A test's own endpoints first. The paths of Entra's documents are below those of any issuer.
         documents = (self.entra_metadata, self.oauth2_metadata, self.openid_metadata, OAuth2Keys(self))
-        products = (self.slack.authorize, self.slack, self.slack_api, self.github.authorize, self.github)
+        products = (
+            self.slack.authorize,
+            self.slack,
+            self.slack_api,
+            self.github.authorize,
+            self.github.device,
+            self.github,
+        )
         consents = (self.authorize, self.device, self.device_page, self.revocation)
         served = [
             *(make(self) for make in endpoints),

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from tokenmw.testing.provider_server.authorize import AuthorizationEndpoint
 from tokenmw.testing.provider_server.endpoint import Endpoint, json_response
-from tokenmw.testing.provider_server.user_grants import AUTHORIZATION_CODE, CREDENTIALS, UserCredential
+from tokenmw.testing.provider_server.user_grants import AUTHORIZATION_CODE, CREDENTIALS, REFRESH_TOKEN, UserCredential
 from tokenmw.testing.provider_server.user_tokens import Asked, UserTokens
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class SlackUserTokens(UserTokens):
             redirect_uri=form.get("redirect_uri", ""),
             verifier=form.get("code_verifier", ""),
         )
-        return Asked(basic[1] if basic else form.get("client_secret"), credential)
+        return Asked(basic[1] if basic else form.get("client_secret", ""), credential)
 
-    def granted(self, pair: Pair, *, refresh: bool) -> dict[str, Any]:
+    def granted(self, pair: Pair, *, grant: str) -> dict[str, Any]:
         """Return the fields of an answer."""
         tokens: dict[str, Any] = {
             "access_token": pair.access_token,
@@ -76,11 +76,11 @@ class SlackUserTokens(UserTokens):
         if pair.refresh_token:
             tokens["refresh_token"] = pair.refresh_token
         app: dict[str, Any] = {"ok": True, "app_id": "A1", "team": {"id": "T1", "name": "Team"}, "enterprise": None}
-        return app | (tokens if refresh else {"authed_user": {"id": pair.family.user, **tokens}})
+        return app | (tokens if grant == REFRESH_TOKEN else {"authed_user": {"id": pair.family.user, **tokens}})
 
-    def refusal(self, refused: RefusedError, *, refresh: bool) -> dict[str, Any]:
+    def refusal(self, refused: RefusedError, *, grant: str) -> dict[str, Any]:
         """Return the fields of a refusal."""
-        invalid = "invalid_refresh_token" if refresh else "invalid_code"
+        invalid = "invalid_refresh_token" if grant == REFRESH_TOKEN else "invalid_code"
         return {"ok": False, "error": _ERRORS.get(refused.reason, invalid)}
 
 

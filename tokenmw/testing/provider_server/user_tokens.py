@@ -27,7 +27,7 @@ class Asked:
     """What an app sends, by OAuth's names whatever the platform's are.
 
     Attributes:
-        secret: The app's secret; None if there is none.
+        secret: The app's secret, "" if it is missing; None for a grant that needs none.
         credential: The grant type, the code or refresh token, and the client.
     """
 
@@ -39,7 +39,7 @@ class UserTokens(TokenEndpoint):
     """A token endpoint for users in a platform's own shape. A subclass defines `read`, `granted` and `refusal`.
 
     `RefusedError.code` is `invalid_client` for an app that is not known or has another secret, and
-    `unsupported_grant_type` for another grant than a code or a refresh token.
+    `unsupported_grant_type` for a grant that the server does not know.
 
     Attributes:
         authorize: The endpoint that issues the codes.
@@ -58,12 +58,12 @@ class UserTokens(TokenEndpoint):
         """Return what a request asks for; "" for what is missing."""
         raise NotImplementedError
 
-    def granted(self, pair: Pair, *, refresh: bool) -> dict[str, Any]:
-        """Return the fields of a successful answer to a code, or to a refresh token."""
+    def granted(self, pair: Pair, *, grant: str) -> dict[str, Any]:
+        """Return the fields of a successful answer to a grant."""
         raise NotImplementedError
 
-    def refusal(self, refused: RefusedError, *, refresh: bool) -> dict[str, Any]:
-        """Return the fields of the answer to a refused code, or to a refused refresh token."""
+    def refusal(self, refused: RefusedError, *, grant: str) -> dict[str, Any]:
+        """Return the fields of the answer to a refused grant."""
         raise NotImplementedError
 
     async def caller(self, request: Request) -> str:
@@ -80,16 +80,15 @@ class UserTokens(TokenEndpoint):
         """Answer with a pair, or as the platform refuses."""
         asked = await self.read(request)
         credential = asked.credential
-        refresh = credential.grant == "refresh_token"
         try:
-            if not self.server.knows(credential.client, asked.secret if asked.secret is not None else ""):
+            if not self.server.knows(credential.client, asked.secret):
                 raise RefusedError("invalid_client")
             if credential.grant not in CREDENTIALS:
                 raise RefusedError("unsupported_grant_type")
             pair = exchange(self.server.users, self, request, credential)
         except RefusedError as refused:
-            return self.respond(request, self.refusal(refused, refresh=refresh), status=self.refusal_status)
-        return self.respond(request, fault.change(self.granted(pair, refresh=refresh)))
+            return self.respond(request, self.refusal(refused, grant=credential.grant), status=self.refusal_status)
+        return self.respond(request, fault.change(self.granted(pair, grant=credential.grant)))
 
     def respond(self, request: Request, content: dict[str, Any], *, status: int = 200) -> Response:  # noqa: ARG002
         """Return an answer with these fields, in the format that the request asks for if there are several."""
