@@ -58,7 +58,7 @@ connections = Connections(
 broker = TokenBroker(
     {}, connections=connections, redis=os.environ.get("REDIS_URL"), secret_key=os.environ["SECRET_KEY"]
 )
-login = OAuth().register(
+login: Any = OAuth().register(
     "login",
     server_metadata_url=f"{os.environ['LOGIN_ISSUER']}/.well-known/openid-configuration",
     client_id=os.environ["LOGIN_CLIENT_ID"],
@@ -102,7 +102,7 @@ async def begin_login(request: Request) -> Any:
 @app.get("/login/callback")
 async def finish_login(request: Request) -> RedirectResponse:
     """Keep the user in the session; the tokens of the login are not needed."""
-    token = await login.authorize_access_token(request)
+    token: Any = await login.authorize_access_token(request)
     request.session.clear()
     request.session["user"] = str(token["userinfo"]["sub"])
     return RedirectResponse("/", status_code=303)
