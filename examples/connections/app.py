@@ -11,6 +11,9 @@ browser has a session cookie and no token; the tokens are in the database, seale
 access tokens, so that one of them fetches for all.
 """
 
+# pyright: basic, reportMissingImports=false
+# Authlib has no types, and is needed by this example only.
+
 from __future__ import annotations
 
 import os
@@ -58,7 +61,7 @@ connections = Connections(
 broker = TokenBroker(
     {}, connections=connections, redis=os.environ.get("REDIS_URL"), secret_key=os.environ["SECRET_KEY"]
 )
-login: Any = OAuth().register(
+login = OAuth().register(
     "login",
     server_metadata_url=f"{os.environ['LOGIN_ISSUER']}/.well-known/openid-configuration",
     client_id=os.environ["LOGIN_CLIENT_ID"],
@@ -102,7 +105,7 @@ async def begin_login(request: Request) -> Any:
 @app.get("/login/callback")
 async def finish_login(request: Request) -> RedirectResponse:
     """Keep the user in the session; the tokens of the login are not needed."""
-    token: Any = await login.authorize_access_token(request)
+    token = await login.authorize_access_token(request)
     request.session.clear()
     request.session["user"] = str(token["userinfo"]["sub"])
     return RedirectResponse("/", status_code=303)

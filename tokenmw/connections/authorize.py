@@ -9,7 +9,7 @@ import json
 import re
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenmw.connections.flow_problem import FlowProblem
 from tokenmw.redaction import Unpicklable, not_encoded
@@ -90,13 +90,13 @@ class PendingFlow(Unpicklable):
     def decode(cls, raw: bytes) -> PendingFlow | None:
         """Read a flow; None if it is not one of this version."""
         try:
-            given: Any = json.loads(raw)
+            given: object = json.loads(raw)
         except ValueError:
             return None
         names = tuple(cls.__slots__)
         if not isinstance(given, list):
             return None
-        values: list[Any] = given
+        values = cast("list[Any]", given)
         if len(values) != len(names) + 1 or values[0] != _FORMAT:
             return None
         return cls(**dict(zip(names, values[1:], strict=True)))
