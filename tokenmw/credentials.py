@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from tokenmw.errors import ConfigurationError, TokenUnavailable, copy_of
 from tokenmw.options import checked_callback, checked_strings, did_you_mean
 from tokenmw.providers.base import Provider
-from tokenmw.providers.http import check_reach
+from tokenmw.providers.http_client import check_client
 from tokenmw.redaction import Unpicklable
 from tokenmw.status import ProviderStatus
 from tokenmw.tokens.entry import TokenEntry
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tokenmw.clock import Instant
-    from tokenmw.providers.http import AsyncHTTPClient, HTTPOptions
+    from tokenmw.providers.http_client import AsyncHTTPClient
+    from tokenmw.providers.network.options import HTTPOptions
     from tokenmw.tokens.cache import TokenCache
 
 __all__ = ["Credentials", "ProviderOfRequest", "RequestCredential", "checked_names", "no_provider"]
@@ -220,7 +221,7 @@ class Credentials(Unpicklable):
                     f"providers[{name!r}]: each new token of {provider.kind} invalidates the one before, so two "
                     f"processes would take it from each other. {fix}, or single_process=True if there is only this one."
                 )
-            check_reach(provider, http=self._http, option=f"providers[{name!r}]")
+            check_client(provider, http=self._http, option=f"providers[{name!r}]")
             if provider.depends_on_request:
                 by_name[name] = provider.for_request
                 continue

@@ -92,6 +92,11 @@ class RequestError(TokenmwError, HTTPException):
             self.add_note(f"Raised at {place}.")
         return self
 
+    def with_reason(self, reason: str) -> Self:
+        """Add a reason to the operator's text, and return the error. For this package's own modules."""
+        self._text = f"{self._text}; {reason}"
+        return self
+
     def __reduce__(self) -> tuple[object, ...]:
         # Process pools and task queues pickle errors. The cause stays behind: it refers to a token entry.
         return type(self), (self._text,), {name: part for name, part in self.__dict__.items() if name != "_cause"}

@@ -38,7 +38,7 @@ class RedisStore(Unpicklable):
     A value is as durable as the server makes it: with `appendonly yes`, it outlives the server's process, and with
     `appendfsync always` a crash of the machine. A failover may lose the last writes: see `replicas`. A server that does
     not persist, or that evicts, is logged. `load` reads from the primary. Names of apps and users are readable in
-    Redis, tokens are sealed. All rows are in one hash slot.
+    Redis, tokens are sealed. All rows have one hash tag.
 
     Args:
         redis: A URL as for `TokenBroker`, or a client of `redis.asyncio`, which belongs to one event loop and is not

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from tokenmw.providers.answer import Answer
+    from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.jwt_assertion import SecretAlgorithm
@@ -114,6 +115,7 @@ class TokenExchange(SubjectProvider):
         json: Whether the fields are sent as a JSON object, as for `ClientCredentials`.
         assertion_audience: As for `ClientCredentials`.
         assertion_algorithm: As for `ClientCredentials`.
+        certificate: A `ClientCertificate`, as for `ClientCredentials`.
         dpop: A `DPoPKey` to which the server binds the token, as for `ClientCredentials`.
 
     Raises:
@@ -129,6 +131,7 @@ class TokenExchange(SubjectProvider):
         "_reader",
         "allow_http",
         "allow_private",
+        "certificate",
         "dpop",
         "hosts",
         "shareable",
@@ -168,19 +171,22 @@ class TokenExchange(SubjectProvider):
         json: bool = False,
         assertion_audience: str | None = None,
         assertion_algorithm: SecretAlgorithm | None = None,
+        certificate: ClientCertificate | None = None,
         dpop: DPoPKey | None = None,
     ) -> None:
         name = type(self).__name__
         auth = ClientAuth(
             client_id,
             provider=name,
-            method=auth_method or default_method(assertion=client_assertion, issuer=issuer),
+            method=auth_method
+            or default_method(assertion=client_assertion, issuer=issuer, secret=client_secret, certificate=certificate),
             secret=client_secret,
             assertion=client_assertion,
             credential_id=credential_id,
             form_encode_basic=form_encode_basic,
             audience=assertion_audience,
             algorithm=assertion_algorithm,
+            certificate=certificate,
         )
         self._client = OAuthClient(
             auth,
@@ -194,6 +200,7 @@ class TokenExchange(SubjectProvider):
         self.dpop = dpop
         self.allow_http = allow_http
         self.allow_private = self._client.allow_private
+        self.certificate = self._client.certificate
         self.token_url = self._client.token_url
         self._set_subject(subject, expires_at=subject_expires_at)
         self._actor = _checked_actor(actor, option=f"{name}(actor=…)")
