@@ -96,7 +96,7 @@ class PendingFlow(Unpicklable):
         names = tuple(cls.__slots__)
         if not isinstance(given, list):
             return None
-        values = cast("list[Any]", given)
+        values = cast("Sequence[Any]", given)
         if len(values) != len(names) + 1 or values[0] != _FORMAT:
             return None
         return cls(**dict(zip(names, values[1:], strict=True)))
