@@ -9,6 +9,7 @@ from tokenmw import RequestTokens, Token, TokenAuth, TokenBroker, TokenMiddlewar
 NAMES: dict[type, set[str]] = {
     TokenBroker: {
         "auth",
+        "connections",
         "hand_in",
         "invalidate",
         "invalidate_provider",

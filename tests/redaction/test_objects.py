@@ -24,6 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, create_model
 
 import tokenmw
 from tests.asgi_client import answering, scope_of, session_of
+from tests.connections.memory_store import MemoryStore
 from tests.observe.test_events import EVENTS
 from tests.providers.mtls import Files
 from tests.providers.private_keys import make_key, pem_of
@@ -44,6 +45,21 @@ from tokenmw import (
     TokenUnavailable,
 )
 from tokenmw.clock import SYSTEM_CLOCK
+<<<<<<< HEAD
+from tokenmw.connections import RedisStore, SQLStore
+=======
+from tokenmw.connections import (
+    ConnectApp,
+    Connections,
+    ConnectionState,
+    OAuthApp,
+    ReconnectRequired,
+    SQLStore,
+    StoredConnection,
+    TokenPair,
+)
+from tokenmw.connections.document import ConnectionDocument
+>>>>>>> b_eng
 from tokenmw.fastapi import token_from
 from tokenmw.observe import BrokerClosed
 from tokenmw.outgoing.response import _Answer
@@ -67,7 +83,14 @@ from tokenmw.testing import ManualClock, make_token
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MODULES = ("tokenmw", "tokenmw.providers", "tokenmw.fastapi", "tokenmw.testing", "tokenmw.observe")
+MODULES = (
+    "tokenmw",
+    "tokenmw.connections",
+    "tokenmw.providers",
+    "tokenmw.fastapi",
+    "tokenmw.testing",
+    "tokenmw.observe",
+)
 
 
 def broker() -> TokenBroker:
@@ -85,6 +108,23 @@ def request_tokens() -> RequestTokens:
 def middleware() -> TokenMiddleware:
     """Make a middleware."""
     return TokenMiddleware(answering(session_of), broker=broker())
+
+
+def oauth_app() -> OAuthApp:
+    """Make an app with a secret."""
+    return OAuthApp(
+        authorize_url="https://idp.example/a", token_url="https://idp.example/t", client_id="crm", client_secret=SECRET
+    )
+
+
+def connections() -> Connections:
+    """Make connections with a secret."""
+    return Connections({"crm": oauth_app()}, store=MemoryStore(), subject=lambda _: "user-1")
+
+
+def broker_of_users() -> TokenBroker:
+    """Make a broker with connections."""
+    return TokenBroker({}, connections=connections(), secret_key=SECRET)
 
 
 def http_options() -> HTTPOptions:
@@ -113,12 +153,25 @@ VALUES: dict[str, Callable[[], Any]] = {
     "SecretSource": lambda: SecretSource(lambda: SECRET, credential_id="crm"),
     "DPoPKey": lambda: DPoPKey(pem_of(make_key("P-256"))),
     "PrivateKeyJWT": lambda: PrivateKeyJWT(pem_of(make_key("P-256")), key_id=SECRET),
+    "OAuthApp": oauth_app,
+    "Connections": connections,
+    "UserToken": lambda: connections().provider("crm", "user-1"),
+    "TokenPair": lambda: TokenPair(access_token=SECRET, refresh_token=SECRET, expires_in=60),
+    "StoredConnection": lambda: StoredConnection(1, SECRET.encode()),
+    "ConnectionDocument": lambda: ConnectionDocument.of_pair(
+        TokenPair(access_token=SECRET, refresh_token=SECRET, expires_in=60, extra={SECRET: SECRET}), now=0.0
+    ),
+    "SQLStore": lambda: SQLStore(f"postgresql+asyncpg://u:{SECRET}@127.0.0.1/x"),
     "Answer": lambda: Answer(200, headers={"x": SECRET}, body=SECRET.encode()),
 }
 # Parts of a running program that refer to secrets.
 LIVE: dict[str, Callable[[], Any]] = {
+    "RedisStore": lambda: RedisStore(f"redis://u:{SECRET}@127.0.0.1/0"),
+    "SQLStore": lambda: SQLStore(f"postgresql+asyncpg://u:{SECRET}@127.0.0.1/name"),
     "TokenBroker": broker,
     "RequestTokens": request_tokens,
+    "UserConnections": lambda: broker_of_users().connections,
+    "ConnectApp": lambda: ConnectApp(broker_of_users(), allow=lambda _: True),
     "TokenAuth": lambda: broker().auth("wecom"),
     "TokenAuth of a request": lambda: request_tokens().auth("wecom"),
     "TokenHTTP": lambda: TokenHTTP(httpx.AsyncClient(), limits=Limits(), clock=SYSTEM_CLOCK),
@@ -134,11 +187,16 @@ ERRORS: dict[str, TokenmwError] = {
     "CredentialRejected": CredentialRejected("no", provider="crm", code="invalid_client", retry_after=3, said=False),
     "SessionUnavailable": SessionUnavailable("unavailable", retry_after=1.0),
     "APIKeyRefused": APIKeyRefused("no", challenge="Basic"),
+    "ReconnectRequired": ReconnectRequired("expired", provider="crm", connect_url="/connect/crm", reason="expired"),
+    "ReconnectRequired without a user": ReconnectRequired("none", provider="crm", reason="not signed in"),
 }
 # Objects without secrets.
 PUBLIC: dict[str, Callable[[], Any]] = {
     "SubjectToken": SubjectToken,
     "Limits": Limits,
+    "ConnectionState": lambda: ConnectionState(
+        state="ok", reason="", since=None, scope="", connected_at=0.0, refreshed_at=0.0, expires_at=None
+    ),
     "Status": lambda: broker().status(),
     "ProviderStatus": lambda: ProviderStatus("cold"),
     "ServerStatus": lambda: ServerStatus("up", 0.0),
@@ -151,6 +209,7 @@ NOT_TESTED = {
     *("Provider", "RequestState", "OutgoingRequest", "Observer", "Event", "SessionID", "Tokens"),
     *("credential_text", "lifetime", "session_id", "request_tokens", "make_token"),
     *("Fault", "ManualClock", "ProviderServer"),
+    *("ConnectionKey", "ConnectionStore", "StoreUnavailable"),
     "APIKeySource",  # it has the names of headers, and no key
 }
 SECRET_OBJECTS = VALUES | LIVE

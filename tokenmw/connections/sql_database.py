@@ -70,7 +70,7 @@ class Database(Unpicklable):
                 "users for one. Write a ConnectionStore for it, and run tokenmw.testing.connection_store_suite."
             )
         # A function, because the URL has the password, and an object's attributes are shown by debuggers.
-        self._make = lambda: _make_engine(url, seconds=seconds)
+        self._make: Callable[[], AsyncEngine] = lambda: _make_engine(url, seconds=seconds)
         if self._given is None:
             self._make()  # connects nothing, and finds what is wrong with the URL
         self._place = f"{self.dialect}, {_place(url)}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.observe.error_place import place_of
 from tokenmw.options import checked_flag, optional_seconds
+from tokenmw.providers.dpop import checked_dpop
 from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import FrozenValue, without_locals
 
@@ -271,6 +272,7 @@ def check_provider(provider: Provider) -> None:
     optional_seconds(provider.refresh_before, option=f"{name}.refresh_before")
     if provider.renewal_window != 0:
         optional_seconds(provider.renewal_window, option=f"{name}.renewal_window")
+    checked_dpop(provider.dpop, option=f"{name}.dpop")
     scheme: object = provider.scheme
     if scheme is not None and not (isinstance(scheme, str) and scheme.isascii() and scheme.replace("-", "").isalnum()):
         raise ConfigurationError(f"{name}.scheme must be one word, such as Bearer, or None.")
