@@ -12,6 +12,7 @@ from tokenmw.connections.connections import Connections, checked_subject
 from tokenmw.connections.device import begin_device
 from tokenmw.connections.document import DISCONNECTED, ConnectionDocument
 from tokenmw.connections.documents import Found, Unusable
+from tokenmw.connections.flow_parts import FlowParts
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.observe.events import ConnectionChanged
