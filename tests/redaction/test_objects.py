@@ -45,21 +45,18 @@ from tokenmw import (
     TokenUnavailable,
 )
 from tokenmw.clock import SYSTEM_CLOCK
-<<<<<<< HEAD
-from tokenmw.connections import RedisStore, SQLStore
-=======
 from tokenmw.connections import (
     ConnectApp,
     Connections,
     ConnectionState,
     OAuthApp,
     ReconnectRequired,
+    RedisStore,
     SQLStore,
     StoredConnection,
     TokenPair,
 )
 from tokenmw.connections.document import ConnectionDocument
->>>>>>> b_eng
 from tokenmw.fastapi import token_from
 from tokenmw.observe import BrokerClosed
 from tokenmw.outgoing.response import _Answer
