@@ -47,8 +47,11 @@ from tokenmw import (
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.connections import (
     ConnectApp,
+    Connected,
     Connections,
     ConnectionState,
+    Dialect,
+    NotConnected,
     OAuthApp,
     ReconnectRequired,
     RedisStore,
@@ -191,6 +194,9 @@ ERRORS: dict[str, TokenmwError] = {
 PUBLIC: dict[str, Callable[[], Any]] = {
     "SubjectToken": SubjectToken,
     "Limits": Limits,
+    "Dialect": Dialect,
+    "Connected": lambda: Connected("crm", "user-1", "", ""),
+    "NotConnected": lambda: NotConnected("crm", "denied", 403, "", ""),
     "ConnectionState": lambda: ConnectionState(
         state="ok", reason="", since=None, scope="", connected_at=0.0, refreshed_at=0.0, expires_at=None
     ),
@@ -206,7 +212,8 @@ NOT_TESTED = {
     *("Provider", "RequestState", "OutgoingRequest", "Observer", "Event", "SessionID", "Tokens"),
     *("credential_text", "lifetime", "session_id", "request_tokens", "make_token"),
     *("Fault", "ManualClock", "ProviderServer"),
-    *("ConnectionKey", "ConnectionStore", "StoreUnavailable"),
+    *("ConnectionKey", "ConnectionStore", "StoreUnavailable", "FlowProblem"),
+    "DeviceFlow",  # made by a server's answer; it is `Unpicklable`
     "APIKeySource",  # it has the names of headers, and no key
 }
 SECRET_OBJECTS = VALUES | LIVE
