@@ -50,8 +50,6 @@ from tokenmw.connections import (
     Connected,
     Connections,
     ConnectionState,
-    Dialect,
-    NotConnected,
     OAuthApp,
     ReconnectRequired,
     RedisStore,
@@ -194,9 +192,7 @@ ERRORS: dict[str, TokenmwError] = {
 PUBLIC: dict[str, Callable[[], Any]] = {
     "SubjectToken": SubjectToken,
     "Limits": Limits,
-    "Dialect": Dialect,
     "Connected": lambda: Connected("crm", "user-1", "", ""),
-    "NotConnected": lambda: NotConnected("crm", "denied", 403, "", ""),
     "ConnectionState": lambda: ConnectionState(
         state="ok", reason="", since=None, scope="", connected_at=0.0, refreshed_at=0.0, expires_at=None
     ),
@@ -212,7 +208,7 @@ NOT_TESTED = {
     *("Provider", "RequestState", "OutgoingRequest", "Observer", "Event", "SessionID", "Tokens"),
     *("credential_text", "lifetime", "session_id", "request_tokens", "make_token"),
     *("Fault", "ManualClock", "ProviderServer"),
-    *("ConnectionKey", "ConnectionStore", "StoreUnavailable", "FlowProblem"),
+    *("ConnectionKey", "ConnectionStore", "StoreUnavailable", "FlowProblem", "Dialect", "NotConnected"),
     "DeviceFlow",  # made by a server's answer; it is `Unpicklable`
     "APIKeySource",  # it has the names of headers, and no key
 }
