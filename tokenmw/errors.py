@@ -212,6 +212,7 @@ class SubjectRefused(RequestError):
         provider: The provider's name.
         code: The service's own error code, such as `invalid_grant`; "" if the request has no token at all.
         claims: The claims that a new token needs (a JSON object as text), or "".
+        said: Whether the service itself answered so; False if it was not asked, because the token has expired.
     """
 
     status = 401
@@ -225,10 +226,12 @@ class SubjectRefused(RequestError):
         provider: str = "",
         code: str = "invalid_token",
         claims: str = "",
+        said: bool = True,
         detail: str | None = None,
     ) -> None:
         self.provider = provider
         self.code = code
+        self.said = said
         self.claims = claims
         super().__init__(text, detail=detail, headers={"WWW-Authenticate": _subject_challenge(code, claims)})
 

@@ -186,8 +186,8 @@ async def test_further_scopes_by_name(world: Connecting) -> None:
     for scope in ("admin", "read", "openid"):
         assert "invalid" == kind_of(await world.browser.get("/connect/crm", params={"scope": scope}))
     assert "invalid" == kind_of(await world.browser.get("/connect/mail", params={"scope": "write"}))
-    wrong: Any
-    for wrong in ({"none": {}}, {"crm": {"a b": "c"}}, {"crm": {"a": ["b"]}}, {"crm": "write"}, ["crm"]):
+    refused: list[Any] = [{"none": {}}, {"crm": {"a b": "c"}}, {"crm": {"a": ["b"]}}, {"crm": "write"}, ["crm"]]
+    for wrong in refused:
         with pytest.raises(ConfigurationError, match="scopes"):
             ConnectApp(world.users, allow=lambda _connection: True, scopes=wrong)
 

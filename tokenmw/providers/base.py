@@ -205,6 +205,10 @@ class Provider(FrozenValue):
         del connection
         return self
 
+    def for_all_subjects(self) -> Provider | None:
+        """Return the provider that stands for all that differ only in the subject; None if it has no subject."""
+        return None
+
     @property
     def credential(self) -> tuple[object, ...]:
         """The identity with the kind in front; computed once."""

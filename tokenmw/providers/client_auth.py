@@ -19,7 +19,7 @@ from tokenmw.providers.secret_sources import SecretSource
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.secret_sources import Secret
 
@@ -39,6 +39,7 @@ AuthMethod = Literal[
 _TLS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})  # RFC 8705 §2
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_MIN_HMAC_BYTES: Final = 16
 _MAX_ASSERTION_CHARACTERS: Final = 64 << 10
 # The codes of a refused secret: of RFC 6749 §5.2, of Keycloak's and Auth0's servers, and of a bare 401.
 _SECRET_REFUSED: Final = frozenset({"invalid_client", "unauthorized_client", "access_denied", ""})
@@ -139,12 +140,25 @@ class ClientAuth(FrozenValue):
                 f"{provider}(client_id=…) has a colon, which would end it in the Authorization header: "
                 f'leave form_encode_basic=True, or use auth_method="client_secret_post".'
             )
+        if credential_id is not None and assertion is None:
+            raise ConfigurationError(
+                f"{provider}(credential_id=…) is the name of the key behind client_assertion=…: leave it out with "
+                f"{options[1]}=…."
+            )
+        if method not in (None, "client_secret_basic") and not form_encode_basic:
+            raise ConfigurationError(
+                f'{provider}(form_encode_basic=False) is for auth_method="client_secret_basic", not for "{method}": '
+                f"leave it out."
+            )
         put = object.__setattr__
         put(self, "_options", options)
         put(self, "_id", client_id)
         put(self, "_method", method)
         option = f"{provider}(client_secret=…)"
-        put(self, "_secrets", None if secret is None else ClientSecrets(secret, option=option))
+        given = None if secret is None else ClientSecrets(secret, option=option)
+        if method == "client_secret_jwt" and given is not None:
+            _check_length(given.all, option=option)
+        put(self, "_secrets", given)
         put(self, "_assertion", HiddenStr(assertion) if isinstance(assertion, str) else assertion)
         put(self, "_algorithm", algorithm)
         put(self, "_audience", audience)
@@ -339,6 +353,17 @@ def _check_certificate(certificate: object, *, provider: str, method: str | None
         raise ConfigurationError(
             f"{provider}(certificate=…) must be a ClientCertificate(cert_file, key_file), not "
             f"{type(certificate).__name__}."
+        )
+
+
+def _check_length(secrets: Iterable[str], *, option: str) -> None:
+    # RFC 7518 §3.2 wants as many bytes as the hash has; servers that give a shorter secret may accept it. With fewer
+    # bytes than these, anyone who sees an assertion can find the secret by trying.
+    if any(len(secret.encode()) < _MIN_HMAC_BYTES for secret in secrets):
+        raise ConfigurationError(
+            f'{option} has fewer than {_MIN_HMAC_BYTES} bytes, which is too short a key for "client_secret_jwt" (RFC '
+            f"7518 §3.2: 32 bytes for HS256): have the server make a longer secret, or use another auth_method, such "
+            f'as "client_secret_basic".'
         )
 
 

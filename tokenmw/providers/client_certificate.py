@@ -281,11 +281,14 @@ class _Files(Unpicklable):
 
 
 def _checked_path(given: object, *, option: str) -> Path:
-    if not isinstance(given, (str, os.PathLike)) or not os.fspath(cast("str", given)):
-        raise ConfigurationError(f"{option} must be the path of a PEM file, not {type(given).__name__}.")
-    if isinstance(given, str) and "-----BEGIN" in given:
+    path = os.fspath(cast("str", given)) if isinstance(given, (str, os.PathLike)) else ""
+    if not path:
+        raise ConfigurationError(
+            f"{option} must be the path of a PEM file, not {type(cast('object', given)).__name__}."
+        )
+    if "-----BEGIN" in path:
         raise ConfigurationError(f"{option} was given PEM: give the path of a file that has it.")
-    return Path(cast("str", given))
+    return Path(path)
 
 
 def _content(path: Path) -> bytes:

@@ -35,6 +35,14 @@ _GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _METHODS: Final = ("client_secret_basic", "client_secret_post", "tls_client_auth", "self_signed_tls_client_auth")
 _MAX_ASSERTION: Final = 64 << 10  # characters
 _SUBJECT_CODES: Final = frozenset({"invalid_grant", "invalid_token"})
+_OPTIONS: Final = {
+    "assertion": "assertion=…, or subject=…",
+    "audience": "",
+    "client_assertion": "client_secret=…, because this grant signs no client assertion",
+    "client_assertion_type": "client_secret=…, because this grant signs no client assertion",
+    "grant_type": "ClientCredentials for another grant",
+    "resource": "",
+}
 _FIXES_OF_ASSERTION: Final = {
     "invalid_grant": "check key, iss, sub, aud and exp of the assertion, and this machine's clock",
     "unsupported_grant_type": "this endpoint does not offer the JWT bearer grant (RFC 7523): check the URL",
@@ -183,7 +191,7 @@ class JWTBearer(SubjectProvider):
             scope=scope,
             params=params,
             as_json=json,
-            options={"assertion": "assertion=…"},
+            options=_OPTIONS,
         )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
@@ -260,6 +268,11 @@ def _auth(
     issuer: str | None,
     certificate: ClientCertificate | None,
 ) -> ClientAuth | PublicClient:
+    if client_secret is None and certificate is None and method is not None:
+        raise ConfigurationError(
+            f"{provider}(auth_method=…) is for a client with client_secret=… or certificate=…: give one of them, or "
+            "leave it out."
+        )
     if client_secret is None and certificate is None:
         return PublicClient(client_id, provider=provider, name="the assertion")
     if client_id is None:

@@ -219,6 +219,10 @@ class ClientCredentials(Provider):
             params=params,
             as_json=json,
         )
+        if grant_type == "account_credentials" and "account_id" not in (params or {}):
+            raise ConfigurationError(
+                f'{name}(grant_type="account_credentials") needs params={{"account_id": "…"}} with it.'
+            )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
         if dpop is not None and scheme is not None:

@@ -54,6 +54,7 @@ _FIXES: Final = {
 
 # The fields of this grant, each with the option that sets it.
 _OPTIONS: Final = {
+    "grant_type": "ClientCredentials for another grant",
     "actor_token": "actor=…",
     "actor_token_type": "actor_type=…",
     "requested_token_type": "requested_type=…",
@@ -94,7 +95,7 @@ class TokenExchange(SubjectProvider):
             else unknown, and the server alone decides how long the new token lives.
         actor: The token of the acting party, for delegation: text, or a provider, such as the `ClientCredentials` of
             this service. Default: none, which is impersonation.
-        actor_type: The type of the actor's token, as `subject_type`.
+        actor_type: The type of the actor's token, as `subject_type`. Default: `access_token`.
         requested_type: The type of token that is wanted, as `subject_type`. Default: not sent, the server decides. What
             it granted is in `token.extra["issued_token_type"]`. A token that is no access token (`N_A`) has no
             `authorization`; use its `value`.
@@ -152,7 +153,7 @@ class TokenExchange(SubjectProvider):
         subject_type: TokenType | str = "access_token",
         subject_expires_at: float | None = None,
         actor: str | Provider | None = None,
-        actor_type: TokenType | str = "access_token",
+        actor_type: TokenType | str | None = None,
         requested_type: TokenType | str | None = None,
         scope: str = "",
         audience: str | Sequence[str] | None = None,
@@ -209,7 +210,10 @@ class TokenExchange(SubjectProvider):
             ("subject_token_type", _type_uri(subject_type, option=f"{name}(subject_type=…)")),
         ]
         if actor is not None:
-            form.append(("actor_token_type", _type_uri(actor_type, option=f"{name}(actor_type=…)")))
+            given = "access_token" if actor_type is None else actor_type
+            form.append(("actor_token_type", _type_uri(given, option=f"{name}(actor_type=…)")))
+        elif actor_type is not None:
+            raise ConfigurationError(f"{name}(actor_type=…) is the type of actor=…: give an actor, or leave it out.")
         if requested_type is not None:
             form.append(("requested_token_type", _type_uri(requested_type, option=f"{name}(requested_type=…)")))
         if credential_text(scope, option=f"{name}(scope=…)", empty=True).strip():

@@ -186,6 +186,7 @@ class Runtime(Unpicklable):
             http=http,
             limits=limits,
             clock=clock,
+            log=log,
         )
         self._connections: OpenConnections | None = None
         if parts is not None:
