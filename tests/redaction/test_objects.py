@@ -47,6 +47,7 @@ from tokenmw import (
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.connections import (
     ConnectApp,
+    Connected,
     Connections,
     ConnectionState,
     OAuthApp,
@@ -191,6 +192,7 @@ ERRORS: dict[str, TokenmwError] = {
 PUBLIC: dict[str, Callable[[], Any]] = {
     "SubjectToken": SubjectToken,
     "Limits": Limits,
+    "Connected": lambda: Connected("crm", "user-1", "", ""),
     "ConnectionState": lambda: ConnectionState(
         state="ok", reason="", since=None, scope="", connected_at=0.0, refreshed_at=0.0, expires_at=None
     ),
@@ -206,7 +208,8 @@ NOT_TESTED = {
     *("Provider", "RequestState", "OutgoingRequest", "Observer", "Event", "SessionID", "Tokens"),
     *("credential_text", "lifetime", "session_id", "request_tokens", "make_token"),
     *("Fault", "ManualClock", "ProviderServer"),
-    *("ConnectionKey", "ConnectionStore", "StoreUnavailable"),
+    *("ConnectionKey", "ConnectionStore", "StoreUnavailable", "FlowProblem", "Dialect", "NotConnected"),
+    "DeviceFlow",  # made by a server's answer; it is `Unpicklable`
     "APIKeySource",  # it has the names of headers, and no key
 }
 SECRET_OBJECTS = VALUES | LIVE
