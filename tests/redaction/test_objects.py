@@ -47,8 +47,13 @@ from tokenmw import (
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.connections import (
     ConnectApp,
+    Connected,
     Connections,
     ConnectionState,
+    DeviceFlow,
+    Dialect,
+    FlowProblem,
+    NotConnected,
     OAuthApp,
     ReconnectRequired,
     RedisStore,
@@ -56,6 +61,7 @@ from tokenmw.connections import (
     StoredConnection,
     TokenPair,
 )
+from tokenmw.connections.device_codes import DeviceCodes
 from tokenmw.connections.document import ConnectionDocument
 from tokenmw.fastapi import token_from
 from tokenmw.observe import BrokerClosed
@@ -124,6 +130,13 @@ def broker_of_users() -> TokenBroker:
     return TokenBroker({}, connections=connections(), secret_key=SECRET)
 
 
+def device_flow() -> DeviceFlow:
+    """Make a flow that waits for its user."""
+    fields = {"device_code": SECRET, "user_code": "A-B", "verification_uri": "https://idp.example/d", "expires_in": 9}
+    codes = DeviceCodes(Answer(200), fields)
+    return DeviceFlow(broker_of_users().connections, "crm", "user-1", codes, ends=0.0)
+
+
 def http_options() -> HTTPOptions:
     """Make options with the password of a proxy."""
     with patch.dict(os.environ, {"HTTPS_PROXY": f"http://u:{SECRET}@127.0.0.1:9"}):
@@ -168,6 +181,7 @@ LIVE: dict[str, Callable[[], Any]] = {
     "TokenBroker": broker,
     "RequestTokens": request_tokens,
     "UserConnections": lambda: broker_of_users().connections,
+    "DeviceFlow": device_flow,
     "ConnectApp": lambda: ConnectApp(broker_of_users(), allow=lambda _: True),
     "TokenAuth": lambda: broker().auth("wecom"),
     "TokenAuth of a request": lambda: request_tokens().auth("wecom"),
@@ -185,12 +199,16 @@ ERRORS: dict[str, TokenmwError] = {
     "SessionUnavailable": SessionUnavailable("unavailable", retry_after=1.0),
     "APIKeyRefused": APIKeyRefused("no", challenge="Basic"),
     "ReconnectRequired": ReconnectRequired("expired", provider="crm", connect_url="/connect/crm", reason="expired"),
+    "FlowProblem": FlowProblem("denied", "the user has denied"),
     "ReconnectRequired without a user": ReconnectRequired("none", provider="crm", reason="not signed in"),
 }
 # Objects without secrets.
 PUBLIC: dict[str, Callable[[], Any]] = {
     "SubjectToken": SubjectToken,
     "Limits": Limits,
+    "Connected": lambda: Connected("crm", "user-1", "read", "/settings"),
+    "NotConnected": lambda: NotConnected("crm", "denied", 403, "No.", "/settings"),
+    "Dialect": Dialect,
     "ConnectionState": lambda: ConnectionState(
         state="ok", reason="", since=None, scope="", connected_at=0.0, refreshed_at=0.0, expires_at=None
     ),
