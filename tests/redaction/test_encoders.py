@@ -69,6 +69,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "FailureNoted",
         "Failure",
         "FlowParts",  # each of its parts refuses
+        "Found",  # its document refuses
         "Gauges",  # names of providers and addresses
         "GrantCodes",
         "LoadedCertificate",  # public dates and digests

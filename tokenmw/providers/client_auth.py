@@ -140,7 +140,7 @@ class ClientAuth(FrozenValue):
                 f"{provider}(client_id=…) has a colon, which would end it in the Authorization header: "
                 f'leave form_encode_basic=True, or use auth_method="client_secret_post".'
             )
-        if credential_id is not None and assertion is None:
+        if credential_id is not None and assertion is None and certificate is None:
             raise ConfigurationError(
                 f"{provider}(credential_id=…) is the name of the key behind client_assertion=…: leave it out with "
                 f"{options[1]}=…."

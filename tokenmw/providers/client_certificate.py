@@ -281,11 +281,10 @@ class _Files(Unpicklable):
 
 
 def _checked_path(given: object, *, option: str) -> Path:
+    kind = type(given).__name__
     path = os.fspath(cast("str", given)) if isinstance(given, (str, os.PathLike)) else ""
     if not path:
-        raise ConfigurationError(
-            f"{option} must be the path of a PEM file, not {type(cast('object', given)).__name__}."
-        )
+        raise ConfigurationError(f"{option} must be the path of a PEM file, not {kind}.")
     if "-----BEGIN" in path:
         raise ConfigurationError(f"{option} was given PEM: give the path of a file that has it.")
     return Path(path)
