@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -27,7 +28,7 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "redis"])
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shared]:
     """Run the server, and choose the database."""
     database = f"sqlite+aiosqlite:///{tmp_path}/connections.db"
@@ -35,6 +36,9 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shared]:
         running: PostgresServer = request.getfixturevalue("postgres")
         running.command("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         database = running.url
+    elif request.param == "redis":
+        redis: RedisServer = request.getfixturevalue("redis_server")
+        database = f"{redis.url}#{uuid4()}"
     server = ProviderServer(token_life=3600.0)
     with server.running() as base_url:
         yield Shared(server, base_url, database=database)

@@ -27,7 +27,10 @@ FAST = {
 
 
 def store_of(database: str) -> ConnectionStore:
-    """Return the store that a URL names."""
+    """Return the store that a URL names; that of Redis has the namespace of its keys after a "#"."""
+    if database.startswith("redis:"):
+        url, _, namespace = database.partition("#")
+        return RedisStore(url, namespace=namespace)
     return SQLStore(database, create=True)
 
 

@@ -6,13 +6,11 @@ Platforms that follow the standard need nothing of this. For the others it is da
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping  # noqa: TC003  pydantic reads the fields' types
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from tokenmw.providers.answer import Answer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["GRANT_REFUSED", "STANDARD", "Dialect"]
 
