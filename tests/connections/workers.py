@@ -10,7 +10,7 @@ from tests.connections.paused_store import PausedStore
 from tests.connections.world import SECRET
 from tests.processes import receive, send
 from tokenmw import Limits, TokenBroker
-from tokenmw.connections import Connections, ConnectionStore, OAuthApp, SQLStore
+from tokenmw.connections import Connections, ConnectionStore, OAuthApp, RedisStore, SQLStore
 from tokenmw.errors import RequestError
 
 __all__ = ["FAST", "ask", "broker_over", "keep_asking", "pause_in_refresh", "store_of"]

@@ -87,6 +87,11 @@ class UserConnections(Unpicklable):
             )
         return self._config
 
+    def flow_parts(self) -> FlowParts:
+        """Return what flows use, in the running event loop. For this package's own modules."""
+        opened = self._opened()
+        return FlowParts(opened.tokens.http, opened.parts.sealer, opened.parts.clock, opened.parts.log)
+
     def beside(self, providers: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the broker's names: its providers, and a callable for each app.
 
