@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -44,7 +44,7 @@ async def test_800_callers_with_redis_unavailable_cause_one_refresh(shared: Shar
 
 async def _stampede(shared: Shared, redis: str | None) -> None:
     family = await shared.connect(expires_in=0.01)
-    arguments = {**shared.options, "redis": redis, "callers": 100, "limits": {}}
+    arguments: dict[str, Any] = {**shared.options, "redis": redis, "callers": 100, "limits": {}}
     async with Workers(f"{MODULE}:ask", processes=8, arguments=arguments) as workers:
         await workers.receive()
         await workers.send("go")
@@ -63,14 +63,19 @@ async def test_many_expiries_in_a_row(shared: Shared, private_redis: RedisServer
     family = await shared.connect(expires_in=life)
     if redis == "killed":
         private_redis.kill()
-    arguments = {**shared.options, "redis": None if redis == "none" else private_redis.url, "limits": {}}
+    arguments: dict[str, Any] = {
+        **shared.options,
+        "redis": None if redis == "none" else private_redis.url,
+        "limits": {},
+    }
     arguments["seconds"] = expiries * life * 1.1
     async with Workers(f"{MODULE}:keep_asking", processes=4, arguments=arguments, within=180.0) as workers:
         await workers.receive()
         await workers.send("go")
+        results: list[Any] = []
         async with anyio.create_task_group() as disturbance:
             disturbance.start_soon(_disturb, private_redis, redis)
-            results = await workers.results()
+            results += await workers.results()
             disturbance.cancel_scope.cancel()
     # On a busy machine, a token of 0.25 s may expire on its way to the caller.
     assert [text for result in results for text in result["errors"] if "expired" not in text] == []

@@ -59,8 +59,12 @@ async def test_nothing_of_a_user_is_readable(world: World) -> None:
     assert "user-1" not in shown
 
 
+def _one_user(_connection: object) -> str:
+    return "user-1"
+
+
 def _connections(**changes: Any) -> Connections:
-    options: dict[str, Any] = {"store": MemoryStore(), "subject": lambda _: "user-1", **changes}
+    options: dict[str, Any] = {"store": MemoryStore(), "subject": _one_user, **changes}
     return Connections(options.pop("apps", {"crm": app("crm")}), **options)
 
 

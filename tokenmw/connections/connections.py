@@ -140,9 +140,10 @@ def checked_subject(subject: object, *, option: str) -> str:
 
 
 def _checked_apps(apps: object) -> Mapping[str, ConnectionApp]:
+    kind = type(apps).__name__
     if not isinstance(apps, Mapping) or not apps:
         raise ConfigurationError(
-            f'Connections takes a dict of names to apps, such as {{"google": OAuthApp(…)}}, not {type(apps).__name__}.'
+            f'Connections takes a dict of names to apps, such as {{"google": OAuthApp(…)}}, not {kind}.'
         )
     given = dict(cast("Mapping[object, object]", apps))
     for name, app in given.items():
