@@ -22,7 +22,7 @@ LAYERS = [
     {"broker"},
     {"asgi"},
     {"", "problems", "fastapi", "testing"},
-    {"demo"},
+    {"demo", "commands"},
     {"cli"},
     {"__main__"},
 ]

@@ -72,6 +72,17 @@ def test_the_application_under_uvicorn(hosts: World, tmp_path: Path) -> None:
         server.wait(20)
 
 
+def test_the_check_runs_as_the_guide_shows(hosts: World, tmp_path: Path) -> None:
+    """The command of the guide reports that everything works for the guide's program."""
+    guide = page("command_line.md")
+    (tmp_path / "app.py").write_text("\n".join(hosts.text(one.text) for one in program(guide, "Check")))
+    command = shlex.split(guide.block("console", "$ tokenmw check"))[2:]
+    whole = [sys.executable, "-m", "tokenmw", *command]
+    run = subprocess.run(whole, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    assert {line.split()[0] for line in run.stdout.splitlines()} == {"ok"}
+
+
 def _masked(line: str) -> str:
     """Return a line of the demo's table without what differs from run to run."""
     ids = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|…\S+", "*", line)

@@ -19,6 +19,7 @@ READ_BY_TESTS = {
     ("README.md", "console", "$ uvicorn "),
     ("README.md", "text", "API key "),
     ("README.md", "text", "request ──"),
+    ("command_line.md", "console", "$ tokenmw check "),
     ("observability.md", "text", "tokenmw: Redis unavailable "),
     ("performance.md", "console", "$ pip install "),
     ("troubleshooting.md", "text", "ACL SETUSER "),

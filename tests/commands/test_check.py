@@ -1,0 +1,191 @@
+"""`tokenmw check`: its lines, exit codes and error texts, against real servers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from tests.demo.commands import run
+from tests.ports import free_port
+from tests.servers import RedisServer
+from tokenmw.commands.check_redis import findings_of
+from tokenmw.redis.acl import ACL_RULES, CATEGORIES
+from tokenmw.redis.server_facts import ServerFacts
+from tokenmw.testing import ProviderServer
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Generator
+    from pathlib import Path
+
+SECRET: Final = "canary-of-the-secret-key"
+CLIENT_SECRET: Final = "canary-of-the-client-secret"
+PASSWORD: Final = "canary-of-the-password"
+PROGRAM: Final = """
+from tokenmw import TokenBroker
+from tokenmw.providers import ClientCredentials, StaticToken
+
+print("canary of the program's output")
+crm = ClientCredentials(token_url={url!r}, client_id="crm", client_secret={client_secret!r})
+broker = TokenBroker({{"crm": crm, "tenant": lambda connection: crm}}, redis={redis!r}, {options})
+text = "no broker"
+
+
+def make():
+    return broker
+"""
+
+
+class Checked:
+    """Writes the program of a test and checks it.
+
+    Attributes:
+        directory: Where the program is.
+    """
+
+    def __init__(self, directory: Path, url: str) -> None:
+        self.directory = directory
+        self._url = url
+
+    def __call__(
+        self,
+        redis: str | None,
+        *arguments: str,
+        name: str = "program:broker",
+        secret: str = CLIENT_SECRET,
+        options: str = f"secret_key={SECRET!r}",
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the check, and search its output for secrets."""
+        text = PROGRAM.format(url=self._url, client_secret=secret, redis=redis, options=options)
+        (self.directory / "program.py").write_text(text)
+        done = run("check", name, *arguments, directory=self.directory)
+        for canary in (SECRET, secret, PASSWORD):
+            assert canary not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        assert "\x1b" not in done.stdout
+        return done
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Generator[Checked]:
+    """Check a program whose provider is a token server with the client "crm"."""
+    with ProviderServer(clients={"crm": CLIENT_SECRET}, token_life=3600).running() as url:
+        yield Checked(tmp_path, f"{url}/oauth2/token")
+
+
+def test_all_is_well(check: Checked) -> None:
+    """Every line is `ok`, and the exit code is 0; credentials of requests are not checked."""
+    with RedisServer() as server:
+        done = check(server.url)
+    assert (done.returncode, done.stderr) == (0, "canary of the program's output\n"), done.stdout
+    assert {line.split()[0] for line in done.stdout.splitlines()} == {"ok"}
+    assert "round trip" in done.stdout
+    assert "expires in 36" in done.stdout or "expires in 35" in done.stdout
+    assert "not checked: its credentials depend on the request" in done.stdout
+
+
+def test_json_is_one_object(check: Checked) -> None:
+    """`--json` prints the findings and the exit code, and nothing that the program prints."""
+    with RedisServer() as server:
+        done = check(server.url, "--json")
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["exit_code"] == done.returncode == 0
+    assert {one["result"] for one in report["findings"]} == {"ok"}
+
+
+def test_warnings_alone_are_exit_code_2(check: Checked) -> None:
+    """A policy that evicts, values that are not sealed, and too few connections for the processes are warnings."""
+    with RedisServer("--maxmemory-policy", "allkeys-lru", "--maxclients", "100") as server:
+        done = check(server.url, "--processes", "50", options="")
+    warned = [line for line in done.stdout.splitlines() if line.startswith("WARN")]
+    assert done.returncode == 2, done.stdout
+    assert len(warned) == 4
+    assert "CONFIG SET maxmemory-policy noeviction" in done.stdout
+    assert "CONFIG SET maxclients 400" in done.stdout
+
+
+def test_a_closed_port_fails(check: Checked) -> None:
+    """Redis fails with its address and the fix; the provider is checked nevertheless."""
+    port = free_port()
+    done = check(f"redis://:{PASSWORD}@127.0.0.1:{port}/0")
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port} cannot be used (refused): nothing listens there" in done.stdout
+    assert "has a token" in done.stdout
+
+
+def test_a_wrong_password_fails(check: Checked) -> None:
+    """The line says which option is wrong, and has no password."""
+    with RedisServer("--requirepass", "another") as server:
+        done = check(f"redis://:{PASSWORD}@127.0.0.1:{server.port}/0")
+    assert done.returncode == 1
+    assert "it refuses the user or the password of redis=" in done.stdout
+
+
+@pytest.mark.parametrize("missing", sorted(set(CATEGORIES) - {"command", "cluster|slots", "select", "info", "evalsha"}))
+def test_a_missing_permission_fails(check: Checked, missing: str) -> None:
+    """The line names the permission's `ACL SETUSER` line."""
+    rules = ACL_RULES.replace("<namespace>", "tokenmw").replace(f" +{missing}", "", 1) + f" -{missing}"
+    with RedisServer() as server:
+        server.command("ACL", "SETUSER", "lean", "reset", "on", f">{PASSWORD}", *rules.split())
+        done = check(f"redis://lean:{PASSWORD}@127.0.0.1:{server.port}/0")
+    assert done.returncode == 1, done.stdout
+    assert f"ACL SETUSER <user> {ACL_RULES}" in done.stdout
+
+
+def test_a_rejected_credential_fails(check: Checked) -> None:
+    """The provider's line has the reason that the log has."""
+    with RedisServer() as server:
+        done = check(server.url, secret="canary-of-a-wrong-secret")
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("FAIL"))
+    assert done.returncode == 1
+    assert "provider crm" in line
+    assert "invalid_client" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("program", "'program' is not module:name"),
+        ("nowhere:broker", "There is no module nowhere."),
+        ("program:brokr", "The module program has no brokr. It has broker."),
+        ("program:text", "program:text is a str, not a TokenBroker."),
+        ("program:make", "program:make is a function, which is not called."),
+    ],
+)
+def test_a_name_without_a_broker_is_one_line(check: Checked, name: str, said: str) -> None:
+    """The text is on stderr and has the fix; the exit code is 1."""
+    done = check(None, name=name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"tokenmw check: {said}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import nothing_of_this_name", "imports nothing_of_this_name, which is not installed here."),
+        (f"\nraise ValueError({SECRET!r})", "cannot be imported: ValueError at broken:2."),
+        ("broker = ", "cannot be imported: SyntaxError at line 1."),
+    ],
+)
+def test_a_module_that_raises_is_one_line(tmp_path: Path, source: str, said: str) -> None:
+    """The line has the error's class and place, and not its text, which may have a secret."""
+    (tmp_path / "broken.py").write_text(source)
+    done = run("check", "broken:broker", directory=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"tokenmw check: The module broken {said}\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["a:b", "--processes", "0"], ["a:b", "--all"]])
+def test_a_wrong_command_line_is_exit_code_64(tmp_path: Path, arguments: list[str]) -> None:
+    """2 is a report with warnings, so a wrong command line has another exit code."""
+    done = run("check", *arguments, directory=tmp_path)
+    assert done.returncode == 64
+    assert done.stderr.startswith("usage: tokenmw check")
+
+
+def test_plain_tcp_to_another_machine_is_a_warning() -> None:
+    """The line names the scheme with TLS."""
+    facts = ServerFacts("10.0.0.5:6379", 0.001, {"redis_version": "7.2.0"}, plain=True)
+    warned = [one for one in findings_of(facts, processes=1) if one.result == "WARN"]
+    assert [("rediss://" in one.text) for one in warned] == [True]

@@ -1,0 +1,77 @@
+"""Finds the broker that a command line names as `module:name`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from contextlib import redirect_stdout
+from types import SimpleNamespace
+from typing import Any
+
+from tokenmw.broker import TokenBroker
+from tokenmw.errors import TokenmwError
+from tokenmw.observe.error_place import with_place
+
+__all__ = ["TargetError", "find_broker"]
+
+
+class TargetError(Exception):
+    """Raised when a command line names no broker. The text says what is wrong, and the fix."""
+
+
+def find_broker(target: str) -> TokenBroker:
+    """Import a module and return its broker. What the import prints goes to stderr.
+
+    Args:
+        target: `module:name`; modules of the current directory are found.
+
+    Raises:
+        TargetError: There is no such broker.
+    """
+    module_name, colon, name = target.partition(":")
+    if not (module_name and colon and name):
+        raise TargetError(f"{target!r} is not module:name. Write for example app:broker.")
+    module = _imported(module_name)
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, TokenBroker):
+        return found
+    if found is None:
+        brokers = sorted(other for other, value in vars(module).items() if isinstance(value, TokenBroker))
+        fix = f"It has {', '.join(brokers)}." if brokers else "It has no TokenBroker: assign one to a global name."
+        raise TargetError(f"The module {module_name} has no {name}. {fix}")
+    if callable(found) and not isinstance(found, type) and hasattr(found, "__code__"):
+        raise TargetError(
+            f"{target} is a function, which is not called. Assign its broker to a global name, as in "
+            f"`broker = {name}()`, and give that name."
+        )
+    raise TargetError(f"{target} is a {type(found).__name__}, not a TokenBroker. Give the name of the broker.")
+
+
+def _imported(name: str) -> Any:
+    if os.getcwd() not in sys.path:  # noqa: PTH109  entries of sys.path are text
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    problem = ""
+    try:
+        with redirect_stdout(sys.stderr):
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if f"{name}.".startswith(f"{missing}."):
+            problem = f"There is no module {missing}. Run the command in the directory that has it, or install it."
+        else:
+            problem = f"The module {name} imports {missing}, which is not installed here."
+    except TokenmwError as error:
+        problem = f"The module {name} cannot be imported: {error}"
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a program's module may raise anything
+        # Its text is not shown: a program may put a secret into it.
+        called = SimpleNamespace(__module__=name)
+        place = (
+            f"{type(error).__name__} at line {error.lineno}"
+            if isinstance(error, SyntaxError)
+            else with_place(error, called=called)
+        )
+        problem = f"The module {name} cannot be imported: {place}."
+    raise TargetError(problem)

@@ -1,0 +1,103 @@
+"""Reads what a server says about itself, and checks that it allows what a broker sends. For `tokenmw check`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import redis.asyncio as redis
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
+
+from tokenmw.redis.advice import advice, check_probe
+from tokenmw.redis.client import address_of
+from tokenmw.redis.errors import classify
+from tokenmw.redis.scripts import SOURCES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.keys import KeyNames
+
+__all__ = ["ServerFacts", "ServerProblem", "read_servers"]
+
+_THIS_MACHINE: Final = ("localhost", "127.", "::1", "[::1]")
+
+
+class ServerProblem(Exception):
+    """Raised when a server cannot be used. The text has its address, the reason and the fix, and no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """One server that works.
+
+    Attributes:
+        address: Host and port, or the socket's path.
+        round_trip: Seconds that one PING took.
+        info: What INFO has returned.
+        plain: Whether commands cross a network without TLS.
+    """
+
+    address: str
+    round_trip: float
+    info: Mapping[str, Any]
+    plain: bool
+
+
+async def read_servers(client: AnyClient, *, names: KeyNames, hints: bool, seconds: float) -> list[ServerFacts]:
+    """Return the facts of the only server, or of each primary of a cluster, within `seconds`.
+
+    Raises:
+        ServerProblem: One cannot be used.
+    """
+    reached = False
+    problem = ""
+    try:
+        async with asyncio.timeout(seconds):
+            await cast("Any", client).execute_command("PING")
+            reached = True
+            await _check_rights(client, names=names, hints=hints)
+            if isinstance(client, redis.RedisCluster):
+                return [await _facts(client, node, str(node.name)) for node in client.get_primaries()]
+            return [await _facts(client, client, "")]
+    except Exception as error:  # noqa: BLE001  a client of the program's own may raise anything
+        reason = classify(error)
+        fix = advice(error, reason, reached=reached)
+        problem = f"{address_of(client)} cannot be used ({reason})" + (f": {fix}." if fix else ".")
+    raise ServerProblem(problem)
+
+
+async def _check_rights(client: Any, *, names: KeyNames, hints: bool) -> None:
+    run: Any = client.execute_command
+    key = names.key("probe", "probe")
+    check_probe(await run("EVAL", SOURCES["probe"], 1, key))
+    await run("GETRANGE", key, 0, 0)
+    if isinstance(client, redis.Redis):
+        await run("SCRIPT EXISTS", "0" * 40)
+        if hints:
+            # An empty text is no hint: every process ignores it.
+            await run("PUBLISH", names.hints, b"")
+            async with client.pubsub() as channel:
+                await cast("Any", channel).subscribe(names.hints)
+                await cast("Any", channel).get_message(timeout=1.0)
+
+
+async def _facts(client: AnyClient, server: Any, node: str) -> ServerFacts:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await server.execute_command("PING")
+    took = loop.time() - began
+    address = address_of(client, node)
+    return ServerFacts(address, took, await server.execute_command("INFO"), _is_plain(client, address))
+
+
+def _is_plain(client: Any, address: str) -> bool:
+    if address.startswith(_THIS_MACHINE):
+        return False
+    if isinstance(client, redis.RedisCluster):
+        kind: Any = client.connection_kwargs.get("connection_class", object)
+    else:
+        kind = client.connection_pool.connection_class
+    return not issubclass(kind, (SSLConnection, UnixDomainSocketConnection))
