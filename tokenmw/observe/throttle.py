@@ -131,6 +131,11 @@ class ThrottledLog:
         problem = self._problems.get(kind)
         return problem is not None and not problem.recovered
 
+    def since(self, kind: str) -> float | None:
+        """Return the monotonic time at which a problem of this kind began; None if there is none."""
+        problem = self._problems.get(kind)
+        return None if problem is None or problem.recovered else problem.since
+
     def flush(self) -> None:
         """Log the counts that are due, and forget kinds without recent messages. Called by housekeeping."""
         now = self._clock.monotonic()
