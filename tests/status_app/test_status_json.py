@@ -26,7 +26,7 @@ SECRET = f"a-secret-{CANARY}-of-some-length"
 async def status_until(client: Any, condition: Any, *, seconds: float = 10.0) -> Any:
     """Return the first status that fulfils a condition."""
     async with asyncio.timeout(seconds):
-        while not condition(status := (await client.get(f"{AT}/status.json")).json()):
+        while not condition(status := (await client.get(f"{AT}/status.json")).json()):  # noqa: ASYNC110  the change is on the server
             await asyncio.sleep(0.05)
     return status
 
