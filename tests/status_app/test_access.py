@@ -75,7 +75,7 @@ REFUSING = {
     "HTTPException 401": (raises(HTTPException(401, headers={"WWW-Authenticate": "Basic"})), 401),
     "HTTPException 200": (raises(HTTPException(200)), 503),
     "an error": (raises(LookupError("canary")), 503),
-    "a generator": (lambda _: (one for one in ()), 503),
+    "a generator": (lambda _: (one for one in [False]), 503),
     "a tuple": (lambda _: (False,), 503),
     "a response": (lambda _: Response(status_code=403), 503),
     "not awaited": (lambda _: later, 503),

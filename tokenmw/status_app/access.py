@@ -1,4 +1,4 @@
-"""Decides by the program's callables who may see the status, and who may act. It fails closed."""
+"""Asks the program's callables which requests see the status, and which may act. It fails closed."""
 
 from __future__ import annotations
 

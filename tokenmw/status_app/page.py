@@ -103,7 +103,7 @@ def _providers(report: Mapping[str, Any]) -> str:
             escape(one["name"]),
             _state(one["state"]),
             _time(one.get("since"), now),
-            _life(one),
+            _lifetime(one),
             _error(one),
             "" if one.get("attempts") is None else str(one["attempts"]),
             _attempt(one.get("next_attempt_in")),
@@ -179,7 +179,8 @@ def _section(
     more = f'<p class="dim">And {left_out} more.</p>' if left_out > 0 else ""
     return (
         f'<section><h2>{title}</h2><table role="table"{kind} aria-label="{title}">'
-        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead><tbody role="rowgroup">{body}</tbody></table>{more}</section>'
+        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead><tbody role="rowgroup">{body}</tbody></table>'
+        f"{more}</section>"
     )
 
 
@@ -187,18 +188,18 @@ def _state(state: str) -> str:
     return f'<span class="state {_LEVELS.get(state, "")}">{escape(state)}</span>'
 
 
-def _life(one: Mapping[str, Any]) -> str:
+def _lifetime(one: Mapping[str, Any]) -> str:
     """Return how long a token lasts, and a bar of its life with a mark at its refresh."""
     left = one.get("expires_in")
     if left is None:
         return ""
     refresh = one["refresh_in"]
     text = f"{_seconds(left)} left, refresh {_due(refresh)}"
-    life = max(one["lifetime"], 0.001)
-    width, mark = 100 * min(1.0, left / life), 100 * min(1.0, max(0.0, (left - refresh) / life))
+    whole = max(one["lifetime"], 0.001)
+    width, mark = 100 * min(1.0, left / whole), 100 * min(1.0, max(0.0, (left - refresh) / whole))
     return (
         f'{text}<svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect class="life" width="100" height="8"/><rect class="left" width="{width:.1f}" height="8"/>'
+        f'<rect class="whole" width="100" height="8"/><rect class="left" width="{width:.1f}" height="8"/>'
         f'<rect class="refresh" x="{mark:.1f}" width="1" height="8"/></svg>'
     )
 
@@ -222,11 +223,11 @@ def _due(seconds: float) -> str:
 def _time(at: float | None, now: float) -> str:
     if at is None:
         return ""
-    moment = dt.datetime.fromtimestamp(at, dt.UTC)
+    instant = dt.datetime.fromtimestamp(at, dt.UTC)
     today = dt.datetime.fromtimestamp(now, dt.UTC).date()
-    shown = moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M:%S")
+    shown = instant.strftime("%H:%M:%S" if instant.date() == today else "%Y-%m-%d %H:%M:%S")
     ago = _seconds(max(0.0, now - at))
-    return f'<span><time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{shown} UTC</time> <span class="dim">({ago})</span>'
+    return f'<span><time datetime="{instant:%Y-%m-%dT%H:%M:%SZ}">{shown} UTC</time> <span class="dim">({ago})</span>'
 
 
 def _seconds(seconds: float) -> str:

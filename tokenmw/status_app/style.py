@@ -33,7 +33,7 @@ thead th{color:var(--dim);font-size:.85rem;font-weight:500;white-space:nowrap}
 tbody th{font-weight:600;overflow-wrap:break-word}
 td.number{font-variant-numeric:tabular-nums;white-space:nowrap}
 svg{display:block;width:7rem;height:.6rem;margin-top:.3rem}
-svg .life{fill:var(--line)}svg .left{fill:var(--bar)}svg .refresh{fill:var(--ink)}
+svg .whole{fill:var(--line)}svg .left{fill:var(--bar)}svg .refresh{fill:var(--ink)}
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.75rem;margin:0}
 dt{color:var(--dim);font-size:.85rem}
 dd{margin:0;font-variant-numeric:tabular-nums}
