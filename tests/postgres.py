@@ -53,7 +53,7 @@ class PostgresServer:
         if os.geteuid() == 0:
             self._user = next(name for name in _USERS if _exists(name))
         self._directory = Path()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
         self.port = 0
 
     def __enter__(self) -> Self:
@@ -126,15 +126,16 @@ class PostgresServer:
         # A crash of the machine is not tested, and each commit would wait for the disk.
         options += ["-c", "shared_buffers=16MB", *self._options]
         with (self._directory / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            process: subprocess.Popen[Any] = subprocess.Popen(
                 [self._binaries / "postgres", "-D", self._data, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 **self._as_user(),
             )
+        self._process = process
         deadline = time.monotonic() + START_WITHIN
-        while self._process.poll() is None and time.monotonic() < deadline:
+        while process.poll() is None and time.monotonic() < deadline:
             if (
                 subprocess.run(
                     [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False

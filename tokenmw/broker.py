@@ -42,7 +42,7 @@ from tokenmw.options import (
     checked_session_ttl,
 )
 from tokenmw.outgoing import TokenAuth, token_auth
-from tokenmw.providers.http import checked_http
+from tokenmw.providers.http_client import checked_http
 from tokenmw.redaction import HiddenStr, Unpicklable, without_locals
 from tokenmw.redis.client import checked_redis
 from tokenmw.redis.keys import KeyNames
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from tokenmw.credentials import ProviderOfRequest
     from tokenmw.observe.events import Observer
     from tokenmw.providers.base import Provider
-    from tokenmw.providers.http import AsyncHTTPClient, HTTPOptions
+    from tokenmw.providers.http_client import AsyncHTTPClient, HTTPOptions
     from tokenmw.redis.client import AnyClient
     from tokenmw.sessions.derive import NewSessionIDs
     from tokenmw.sessions.manager import SessionPolicy

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from tokenmw.errors import ConfigurationError, TokenUnavailable, copy_of
 from tokenmw.options import checked_callback, checked_strings, did_you_mean
 from tokenmw.providers.base import Provider
-from tokenmw.providers.http import check_reach
+from tokenmw.providers.http_client import check_client
 from tokenmw.redaction import Unpicklable
 from tokenmw.status import ProviderStatus
 from tokenmw.tokens.entry import TokenEntry
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tokenmw.clock import Instant
-    from tokenmw.providers.http import AsyncHTTPClient, HTTPOptions
+    from tokenmw.providers.http_client import AsyncHTTPClient
+    from tokenmw.providers.network.options import HTTPOptions
     from tokenmw.tokens.cache import TokenCache
 
 __all__ = ["Credentials", "ProviderOfRequest", "RequestCredential", "checked_names", "no_provider"]
 
 ProviderOfRequest = Callable[[HTTPConnection], Provider | Awaitable[Provider]]
-
 _MAX_NAME: Final = 100  # characters; names are in log lines, metrics and responses
 
 
@@ -172,9 +172,17 @@ class Credentials(Unpicklable):
     def statuses(self, now: Instant) -> dict[str, ProviderStatus]:
         """Return the status of each name."""
         return {
-            name: _status_of(found, now) if isinstance(found, TokenEntry) else ProviderStatus("per request")
+            name: _status_of(found, now) if isinstance(found, TokenEntry) else self._status_per_request(name, now)
             for name, found in self._by_name.items()
         }
+
+    def _status_per_request(self, name: str, now: Instant) -> ProviderStatus:
+        given = self._providers.get(name)
+        client = self._cache.client(given, name) if isinstance(given, Provider) else None
+        if client is None or not (client.failure or client.suspicion):
+            return ProviderStatus("per request")
+        detail = client.suspicion if client.failure is None else client.failure.detail
+        return ProviderStatus("failing", None, detail, client.retry_in(now))
 
     def override(self, providers: Mapping[str, Provider | ProviderOfRequest]) -> AbstractContextManager[None]:
         """Return a context manager that replaces the providers of some names.
@@ -220,9 +228,10 @@ class Credentials(Unpicklable):
                     f"providers[{name!r}]: each new token of {provider.kind} invalidates the one before, so two "
                     f"processes would take it from each other. {fix}, or single_process=True if there is only this one."
                 )
-            check_reach(provider, http=self._http, option=f"providers[{name!r}]")
+            check_client(provider, http=self._http, option=f"providers[{name!r}]")
             if provider.depends_on_request:
                 by_name[name] = provider.for_request
+                self._cache.add_named_client(provider, name)
                 continue
             by_name[name] = self._cache.add_named(provider, name)
         return by_name
@@ -256,10 +265,10 @@ class RequestCredential(Unpicklable):
         try:
             result: Any = function(connection)
             if isinstance(result, Provider):  # usual, and `isawaitable` takes longer than all the rest
-                self._result = result
+                self._result = result.for_request(connection) if result.per_subject else result
             # A task of its own, with the request's context variables: the first waiter may be cancelled before others.
             elif inspect.isawaitable(result):
-                self._call = asyncio.ensure_future(result)
+                self._call = asyncio.ensure_future(_for_request(result, connection))
             else:
                 self._result = result
         except Exception as error:  # noqa: BLE001  raised to every caller of `provider`
@@ -305,6 +314,15 @@ class RequestCredential(Unpicklable):
     def _keep(self, result: Any) -> None:
         self._result = result
         self._traceback = result.__traceback__ if isinstance(result, BaseException) else None
+
+
+async def _for_request(result: Awaitable[Any], connection: HTTPConnection) -> Any:
+    try:
+        provider = await result
+        return provider.for_request(connection) if isinstance(provider, Provider) else provider
+    except BaseException:
+        del connection, result  # as above
+        raise
 
 
 def _retrieve(call: asyncio.Future[Any]) -> None:

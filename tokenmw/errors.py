@@ -92,6 +92,11 @@ class RequestError(TokenmwError, HTTPException):
             self.add_note(f"Raised at {place}.")
         return self
 
+    def with_reason(self, reason: str) -> Self:
+        """Add a reason to the operator's text, and return the error. For this package's own modules."""
+        self._text = f"{self._text}; {reason}"
+        return self
+
     def __reduce__(self) -> tuple[object, ...]:
         # Process pools and task queues pickle errors. The cause stays behind: it refers to a token entry.
         return type(self), (self._text,), {name: part for name, part in self.__dict__.items() if name != "_cause"}
@@ -207,6 +212,7 @@ class SubjectRefused(RequestError):
         provider: The provider's name.
         code: The service's own error code, such as `invalid_grant`; "" if the request has no token at all.
         claims: The claims that a new token needs (a JSON object as text), or "".
+        said: Whether the service itself answered so; False if it was not asked, because the token has expired.
     """
 
     status = 401
@@ -220,10 +226,12 @@ class SubjectRefused(RequestError):
         provider: str = "",
         code: str = "invalid_token",
         claims: str = "",
+        said: bool = True,
         detail: str | None = None,
     ) -> None:
         self.provider = provider
         self.code = code
+        self.said = said
         self.claims = claims
         super().__init__(text, detail=detail, headers={"WWW-Authenticate": _subject_challenge(code, claims)})
 

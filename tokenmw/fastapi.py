@@ -156,7 +156,7 @@ class _TokenFrom(Unpicklable):
             raise ConfigurationError(f"The dependency given to token_from must return a Provider, not {given}.")
         try:
             tokens = await request_tokens(connection)
-            return await tokens._broker.token(provider)
+            return await tokens._broker.token(provider.for_request(connection))
         except BaseException:
             del connection
             raise

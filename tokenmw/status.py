@@ -16,7 +16,8 @@ class ProviderStatus:
     Attributes:
         state: `fresh`, `aging` (a refresh of the token is due), `failing` (there is no valid token, and the last
             attempt failed), `cold` (there is no valid token, and no failure: no request has needed one), or
-            `per request` (each request has its own credentials).
+            `per request` (each request has its own credentials). A provider with `SubjectToken()` is `failing` while
+            no caller gets a token: the server refuses this service's client, or is unavailable.
         expires_in: Seconds until its token expires; None if there is none.
         failure: Why the last attempt failed, without secrets; "" after a success.
         retry_in: Seconds until the next attempt after a failure; None without one.

@@ -11,6 +11,9 @@ browser has a session cookie and no token; the tokens are in the database, seale
 access tokens, so that one of them fetches for all.
 """
 
+# pyright: basic, reportMissingImports=false
+# Authlib has no types, and is needed by this example only.
+
 from __future__ import annotations
 
 import os

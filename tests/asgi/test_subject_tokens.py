@@ -13,6 +13,7 @@ import pytest
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -161,6 +162,95 @@ async def test_a_dependency_can_choose_the_exchange() -> None:
             server.subjects.refuse(refused)
             answer = await app.get("/acme", headers=bearer(refused))
     assert (401, 'Bearer error="invalid_token"') == (answer.status_code, answer.headers["www-authenticate"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "detail"),
+    [
+        (Fault(status=503, headers={"Retry-After": "60"}), "is busy or broken"),
+        (Fault(status=429, headers={"Retry-After": "60"}), "limits the rate of token requests"),
+        (Fault(status=401, body={"error": "invalid_client"}), "refuses client_id=shop (invalid_client, HTTP 401)"),
+    ],
+)
+async def test_a_failure_of_the_client_costs_one_request(fault: Fault, detail: str) -> None:
+    """1 000 callers get the error, and the status shows why, until one of them is served."""
+    server = ProviderServer()
+    server.oauth2.script.always = fault
+    async with client(server, None) as (_app, broker):
+        app = application(server, broker)
+        for number in range(1_000):
+            answer = await call(app, headers=[(b"authorization", f"Bearer caller-{number}".encode())])
+            assert answer.status in {502, 503}
+        assert 1 == server.calls["oauth2"]
+        status = broker.status().providers["orders"]
+        assert ("failing", None) == (status.state, status.expires_in)
+        assert detail in status.failure
+        assert status.retry_in is not None
+        assert 20.0 <= status.retry_in <= 66.0
+        server.oauth2.script.always = None
+        await broker.invalidate_provider(exchange("of-an-operator"))
+        subject = server.subjects.issue("ada")
+        assert 200 == (await call(app, headers=[(b"authorization", f"Bearer {subject}".encode())])).status
+        assert "per request" == broker.status().providers["orders"].state
+
+
+async def test_options_that_the_server_never_accepts_are_shown() -> None:
+    """After five callers with `invalid_request` and none that was served, it is a 503, and no longer a 401."""
+    server = ProviderServer()
+    server.oauth2.script.always = Fault(status=400, body={"error": "invalid_request"})
+    async with client(server, None) as (app, broker):
+        statuses = [(await app.get("/", headers=bearer(f"caller-{one}"))).status_code for one in range(10)]
+        assert [401] * 5 + [503] * 5 == statuses
+        status = broker.status().providers["orders"]
+        assert "failing" == status.state
+        assert "5 callers were refused so and none was served, so the options may be wrong" in status.failure
+        server.oauth2.script.always = None
+        assert "ada" == (await app.get("/", headers=bearer(server.subjects.issue("ada")))).json()["user"]
+        assert "per request" == broker.status().providers["orders"].state
+
+
+def exchange_of_any_caller() -> Provider:
+    """Return a provider that takes the token of each request."""
+    return exchange(SubjectToken())
+
+
+async def test_a_dependency_can_leave_the_subject_to_the_provider() -> None:
+    """`token_from` with `SubjectToken()` takes the token of the request."""
+    server = ProviderServer()
+    async with httpx.AsyncClient(transport=server.transport()) as http:
+        broker = TokenBroker({}, http=http)
+        api = FastAPI()
+        api.add_middleware(TokenMiddleware, broker=broker)
+        add_problem_handlers(api)
+
+        @api.get("/")
+        async def orders(token: Annotated[Token, Depends(token_from(exchange_of_any_caller))]) -> str | None:
+            issued = server.issued.find(token.value)
+            return None if issued is None else issued.user
+
+        async with broker, httpx.AsyncClient(transport=httpx.ASGITransport(app=api), base_url="http://app") as app:
+            assert "ada" == (await app.get("/", headers=bearer(server.subjects.issue("ada")))).json()
+            assert 401 == (await app.get("/")).status_code
+
+
+async def later(_connection: HTTPConnection) -> Provider:
+    """Return such a provider after a wait."""
+    await asyncio.sleep(0)
+    return exchange_of_any_caller()
+
+
+@pytest.mark.parametrize("choose", [lambda _connection: exchange_of_any_caller(), later])
+async def test_a_callable_can_leave_the_subject_to_the_provider(choose: Any) -> None:
+    """A callable may return one that takes the token of the request, too."""
+    server = ProviderServer()
+    async with httpx.AsyncClient(transport=server.transport()) as http:
+        broker = TokenBroker({"orders": choose}, http=http)
+        transport = httpx.ASGITransport(app=application(server, broker))
+        async with broker, httpx.AsyncClient(transport=transport, base_url="http://app") as app:
+            for user in ("ada", "bob", "ada"):
+                subject = server.subjects.issue(user)
+                assert user == (await app.get("/", headers=bearer(subject))).json()["user"]
+            assert 401 == (await app.get("/", headers={"x-api-key": "k"})).status_code
 
 
 async def test_callers_evict_no_other_token() -> None:

@@ -33,6 +33,7 @@ NAMES = (
     "imports",
     "cancelled",
     "expiries",
+    "connections",
     "fleet",
     "hostile",
     "coherence",

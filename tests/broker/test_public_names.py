@@ -10,6 +10,7 @@ from tokenmw.status_app import StatusApp
 NAMES: dict[type, set[str]] = {
     TokenBroker: {
         "auth",
+        "connections",
         "hand_in",
         "invalidate",
         "invalidate_provider",

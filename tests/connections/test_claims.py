@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +21,7 @@ CLAIM_SECONDS = 30.0
 async def claimed_by_another(world: World) -> Found:
     """Write the claim of a process that dies before it sends anything."""
     found = await world.stored()
-    document = replace(found.document, claim=Claim(id="of another process", by="elsewhere:1", at=world.clock.time()))
+    document = found.document.changed(claim=Claim(id="of another process", by="elsewhere:1", at=world.clock.time()))
     assert await documents_of(world.store).save(world.key(), document, expected=found.version)
     return await world.stored()
 

@@ -170,7 +170,7 @@ async def test_states_and_disconnect(world: Connecting) -> None:
     answer = await world.browser.post("/connect/crm/disconnect", headers={**script, "sec-fetch-site": "same-origin"})
     assert 204 == answer.status_code
     assert not world.users.pairs
-    form = {"origin": SITE, "sec-fetch-site": "same-origin"}
+    form = {"origin": "null", "sec-fetch-site": "same-origin"}  # of a page with Referrer-Policy: no-referrer
     answer = await world.browser.post("/connect/crm/disconnect", headers=form)
     assert (303, "/settings") == (answer.status_code, answer.headers["location"])
 
@@ -186,8 +186,8 @@ async def test_further_scopes_by_name(world: Connecting) -> None:
     for scope in ("admin", "read", "openid"):
         assert "invalid" == kind_of(await world.browser.get("/connect/crm", params={"scope": scope}))
     assert "invalid" == kind_of(await world.browser.get("/connect/mail", params={"scope": "write"}))
-    wrong: Any
-    for wrong in ({"none": {}}, {"crm": {"a b": "c"}}, {"crm": {"a": ["b"]}}, {"crm": "write"}, ["crm"]):
+    refused: list[Any] = [{"none": {}}, {"crm": {"a b": "c"}}, {"crm": {"a": ["b"]}}, {"crm": "write"}, ["crm"]]
+    for wrong in refused:
         with pytest.raises(ConfigurationError, match="scopes"):
             ConnectApp(world.users, allow=lambda _connection: True, scopes=wrong)
 

@@ -11,7 +11,6 @@ from tests.connections.world import LIFETIME, World
 from tokenmw.connections import TokenPair
 from tokenmw.errors import ReconnectRequired
 from tokenmw.observe.events import ConnectionChanged
-from tokenmw.testing.provider_server import Fault
 
 if TYPE_CHECKING:
     from tokenmw.testing.provider_server.families import Family
@@ -27,7 +26,7 @@ async def test_disconnecting_deletes_and_revokes(world: World) -> None:
     with pytest.raises(ReconnectRequired):
         await world.token()
     assert not await world.broker.connections.disconnect("crm", "user-1")
-    assert ConnectionChanged("crm", "disconnected") == world.events[-2]
+    assert ConnectionChanged("crm", "disconnected") in world.events
 
 
 async def test_a_server_that_does_not_revoke_keeps_nothing_connected(
@@ -90,25 +89,26 @@ async def test_connecting_again_during_a_refresh_wins(world: World) -> None:
     assert await world.token() == family.access_tokens[-1]
 
 
-@pytest.mark.parametrize("refreshed_again", [False, True])
-async def test_disconnecting_and_connecting_during_a_refresh(world: World, *, refreshed_again: bool) -> None:
+async def test_disconnecting_and_connecting_during_a_refresh(world: World) -> None:
     """The versions of the new connection do not begin again: the old refresh takes none of them for its claim."""
     _, asking, answer = await _refresh_in_progress(world)
     await world.broker.connections.disconnect("crm", "user-1")
-    family = await world.connect(user="ada")
-    if refreshed_again:
-        # By another process, which holds the second version of the connection while it waits for the server.
-        async with world.make_broker():
-            world.clock.advance(LIFETIME)
-            world.server.oauth2.script.then(Fault(status=503))
-            await asyncio.gather(world.token(1), return_exceptions=True)
-    answer.set()
-    await asyncio.gather(asking, return_exceptions=True)
-    await world.settle()
-    assert (await world.stored()).document.refresh_token == family.refresh_tokens[-1]
-    world.clock.advance(10)
-    assert await world.token() == family.access_tokens[-1]
-    assert family.alive
+    pair = world.server.users.grant("ada", client="crm")
+    await world.broker.connections.save("crm", "user-1", refresh_token=pair.refresh_token)
+    async with world.make_broker():
+        # Another process claims the new connection, and waits for the server.
+        hang = world.server.oauth2.script.hang()
+        other = asyncio.ensure_future(world.token(1))
+        await hang.arrived.wait()
+        answer.set()
+        await world.settle()
+        assert (await world.stored()).document.refresh_token == pair.refresh_token
+        world.server.oauth2.script.clear()
+        hang.release()
+        assert await other == pair.family.access_tokens[-1]
+        await world.clock.elapse(1)  # the first process waits for the claim of the other one
+        assert await asking == pair.family.access_tokens[-1]
+    assert (1, True) == (pair.family.refreshes, pair.family.alive)
 
 
 async def test_connecting_without_a_refresh_token_keeps_the_old_one(world: World) -> None:

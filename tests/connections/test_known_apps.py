@@ -151,7 +151,7 @@ async def test_refusals_of_each_platform(platform: str, status: int, body: Any, 
 async def test_authorization_requests(platform: str) -> None:
     """Each has the platform's parameters, and PKCE wherever the platform knows it."""
     url, _ = await answered(app_of(platform, params={"login_hint": "ada"}), {}, call="url")
-    query = dict(parse_qsl(urlsplit(url).query))
+    query = dict(parse_qsl(urlsplit(str(url)).query))
     assert {"login_hint": "ada", "response_type": "code", "state": "s", "client_id": "crm"}.items() <= query.items()
     assert ("code_challenge" in query) is (platform != "dingtalk")
     assert KNOWN_APPS[platform].params.items() <= query.items()

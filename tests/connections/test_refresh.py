@@ -37,11 +37,26 @@ async def test_all_callers_share_one_refresh(two: World) -> None:
 
 
 async def test_the_pair_is_stored_before_its_token_is_returned(world: World) -> None:
-    """When a caller has the new access token, the store has the new refresh token, and no claim."""
+    """No caller has the new access token while the store does not have the new refresh token."""
     family = await world.connect()
     world.clock.advance(LIFETIME)
-    value = await world.token()
-    document = (await world.stored()).document
+    storing, go_on = asyncio.Event(), asyncio.Event()
+    writes = 0
+
+    async def hold(method: str) -> None:
+        nonlocal writes
+        writes += method == "save"
+        if writes > 1:
+            storing.set()
+            await go_on.wait()
+
+    world.store.before = hold
+    asking = asyncio.ensure_future(world.token())
+    await storing.wait()
+    await world.settle()
+    assert not asking.done()
+    go_on.set()
+    value, document = await asking, (await world.stored()).document
     assert (value, family.refresh_tokens[-1]) == (document.access_token, document.refresh_token)
     assert document.claim is None
 

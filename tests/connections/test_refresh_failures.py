@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -32,7 +31,7 @@ async def test_a_transient_failure_changes_nothing(world: World, fault: Fault) -
     with pytest.raises(TokenUnavailable):
         await world.token()
     after = (await world.stored()).document
-    assert before == replace(after, failing="", failing_since=0.0)
+    assert before == after.changed(failing="", failing_since=0.0)
     world.clock.advance(10)
     assert await world.token() == family.access_tokens[-1]
     assert family.alive
@@ -98,8 +97,7 @@ async def test_invalid_grant_after_another_process_has_rotated_is_not_believed(w
     endpoint = world.server.oauth2
     pair = world.server.users.families.refresh(endpoint, family.refresh_tokens[0], client="crm")
     found = await world.stored()
-    newer = replace(
-        found.document,
+    newer = found.document.changed(
         refresh_token=pair.refresh_token,
         access_token=pair.access_token,
         expires_at=world.clock.time() + LIFETIME,
@@ -128,7 +126,7 @@ async def test_a_failure_of_one_user_is_not_that_of_another(world: World) -> Non
 async def test_an_unknown_user_is_asked_to_connect(world: World) -> None:
     """No connection: 403 with the URL, and the server is not asked."""
     with pytest.raises(ReconnectRequired) as raised:
-        await world.token(subject="nobody")
+        await world.token(subject="unknown")
     assert ("not connected", "/connect/crm", 403) == (
         raised.value.reason,
         raised.value.connect_url,

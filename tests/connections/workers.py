@@ -10,7 +10,7 @@ from tests.connections.paused_store import PausedStore
 from tests.connections.world import SECRET
 from tests.processes import receive, send
 from tokenmw import Limits, TokenBroker
-from tokenmw.connections import Connections, ConnectionStore, OAuthApp, SQLStore
+from tokenmw.connections import Connections, ConnectionStore, OAuthApp, RedisStore, SQLStore
 from tokenmw.errors import RequestError
 
 __all__ = ["FAST", "ask", "broker_over", "keep_asking", "pause_in_refresh", "store_of"]
@@ -27,7 +27,10 @@ FAST = {
 
 
 def store_of(database: str) -> ConnectionStore:
-    """Return the store that a URL names."""
+    """Return the store that a URL names; that of Redis has the namespace of its keys after a "#"."""
+    if database.startswith("redis:"):
+        url, _, namespace = database.partition("#")
+        return RedisStore(url, namespace=namespace)
     return SQLStore(database, create=True)
 
 

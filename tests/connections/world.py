@@ -20,7 +20,7 @@ from tokenmw.redis.sealing import Sealer
 from tokenmw.testing import ManualClock, ProviderServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncGenerator, Coroutine
 
     from tokenmw.connections.document import ConnectionDocument
     from tokenmw.connections.documents import Found
@@ -130,7 +130,7 @@ def documents_of(store: Any, *, secrets: tuple[str, ...] = (SECRET,)) -> Documen
 
 
 @asynccontextmanager
-async def make_world(*, brokers: int = 1, **options: Any) -> AsyncIterator[World]:
+async def make_world(*, brokers: int = 1, **options: Any) -> AsyncGenerator[World]:
     """Open a world."""
     clock = ManualClock()
     server = ProviderServer(clock=clock, token_life=LIFETIME)

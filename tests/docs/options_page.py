@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
 import tokenmw
 from tests.docs.pages import GUIDES
-from tokenmw import problems, providers
+from tokenmw import connections, problems, providers
 from tokenmw.status_app import StatusApp
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ CLASSES: Final[tuple[type, ...]] = (
     providers.HTTPOptions,
     providers.PrivateKeyJWT,
     providers.DPoPKey,
+    connections.SQLStore,
+    connections.RedisStore,
     *(
         made
         for made in (getattr(providers, name) for name in providers.__all__)

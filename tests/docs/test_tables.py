@@ -30,6 +30,7 @@ def test_the_page_of_options_has_every_provider() -> None:
     public = {name for name in providers.__all__ if isinstance(getattr(providers, name), type)}
     made = {name for name in public if issubclass(getattr(providers, name), tokenmw.Provider)} - {"Provider"}
     others = {"TokenBroker", "TokenMiddleware", "APIKeySource", "Limits", "HTTPOptions", "PrivateKeyJWT", "DPoPKey"}
+    others |= {"SQLStore", "RedisStore"}
     assert made | others == {one.__name__ for one in CLASSES}
 
 
@@ -99,6 +100,7 @@ def test_every_dotted_name_is_there() -> None:
         assert pkgutil.resolve_name(re.sub(r"\.(?=[A-Z])", ":", name)) is not None
         assert name.split(".")[1] in {
             *tokenmw.__all__,
+            "connections",
             "errors",
             "providers",
             "fastapi",

@@ -36,7 +36,7 @@ LIFE: Final = 30.0  # seconds; the kept token expires some 7 s after a fault
 
 
 class _Endpoint(OAuth2Endpoint):
-    """Accepts any of several secrets, and records when it was asked, and how much later than told it answered.
+    """Accepts any of several secrets, and records when it was asked, and how much later than its delay it answered.
 
     `alternates`: each client's next answer is 503.
     """

@@ -39,8 +39,8 @@ class ProviderFault:
         refused: Seconds from the first to the last failed request, at most.
         healed: Seconds from the end of the fault until all processes get tokens again, at most.
         slowest: Seconds that a request takes, at most.
-        margin: Seconds by which the server may answer later than told before that is another fault: its answer then
-            misses the limit of a fetch.
+        margin: Seconds by which the server may answer later than its delay before that is another fault: its answer
+            then misses the limit of a fetch.
         lines: Log lines of all processes, at most.
         cause: A regular expression that all failures and all lines of failures contain.
         served_once_deployed: Whether each process is served once it has new secrets.

@@ -81,7 +81,7 @@ async def test_the_endpoint_is_found_by_the_issuer(issuer: str) -> None:
         ({"form_encode_basic": False}, r"\(invalid_client, HTTP 401\).* leave form_encode_basic=True"),
         ({"scope": "bills.read"}, r"\(invalid_scope, HTTP 40[01]\): check scope"),
         ({"resource": "urn:no:uri"}, r"\(invalid_target, HTTP 400\): check resource"),
-        ({"grant_type": "account_credentials"}, r"\(unsupported_grant_type, HTTP 400\)"),
+        ({"grant_type": "account_credentials", "params": {"account_id": "1"}}, r"\(unsupported_grant_type, HTTP 400\)"),
     ],
 )
 async def test_a_refusal_names_the_option(issuer: str, options: dict[str, Any], refusal: str) -> None:

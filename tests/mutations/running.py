@@ -42,7 +42,7 @@ def check_tests_pass(tree: Path, mutations: Iterable[Mutation]) -> None:
     """Run the tests of all mutations on the unchanged tree. Raises ValueError if one fails: it would prove nothing."""
     tests = sorted({test for mutation in mutations for test in mutation.tests})
     if tests and (done := _pytest(tree, *tests, seconds=_ALL_SECONDS)).returncode != 0:
-        raise ValueError(f"Without a mutation the tests fail:\n{done.stdout}")
+        raise ValueError(f"Without a mutation the tests fail:\n{done.stdout}{done.stderr}")
 
 
 def run(tree: Path, mutation: Mutation) -> str:

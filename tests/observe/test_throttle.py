@@ -221,3 +221,28 @@ def test_counted_line_has_the_fields_of_its_last_message(lines: Lines, caplog: p
     lines.clock.advance(60.0)
     lines.log.flush()
     assert ["timeout", "full"] == [record.__dict__["tokenmw.reason"] for record in caplog.records]
+
+
+def test_sorts_of_one_kind_are_counted_apart_and_are_over_together(lines: Lines) -> None:
+    """A kind that was forgotten begins anew."""
+    for _ in range(2):
+        for sort in ("", "permanent", "other"):
+            for _ in range(3):
+                lines.log.problem("idp", "Failed: %s", sort or "busy", sort=sort)
+        assert ["Failed: busy", "Failed: permanent", "Failed: other"] == lines.taken()
+        lines.clock.advance(30.0)
+        lines.log.recovered("idp", "Works again")
+        lines.log.recovered("idp", "Works again")
+        assert ["Works again after 30 s (6 similar messages suppressed)"] == lines.taken()
+        lines.clock.advance(61.0)
+        lines.log.flush()
+        assert [] == lines.taken()
+
+
+def test_the_recovery_of_one_sort_leaves_no_count(lines: Lines) -> None:
+    """What the first line of recovery counted is not counted again."""
+    lines.log.problem("idp", "Failed", sort="permanent")
+    lines.log.recovered("idp", "Works again")
+    lines.log.problem("idp", "Failed")
+    lines.log.recovered("idp", "Works again")
+    assert ["Failed", "Works again after 0 s", "Failed", "Works again after 0 s"] == lines.taken()

@@ -264,6 +264,19 @@ class NeverSet(Numbered):
         return super().identity()
 
 
+class NoKey(Numbered, same_credential=True):
+    """A provider whose key is text."""
+
+    __slots__ = ()
+    dpop = KEY  # type: ignore[assignment]
+
+
+def test_a_key_of_another_sort_is_named() -> None:
+    """The error is raised when the broker is made."""
+    with pytest.raises(ConfigurationError, match=r"NoKey\.dpop must be DPoPKey\(file=…\)"):
+        TokenBroker({"no-key": NoKey()})
+
+
 def test_a_key_that_is_never_set_is_named() -> None:
     """Its absence would be noticed at the first request only."""
     with pytest.raises(ConfigurationError, match="names dpop in __slots__ and never sets it"):

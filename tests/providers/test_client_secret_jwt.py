@@ -11,6 +11,7 @@ from tests.providers.verifying import verifying
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import CredentialRejected
 from tokenmw.providers import ClientCredentials
+from tokenmw.providers.client_auth import ClientAuth
 from tokenmw.providers.jwt_assertion import SecretAlgorithm, client_claims, signed_with_secret
 
 SECRET = "a client secret of many characters, ä & 密, as an identity provider makes it" * 2
@@ -57,12 +58,14 @@ async def test_while_the_secret_is_changed_the_other_one_is_tried() -> None:
 async def test_neither_the_secret_nor_the_assertion_is_shown() -> None:
     """A server that repeats the assertion does not get it into an error text."""
     crm = credentials("https://idp.example/token")
-    proof = await crm._auth.prove(token_url=crm.token_url)
+    auth = crm._client.auth
+    assert isinstance(auth, ClientAuth)
+    proof = await auth.prove(token_url=crm.token_url)
     assertion = proof.form["client_assertion"]
     assert proof.is_in(f"no {assertion}!")
     assert proof.is_in(SECRET)
     assert "client_secret" not in proof.form
-    assert "<ClientCredentials> <ClientAuth client_secret_jwt> <Proof>" == f"{crm!r} {crm._auth!r} {proof!r}"
+    assert "<ClientCredentials> <ClientAuth client_secret_jwt> <Proof>" == f"{crm!r} {auth!r} {proof!r}"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tokenmw.providers import (
     JWTBearer,
     PrivateKeyJWT,
     Provider,
+    SubjectToken,
     TokenExchange,
     TokenHTTP,
 )
@@ -119,7 +120,8 @@ async def test_each_grant_may_bind_its_token(
     server: ProviderServer, http: TokenHTTP, token_url: str, grant: str
 ) -> None:
     """Token exchange and the JWT bearer grant prove the key and learn the nonce; the key is part of the identity."""
-    user, key, client = server.subjects.issue("ada"), DPoPKey(KEY_PEM), {"client_id": "crm", "client_secret": "s"}
+    user, key = server.subjects.issue("ada"), DPoPKey(KEY_PEM)
+    client: dict[str, Any] = {"client_id": "crm", "client_secret": "s"}
 
     def make(key: DPoPKey | None) -> Provider:
         options: dict[str, Any] = {"token_url": token_url, "dpop": key}
@@ -136,6 +138,21 @@ async def test_each_grant_may_bind_its_token(
     assert provider.dpop is key
     assert (True, False) == (provider.shareable, make(DPoPKey()).shareable)
     assert make(DPoPKey(KEY_PEM)) == provider != make(None)
+
+
+async def test_the_tokens_of_callers_are_bound_to_the_key_of_the_service(
+    server: ProviderServer, http: TokenHTTP, token_url: str
+) -> None:
+    """A provider with the token of each request has the key of the one that the program named."""
+    key = DPoPKey(KEY_PEM)
+    named = TokenExchange(token_url=token_url, client_id="crm", client_secret="s", subject=SubjectToken(), dpop=key)
+    for user in ("ada", "bob"):
+        provider = named.for_subject(server.subjects.issue(user))
+        assert provider.dpop is key
+        issued = server.issued.find((await provider.fetch(http)).value)
+        assert issued is not None
+        assert (user, key.thumbprint) == (issued.user, issued.thumbprint)
+    assert 3 == server.calls["oauth2"]
 
 
 async def test_an_exchanged_token_that_is_no_access_token_needs_no_proof(

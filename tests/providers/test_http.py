@@ -14,7 +14,8 @@ from tests.providers.conftest import LIMITS
 from tests.providers.wire import http_answer, wire
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.providers.http import TokenHTTP, checked_client, default_client
+from tokenmw.providers.http import TokenHTTP
+from tokenmw.providers.http_client import checked_client, default_client
 from tokenmw.testing import Fault, ProviderServer
 
 if TYPE_CHECKING:

@@ -76,9 +76,13 @@ NAMES: dict[str, tuple[Callable[[], Provider], str]] = {
     ),
     "cc jwt": (
         lambda: ClientCredentials(
-            token_url=URL, client_id="crm", client_secret="s", auth_method="client_secret_jwt", assertion_audience="a"
+            token_url=URL,
+            client_id="crm",
+            client_secret="s" * 16,
+            auth_method="client_secret_jwt",
+            assertion_audience="a",
         ),
-        "dfd09f5db77eb326",
+        "7f302a40ee7c9082",
     ),
     "ex": (
         lambda: TokenExchange(

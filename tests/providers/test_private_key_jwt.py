@@ -135,7 +135,7 @@ async def test_microsoft_takes_a_key(make: Any) -> None:
     signer = PrivateKeyJWT(pem_of(key), certificate=certificate_of(key))
     options: dict[str, Any] = {"tenant": "contoso.example", "client_assertion": signer, name: "app-1"}
     app = make(**options)
-    proof = await app._auth.prove(token_url=app.token_url)
+    proof = await app._client.auth.prove(token_url=app.token_url)
     claims = jwt.decode(proof.form["client_assertion"], key.public_key(), algorithms=["PS256"], audience=app.token_url)
     assert ("app-1", "https://login.microsoftonline.com/contoso.example/oauth2/v2.0/token") == (
         claims["sub"],

@@ -18,7 +18,7 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.providers import TokenHTTP
-from tokenmw.providers.http import default_client
+from tokenmw.providers.http_client import default_client
 from tokenmw.providers.quiet_http import hide_query, with_query_token
 
 SECRET = "s3cr3t-of-the-client"

@@ -145,7 +145,7 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any], text: str
         {"params": {"account_id": "2"}},
         {"params": {"account_id": "1", "b": "1"}},
         {"json": True},
-        {"grant_type": "account_credentials"},
+        {"grant_type": "account_credentials", "params": {"account_id": "1"}},
         {"resource": ["urn:a", "urn:b"]},
         {"resource": "urn:a"},
     ],
@@ -207,7 +207,8 @@ async def test_a_refused_basic_names_the_option_that_may_be_wrong(
 async def test_a_server_without_the_grant_is_named(http: TokenHTTP) -> None:
     """The text has the grant that was requested."""
     async with wire(http_answer(400, body=b'{"error": "unsupported_grant_type"}')) as server:
+        zoom = credentials(token_url=server.url, grant_type="account_credentials", params={"account_id": "1"})
         with pytest.raises(CredentialRejected, match="does not offer the grant type account_credentials"):
-            await credentials(token_url=server.url, grant_type="account_credentials").fetch(http)
+            await zoom.fetch(http)
         with pytest.raises((CredentialRejected, TokenUnavailable), match="grant type client_credentials"):
             await credentials(token_url=server.url).fetch(http)

@@ -50,6 +50,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "APIKeySource",  # the names of headers
         "Attempt",
         "Backend",  # of connections, without them
+        "Begun",  # a URL and cookies for the browser, the secrets in them sealed
         "Breaker",
         "Busy",
         "CallerCheck",  # names of headers
@@ -59,21 +60,29 @@ _WITHOUT_SECRETS: Final = frozenset(
         "CloudHosts",
         "CommandLimiter",
         "ConnectionKey",  # names of an app and a user
+        "Connected",  # names
+        "ConnectionState",
         "Deadline",
+        "Dialect",  # names of fields
         "DeclaredName",
         "EpochMarkers",
         "FailureNoted",
         "Failure",
+        "FlowParts",  # each of its parts refuses
+        "Found",  # its document refuses
         "Gauges",  # names of providers and addresses
         "GrantCodes",
+        "LoadedCertificate",  # public dates and digests
         "GrantReader",  # a client id and texts
         "IdentityRequest",
         "Instant",
+        "KnownApp",  # URLs
         "Leased",
         "Limits",
         "LoggingObserver",
         "Metric",
         "NewSessions",
+        "NotConnected",  # names
         "Observers",  # functions of the program
         "OpenTelemetryObserver",
         "PrometheusObserver",
@@ -81,8 +90,11 @@ _WITHOUT_SECRETS: Final = frozenset(
         "ProviderStatus",
         "ServerStatus",
         "RejectionCodes",
+        "SeenClaim",
         "Resolver",  # names of hosts
         "Status",
+        "Unsaved",  # each of its parts refuses
+        "_OfRequest",  # the apps refuse
         "Stored",
         "StructlogObserver",
         "StoredVersions",

@@ -11,7 +11,9 @@ import json
 import os
 import pickle
 import pprint
+import tempfile
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -22,7 +24,9 @@ from pydantic import ConfigDict, TypeAdapter, create_model
 
 import tokenmw
 from tests.asgi_client import answering, scope_of, session_of
+from tests.connections.memory_store import MemoryStore
 from tests.observe.test_events import EVENTS
+from tests.providers.mtls import Files
 from tests.providers.private_keys import make_key, pem_of
 from tests.redaction.test_tracebacks import KINDS, SECRET
 from tokenmw import (
@@ -41,11 +45,29 @@ from tokenmw import (
     TokenUnavailable,
 )
 from tokenmw.clock import SYSTEM_CLOCK
+from tokenmw.connections import (
+    ConnectApp,
+    Connected,
+    Connections,
+    ConnectionState,
+    DeviceFlow,
+    FlowProblem,
+    NotConnected,
+    OAuthApp,
+    ReconnectRequired,
+    RedisStore,
+    SQLStore,
+    StoredConnection,
+    TokenPair,
+)
+from tokenmw.connections.device_codes import DeviceCodes
+from tokenmw.connections.document import ConnectionDocument
 from tokenmw.fastapi import token_from
 from tokenmw.observe import BrokerClosed
 from tokenmw.outgoing.response import _Answer
 from tokenmw.providers import (
     Answer,
+    ClientCertificate,
     DPoPKey,
     EnvSecret,
     FeishuApp,
@@ -66,6 +88,7 @@ if TYPE_CHECKING:
 
 MODULES = (
     "tokenmw",
+    "tokenmw.connections",
     "tokenmw.providers",
     "tokenmw.fastapi",
     "tokenmw.testing",
@@ -91,10 +114,42 @@ def middleware() -> TokenMiddleware:
     return TokenMiddleware(answering(session_of), broker=broker())
 
 
+def oauth_app() -> OAuthApp:
+    """Make an app with a secret."""
+    return OAuthApp(
+        authorize_url="https://idp.example/a", token_url="https://idp.example/t", client_id="crm", client_secret=SECRET
+    )
+
+
+def connections() -> Connections:
+    """Make connections with a secret."""
+    return Connections({"crm": oauth_app()}, store=MemoryStore(), subject=lambda _: "user-1")
+
+
+def broker_of_users() -> TokenBroker:
+    """Make a broker with connections."""
+    return TokenBroker({}, connections=connections(), secret_key=SECRET)
+
+
+def device_flow() -> DeviceFlow:
+    """Make a flow that waits for its user."""
+    fields = {"device_code": SECRET, "user_code": "A-B", "verification_uri": "https://idp.example/d", "expires_in": 9}
+    codes = DeviceCodes(Answer(200), fields)
+    return DeviceFlow(broker_of_users().connections, "crm", "user-1", codes, ends=0.0)
+
+
 def http_options() -> HTTPOptions:
     """Make options with the password of a proxy."""
     with patch.dict(os.environ, {"HTTPS_PROXY": f"http://u:{SECRET}@127.0.0.1:9"}):
         return HTTPOptions(trust_env=True)
+
+
+def client_certificate() -> ClientCertificate:
+    """Make a client certificate whose key has a password."""
+    with tempfile.TemporaryDirectory() as directory:
+        files = Files(Path(directory))
+        files.key.write_text(pem_of(make_key("P-256"), password=SECRET.encode()))
+        return files.load(password=SECRET)
 
 
 # Immutable values with a secret.
@@ -104,16 +159,31 @@ VALUES: dict[str, Callable[[], Any]] = {
     "Token": lambda: make_token(SECRET, extra={SECRET: SECRET}),
     "HTTPOptions": http_options,
     "EnvSecret": lambda: EnvSecret("CRM_SECRET"),
+    "ClientCertificate": client_certificate,
     "FileSecret": lambda: FileSecret("/run/secrets/crm"),
     "SecretSource": lambda: SecretSource(lambda: SECRET, credential_id="crm"),
     "DPoPKey": lambda: DPoPKey(pem_of(make_key("P-256"))),
     "PrivateKeyJWT": lambda: PrivateKeyJWT(pem_of(make_key("P-256")), key_id=SECRET),
+    "OAuthApp": oauth_app,
+    "Connections": connections,
+    "UserToken": lambda: connections().provider("crm", "user-1"),
+    "TokenPair": lambda: TokenPair(access_token=SECRET, refresh_token=SECRET, expires_in=60),
+    "StoredConnection": lambda: StoredConnection(1, SECRET.encode()),
+    "ConnectionDocument": lambda: ConnectionDocument.of_pair(
+        TokenPair(access_token=SECRET, refresh_token=SECRET, expires_in=60, extra={SECRET: SECRET}), now=0.0
+    ),
+    "SQLStore": lambda: SQLStore(f"postgresql+asyncpg://u:{SECRET}@127.0.0.1/x"),
     "Answer": lambda: Answer(200, headers={"x": SECRET}, body=SECRET.encode()),
 }
 # Parts of a running program that refer to secrets.
 LIVE: dict[str, Callable[[], Any]] = {
+    "RedisStore": lambda: RedisStore(f"redis://u:{SECRET}@127.0.0.1/0"),
+    "SQLStore": lambda: SQLStore(f"postgresql+asyncpg://u:{SECRET}@127.0.0.1/name"),
     "TokenBroker": broker,
     "RequestTokens": request_tokens,
+    "UserConnections": lambda: broker_of_users().connections,
+    "DeviceFlow": device_flow,
+    "ConnectApp": lambda: ConnectApp(broker_of_users(), allow=lambda _: True),
     "TokenAuth": lambda: broker().auth("wecom"),
     "TokenAuth of a request": lambda: request_tokens().auth("wecom"),
     "TokenHTTP": lambda: TokenHTTP(httpx.AsyncClient(), limits=Limits(), clock=SYSTEM_CLOCK),
@@ -130,11 +200,19 @@ ERRORS: dict[str, TokenmwError] = {
     "CredentialRejected": CredentialRejected("no", provider="crm", code="invalid_client", retry_after=3, said=False),
     "SessionUnavailable": SessionUnavailable("unavailable", retry_after=1.0),
     "APIKeyRefused": APIKeyRefused("no", challenge="Basic"),
+    "ReconnectRequired": ReconnectRequired("expired", provider="crm", connect_url="/connect/crm", reason="expired"),
+    "FlowProblem": FlowProblem("denied", "the user has denied"),
+    "ReconnectRequired without a user": ReconnectRequired("none", provider="crm", reason="not signed in"),
 }
 # Objects without secrets.
 PUBLIC: dict[str, Callable[[], Any]] = {
     "SubjectToken": SubjectToken,
     "Limits": Limits,
+    "Connected": lambda: Connected("crm", "user-1", "", ""),
+    "NotConnected": lambda: NotConnected("crm", "denied", 403, "No.", "/settings"),
+    "ConnectionState": lambda: ConnectionState(
+        state="ok", reason="", since=None, scope="", connected_at=0.0, refreshed_at=0.0, expires_at=None
+    ),
     "Status": lambda: broker().status(),
     "ProviderStatus": lambda: ProviderStatus("cold"),
     "ServerStatus": lambda: ServerStatus("up", 0.0),
@@ -147,7 +225,10 @@ NOT_TESTED = {
     *("Provider", "RequestState", "OutgoingRequest", "Observer", "Event", "SessionID", "Tokens"),
     *("credential_text", "lifetime", "session_id", "request_tokens", "make_token"),
     *("Fault", "ManualClock", "ProviderServer"),
+    *("ConnectionKey", "ConnectionStore", "StoreUnavailable", "FlowProblem"),
+    "DeviceFlow",  # made by a server's answer; it is `Unpicklable`
     "APIKeySource",  # it has the names of headers, and no key
+    "Dialect",  # it has names of fields
 }
 SECRET_OBJECTS = VALUES | LIVE
 ALL_OBJECTS = SECRET_OBJECTS | PUBLIC | {name: lambda error=error: error for name, error in ERRORS.items()}

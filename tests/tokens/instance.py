@@ -62,7 +62,7 @@ class Instance:
         def keys(provider: Provider) -> TokenKeys | None:
             return keys_of(provider) if store is not None and provider.shareable else None
 
-        self.entries = TokenCache(limits=limits, clock=clock, keys_of=keys)
+        self.entries = TokenCache(limits=limits, clock=clock, keys_of=keys, log=self.log)
         self._single = single
 
     async def __aenter__(self) -> Self:
@@ -89,6 +89,7 @@ class Instance:
             http=cast("TokenHTTP", _NestedOnly()),
             limits=self._limits,
             clock=self.clock,
+            log=self.log,
         )
         self.stop = self.manager.close
         return self

@@ -18,8 +18,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenmw.errors import ReconnectRequired
-
 if TYPE_CHECKING:
     from tokenmw.connections.app import OAuthApp
     from tokenmw.connections.connect_app import ConnectApp

@@ -206,6 +206,7 @@ class OAuthApp(FrozenValue):
         )
         put(self, "_client", app_client)
 
+    @without_locals
     async def refresh(self, http: TokenHTTP, refresh_token: str, *, scope: str = "") -> TokenPair:
         """Spend a refresh token (RFC 6749 §6).
 
@@ -225,6 +226,7 @@ class OAuthApp(FrozenValue):
             fields["scope"] = self._joined(scope)
         return await self._client.grant(http, fields, secret=refresh_token)
 
+    @without_locals
     async def exchange_code(self, http: TokenHTTP, code: str, *, verifier: str, redirect_uri: str) -> TokenPair:
         """Exchange an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
 
@@ -287,6 +289,7 @@ class OAuthApp(FrozenValue):
             raise CredentialRejected(f"{self._client.name} has no device_url, and its server publishes none")
         return DeviceCodes(answer, answer.json())
 
+    @without_locals
     async def exchange_device_code(self, http: TokenHTTP, device_code: str) -> TokenPair:
         """Ask whether the user has consented (RFC 8628 §3.4).
 
@@ -301,6 +304,7 @@ class OAuthApp(FrozenValue):
         fields = {"grant_type": DEVICE_GRANT, "device_code": device_code, "client_id": self.client_id}
         return await self._client.grant(http, fields, secret=device_code, read=read_device_pair)
 
+    @without_locals
     async def revoke(self, http: TokenHTTP, token: str, *, hint: Literal["access_token", "refresh_token"]) -> None:
         """Revoke a token (RFC 7009 §2.1); nothing happens if the server has no endpoint for that.
 

@@ -8,11 +8,11 @@ import hmac
 import json
 import re
 import secrets
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenmw.connections.flow_problem import FlowProblem
-from tokenmw.redaction import Unpicklable
+from tokenmw.redaction import Unpicklable, not_encoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ _DENIED: Final = frozenset(
 _BUSY: Final = frozenset({"server_error", "temporarily_unavailable"})
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PendingFlow(Unpicklable):
     """A flow between the redirect to the server and the redirect back. The browser keeps it, sealed.
@@ -83,19 +84,22 @@ class PendingFlow(Unpicklable):
 
     def encode(self) -> bytes:
         """Return the flow as JSON, before it is sealed."""
-        return json.dumps([_FORMAT, *(getattr(self, one.name) for one in fields(self))]).encode()
+        return json.dumps([_FORMAT, *(getattr(self, name) for name in self.__slots__)]).encode()
 
     @classmethod
     def decode(cls, raw: bytes) -> PendingFlow | None:
         """Read a flow; None if it is not one of this version."""
         try:
-            given = json.loads(raw)
+            given: object = json.loads(raw)
         except ValueError:
             return None
-        names = [one.name for one in fields(cls)]
-        if not isinstance(given, list) or len(given) != len(names) + 1 or given[0] != _FORMAT:
+        names = tuple(cls.__slots__)
+        if not isinstance(given, list):
             return None
-        return cls(**dict(zip(names, given[1:], strict=True)))
+        values = cast("Sequence[Any]", given)
+        if len(values) != len(names) + 1 or values[0] != _FORMAT:
+            return None
+        return cls(**dict(zip(names, values[1:], strict=True)))
 
 
 def one_value(query: Sequence[tuple[str, str]], name: str) -> str:

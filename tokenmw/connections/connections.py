@@ -42,7 +42,7 @@ class Connections(FrozenValue):
         apps: Names to apps, such as `OAuthApp`. A name stays with its app: stored connections are found by it.
         store: Where connections are kept: an `SQLStore`, a `RedisStore`, or any `ConnectionStore`.
         subject: `(connection) -> str | None`, sync or async: the user of a request, as the program knows it for ever;
-            None if nobody is signed in.
+            None if no user is signed in.
         connect_path: The path or URL below which `ConnectApp` is mounted. Errors have it, with the app's name.
 
     Raises:
@@ -116,7 +116,7 @@ class _OfRequest:
     def _provider(self, subject: str | None) -> Provider:
         if subject is None:
             raise ReconnectRequired(
-                f"{self._name}: nobody is signed in",
+                f"{self._name}: no user is signed in",
                 provider=self._name,
                 connect_url=self._connections.connect_url(self._name),
                 reason=NOT_SIGNED_IN,
@@ -132,7 +132,7 @@ def checked_subject(subject: object, *, option: str) -> str:
     """
     if not isinstance(subject, str):
         raise ConfigurationError(
-            f"{option} must be a str, or None if nobody is signed in: not {type(subject).__name__}."
+            f"{option} must be a str, or None if no user is signed in: not {type(subject).__name__}."
         )
     if not subject or len(subject) > _MAX_SUBJECT or not subject.isprintable():
         raise ConfigurationError(f"{option} must have 1 to {_MAX_SUBJECT} printable characters.")
@@ -140,9 +140,10 @@ def checked_subject(subject: object, *, option: str) -> str:
 
 
 def _checked_apps(apps: object) -> Mapping[str, ConnectionApp]:
+    kind = type(apps).__name__
     if not isinstance(apps, Mapping) or not apps:
         raise ConfigurationError(
-            f'Connections takes a dict of names to apps, such as {{"google": OAuthApp(…)}}, not {type(apps).__name__}.'
+            f'Connections takes a dict of names to apps, such as {{"google": OAuthApp(…)}}, not {kind}.'
         )
     given = dict(cast("Mapping[object, object]", apps))
     for name, app in given.items():

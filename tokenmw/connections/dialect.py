@@ -6,13 +6,11 @@ Platforms that follow the standard need nothing of this. For the others it is da
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping  # noqa: TC003  pydantic reads the fields' types
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from tokenmw.providers.answer import Answer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["GRANT_REFUSED", "STANDARD", "Dialect"]
 
@@ -81,14 +79,14 @@ class Dialect:
         fields = answer.fields
         if fields is None or self is STANDARD:
             return answer
-        told = self._code(fields)
-        inner = fields.get(self.inside) if self.inside and not told else None
+        code = self._code(fields)
+        inner = fields.get(self.inside) if self.inside and not code else None
         if isinstance(inner, dict):
             # The standard's names count first; what is not inside, such as the scopes of a refresh, stands at the top.
             fields = {**fields, **cast("dict[str, Any]", inner)}
         fields = {self.answer_names.get(name, name): value for name, value in fields.items()}
-        if told:
-            fields = {**fields, "error": self._standard_code(told)}
+        if code:
+            fields = {**fields, "error": self._standard_code(code)}
         else:
             fields.pop("error", None)
         return Answer(

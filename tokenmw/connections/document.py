@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenmw.redaction import Unpicklable
+from tokenmw.redaction import Unpicklable, not_encoded
 
 if TYPE_CHECKING:
     from tokenmw.connections.pair import TokenPair
@@ -40,6 +40,7 @@ class Claim:
     at: float
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ConnectionDocument(Unpicklable):
     """One connection.
@@ -119,12 +120,16 @@ class ConnectionDocument(Unpicklable):
     def without_claim(self, *, failing: str = "", now: float = 0.0) -> ConnectionDocument:
         """Return this document without its claim; `failing` says why the refresh failed, "" if nothing was asked."""
         if not failing:
-            return replace(self, claim=None)
-        return replace(self, claim=None, failing=failing, failing_since=self.failing_since or now)
+            return self.changed(claim=None)
+        return self.changed(claim=None, failing=failing, failing_since=self.failing_since or now)
+
+    def changed(self, **changes: Any) -> ConnectionDocument:
+        """Return this document with other values of some fields."""
+        return ConnectionDocument(**{name: getattr(self, name) for name in self.__slots__} | changes)
 
     def encode(self) -> bytes:
         """Return the document as JSON, before it is sealed."""
-        values: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        values: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         values["claim"] = None if self.claim is None else [self.claim.id, self.claim.by, self.claim.at]
         return json.dumps([_FORMAT, values], separators=(",", ":")).encode()
 
@@ -139,8 +144,7 @@ class ConnectionDocument(Unpicklable):
             document_format, values = json.loads(raw)
             if document_format != _FORMAT:
                 raise DamagedDocument(f"its format is {document_format!r:.20}, not {_FORMAT}")
-            known = {one.name for one in fields(cls)}
-            given: dict[str, Any] = {name: value for name, value in values.items() if name in known}
+            given: dict[str, Any] = {name: value for name, value in values.items() if name in cls.__slots__}
             claim = given.pop("claim", None)
             given["claim"] = None if claim is None else Claim(id=claim[0], by=claim[1], at=claim[2])
             given["spent"] = tuple(given.get("spent", ()))

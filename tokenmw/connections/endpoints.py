@@ -95,7 +95,7 @@ class Endpoints(FrozenValue):
         """Return the URL of an endpoint by its option; "" if the server has none.
 
         Raises:
-            TokenUnavailable: The issuer's metadata cannot be had now, or name an endpoint that cannot be used.
+            TokenUnavailable: The issuer's metadata are not available now, or name an endpoint that cannot be used.
         """
         if option in self._urls:
             return self._urls[option]

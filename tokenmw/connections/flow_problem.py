@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from tokenmw.errors import TokenmwError
+
 __all__ = ["STATUSES", "TEXTS", "FlowProblem", "ProblemKind"]
 
 ProblemKind = Literal[
@@ -36,7 +38,7 @@ TEXTS: Final[dict[ProblemKind, str]] = {
 """What the user reads; it names nothing internal."""
 
 
-class FlowProblem(Exception):
+class FlowProblem(TokenmwError):
     """Raised when a flow cannot go on.
 
     Attributes:
@@ -49,5 +51,8 @@ class FlowProblem(Exception):
     """
 
     def __init__(self, kind: ProblemKind, text: str) -> None:
-        super().__init__(text)
+        super().__init__(kind, text)
         self.kind: ProblemKind = kind
+
+    def __str__(self) -> str:
+        return str(self.args[1])

@@ -226,7 +226,7 @@ def _known(platform: str, /, *, params: Mapping[str, str] | None = None, **optio
         ConfigurationError: An option cannot work, or the platform gives no refresh token with this scope.
     """
     row = KNOWN_APPS[platform]
-    given = {"dialect": row.dialect, **row.urls, **row.options, **options}
+    given: dict[str, Any] = {"dialect": row.dialect, **row.urls, **row.options, **options}
     scope = given.get("scope", "")
     if row.needs and isinstance(scope, str) and not set(row.needs) & set(scope.split()):
         raise ConfigurationError(
@@ -240,7 +240,8 @@ def _of_host(platform: str, /, *, name: str, value: str, **options: Any) -> OAut
     if not text.replace(".", "").replace("-", "").isalnum():
         raise ConfigurationError(f"{platform}({name}=…) must have letters, digits, dots and hyphens only.")
     urls = {option: url.replace(f"{{{name}}}", text) for option, url in KNOWN_APPS[platform].urls.items()}
-    return _known(platform, **{**urls, **options})
+    merged: dict[str, Any] = {**urls, **options}
+    return _known(platform, **merged)
 
 
 google = partial(_known, "google")

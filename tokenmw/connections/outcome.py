@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tokenmw.connections.flow_problem import ProblemKind
+from tokenmw.connections.flow_problem import ProblemKind  # noqa: TC001  pydantic reads the fields' types
 
 __all__ = ["Connected", "NotConnected"]
 

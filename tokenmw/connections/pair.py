@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenmw.redaction import Unpicklable
+from tokenmw.redaction import Unpicklable, not_encoded
 
 __all__ = ["GrantRefused", "TokenPair"]
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class TokenPair(Unpicklable):
     """An answer of a token endpoint to a code, a refresh token or a device code.

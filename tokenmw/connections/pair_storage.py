@@ -1,4 +1,4 @@
-"""Storing a new pair: nobody else has it, so it is kept until the store has it.
+"""Storing a new pair: no other process has it, so it is kept until the store has it.
 
 It goes to Redis, sealed, while the store takes it: a process that dies in between has not lost it, and another one
 finds it there. If the store fails, it stays in Redis and in the memory of this process, which offers it to the store

@@ -81,7 +81,6 @@ class ConnectionParts(Unpicklable):
         self.clock = clock
         self.log = log
         self.observe = observe
-        self.sealer = sealer
         self.documents = Documents(connections.store, names=names, sealer=sealer, seconds=limits.store_seconds, log=log)
         self.storage = PairStorage(documents=self.documents, kept=kept, data=data, clock=clock, log=log)
         self.exchanges = Exchanges(limit=limits.flights)

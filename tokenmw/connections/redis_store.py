@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisStore"]
 
-_WEAK: Final = "RedisStore: %s, and a refresh token that is lost makes its user connect again. %s."
-_WEAKNESSES: Final = {
-    "unknown": ("this user may not run INFO, so nothing is known of the server's persistence", "Allow INFO"),
-    "not-persistent": ("the server loses its data when it restarts", "Set appendonly yes"),
-    "evicts": ("the server evicts keys when it is full", "Set maxmemory-policy noeviction"),
-}
+_UNKNOWN: Final = "RedisStore: this user may not run INFO, so it is not known whether the server persists. Allow INFO."
+_NOT_PERSISTENT: Final = (
+    "RedisStore: the server loses its data when it restarts, and all users have to connect again. Set appendonly yes."
+)
+_EVICTS: Final = (
+    "RedisStore: the server evicts any key when it is full, and that user has to connect again. "
+    "Set maxmemory-policy noeviction."
+)
 
 
 class RedisStore(Unpicklable):
@@ -36,7 +38,7 @@ class RedisStore(Unpicklable):
     A value is as durable as the server makes it: with `appendonly yes`, it outlives the server's process, and with
     `appendfsync always` a crash of the machine. A failover may lose the last writes: see `replicas`. A server that does
     not persist, or that evicts, is logged. `load` reads from the primary. Names of apps and users are readable in
-    Redis, tokens are sealed. All rows are in one hash slot.
+    Redis, tokens are sealed. All rows have one hash tag.
 
     Args:
         redis: A URL as for `TokenBroker`, or a client of `redis.asyncio`, which belongs to one event loop and is not
@@ -110,4 +112,10 @@ class RedisStore(Unpicklable):
             self._checked = False
             return
         for weakness in weaknesses:
-            warn("store-not-durable", _WEAK % _WEAKNESSES[weakness])
+            match weakness:
+                case "unknown":
+                    warn("store-not-durable", _UNKNOWN)
+                case "not-persistent":
+                    warn("store-not-durable", _NOT_PERSISTENT)
+                case "evicts":
+                    warn("store-not-durable", _EVICTS)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import random
 import secrets
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -215,8 +214,8 @@ class ConnectionRefresher(Unpicklable):
     async def _claim(self, key: ConnectionKey, found: Found, claim: Claim) -> Found | None:
         document = found.document
         if document.access_token in self._rejected:  # no other process is to return it
-            document = replace(document, access_token=None)
-        document = replace(document, claim=claim)
+            document = document.changed(access_token=None)
+        document = document.changed(claim=claim)
         try:
             stored = await self._documents.save(key, document, expected=found.version)
         except StoreUnavailable as error:
@@ -297,8 +296,8 @@ class ConnectionRefresher(Unpicklable):
             if await self._kept_elsewhere(key, found):
                 return None
             now = self._clock.time()
-            ended = replace(
-                found.document, claim=None, failing="", failing_since=0.0, reconnect=reason, reconnect_at=now
+            ended = found.document.changed(
+                claim=None, failing="", failing_since=0.0, reconnect=reason, reconnect_at=now
             )
             try:
                 if await self._documents.save(key, ended, expected=found.version):

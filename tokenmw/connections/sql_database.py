@@ -70,7 +70,7 @@ class Database(Unpicklable):
                 "users for one. Write a ConnectionStore for it, and run tokenmw.testing.connection_store_suite."
             )
         # A function, because the URL has the password, and an object's attributes are shown by debuggers.
-        self._make = lambda: _make_engine(url, seconds=seconds)
+        self._make: Callable[[], AsyncEngine] = lambda: _make_engine(url, seconds=seconds)
         if self._given is None:
             self._make()  # connects nothing, and finds what is wrong with the URL
         self._place = f"{self.dialect}, {_place(url)}"
@@ -153,10 +153,10 @@ def _checked_url(given: str | URL) -> URL:
         url = make_url(given)
         backend = url.get_backend_name()
         is_async = url.get_dialect().is_async and url.drivername != backend
-    except (ArgumentError, ValueError, TypeError):
-        pass
     except NoSuchModuleError:
         unknown = True
+    except (ArgumentError, ValueError, TypeError):
+        pass
     # Raised outside of `except`: an error that quotes the URL must not be the context.
     backend = _SYNC_NAMES.get(name.partition("+")[0], name.partition("+")[0])
     form = _ASYNC_FORMS.get(backend, "postgresql+asyncpg")
@@ -166,7 +166,7 @@ def _checked_url(given: str | URL) -> URL:
         )
     if unknown or not is_async:
         raise ConfigurationError(f"SQLStore needs an async driver: write {form}://… and not {name}://….")
-    if backend == "sqlite" and (url.database in (None, "", ":memory:") or "mode" in url.query.get("mode", "")):
+    if backend == "sqlite" and (url.database in (None, "", ":memory:") or url.query.get("mode") == "memory"):
         raise ConfigurationError(
             "SQLStore: a database in memory is lost with the process, and other workers have none. "
             "Name a file: sqlite+aiosqlite:///connections.db"

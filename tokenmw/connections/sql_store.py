@@ -200,8 +200,8 @@ class SQLStore(Unpicklable):
 
     async def _check_postgresql(self, connection: AsyncConnection) -> None:
         query = "SELECT pg_is_in_recovery(), current_setting('fsync'), current_setting('synchronous_commit')"
-        row: Sequence[Any] = (await connection.exec_driver_sql(query)).one()
-        replica, fsync, commit = row
+        result: Any = await connection.exec_driver_sql(query)
+        replica, fsync, commit = result.one()
         if replica:
             raise StoreUnavailable("the database of connections is a replica, which may be behind: name the primary")
         if fsync == "off" or commit == "off":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from tokenmw.redaction import Unpicklable
+from tokenmw.redaction import Unpicklable, not_encoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ class ConnectionKey(NamedTuple):
     digest: str
 
 
+@not_encoded
 @dataclass(frozen=True, slots=True, repr=False)
 class StoredConnection(Unpicklable):
     """What a store has of one connection.

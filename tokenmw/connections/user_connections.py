@@ -36,7 +36,7 @@ __all__ = ["ConnectionState", "UserConnections", "checked_connections"]
 T = TypeVar("T")
 
 _TRIES: Final = 10  # writes that other processes may forestall
-_STORE_TRIES: Final = 3  # of a pair that a browser has just brought: nobody else has it
+_STORE_TRIES: Final = 3  # of a pair that a browser has just brought: no other process has it
 _STORE_BACKOFF: Final = 0.2  # seconds
 _PAGE: Final = 100  # connections in one scan
 
@@ -86,6 +86,11 @@ class UserConnections(Unpicklable):
                 "This TokenBroker has no connections of users: give it connections=Connections(…)."
             )
         return self._config
+
+    def flow_parts(self) -> FlowParts:
+        """Return what flows use, in the running event loop. For this package's own modules."""
+        opened = self._opened()
+        return FlowParts(opened.tokens.http, opened.parts.sealer, opened.parts.clock, opened.parts.log)
 
     def beside(self, providers: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the broker's names: its providers, and a callable for each app.
@@ -207,11 +212,6 @@ class UserConnections(Unpicklable):
         """
         provider = self._provider(name, subject)
         return await begin_device(self, provider.app_name, provider.subject, scope=scope)
-
-    def flow_parts(self) -> FlowParts:
-        """Return what flows use, in the running event loop. For this package's own modules."""
-        opened = self._opened()
-        return FlowParts(opened.tokens.http, opened.parts.sealer, opened.parts.clock, opened.parts.log)
 
     async def state(self, name: str, subject: str) -> ConnectionState | None:
         """Return the state of a user's connection; None if there is none.

@@ -67,7 +67,8 @@ class PrometheusObserver:
         self._series: dict[tuple[Metric, Labels], Any] = {}
         self._gauges = Gauges()
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        self._workers = _Workers(Path(folder), multiprocess.mark_process_dead) if folder else None
+        forget: Callable[[int], None] = getattr(multiprocess, "mark_process_dead")  # noqa: B009  it has no types
+        self._workers = _Workers(Path(folder), forget) if folder else None
         try:
             for metric in METRICS:
                 # A gauge without labels has a value as soon as it is made, and some have none yet.

@@ -71,24 +71,28 @@ class ThrottledLog:
     >>> log.recovered("redis", "Redis recovered")      # "tokenmw: Redis recovered after 2 s (…)"
     """
 
-    __slots__ = ("_clock", "_problems")
+    __slots__ = ("_clock", "_problems", "_sorts")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._problems: dict[str, _Problem] = {}
+        self._problems: dict[tuple[str, str], _Problem] = {}
+        self._sorts: dict[str, tuple[str, ...]] = {}  # of each kind that has any
 
-    def problem(self, kind: str, text: str, *args: object, **fields: str) -> None:
+    def problem(self, kind: str, text: str, *args: object, sort: str = "", **fields: str) -> None:
         """Log or count one problem. `text` and `args` are as for `logging`, and contain no secret.
 
-        `fields` are facts for programs that read the log, such as `provider`, `server` and `reason`. The log record
-        has each as `tokenmw.<field>`.
+        Problems of one kind that differ in `sort` are logged and counted apart, and are over together. `fields` are
+        facts for programs that read the log, such as `provider`, `server` and `reason`. The log record has each as
+        `tokenmw.<field>`.
         """
         now = self._clock.monotonic()
-        if kind not in self._problems and len(self._problems) >= _MAX_KINDS:
-            kind = _OTHER_KINDS
-        problem = self._problems.get(kind)
+        if (kind, sort) not in self._problems and len(self._problems) >= _MAX_KINDS:
+            kind, sort = _OTHER_KINDS, ""
+        problem = self._problems.get((kind, sort))
         if problem is None:
-            problem = self._problems[kind] = _Problem(now)
+            problem = self._problems[kind, sort] = _Problem(now)
+            if sort:
+                self._sorts[kind] = (*self._sorts.get(kind, ()), sort)
         problem.last_seen = now
         if now - problem.interval_start >= _INTERVAL:
             problem.interval_start, problem.first_lines = now, 0
@@ -116,7 +120,9 @@ class ThrottledLog:
 
         If its beginning was only counted, `flush` logs the recovery, together with the count.
         """
-        problem = self._problems.get(kind)
+        problem = self._problems.get((kind, ""))
+        if kind in self._sorts:
+            problem = self._merged(kind)
         if problem is None or problem.recovered:
             return
         problem.recovered = True
@@ -128,8 +134,8 @@ class ThrottledLog:
 
     def is_problem(self, kind: str) -> bool:
         """Return whether a problem of this kind was reported, and is not over."""
-        problem = self._problems.get(kind)
-        return problem is not None and not problem.recovered
+        problems = [self._problems.get((kind, sort)) for sort in ("", *self._sorts.get(kind, ()))]
+        return any(problem is not None and not problem.recovered for problem in problems)
 
     def since(self, kind: str) -> float | None:
         """Return the monotonic time at which a problem of this kind began; None if there is none."""
@@ -139,7 +145,7 @@ class ThrottledLog:
     def flush(self) -> None:
         """Log the counts that are due, and forget kinds without recent messages. Called by housekeeping."""
         now = self._clock.monotonic()
-        for kind, problem in list(self._problems.items()):
+        for (kind, sort), problem in list(self._problems.items()):
             if now - problem.last_line < _INTERVAL:
                 continue
             if problem.suppressed and problem.recovered:
@@ -149,7 +155,31 @@ class ThrottledLog:
                 problem.announced = True
                 self._log_problem(kind, problem, now, problem.message)
             elif problem.recovered or now - problem.last_seen >= _FORGET_AFTER:
-                del self._problems[kind]
+                del self._problems[kind, sort]
+                if sort:
+                    self._forget(kind, sort)
+
+    def _merged(self, kind: str) -> _Problem | None:
+        """End all problems of a kind but the first, which takes over their counts; return the first."""
+        sorted_ = [self._problems.get((kind, sort)) for sort in ("", *self._sorts[kind])]
+        ongoing = [problem for problem in sorted_ if problem is not None and not problem.recovered]
+        if not ongoing:
+            return None
+        first = min(ongoing, key=lambda problem: problem.since)
+        for problem in ongoing:
+            if problem is not first:
+                first.suppressed += problem.suppressed
+                first.announced |= problem.announced
+                problem.recovered, problem.announced, problem.suppressed = True, False, 0
+                problem.until = self._clock.monotonic()
+        return first
+
+    def _forget(self, kind: str, sort: str) -> None:
+        left = tuple(one for one in self._sorts[kind] if one != sort)
+        if left:
+            self._sorts[kind] = left
+        else:
+            del self._sorts[kind]
 
     def _log_problem(self, kind: str, problem: _Problem, now: float, message: _Message) -> None:
         text, args, fields = message

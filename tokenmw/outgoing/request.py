@@ -98,8 +98,8 @@ def needs_nonce(response: Any, *, provider: Provider) -> bool:
     request = response.request
     return (
         keep_nonce(response, provider=provider)
-        and "dpop" in request.headers
         and asks_for_nonce(response.status_code, response.headers)
+        and "dpop" in request.headers
         and is_replayable(request, library=library_of(request))
     )
 

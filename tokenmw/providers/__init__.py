@@ -1,14 +1,15 @@
 """Providers: credentials that fetch tokens, and the building blocks for providers of your own.
 
-- `base`: the class `Provider`, its checks. `http`: `TokenHTTP`, which with `network` is all here that imports httpx.
+- `base`: the class `Provider`, its checks. `http`: `TokenHTTP`, which with `network` is all here that imports httpx;
+  `http_client`: whose client it uses.
   `answer`: a token endpoint's response. `urls`: URLs and host names as options. `quiet_http`: keeps secrets out of HTTP
   logs. `network`: the HTTP client of our own.
 - OAuth 2.0: `oauth2`, `jwt_bearer`, `token_exchange`, over `oauth_client`, which sends every token request,
-  `discovery`, `request_fields` and `grant_reader`. How a client authenticates: `proof`, `public_client`,
-  `client_auth`, `jwt_assertion`, `private_key_jwt`, `signing_key`. `dpop`, `dpop_requests`: tokens that are bound to a
-  key. `subject`: tokens that are made from the caller's
-  own. Microsoft: `entra`, `entra_on_behalf_of`, `bot_framework`, `microsoft_clouds`, `workload_identity`;
-  `managed_identity` over `identity_environment`, `identity_sources` and `arc_challenge`.
+  `discovery`, `request_fields` and `grant_reader`. How a client authenticates: `proof`, `public_client`, `client_auth`,
+  `client_certificate` with `x509_dates`, `jwt_assertion`, `private_key_jwt`, `signing_key`. `dpop`, `dpop_requests`:
+  tokens that are bound to a key. `subject`: tokens that are made from the caller's own. Microsoft: `entra`,
+  `entra_on_behalf_of`, `bot_framework`, `microsoft_clouds`, `workload_identity`; `managed_identity` over
+  `identity_environment`, `identity_sources` and `arc_challenge`.
 - Bot platforms: `feishu`, `feishu_store`, `wecom`, `dingtalk`, over `platform` and `body_codes`.
 - `static`: tokens that the program provides. `secret_sources`: secrets in files, variables and vaults.
 
@@ -30,6 +31,7 @@ from tokenmw.values import Grant
 
 if TYPE_CHECKING:
     from tokenmw.providers.bot_framework import BotFramework
+    from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.dingtalk import DingTalk, DingTalkLegacy
     from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.entra import Entra
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "BotFramework",
+    "ClientCertificate",
     "ClientCredentials",
     "DPoPKey",
     "DingTalk",
@@ -83,6 +86,7 @@ __all__ = [
 
 _MODULES: Final = {
     "BotFramework": "bot_framework",
+    "ClientCertificate": "client_certificate",
     "ClientCredentials": "oauth2",
     "DPoPKey": "dpop",
     "DingTalk": "dingtalk",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.observe.error_place import place_of
 from tokenmw.options import checked_flag, optional_seconds
+from tokenmw.providers.dpop import checked_dpop
 from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import FrozenValue, without_locals
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection
 
+    from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Grant, Token
@@ -104,6 +106,8 @@ class Provider(FrozenValue):
             False.
         allow_private: Whether the token endpoint may have a private address. Default: True. False is for URLs that
             others choose; the broker's own HTTP client then connects to public addresses only.
+        certificate: The client certificate of token requests, or None. It needs the broker's own HTTP client. Default:
+            None.
         scheme: The word in front of the token in the `Authorization` header; None if `authorize` puts the token
             elsewhere. Default: `"Bearer"`.
         dpop: The key to which the token is bound (RFC 9449). An auth object then sends a proof with each request, and
@@ -128,6 +132,7 @@ class Provider(FrozenValue):
     hosts: frozenset[str] | None = None
     allow_http: bool = False
     allow_private: bool = True
+    certificate: ClientCertificate | None = None
     scheme: str | None = "Bearer"
     dpop: DPoPKey | None = None
     per_subject: bool = False
@@ -200,6 +205,10 @@ class Provider(FrozenValue):
         del connection
         return self
 
+    def for_all_subjects(self) -> Provider | None:
+        """Return the provider that stands for all that differ only in the subject; None if it has no subject."""
+        return None
+
     @property
     def credential(self) -> tuple[object, ...]:
         """The identity with the kind in front; computed once."""
@@ -267,6 +276,7 @@ def check_provider(provider: Provider) -> None:
     optional_seconds(provider.refresh_before, option=f"{name}.refresh_before")
     if provider.renewal_window != 0:
         optional_seconds(provider.renewal_window, option=f"{name}.renewal_window")
+    checked_dpop(provider.dpop, option=f"{name}.dpop")
     scheme: object = provider.scheme
     if scheme is not None and not (isinstance(scheme, str) and scheme.isascii() and scheme.replace("-", "").isalnum()):
         raise ConfigurationError(f"{name}.scheme must be one word, such as Bearer, or None.")

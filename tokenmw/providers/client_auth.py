@@ -1,4 +1,4 @@
-"""How a client authenticates to a token endpoint (RFC 6749 §2.3.1, RFC 7523 §2.2)."""
+"""How a client authenticates to a token endpoint (RFC 6749 §2.3.1, RFC 7523 §2.2, RFC 8705 §2)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from urllib.parse import quote
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.options import checked_choice, checked_flag, credential_text, did_you_mean, secret_text
 from tokenmw.providers.base import call_credential
+from tokenmw.providers.client_certificate import ClientCertificate
 from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.providers.jwt_assertion import SecretAlgorithm, client_claims, signed_with_secret
 from tokenmw.providers.private_key_jwt import PrivateKeyJWT
@@ -18,7 +19,7 @@ from tokenmw.providers.secret_sources import SecretSource
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from tokenmw.providers.secret_sources import Secret
 
@@ -26,9 +27,19 @@ __all__ = ["AuthMethod", "ClientAuth", "Proof", "default_method"]
 
 R = TypeVar("R")
 
-AuthMethod = Literal["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"]
+AuthMethod = Literal[
+    "client_secret_basic",
+    "client_secret_post",
+    "client_secret_jwt",
+    "private_key_jwt",
+    "tls_client_auth",
+    "self_signed_tls_client_auth",
+]
+
+_TLS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})  # RFC 8705 §2
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_MIN_HMAC_BYTES: Final = 16
 _MAX_ASSERTION_CHARACTERS: Final = 64 << 10
 # The codes of a refused secret: of RFC 6749 §5.2, of Keycloak's and Auth0's servers, and of a bare 401.
 _SECRET_REFUSED: Final = frozenset({"invalid_client", "unauthorized_client", "access_denied", ""})
@@ -39,6 +50,8 @@ _FULL_NAMES: Final = {
     "secret_post": "client_secret_post",
     "secret_jwt": "client_secret_jwt",
     "jwt": "private_key_jwt",
+    "mtls": "tls_client_auth",
+    "self_signed": "self_signed_tls_client_auth",
 }
 
 
@@ -57,9 +70,12 @@ class ClientAuth(FrozenValue):
         form_encode_basic: Whether id and secret are form-encoded in the `Authorization` header.
         audience: The audience of assertions that are made here; None: the token endpoint.
         algorithm: The algorithm of `client_secret_jwt`; None: HS256.
+        certificate: The certificate that connections to the token endpoint show; the methods of RFC 8705 need one. With
+            another method, the server may bind tokens to it.
         options: The names of the provider's options for the id and the secret, for error texts.
 
     Attributes:
+        certificate: The certificate that connections to the token endpoint show, or None.
         shareable: Whether other processes can make the same proof.
 
     Raises:
@@ -76,9 +92,11 @@ class ClientAuth(FrozenValue):
         "_method",
         "_options",
         "_secrets",
+        "certificate",
         "shareable",
     )
 
+    certificate: ClientCertificate | None
     shareable: bool
     _options: tuple[str, str]
     _assertion: str | Callable[[], Any] | PrivateKeyJWT | SecretSource | None
@@ -102,10 +120,12 @@ class ClientAuth(FrozenValue):
         form_encode_basic: bool = True,
         audience: str | None = None,
         algorithm: SecretAlgorithm | None = None,
+        certificate: ClientCertificate | None = None,
         options: tuple[str, str] = ("client_id", "client_secret"),
     ) -> None:
         checked_flag(form_encode_basic, option=f"{provider}(form_encode_basic=…)")
         _check_method(method, provider=provider, secret=secret, assertion=assertion)
+        _check_certificate(certificate, provider=provider, method=method)
         makes = method == "client_secret_jwt" or isinstance(assertion, PrivateKeyJWT)
         _check_assertion_options(method, provider=provider, audience=audience, algorithm=algorithm, makes=makes)
         texts: dict[str, object] = {"client_id": client_id, "credential_id": credential_id}
@@ -120,16 +140,30 @@ class ClientAuth(FrozenValue):
                 f"{provider}(client_id=…) has a colon, which would end it in the Authorization header: "
                 f'leave form_encode_basic=True, or use auth_method="client_secret_post".'
             )
+        if credential_id is not None and assertion is None and certificate is None:
+            raise ConfigurationError(
+                f"{provider}(credential_id=…) is the name of the key behind client_assertion=…: leave it out with "
+                f"{options[1]}=…."
+            )
+        if method not in (None, "client_secret_basic") and not form_encode_basic:
+            raise ConfigurationError(
+                f'{provider}(form_encode_basic=False) is for auth_method="client_secret_basic", not for "{method}": '
+                f"leave it out."
+            )
         put = object.__setattr__
         put(self, "_options", options)
         put(self, "_id", client_id)
         put(self, "_method", method)
         option = f"{provider}(client_secret=…)"
-        put(self, "_secrets", None if secret is None else ClientSecrets(secret, option=option))
+        given = None if secret is None else ClientSecrets(secret, option=option)
+        if method == "client_secret_jwt" and given is not None:
+            _check_length(given.all, option=option)
+        put(self, "_secrets", given)
         put(self, "_assertion", HiddenStr(assertion) if isinstance(assertion, str) else assertion)
         put(self, "_algorithm", algorithm)
         put(self, "_audience", audience)
         put(self, "_form_encode", form_encode_basic)
+        put(self, "certificate", certificate)
         put(self, "shareable", credential_id is not None or not callable(assertion))
         # Two functions cannot be compared by the key they use, and id() is reused after its object is freed.
         put(self, "_credential_id", credential_id if self.shareable else f"object {secrets.token_hex(16)}")
@@ -148,9 +182,12 @@ class ClientAuth(FrozenValue):
         return (self._id, self._method, secret, fixed, self._credential_id)
 
     def more_identity(self) -> tuple[object, ...]:
-        """Return the part of the identity that only clients with an option for their assertions have."""
+        """Return the part of the identity that only clients with a certificate or an option for assertions have."""
         given = (self._audience, self._algorithm)
-        return () if given == (None, None) else (("assertion", *given),)
+        assertion = () if given == (None, None) else (("assertion", *given),)
+        # With a credential_id, a newer certificate is the same credential.
+        fixed = None if self.certificate is None or self._credential_id is not None else self.certificate.identity()
+        return assertion if fixed is None else (*assertion, fixed)
 
     async def grant(
         self,
@@ -172,7 +209,7 @@ class ClientAuth(FrozenValue):
         """
         secrets = self._secrets
         if secrets is None:
-            return await request(await self._assert(token_url))
+            return await request(await self.prove(token_url=token_url))
         chosen = self._method or method
         return await secrets.grant(
             lambda secret: request(self._prove(secret, token_url, chosen)), codes=_SECRET_REFUSED
@@ -184,6 +221,8 @@ class ClientAuth(FrozenValue):
         Raises:
             TokenUnavailable: The `client_assertion` function failed, or returned no assertion.
         """
+        if self._method in _TLS:
+            return Proof("", form={"client_id": self._id}, headers={})
         if self._secrets is None:
             return await self._assert(token_url)
         return self._prove(await self._secrets.accepted(), token_url, self._method or "client_secret_basic")
@@ -239,6 +278,9 @@ class ClientAuth(FrozenValue):
             method_option: Whether the provider has the options `auth_method` and `form_encode_basic`.
         """
         client_id, secret = self._options
+        if self._method in _TLS:
+            known = "the subject" if self._method == "tls_client_auth" else "the key (jwks)"
+            return f"check {client_id}, auth_method, and that the server has {known} of {self.certificate!r}"
         if isinstance(self._assertion, PrivateKeyJWT):
             return (
                 f"check {client_id}, that the server has the public key of PrivateKeyJWT, its key_id and algorithm, "
@@ -267,10 +309,14 @@ class ClientAuth(FrozenValue):
         return f"<ClientAuth {self._method}>"
 
 
-def default_method(*, assertion: object, issuer: str | None) -> AuthMethod | None:
+def default_method(
+    *, assertion: object, issuer: str | None, secret: object = None, certificate: object = None
+) -> AuthMethod | None:
     """Return the method of a client whose provider is given none; None: one that the issuer publishes."""
     if assertion is not None:
         return "private_key_jwt"
+    if certificate is not None and secret is None:
+        return "tls_client_auth"
     return None if issuer is not None else "client_secret_basic"
 
 
@@ -289,8 +335,36 @@ def _check_method(method: object, *, provider: str, secret: object, assertion: o
         raise ConfigurationError(f'{provider} needs client_assertion=… for auth_method="private_key_jwt".')
     if method != "private_key_jwt" and assertion is not None:
         raise ConfigurationError(f'{provider}(client_assertion=…) needs auth_method="private_key_jwt" with it.')
-    if method != "private_key_jwt" and secret is None:
+    if method in _TLS:
+        if secret is not None:
+            raise ConfigurationError(
+                f"{provider} takes no client_secret with auth_method={method!r}: leave it out, or choose another "
+                f"auth_method, with which the server may bind tokens to the certificate."
+            )
+    elif method != "private_key_jwt" and secret is None:
         raise ConfigurationError(f"{provider} needs client_secret=…, or client_assertion=… in its place.")
+
+
+def _check_certificate(certificate: object, *, provider: str, method: str | None) -> None:
+    if certificate is None:
+        if method in _TLS:
+            raise ConfigurationError(f"{provider} needs certificate=ClientCertificate(…) for auth_method={method!r}.")
+    elif not isinstance(certificate, ClientCertificate):
+        raise ConfigurationError(
+            f"{provider}(certificate=…) must be a ClientCertificate(cert_file, key_file), not "
+            f"{type(certificate).__name__}."
+        )
+
+
+def _check_length(secrets: Iterable[str], *, option: str) -> None:
+    # RFC 7518 §3.2 wants as many bytes as the hash has; servers that give a shorter secret may accept it. With fewer
+    # bytes than these, anyone who sees an assertion can find the secret by trying.
+    if any(len(secret.encode()) < _MIN_HMAC_BYTES for secret in secrets):
+        raise ConfigurationError(
+            f'{option} has fewer than {_MIN_HMAC_BYTES} bytes, which is too short a key for "client_secret_jwt" (RFC '
+            f"7518 §3.2: 32 bytes for HS256): have the server make a longer secret, or use another auth_method, such "
+            f'as "client_secret_basic".'
+        )
 
 
 def _check_assertion_options(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from tokenmw.providers.base import Provider, check_provider
+from tokenmw.providers.client_certificate import ClientCertificate
 from tokenmw.providers.dpop import DPoPKey
 from tokenmw.providers.private_key_jwt import PrivateKeyJWT
 from tokenmw.providers.secret_sources import EnvSecret, FileSecret
@@ -25,7 +26,19 @@ P = TypeVar("P", bound=type[Provider])
 # By their exact types: 1, 1.0 and True are equal, and a subclass of str may compare as it likes. The others hold no
 # function of the program's, which may refer to a provider that would then stay.
 _PLAIN: Final = frozenset(
-    {str, bool, int, float, type(None), DPoPKey, PrivateKeyJWT, FileSecret, EnvSecret, SubjectToken}
+    {
+        str,
+        bool,
+        int,
+        float,
+        type(None),
+        ClientCertificate,
+        DPoPKey,
+        EnvSecret,
+        FileSecret,
+        PrivateKeyJWT,
+        SubjectToken,
+    }
 )
 
 

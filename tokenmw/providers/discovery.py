@@ -35,6 +35,8 @@ R = TypeVar("R")
 _LIFETIME: Final = 86_400.0  # seconds; an endpoint that has moved is noticed before, by its answer
 METHODS_FOUND: Final[tuple[AuthMethod, ...]] = ("client_secret_basic", "client_secret_post")
 _DEFAULT_METHOD: Final = "client_secret_basic"  # of a server that does not say (RFC 8414 §2)
+_ALIASES: Final = "mtls_endpoint_aliases"  # RFC 8705 §5
+_MTLS_URL: Final = "mtls_token_endpoint"
 _METHOD: Final = "auth_method"  # the field of the grant's `extra`
 # Further fields of the document that the grant's `extra` has: endpoints for users, and RFC 9207.
 _KEPT_URLS: Final = ("authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint")
@@ -54,16 +56,22 @@ class TokenEndpoint:
     Attributes:
         url: Its URL.
         method: How clients with a secret authenticate there; None if it accepts neither of the usual two methods.
+        mtls_url: The URL for clients with a certificate; "": the same.
     """
 
     url: str
     method: AuthMethod | None = None
+    mtls_url: str = ""
 
     @classmethod
     def of(cls, token: Token) -> TokenEndpoint:
         """Return the endpoint in a token of `ServerMetadata`."""
-        method = token.extra.get(_METHOD)
-        return cls(token.value, cast("AuthMethod", method) if method in METHODS_FOUND else None)
+        method, mtls_url = token.extra.get(_METHOD), str(token.extra.get(_MTLS_URL, ""))
+        return cls(token.value, cast("AuthMethod", method) if method in METHODS_FOUND else None, mtls_url)
+
+    def url_for(self, certificate: object) -> str:
+        """Return the URL for a client with a certificate, or with None."""
+        return self.url if certificate is None else self.mtls_url or self.url
 
 
 class ServerMetadata(Provider):
@@ -156,7 +164,15 @@ class ServerMetadata(Provider):
         problem = self._problem_of(url)
         if problem:
             raise TokenUnavailable(f"{answer.endpoint} publishes a token endpoint that cannot be used: {problem}")
-        return Grant(url, expires_in=_LIFETIME, extra={_METHOD: _method_in(fields), **_kept(fields)})
+        extra = {_METHOD: _method_in(fields), **_kept(fields), **self._mtls_in(fields)}
+        return Grant(url, expires_in=_LIFETIME, extra=extra)
+
+    def _mtls_in(self, fields: dict[str, Any]) -> dict[str, str]:
+        """Return the token endpoint for clients with a certificate, if there is one and it may be used."""
+        aliases = fields.get(_ALIASES)
+        url = cast("dict[str, Any]", aliases).get("token_endpoint") if isinstance(aliases, dict) else None
+        usable = isinstance(url, str) and _KEPT_URL.fullmatch(url) and not self._problem_of(url)
+        return {_MTLS_URL: str(url)} if usable else {}
 
     def _problem_of(self, url: str) -> str:
         option = "its token_endpoint"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from tokenmw.errors import CredentialRejected
+from tokenmw.errors import ConfigurationError, CredentialRejected
 from tokenmw.options import credential_text
 from tokenmw.providers.client_auth import ClientAuth
 from tokenmw.providers.construction import reuses_checks
@@ -138,6 +138,7 @@ class EntraOnBehalfOf(SubjectProvider):
         )
         default = f"https://{chosen.graph}/.default"
         self._scope = " ".join(credential_text(scope or default, option=f"{name}(scope=…)").split())
+        _check_one_resource(self._scope, graph=chosen.graph, option=f"{name}(scope=…)")
         self._fields = RequestFields(
             provider=name, grant_type=_GRANT_TYPE, scope=self._scope, own={"requested_token_use": "on_behalf_of"}
         )
@@ -190,6 +191,22 @@ def _claims_in(answer: Answer) -> str:
     except (ValueError, RecursionError):
         return ""
     return json.dumps(document, separators=(",", ":")) if isinstance(document, dict) else ""
+
+
+def _check_one_resource(scope: str, *, graph: str, option: str) -> None:
+    # AADSTS28000: a token is for one API. A scope without a resource is one of Graph.
+    of_user = {"openid", "profile", "email", "offline_access"}
+    scopes = [one for one in scope.split() if one not in of_user]
+    if len({_resource_of(one, graph=graph) for one in scopes}) > 1:
+        raise ConfigurationError(
+            f"{option} has scopes of two APIs, and a token is for one: make a provider for each API. A scope without "
+            f"an API before it, such as User.Read, is one of Microsoft Graph."
+        )
+
+
+def _resource_of(scope: str, *, graph: str) -> str:
+    resource = scope.rpartition("/")[0].rstrip("/").lower()
+    return resource or f"https://{graph}"
 
 
 def _hosts_of(scope: str) -> frozenset[str] | None:

@@ -4,69 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 
-from tokenmw.errors import ConfigurationError, TokenUnavailable
+from tokenmw.errors import TokenUnavailable
 from tokenmw.providers.answer import Answer, UnusableAnswer, read_body, retry_after
-from tokenmw.providers.network.addresses import ONLY_PUBLIC
+from tokenmw.providers.http_client import checked_client, library_of, problem_of_client
+from tokenmw.providers.network.addresses import CLIENT_CERTIFICATE, ONLY_PUBLIC
 from tokenmw.providers.network.failures import Progress, expects_https, failure_of, server_of
-from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.providers.quiet_http import hide_http2_headers, hide_query
 from tokenmw.providers.redirect_text import redirect_text
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import ModuleType
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
     from tokenmw.providers.base import Provider
+    from tokenmw.providers.client_certificate import ClientCertificate
+    from tokenmw.providers.http_client import AsyncHTTPClient
     from tokenmw.values import Grant, Token
 
-__all__ = [
-    "AsyncHTTPClient",
-    "Grants",
-    "HTTPOptions",
-    "NestedTokens",
-    "TokenHTTP",
-    "ascii_host",
-    "check_reach",
-    "checked_client",
-    "checked_http",
-    "default_client",
-    "read_url",
-]
+__all__ = ["Grants", "NestedTokens", "TokenHTTP", "ascii_host", "read_url"]
 
 # A step ends before the whole request is cancelled, and that before the fetch is, so that the error says what the
 # request waited for. Connecting ends earlier, because httpx does not close the connection of a TLS handshake that is
 # cancelled. Reading has nearly all of `fetch_seconds`: a response that arrives later is lost.
 _CONNECT_SHARE: Final = 0.9  # of `fetch_seconds`
 _READ_MARGIN: Final = 0.02  # seconds before the end of `fetch_seconds`, at most a tenth of them
-_ONLY_OUR_CLIENT: Final = (
-    "allow_private=False needs the HTTP client of tokenmw, because no other one can be kept from private addresses: "
-    "leave http= out, or give it HTTPOptions(…)"
-)
-
-
-class AsyncHTTPClient(Protocol):
-    """The methods of `httpx.AsyncClient` and `httpx2.AsyncClient` that token requests use."""
-
-    @property
-    def cookies(self) -> Any:
-        """Return the client's cookie store."""
-        ...
-
-    async def send(self, request: Any, *, stream: bool, auth: None, follow_redirects: bool) -> Any:
-        """Send a request of the client's own library."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        ...
 
 
 class NestedTokens(Protocol):
@@ -113,6 +80,7 @@ class TokenHTTP(Unpicklable):
     """
 
     __slots__ = (
+        "_certificate",
         "_client",
         "_clock",
         "_grants",
@@ -128,10 +96,11 @@ class TokenHTTP(Unpicklable):
         self, client: AsyncHTTPClient, *, limits: Limits, clock: Clock, nested: NestedTokens | None = None
     ) -> None:
         self._client = checked_client(client)
-        self._library = _library_of(client)
+        self._library = library_of(client)
         self._limits = limits
         self._clock = clock
         self._nested = nested
+        self._certificate: ClientCertificate | None = None
         self._grants: Grants | None = None
         self._only_public = False
         self._seconds = limits.fetch_seconds
@@ -150,6 +119,13 @@ class TokenHTTP(Unpicklable):
         """Return a `TokenHTTP` over the same client that connects to public addresses only."""
         return self._with(_only_public=True)
 
+    def with_certificate(self, certificate: ClientCertificate) -> TokenHTTP:
+        """Return a `TokenHTTP` over the same client that shows a client certificate.
+
+        Its requests fail if the client is not the broker's own, or the URL has no TLS.
+        """
+        return self._with(_certificate=certificate)
+
     def with_seconds(self, seconds: float, *, may_send: Callable[[], bool] | None = None) -> TokenHTTP:
         """Return a `TokenHTTP` over the same client with another time limit for each request.
 
@@ -162,7 +138,7 @@ class TokenHTTP(Unpicklable):
 
     def _with(self, **changes: Any) -> TokenHTTP:
         http = TokenHTTP(self._client, limits=self._limits, clock=self._clock, nested=self._nested)
-        for name in ("_grants", "_only_public", "_seconds", "_may_send"):
+        for name in ("_certificate", "_grants", "_only_public", "_seconds", "_may_send"):
             setattr(http, name, getattr(self, name))
         for name, value in changes.items():
             setattr(http, name, value)
@@ -245,8 +221,11 @@ class TokenHTTP(Unpicklable):
         endpoint = server = "the token endpoint"
         scheme = ""
         progress = Progress(self._may_send)
-        if self._only_public and not _keeps_to_public(self._client):
-            return TokenUnavailable(f"{endpoint} was not asked: {_ONLY_OUR_CLIENT}")
+        problem = problem_of_client(self._client, only_public=self._only_public, certificate=self._certificate)
+        if self._certificate is not None and not problem and not url.lower().startswith("https:"):
+            problem = "certificate=… needs an https URL, because a certificate is shown in the TLS handshake"
+        if problem:
+            return TokenUnavailable(f"{endpoint} was not asked: {problem}")
         try:
             request = self._library.Request(
                 method,
@@ -261,6 +240,7 @@ class TokenHTTP(Unpicklable):
                     },
                     "trace": progress,
                     ONLY_PUBLIC: self._only_public,
+                    CLIENT_CERTIFICATE: self._certificate,
                 },
             )
             server, scheme = server_of(request.url), request.url.scheme
@@ -307,66 +287,6 @@ def _forget_cookies(client: AsyncHTTPClient, response: Any) -> None:
         for cookie in response.cookies.jar:
             with contextlib.suppress(KeyError):
                 client.cookies.jar.clear(cookie.domain, cookie.path, cookie.name)
-
-
-def _library_of(client: object) -> ModuleType:
-    # A caller that made an httpx2 client has imported httpx2; others may not have it installed.
-    for name in ("httpx", "httpx2"):
-        library = sys.modules.get(name)
-        if library is not None and isinstance(client, library.AsyncClient):
-            return library
-    if isinstance(client, type):
-        raise ConfigurationError(f"http was given the class {client.__name__}: pass an instance of it.")
-    raise ConfigurationError(
-        f"http must be an httpx.AsyncClient, httpx2.AsyncClient or HTTPOptions, not {type(client).__module__}."
-        f"{type(client).__name__}: anything else could block the event loop."
-    )
-
-
-def checked_client(http: AsyncHTTPClient) -> AsyncHTTPClient:
-    """Return the client if it is an async client of httpx or httpx2.
-
-    Raises:
-        ConfigurationError: It is a sync client, or another object.
-    """
-    _library_of(http)
-    return http
-
-
-def checked_http(http: AsyncHTTPClient | HTTPOptions | None) -> AsyncHTTPClient | HTTPOptions | None:
-    """Return the broker's option `http`: a client, the options of a client of our own, or None.
-
-    Raises:
-        ConfigurationError: It is a sync client, or another object.
-    """
-    return http if http is None or isinstance(http, HTTPOptions) else checked_client(http)
-
-
-def check_reach(provider: Provider, *, http: AsyncHTTPClient | HTTPOptions | None, option: str) -> None:
-    """Raise if a provider must not reach private addresses, and the broker's option `http` is a client that may.
-
-    Raises:
-        ConfigurationError: The text names the fix.
-    """
-    if not provider.allow_private and not (http is None or isinstance(http, HTTPOptions)):
-        raise ConfigurationError(f"{option}: {_ONLY_OUR_CLIENT}.")
-
-
-def default_client(options: HTTPOptions | None = None, *, limits: Limits) -> AsyncHTTPClient:
-    """Make the client for brokers that are given none, in the running event loop. The caller closes it.
-
-    Without options it ignores the proxies and certificates of environment variables, which could send secrets
-    elsewhere.
-    """
-    # Here, because it imports httpcore: a program that passes a client of its own may use another transport.
-    from tokenmw.providers.network.transport import TokenClient
-
-    return TokenClient(options, body_bytes=limits.answer_bytes)
-
-
-def _keeps_to_public(client: AsyncHTTPClient) -> bool:
-    transport = sys.modules.get("tokenmw.providers.network.transport")
-    return transport is not None and isinstance(client, transport.TokenClient)
 
 
 def read_url(url: object) -> httpx.URL:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from tokenmw.providers.answer import Answer
+    from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.proof import Proof
@@ -31,8 +32,17 @@ if TYPE_CHECKING:
 __all__ = ["JWTBearer"]
 
 _GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_METHODS: Final = ("client_secret_basic", "client_secret_post", "tls_client_auth", "self_signed_tls_client_auth")
 _MAX_ASSERTION: Final = 64 << 10  # characters
 _SUBJECT_CODES: Final = frozenset({"invalid_grant", "invalid_token"})
+_OPTIONS: Final = {
+    "assertion": "assertion=…, or subject=…",
+    "audience": "",
+    "client_assertion": "client_secret=…, because this grant signs no client assertion",
+    "client_assertion_type": "client_secret=…, because this grant signs no client assertion",
+    "grant_type": "ClientCredentials for another grant",
+    "resource": "",
+}
 _FIXES_OF_ASSERTION: Final = {
     "invalid_grant": "check key, iss, sub, aud and exp of the assertion, and this machine's clock",
     "unsupported_grant_type": "this endpoint does not offer the JWT bearer grant (RFC 7523): check the URL",
@@ -69,8 +79,8 @@ class JWTBearer(SubjectProvider):
             the assertion is enough for most servers.
         client_secret: The client's secret; while it is changed, a list: the new one and the old one. Default: none;
             `client_id` is sent alone.
-        auth_method: `client_secret_basic` or `client_secret_post`. Default: `client_secret_basic`; with `issuer`, as
-            for `ClientCredentials`.
+        auth_method: `client_secret_basic` or `client_secret_post`; with `certificate`, `tls_client_auth` or
+            `self_signed_tls_client_auth`. Default: as for `ClientCredentials`.
         scope: The scopes to request, separated by spaces. Default: none, the server decides.
         allow_http: Allows plain HTTP to other machines. Default: False.
         refresh_before: Seconds before expiry at which a new token is fetched in the background, with `assertion`.
@@ -82,6 +92,7 @@ class JWTBearer(SubjectProvider):
         issuer: The server's issuer in place of `token_url`, as for `ClientCredentials`.
         params: More fields of the request, as for `ClientCredentials`.
         json: Whether the fields are sent as a JSON object, as for `ClientCredentials`.
+        certificate: A `ClientCertificate`, as for `ClientCredentials`.
         dpop: A `DPoPKey` to which the server binds the token, as for `ClientCredentials`.
 
     Raises:
@@ -96,6 +107,7 @@ class JWTBearer(SubjectProvider):
         "_reader",
         "allow_http",
         "allow_private",
+        "certificate",
         "dpop",
         "hosts",
         "per_subject",
@@ -130,11 +142,12 @@ class JWTBearer(SubjectProvider):
         issuer: str | None = None,
         params: Mapping[str, str] | None = None,
         json: bool = False,
+        certificate: ClientCertificate | None = None,
         dpop: DPoPKey | None = None,
     ) -> None:
         name = type(self).__name__
         self._client = OAuthClient(
-            _auth(name, client_id, client_secret, auth_method, issuer=issuer),
+            _auth(name, client_id, client_secret, auth_method, issuer=issuer, certificate=certificate),
             provider=name,
             token_url=token_url,
             issuer=issuer,
@@ -145,6 +158,7 @@ class JWTBearer(SubjectProvider):
         self.dpop = dpop
         self.allow_http = allow_http
         self.allow_private = self._client.allow_private
+        self.certificate = self._client.certificate
         self.token_url = self._client.token_url
         if (assertion is None) == (subject is None):
             raise ConfigurationError(
@@ -177,7 +191,7 @@ class JWTBearer(SubjectProvider):
             scope=scope,
             params=params,
             as_json=json,
-            options={"assertion": "assertion=…"},
+            options=_OPTIONS,
         )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
@@ -246,19 +260,32 @@ def _checked_assertion(given: object, *, option: str) -> str | Callable[[], str 
 
 
 def _auth(
-    provider: str, client_id: str | None, client_secret: Secret | None, method: AuthMethod | None, *, issuer: str | None
+    provider: str,
+    client_id: str | None,
+    client_secret: Secret | None,
+    method: AuthMethod | None,
+    *,
+    issuer: str | None,
+    certificate: ClientCertificate | None,
 ) -> ClientAuth | PublicClient:
-    if client_secret is None:
+    if client_secret is None and certificate is None and method is not None:
+        raise ConfigurationError(
+            f"{provider}(auth_method=…) is for a client with client_secret=… or certificate=…: give one of them, or "
+            "leave it out."
+        )
+    if client_secret is None and certificate is None:
         return PublicClient(client_id, provider=provider, name="the assertion")
     if client_id is None:
-        raise ConfigurationError(f"{provider}(client_secret=…) needs client_id=… with it.")
-    if method not in (None, "client_secret_basic", "client_secret_post"):
-        raise ConfigurationError(f"{provider}(auth_method=…) must be client_secret_basic or client_secret_post.")
+        option = "client_secret" if certificate is None else "certificate"
+        raise ConfigurationError(f"{provider}({option}=…) needs client_id=… with it.")
+    if method not in (None, *_METHODS):
+        raise ConfigurationError(f"{provider}(auth_method=…) must be one of {', '.join(_METHODS)}.")
     return ClientAuth(
         client_id,
         provider=provider,
-        method=method or default_method(assertion=None, issuer=issuer),
+        method=method or default_method(assertion=None, issuer=issuer, secret=client_secret, certificate=certificate),
         secret=client_secret,
         assertion=None,
         credential_id=None,
+        certificate=certificate,
     )

@@ -19,6 +19,7 @@ from tokenmw.redaction import without_locals
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.jwt_assertion import SecretAlgorithm
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 __all__ = ["ClientCredentials"]
 
 _SCHEME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+
+# Servers answer so if a token is to be bound and the connection has shown no certificate.
+_GRANT_FIX: Final = (
+    "check the credential and its permissions; if the server binds tokens to a certificate (RFC 8705), give "
+    "certificate=…"
+)
 
 
 @reuses_checks
@@ -62,9 +69,10 @@ class ClientCredentials(Provider):
             or a list of several, which are sent as a field each. Default: not sent.
         auth_method: How the client authenticates (RFC 6749 §2.3.1, RFC 7523 §2.2): `client_secret_basic` in a header,
             `client_secret_post` in the form, `client_secret_jwt` with an assertion that is signed with the secret for
-            each request, or `private_key_jwt` with `client_assertion`. Default: `private_key_jwt` if
-            `client_assertion` is given, else `client_secret_basic`; with `issuer`, `client_secret_post` if the server
-            publishes that and not `client_secret_basic`.
+            each request, `private_key_jwt` with `client_assertion`, or `tls_client_auth` and
+            `self_signed_tls_client_auth` with `certificate`. Default: `private_key_jwt` if `client_assertion` is given,
+            `tls_client_auth` if only `certificate` is, else `client_secret_basic`; with `issuer`, `client_secret_post`
+            if the server publishes that and not `client_secret_basic`.
         client_assertion: A `PrivateKeyJWT`, or a function, sync or async, that returns a signed assertion, or one as
             text. A new one is made for each attempt, because servers refuse an assertion that they have seen.
         credential_id: A name for the key behind `client_assertion`; change it with the key. Default: none. A
@@ -106,6 +114,11 @@ class ClientCredentials(Provider):
         issuer: The server's issuer in place of `token_url`, such as `"https://idp.example/realms/crm"`, exactly as the
             server writes it. The token endpoint is then found by RFC 8414 or OpenID Connect Discovery: for the first
             token, once a day, and when it is no longer where it was. Default: `token_url` is given.
+        certificate: A `ClientCertificate`, which connections to the token endpoint show (RFC 8705). Alone, it is the
+            client authentication: `auth_method="tls_client_auth"`, or `"self_signed_tls_client_auth"` if the server
+            knows the certificate itself. With another method, servers only bind tokens to it. An API accepts such a
+            token only over connections with the same certificate: `verify=CERTIFICATE.context()` of the program's own
+            client. It needs the broker's own HTTP client. Default: none.
         dpop: A `DPoPKey` to which the server binds the token (RFC 9449), so that a stolen token is of no use. Requests
             to the API then need a proof each, which auth objects send. A token that is not bound is refused. Default:
             none, a bearer token.
@@ -121,6 +134,7 @@ class ClientCredentials(Provider):
         "_reader",
         "allow_http",
         "allow_private",
+        "certificate",
         "dpop",
         "hosts",
         "refresh_before",
@@ -161,6 +175,7 @@ class ClientCredentials(Provider):
         assertion_audience: str | None = None,
         assertion_algorithm: SecretAlgorithm | None = None,
         issuer: str | None = None,
+        certificate: ClientCertificate | None = None,
         dpop: DPoPKey | None = None,
     ) -> None:
         name = type(self).__name__
@@ -169,13 +184,15 @@ class ClientCredentials(Provider):
         auth = ClientAuth(
             client_id,
             provider=name,
-            method=auth_method or default_method(assertion=client_assertion, issuer=issuer),
+            method=auth_method
+            or default_method(assertion=client_assertion, issuer=issuer, secret=client_secret, certificate=certificate),
             secret=client_secret,
             assertion=client_assertion,
             credential_id=credential_id,
             form_encode_basic=form_encode_basic,
             audience=assertion_audience,
             algorithm=assertion_algorithm,
+            certificate=certificate,
         )
         self._client = OAuthClient(
             auth,
@@ -188,6 +205,7 @@ class ClientCredentials(Provider):
         )
         self.allow_http = allow_http
         self.allow_private = self._client.allow_private
+        self.certificate = self._client.certificate
         self.dpop = dpop
         self.shareable = self._client.shareable
         self.token_url = self._client.token_url
@@ -201,6 +219,10 @@ class ClientCredentials(Provider):
             params=params,
             as_json=json,
         )
+        if grant_type == "account_credentials" and "account_id" not in (params or {}):
+            raise ConfigurationError(
+                f'{name}(grant_type="account_credentials") needs params={{"account_id": "…"}} with it.'
+            )
         self.hosts = checked_hosts(hosts, option=f"{name}(hosts=…)")
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
         if dpop is not None and scheme is not None:
@@ -214,6 +236,7 @@ class ClientCredentials(Provider):
             max_life=max_life,
             zero_is_default=zero_means_default_life,
             fixes={
+                "invalid_grant": "" if certificate else _GRANT_FIX,
                 "invalid_request": f"{INVALID_REQUEST_FIX}{encoding_fix}",
                 "unauthorized_client": f"the client needs the permission to use this grant type; or {client_fix}",
                 "unsupported_grant_type": f"this endpoint does not offer the grant type {grant_type}: check the URL",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from tokenmw.errors import ConfigurationError, TokenUnavailable
+from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from tokenmw.options import checked_flag, optional_seconds, positive_seconds
 from tokenmw.providers.discovery import METHODS_FOUND, ServerMetadata, TokenEndpoint, request_at_issuer
 from tokenmw.providers.dpop import DPoPKey, checked_dpop
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.client_auth import ClientAuth
+    from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.public_client import PublicClient
     from tokenmw.providers.request_fields import RequestFields
@@ -49,6 +50,7 @@ class OAuthClient(FrozenValue):
     Attributes:
         allow_private: Whether the server may have a private address.
         auth: How the client authenticates.
+        certificate: The certificate that connections to the token endpoint show, or None.
         dpop: The key to which the tokens are bound, or None.
         shareable: Whether other processes can make the same requests, and use the same tokens.
         token_url: The token endpoint; "" if it is found by the issuer.
@@ -57,10 +59,11 @@ class OAuthClient(FrozenValue):
         ConfigurationError: `token_url` and `issuer` are both given or both missing, or one cannot be used.
     """
 
-    __slots__ = ("_metadata", "_provider", "allow_private", "auth", "dpop", "shareable", "token_url")
+    __slots__ = ("_metadata", "_provider", "allow_private", "auth", "certificate", "dpop", "shareable", "token_url")
 
     allow_private: bool
     auth: ClientAuth | PublicClient
+    certificate: ClientCertificate | None
     dpop: DPoPKey | None
     shareable: bool
     token_url: str
@@ -85,11 +88,16 @@ class OAuthClient(FrozenValue):
         put = object.__setattr__
         put(self, "auth", auth)
         put(self, "_provider", provider)
+        put(self, "certificate", auth.certificate)
         put(self, "dpop", checked_dpop(dpop, option=f"{provider}(dpop=…)"))
         put(self, "shareable", auth.shareable and (dpop is None or dpop.shareable))
         if issuer is None:
             option = f"{provider}(token_url=…)"
             url = checked_token_url(cast("str", token_url), option=option, allow_http=allow_http)
+            if auth.certificate is not None and not url.lower().startswith("https:"):
+                raise ConfigurationError(
+                    f"{provider}(certificate=…) needs an https token_url, because it is shown in the TLS handshake."
+                )
             put(self, "_metadata", None)
             put(self, "token_url", url)
             put(self, "allow_private", checked_private(allow_private, url=url, option=option))
@@ -105,7 +113,7 @@ class OAuthClient(FrozenValue):
         return (server, *self.auth.identity())
 
     def more_identity(self) -> tuple[object, ...]:
-        """Return the part of the identity that only clients with an option for their assertions, or a key, have."""
+        """Return the part of the identity that clients with options for assertions, a certificate or a key have."""
         return (*self.auth.more_identity(), *(() if self.dpop is None else (self.dpop.identity(),)))
 
     def reader(
@@ -191,16 +199,24 @@ class OAuthClient(FrozenValue):
                     f"the server of issuer accepts neither {' nor '.join(METHODS_FOUND)}: set auth_method to one that "
                     f"it does accept"
                 )
-            send = partial(request, endpoint.url, statuses)
+            url = endpoint.url_for(self.certificate)
+            send = partial(request, url, statuses)
             method = endpoint.method or METHODS_FOUND[0]
-            return await with_nonce(lambda: self.auth.grant(send, token_url=endpoint.url, method=method))
+            return await with_nonce(lambda: self.auth.grant(send, token_url=url, method=method))
 
-        if self._metadata is None:
-            return await request_at(TokenEndpoint(self.token_url), [])
-        return await request_at_issuer(http, self._metadata, request_at)
+        problem = "" if self.certificate is None else self.certificate.expiry_text(now=http.time())
+        try:
+            if self._metadata is None:
+                return await request_at(TokenEndpoint(self.token_url), [])
+            return await request_at_issuer(http, self._metadata, request_at)
+        except (CredentialRejected, TokenUnavailable) as error:
+            # Only with a failure, because the clock that may be wrong is this machine's.
+            raise (error if not problem else error.with_reason(problem)) from error.__cause__
 
     async def _send(self, http: TokenHTTP, url: str, proof: Proof, body: Mapping[str, Any]) -> Answer:
         """Send one token request. Those of every grant, client and attempt are sent here."""
+        if self.certificate is not None:
+            http = http.with_certificate(self.certificate)
         return await post_token_request(http, url, dpop=self.dpop, headers=proof.headers, **body)
 
     def __repr__(self) -> str:

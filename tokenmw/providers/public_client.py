@@ -35,6 +35,7 @@ class PublicClient(FrozenValue):
     _id: str | None
     _name: str
 
+    certificate = None
     shareable = True
     chooses_method = False
 

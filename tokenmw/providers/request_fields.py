@@ -51,6 +51,7 @@ class RequestFields(FrozenValue):
         grant_type: The grant's name.
         own: More fields of the grant. A list or tuple is sent as several fields of one name.
         options: The provider's options for the grant's own fields, by the name of the field: `params` cannot have them.
+            "" for a field of another grant for which this provider has no option: `params` can have it.
 
     Raises:
         ConfigurationError: An option is malformed, or `params` has a field that an option sets.
@@ -144,7 +145,7 @@ def _checked_params(params: object, *, option: str, options: Mapping[str, str]) 
             raise ConfigurationError(
                 f"{option}: the name of a field must be text of 1 to 100 visible ASCII characters, such as account_id."
             )
-        if name in options:
+        if options.get(name):
             raise ConfigurationError(f"{option} has the field {name}, which an option sets: use {options[name]}.")
         checked[name] = HiddenStr(credential_text(value, option=f"{option}: the field {name}"))
     return checked

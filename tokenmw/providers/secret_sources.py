@@ -147,7 +147,7 @@ class EnvSecret(SecretSource):
     def _read(self) -> str:
         value = os.environ.get(self._name)
         if value is None:
-            raise TokenUnavailable(f"{self!r}: the environment variable is not set")
+            raise TokenUnavailable(f"{self!r}: the environment variable is not set: set it for this process")
         return value
 
     def __repr__(self) -> str:
@@ -190,14 +190,16 @@ def _text_of(path: Path) -> str:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise TokenUnavailable(
-            f"FileSecret({str(path)!r}) cannot be read: {error.strerror or type(error).__name__}"
+            f"FileSecret({str(path)!r}) cannot be read: {error.strerror or type(error).__name__}; check the path and "
+            f"its rights"
         ) from None
     if len(content) > _MAX_BYTES:
         raise TokenUnavailable(f"FileSecret({str(path)!r}) has more than {_MAX_BYTES} bytes: is it the right file?")
     try:
         return content.decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise TokenUnavailable(f"FileSecret({str(path)!r}) holds bytes that are not UTF-8") from None
+        text = f"FileSecret({str(path)!r}) holds bytes that are not UTF-8: is it the right file?"
+        raise TokenUnavailable(text) from None
 
 
 def _checked(given: object, *, source: str) -> HiddenStr:

@@ -94,7 +94,7 @@ class SigningKey(FrozenValue):
         put(self, "_headers", ({} if key_id is None else {"kid": key_id}) | x5t)
         put(self, "_fingerprint", _fingerprint(loaded))
         if not check_primes and _attempt(self._signs) is None:
-            raise ConfigurationError(f"{option} is damaged: its signatures are not valid.")
+            raise ConfigurationError(f"{option} is damaged, its signatures are not valid: copy the original key again.")
 
     def identity(self) -> tuple[object, ...]:
         """Return what makes this key differ from another one: the digest of its public key, and how it is used."""

@@ -29,8 +29,18 @@ __all__ = ["SubjectProvider", "SubjectToken", "expiry_of_jwt"]
 _MAX_SUBJECT: Final = 16 << 10  # characters of a caller's token
 _B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750 §2.1
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+_COOKIES: Final = frozenset({"cookie", "set-cookie"})
+# They describe the message or the connection (RFC 9110 §6.4, §7.6, §8, §11.7).
+_NOT_FOR_TOKENS: Final = frozenset(
+    {
+        *("accept", "connection", "content-encoding", "content-length", "content-type", "date", "expect", "host"),
+        *("keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"),
+        *("user-agent", "www-authenticate"),
+    }
+)
 _SCHEME: Final = re.compile(r"[A-Za-z0-9-]{0,64}")
 _SEGMENTS: Final = 3  # of a signed JWT
+_ALL_SUBJECTS: Final = "*"  # never sent
 _YEAR_5000: Final = 1e11  # seconds since 1970
 _OWN_PART: Final = frozenset({"_subject", "_subject_ends", "_checked", "_credential", "_hash", "_part_types"})
 
@@ -60,7 +70,7 @@ class SubjectToken:
             `X-Forwarded-Access-Token` behind a proxy that signs users in.
 
     Raises:
-        ConfigurationError: The header or the scheme is not one word.
+        ConfigurationError: The header or the scheme is not one word, or the header cannot have a token.
     """
 
     header: str = "Authorization"
@@ -71,6 +81,16 @@ class SubjectToken:
             given: object = getattr(self, option)
             if not isinstance(given, str) or not pattern.fullmatch(given):
                 raise ConfigurationError(f"SubjectToken({option}=…) must be one word of at most 64 characters.")
+        if self.header.lower() in _COOKIES:
+            raise ConfigurationError(
+                f"SubjectToken(header=…): {self.header} has all cookies of a request. For a token in one of them, name "
+                f'a function in TokenBroker(…): lambda connection: provider.for_subject(connection.cookies["…"]).'
+            )
+        if self.header.lower() in _NOT_FOR_TOKENS:
+            raise ConfigurationError(
+                f"SubjectToken(header=…): {self.header} never has a token: servers and proxies read or set it. Give "
+                f"Authorization, or the header of your own proxy."
+            )
 
     @without_locals
     def __call__(self, connection: HTTPConnection) -> str:
@@ -153,6 +173,10 @@ class SubjectProvider(Provider):
         other._set_subject(subject, expires_at=expires_at)
         return other
 
+    def for_all_subjects(self) -> Self | None:
+        """Return the provider that stands for all that differ only in the subject; None if it has no subject."""
+        return self.for_subject(_ALL_SUBJECTS) if self.per_subject else None
+
     def _subject_identity(self) -> str:
         """Return the digest by which the subject's token is a part of the credential."""
         return hashlib.sha256(self._subject_text().encode()).hexdigest()
@@ -168,7 +192,7 @@ class SubjectProvider(Provider):
 
     def _check_subject(self, *, now: float) -> None:
         if self._subject_ends is not None and now >= self._subject_ends:
-            raise SubjectRefused("the caller's token has expired")
+            raise SubjectRefused("the caller's token has expired", said=False)
 
     def _capped(self, grant: Grant, *, now: float) -> Grant:
         """Return a grant that ends with the subject's token, and a little before it."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from tokenmw.providers.answer import Answer
+    from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.jwt_assertion import SecretAlgorithm
@@ -53,6 +54,7 @@ _FIXES: Final = {
 
 # The fields of this grant, each with the option that sets it.
 _OPTIONS: Final = {
+    "grant_type": "ClientCredentials for another grant",
     "actor_token": "actor=…",
     "actor_token_type": "actor_type=…",
     "requested_token_type": "requested_type=…",
@@ -93,7 +95,7 @@ class TokenExchange(SubjectProvider):
             else unknown, and the server alone decides how long the new token lives.
         actor: The token of the acting party, for delegation: text, or a provider, such as the `ClientCredentials` of
             this service. Default: none, which is impersonation.
-        actor_type: The type of the actor's token, as `subject_type`.
+        actor_type: The type of the actor's token, as `subject_type`. Default: `access_token`.
         requested_type: The type of token that is wanted, as `subject_type`. Default: not sent, the server decides. What
             it granted is in `token.extra["issued_token_type"]`. A token that is no access token (`N_A`) has no
             `authorization`; use its `value`.
@@ -114,6 +116,7 @@ class TokenExchange(SubjectProvider):
         json: Whether the fields are sent as a JSON object, as for `ClientCredentials`.
         assertion_audience: As for `ClientCredentials`.
         assertion_algorithm: As for `ClientCredentials`.
+        certificate: A `ClientCertificate`, as for `ClientCredentials`.
         dpop: A `DPoPKey` to which the server binds the token, as for `ClientCredentials`.
 
     Raises:
@@ -129,6 +132,7 @@ class TokenExchange(SubjectProvider):
         "_reader",
         "allow_http",
         "allow_private",
+        "certificate",
         "dpop",
         "hosts",
         "shareable",
@@ -149,7 +153,7 @@ class TokenExchange(SubjectProvider):
         subject_type: TokenType | str = "access_token",
         subject_expires_at: float | None = None,
         actor: str | Provider | None = None,
-        actor_type: TokenType | str = "access_token",
+        actor_type: TokenType | str | None = None,
         requested_type: TokenType | str | None = None,
         scope: str = "",
         audience: str | Sequence[str] | None = None,
@@ -168,19 +172,22 @@ class TokenExchange(SubjectProvider):
         json: bool = False,
         assertion_audience: str | None = None,
         assertion_algorithm: SecretAlgorithm | None = None,
+        certificate: ClientCertificate | None = None,
         dpop: DPoPKey | None = None,
     ) -> None:
         name = type(self).__name__
         auth = ClientAuth(
             client_id,
             provider=name,
-            method=auth_method or default_method(assertion=client_assertion, issuer=issuer),
+            method=auth_method
+            or default_method(assertion=client_assertion, issuer=issuer, secret=client_secret, certificate=certificate),
             secret=client_secret,
             assertion=client_assertion,
             credential_id=credential_id,
             form_encode_basic=form_encode_basic,
             audience=assertion_audience,
             algorithm=assertion_algorithm,
+            certificate=certificate,
         )
         self._client = OAuthClient(
             auth,
@@ -194,6 +201,7 @@ class TokenExchange(SubjectProvider):
         self.dpop = dpop
         self.allow_http = allow_http
         self.allow_private = self._client.allow_private
+        self.certificate = self._client.certificate
         self.token_url = self._client.token_url
         self._set_subject(subject, expires_at=subject_expires_at)
         self._actor = _checked_actor(actor, option=f"{name}(actor=…)")
@@ -202,7 +210,10 @@ class TokenExchange(SubjectProvider):
             ("subject_token_type", _type_uri(subject_type, option=f"{name}(subject_type=…)")),
         ]
         if actor is not None:
-            form.append(("actor_token_type", _type_uri(actor_type, option=f"{name}(actor_type=…)")))
+            given = "access_token" if actor_type is None else actor_type
+            form.append(("actor_token_type", _type_uri(given, option=f"{name}(actor_type=…)")))
+        elif actor_type is not None:
+            raise ConfigurationError(f"{name}(actor_type=…) is the type of actor=…: give an actor, or leave it out.")
         if requested_type is not None:
             form.append(("requested_token_type", _type_uri(requested_type, option=f"{name}(requested_type=…)")))
         if credential_text(scope, option=f"{name}(scope=…)", empty=True).strip():

@@ -65,7 +65,7 @@ class BrokerData(Unpicklable):
         limits, clock = settings.limits, settings.clock
         self._settings = settings
         keys_of, digest_of = settings.token_keys, settings.credential_digest
-        self.tokens = TokenCache(limits=limits, clock=clock, keys_of=keys_of, digest_of=digest_of)
+        self.tokens = TokenCache(limits=limits, clock=clock, keys_of=keys_of, digest_of=digest_of, log=settings.log)
         self.rejected = RejectedTokens(limits=limits, clock=clock)
         self.sessions = SessionCache(ttl=settings.session_ttl, limits=limits, clock=clock)
         self.new_sessions = NewSessions(limits, redis_ttl=REDIS_TTL * settings.session_ttl, clock=clock)

@@ -15,7 +15,8 @@ from tokenmw.connections.parts import ConnectionParts, OpenConnections
 from tokenmw.errors import ConfigurationError
 from tokenmw.housekeeping import Housekeeping, Recovery, RedisJobs
 from tokenmw.observe.version import __version__
-from tokenmw.providers.http import TokenHTTP, default_client
+from tokenmw.providers.http import TokenHTTP
+from tokenmw.providers.http_client import default_client
 from tokenmw.providers.network.options import HTTPOptions
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.connection import RedisConnection
@@ -185,6 +186,7 @@ class Runtime(Unpicklable):
             http=http,
             limits=limits,
             clock=clock,
+            log=log,
         )
         self._connections: OpenConnections | None = None
         if parts is not None:

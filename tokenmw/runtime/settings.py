@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokenmw.observe.observers import Observers
     from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.providers.base import Provider
-    from tokenmw.providers.http import AsyncHTTPClient
+    from tokenmw.providers.http_client import AsyncHTTPClient
     from tokenmw.providers.network.options import HTTPOptions
     from tokenmw.redis.client import AnyClient
     from tokenmw.redis.sealing import Sealer

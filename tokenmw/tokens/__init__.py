@@ -14,6 +14,8 @@
    every few seconds. It is shared with the other processes as a failure note, that of a network fault for seconds.
    (`failures`, `backoff`)
 7. A provider whose own request needs another credential's token gets it like any request. (`nested`)
+8. What fails for a client whose tokens are made from its callers' own fails for all of them: few requests find out.
+   (`clients`)
 
 `entry` and `cache` are data that outlives an event loop; `Refresher`, `TokenSync` and `TokenManager` belong to one.
 This folder uses `redis` through the `TokenStore` protocol (`store`), and knows no web framework.

@@ -10,6 +10,7 @@ from tokenmw.caches import LRUCache, TTLCache
 from tokenmw.clock import Instant
 from tokenmw.providers.base import check_provider, check_same_class
 from tokenmw.redaction import Unpicklable
+from tokenmw.tokens.clients import ClientEntry
 from tokenmw.tokens.entry import TokenEntry
 from tokenmw.values import MAX_LIFETIME
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
+    from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.providers.base import Provider
     from tokenmw.redis.token_store import TokenKeys
 
@@ -26,6 +28,12 @@ __all__ = ["RejectedTokens", "TokenCache"]
 # Seconds after its backoff for which a failure is kept: without its count, the backoff of a credential that is rarely
 # used would never grow, and each of its requests would wait for a provider that hangs.
 _FAILURE_KEPT: Final = 600.0
+
+
+_FULL: Final = (
+    "More tokens are in use than Limits(%s=%d); the least recently used one is evicted, and fetched or read from Redis "
+    "again: raise the bound, if there is memory for it"
+)
 
 
 class TokenCache(Unpicklable):
@@ -41,9 +49,22 @@ class TokenCache(Unpicklable):
         clock: Time; it decides which tokens have expired.
         keys_of: Returns a provider's Redis keys; None if its token is not shared.
         digest_of: Returns an opaque name of a provider's credential, for log lines and events.
+        log: Gets that a token was evicted that could still be used.
     """
 
-    __slots__ = ("_alive", "_by_key", "_clock", "_digest_of", "_keys_of", "_named", "_of_subjects", "_recent")
+    __slots__ = (
+        "_alive",
+        "_by_key",
+        "_clients",
+        "_clock",
+        "_digest_of",
+        "_keys_of",
+        "_log",
+        "_named",
+        "_named_clients",
+        "_of_subjects",
+        "_recent",
+    )
 
     def __init__(
         self,
@@ -52,14 +73,18 @@ class TokenCache(Unpicklable):
         clock: Clock,
         keys_of: Callable[[Provider], TokenKeys | None],
         digest_of: Callable[[Provider], str] = lambda _provider: "",
+        log: ThrottledLog,
     ) -> None:
         self._clock = clock
+        self._log = log
         self._keys_of = keys_of
         self._digest_of = digest_of
         self._recent: LRUCache[Provider, TokenEntry] = LRUCache(limits.tokens)
         self._of_subjects: LRUCache[Provider, TokenEntry] = LRUCache(limits.subject_tokens)
         self._named: dict[Provider, TokenEntry] = {}
         self._alive: WeakValueDictionary[tuple[object, ...], TokenEntry] = WeakValueDictionary()
+        self._clients: WeakValueDictionary[Provider, ClientEntry] = WeakValueDictionary()
+        self._named_clients: dict[Provider, ClientEntry] = {}
         self._by_key: WeakValueDictionary[bytes, TokenEntry] = WeakValueDictionary()
 
     def __len__(self) -> int:
@@ -90,12 +115,38 @@ class TokenCache(Unpicklable):
                 check_provider(provider)
                 keys, digest = self._keys_of(provider), self._digest_of
                 entry = self._alive[names] = TokenEntry(provider, name, keys=keys, digest=digest)
+                entry.client = self.client(provider, name)
                 if entry.keys is not None:
                     self._by_key[entry.keys.token] = entry
             else:
                 check_same_class(provider, other=entry.provider)
-            recent[provider] = entry
+            self._add(recent, provider, entry)
         return entry
+
+    def client(self, provider: Provider, name: str) -> ClientEntry | None:
+        """Return what all callers of a provider share; None if its token is not made from a caller's own."""
+        key = provider.for_all_subjects()
+        if key is None:
+            return None
+        client = self._clients.get(key)
+        if client is None:
+            client = self._clients[key] = ClientEntry(key, name, digest=self._digest_of)
+        return client
+
+    def add_named_client(self, provider: Provider, name: str) -> None:
+        """Keep what all callers of a provider share that the broker has by name, however few callers there are."""
+        client = self.client(provider, name)
+        if client is not None:
+            self._named_clients[client.provider] = client
+            client.named = True
+
+    def _add(self, recent: LRUCache[Provider, TokenEntry], provider: Provider, entry: TokenEntry) -> None:
+        if len(recent) >= recent.maxsize:
+            _key, evicted = recent.popitem()
+            if evicted.current is not None and evicted.current.usable(Instant(self._clock)):
+                option = "subject_tokens" if recent is self._of_subjects else "tokens"
+                self._log.problem(f"{option}-full", _FULL, option, int(recent.maxsize))
+        recent[provider] = entry
 
     def of_key(self, key: bytes) -> TokenEntry | None:
         """Return the entry whose token has this key in Redis, if this process has one."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tokenmw.clock import Instant
     from tokenmw.providers.base import Provider
     from tokenmw.redis.token_store import TokenKeys
+    from tokenmw.tokens.clients import ClientEntry
     from tokenmw.tokens.failures import Failure
 
 __all__ = ["CachedToken", "TokenEntry"]
@@ -122,6 +123,7 @@ class TokenEntry(Unpicklable):
 
     Attributes:
         provider: The credential.
+        client: If the token is made from a caller's own, what all such entries of its client share; else None.
         name: The provider's name, for log lines, errors and `Token.provider`.
         named: Whether that name says which credential it is; not so for those that a callable has chosen.
         keys: Its Redis keys; None if its token is not shared.
@@ -142,6 +144,7 @@ class TokenEntry(Unpicklable):
     __slots__ = (
         "__weakref__",
         "_digest",
+        "client",
         "current",
         "failure",
         "ignore_reports_until",
@@ -171,6 +174,7 @@ class TokenEntry(Unpicklable):
         self.named = False
         self._digest = digest
         self.keys = keys
+        self.client: ClientEntry | None = None
         self.current: CachedToken | None = None
         self.failure: Failure | None = None
         self.used = False

@@ -216,6 +216,26 @@ class Failure:
         return failure
 
     @classmethod
+    def shared(cls, client: TokenEntry, failure: Failure, *, before: Failure | None) -> Failure:
+        """Return the failure of one caller's entry that passes on its client's, which is `failure`.
+
+        Args:
+            client: What all callers share.
+            failure: Its failure.
+            before: The failure of the caller's entry before.
+        """
+        passed = cls(
+            permanent=failure.permanent,
+            detail=failure.detail,
+            code=failure.code,
+            count=0 if before is None else before.count,
+            retry_at=failure.probe_at,
+            shareable=False,
+        )
+        passed.cause, passed.system_error, passed.place = Cause(client), failure.system_error, failure.place
+        return passed
+
+    @classmethod
     def from_note(
         cls,
         note: bytes,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
+    from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.singleflight import Flight
     from tokenmw.tokens.cache import TokenCache
@@ -33,6 +34,10 @@ _SOON: Final = 1.0  # seconds of Retry-After when nothing better is known
 # The part of `fetch_seconds` for which a fetch waits for another entry's token. If it waited for all of them, the fetch
 # would time out itself, and the failure would be counted against its own provider, which was not asked.
 _NESTED_SHARE: Final = 0.9
+_TOO_MANY: Final = (
+    "Too many tokens are being fetched%s (Limits(flights=%d)); requests for a further one get 503: find out which "
+    "provider is slow, or raise the bound"
+)
 _READ_REDIS_EVERY: Final = 1.0  # seconds between two reads of Redis during a backoff
 
 
@@ -47,6 +52,7 @@ class TokenManager(Unpicklable):
         "_closed",
         "_http",
         "_limits",
+        "_log",
         "_loop",
         "_monotonic",
         "_refresher",
@@ -65,7 +71,9 @@ class TokenManager(Unpicklable):
         http: TokenHTTP,
         limits: Limits,
         clock: Clock,
+        log: ThrottledLog,
     ) -> None:
+        self._log = log
         self._refresher = refresher
         self._sync = sync
         self._http = http.with_nested(NestedTokens(self, cache=cache, sync=sync))
@@ -202,13 +210,17 @@ class TokenManager(Unpicklable):
         now = Instant(self._clock)
         failure = entry.failure
         if failure is not None and entry.in_backoff(now):
-            self._adopt_in_background(entry if failure.cause is None else failure.cause.entry, now.mono)
+            cause = failure.cause
+            own = cause is None or cause.entry is entry.client
+            self._adopt_in_background(entry if own or cause is None else cause.entry, now.mono)
             raise failure.to_error(entry.name, now=now.mono)
         if self._closed:
             raise TokenUnavailable(f"{entry.name}: the broker is closed.", provider=entry.name)
         try:
             return self._start(entry, lambda: self._run_refresh(entry), counted=counted)
         except TooManyFlights:
+            of = " from callers' own" if entry.provider.per_subject else ""
+            self._log.problem("flights", _TOO_MANY, of, self._limits.flights)
             raise TokenUnavailable(
                 f"{entry.name}: more than Limits(flights={self._limits.flights}) tokens are being fetched.",
                 provider=entry.name,

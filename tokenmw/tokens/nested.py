@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tokenmw.errors import RequestError
 from tokenmw.redaction import Unpicklable
+from tokenmw.tokens.clients import ClientEntry
 from tokenmw.tokens.failures import Cause
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class NestedTokens(Unpicklable):
             # The entry that needs it must not count this as a failure of its own provider.
             error._cause = cause = Cause(entry)
             # Every entry that needs it uses it: if it were evicted, its next token would not end their backoff.
-            self._cache.entry(cause.entry.provider, cause.entry.name)
+            if not isinstance(cause.entry, ClientEntry):  # else the entries of its callers keep it
+                self._cache.entry(cause.entry.provider, cause.entry.name)
             raise
 
     async def invalidate(self, token: Token) -> None:

@@ -139,15 +139,22 @@ class Refresher(Unpicklable):
 
     async def ask(self, entry: TokenEntry, http: TokenHTTP, *, version: int) -> Grant | None:
         """Ask the provider once, within `fetch_seconds`. Return None if it failed: the entry has the failure."""
+        client, started = entry.client, self.clock.monotonic()
+        if client is not None and not client.admits(started, seconds=self._limits.fetch_seconds):
+            if client.failure is not None:
+                entry.failure = Failure.shared(client, client.failure, before=entry.failure)
+            return None
         entry.requested_version = version
-        started = self.clock.monotonic()
+        seen = None if client is None else client.failure
 
         def fail(error: BaseException) -> None:
-            self.fail(entry, error, started=started)
+            self.fail(entry, error, started=started, seen=seen)
 
         grant = await fetch_within(self._limits.fetch_seconds, entry, http, clock=self.clock, on_error=fail)
         if grant is None:
             return None
+        if client is not None:
+            client.succeed(seen)
         repeated = entry.current is not None and entry.current.token.value == grant.value
         took = self.clock.monotonic() - started
         outcome: Literal["repeated", "granted"] = "repeated" if repeated else "granted"
@@ -165,15 +172,40 @@ class Refresher(Unpicklable):
         took = Instant(self.clock).since(asked)
         return took >= grant.expires_in and took > self._limits.fetch_seconds
 
-    def fail(self, entry: TokenEntry, error: BaseException, *, started: float | None = None) -> None:
-        """Set the entry's failure, and log it."""
-        now, before = Instant(self.clock), entry.failure
+    def fail(
+        self,
+        entry: TokenEntry,
+        error: BaseException,
+        *,
+        started: float | None = None,
+        seen: Failure | None = None,
+    ) -> None:
+        """Set the entry's failure, and log it.
+
+        Args:
+            entry: The entry.
+            error: What was raised.
+            started: When the provider was asked, by the monotonic clock; None if it was not.
+            seen: The failure that all callers of the entry's client shared at that time.
+        """
+        now, before, client, raised = Instant(self.clock), entry.failure, entry.client, error
+        if client is not None and started is not None:
+            error = client.judge(before, error, started=started, now=now.mono)
         place = error.place if isinstance(error, RequestError) else place_of(error, called=entry.provider)
         entry.failure = failure = Failure.from_error(
             error, before=before, now=now.mono, served_for=entry.served_for(now), limits=self._limits
         )
         failure.place = place
-        self.reports.failed(entry, failure)
+        new = True
+        if client is not None and started is not None:
+            known = client.failure
+            shared = client.fail(before, raised, seen=seen, now=now.mono, limits=self._limits)
+            if shared is not None:
+                shared.place = shared.place or place
+                entry.failure = failure = Failure.shared(client, shared, before=before)
+                new = shared is not known
+        if new:
+            self.reports.failed(entry, failure)
         if started is not None:
             seconds = now.mono - started
             outcome: Literal["rejected", "unavailable"] = "rejected" if failure.permanent else "unavailable"
@@ -252,5 +284,9 @@ class Refresher(Unpicklable):
 
     def _end_failure(self, entry: TokenEntry) -> None:
         entry.failure = None
-        label = entry.label
-        self.log.recovered(entry.log_kind, "%s: there is a token again", label, provider=entry.name)
+        if entry.client is not None:
+            entry.client.grant()
+            if entry.client.failure is not None:
+                return  # other callers still get no token
+        shown = entry.client or entry
+        self.log.recovered(shown.log_kind, "%s: there is a token again", shown.label, provider=entry.name)

@@ -78,14 +78,17 @@ class FailureReports(Unpicklable):
                 reason="subject refused",
             )
             return
+        shown = entry.client or entry  # callers have no lines of their own
         kind = "credential rejected" if failure.permanent else "no token"
         suffix = f" (at {failure.place})" if failure.place else ""
         if failure.noted:
             suffix = f" (reported by {failure.writer or 'another instance'})"
         fields = {"provider": entry.name, "reason": kind}
-        if entry.credential:
-            fields["credential"] = entry.credential
-        self._log.problem(self._kind_of(entry), "%s: %s: %s%s", entry.label, kind, failure.detail, suffix, **fields)
+        if shown.credential:
+            fields["credential"] = shown.credential
+        sort = "rejected" if failure.permanent else ""
+        texts = (shown.label, kind, failure.detail, suffix)
+        self._log.problem(self._kind_of(shown), "%s: %s: %s%s", *texts, sort=sort, **fields)
 
     def adopted(self, entry: TokenEntry, failure: Failure) -> None:
         """Log and publish that a failure which another process has noted was taken over."""

@@ -114,6 +114,8 @@ class TokenSync(Unpicklable):
         until = now.mono + MAX_LIFETIME
         entry.mark_invalid(requested, until=until)
         entry.failure = None
+        if entry.client is not None:
+            entry.client.failure = None
         entry.ignore_reports_until = now.mono
         if self._store is None or entry.keys is None:
             await self._write_tombstone(None, entry, version=None)

@@ -160,7 +160,8 @@ async def test_postgresql_with_a_locked_row(postgres: PostgresServer) -> None:
     """A row that another transaction holds raises in time; when that is rolled back, writes go on."""
     async with opened(postgres.url) as store:
         assert await store.save(KEY, VALUE, expected=0)
-        other: Any = await asyncpg.connect(postgres.url.replace("+asyncpg", ""))
+        driver: Any = asyncpg
+        other = await driver.connect(postgres.url.replace("+asyncpg", ""))
         await other.execute("BEGIN")
         await other.execute("UPDATE tokenmw_connections SET version = 7")
         assert "took longer than 1 s" in await failure(store)

@@ -24,12 +24,12 @@ VERSIONS = st.integers(0, 4)
 class StoreMachine(RuleBasedStateMachine):
     """Two stores over the same data, beside a dictionary."""
 
-    make_store: ClassVar[Callable[[], ConnectionStore]]
+    make_store: ClassVar[Any]
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.stores = [type(self).make_store() for _ in range(2)]
+        self.stores: list[ConnectionStore] = [type(self).make_store() for _ in range(2)]
         run = secrets.token_hex(8)
         self.keys = [ConnectionKey(f"{run}-app", f"{run}-{number}", f"{run}-{number}") for number in range(5)]
         self.model: dict[ConnectionKey, tuple[int, bytes]] = {}

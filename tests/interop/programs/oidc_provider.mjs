@@ -1,16 +1,19 @@
 // The token server `oidc-provider` for Node.js, on a free port of this machine. Prints its issuer.
 // The argument is JSON: `clients` with their metadata, `resources` with the scopes of each, and with `dpop` a server
-// that wants a nonce in each DPoP proof, with an API below /api whose tokens `oauth4webapi` validates.
+// that wants a nonce in each DPoP proof, with an API below /api whose tokens `oauth4webapi` validates. With `tls` (the
+// server's `cert` and `key`, and the `ca` of client certificates) it requests certificates of clients (RFC 8705).
 import { createServer } from 'node:http';
+import { createServer as createTLSServer } from 'node:https';
 
 import * as oauth from 'oauth4webapi';
 import Provider, { errors } from 'oidc-provider';
 
-const { clients, resources, dpop = false } = JSON.parse(process.argv[2]);
-const server = createServer();
+const { clients, resources, dpop = false, tls } = JSON.parse(process.argv[2]);
+// Whether a certificate is known is the provider's decision: a self-signed one is.
+const server = tls ? createTLSServer({ ...tls, requestCert: true, rejectUnauthorized: false }) : createServer();
 
 server.listen(0, '127.0.0.1', () => {
-  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const issuer = `${tls ? 'https' : 'http'}://127.0.0.1:${server.address().port}`;
   const provider = new Provider(issuer, {
     clients: clients.map((client) => ({
       grant_types: ['client_credentials'],
@@ -23,6 +26,16 @@ server.listen(0, '127.0.0.1', () => {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
       dPoP: { enabled: dpop, nonceSecret: Buffer.alloc(32, 7), requireNonce: () => dpop },
+      mTLS: {
+        enabled: Boolean(tls),
+        certificateBoundAccessTokens: true,
+        tlsClientAuth: true,
+        selfSignedTlsClientAuth: true,
+        getCertificate: ({ req }) => req.socket.getPeerX509Certificate(),
+        certificateAuthorized: ({ req }) => req.socket.authorized,
+        certificateSubjectMatches: ({ req }, property, expected) =>
+          property === 'tls_client_auth_subject_dn' && req.socket.getPeerX509Certificate().subject === expected,
+      },
       introspection: { enabled: true, allowedPolicy: () => true },
       resourceIndicators: {
         enabled: true,
@@ -34,6 +47,10 @@ server.listen(0, '127.0.0.1', () => {
         },
       },
     },
+    clientAuthMethods: [
+      'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
+      ...(tls ? ['tls_client_auth', 'self_signed_tls_client_auth'] : []),
+    ],
     enabledJWA: { clientAuthSigningAlgValues: ['HS256', 'HS512', 'ES256', 'RS256', 'PS256'] },
   });
   const tokens = provider.callback();

@@ -10,7 +10,7 @@ import pytest
 from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.limits import Limits
 from tokenmw.providers import TokenHTTP
-from tokenmw.providers.http import default_client
+from tokenmw.providers.http_client import default_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

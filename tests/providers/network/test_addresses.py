@@ -18,7 +18,7 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.providers import ClientCredentials, HTTPOptions, Provider, TokenHTTP, WeCom
-from tokenmw.providers.http import default_client
+from tokenmw.providers.http_client import default_client
 from tokenmw.providers.network import backend
 from tokenmw.providers.network.addresses import is_public
 from tokenmw.values import Grant, Token

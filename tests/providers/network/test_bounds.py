@@ -16,7 +16,7 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.providers import TokenHTTP
-from tokenmw.providers.http import default_client
+from tokenmw.providers.http_client import default_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

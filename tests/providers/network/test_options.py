@@ -19,7 +19,7 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.providers import ClientCredentials, HTTPOptions, TokenHTTP
-from tokenmw.providers.http import default_client
+from tokenmw.providers.http_client import default_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -12,7 +12,7 @@ from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import TokenUnavailable
 from tokenmw.limits import Limits
 from tokenmw.providers import HTTPOptions, TokenHTTP
-from tokenmw.providers.http import default_client
+from tokenmw.providers.http_client import default_client
 
 if TYPE_CHECKING:
     from tests.providers.network.servers import Serve

@@ -9,8 +9,10 @@ from typing import Final
 
 from tokenmw.errors import ConfigurationError
 
-__all__ = ["ONLY_PUBLIC", "check_public_host", "is_public"]
+__all__ = ["CLIENT_CERTIFICATE", "ONLY_PUBLIC", "check_public_host", "is_public"]
 
+CLIENT_CERTIFICATE: Final = "tokenmw.client_certificate"
+"""The extension of an HTTP request with the `ClientCertificate` that its connection shows, or None."""
 ONLY_PUBLIC: Final = "tokenmw.only_public"
 """The extension of an HTTP request that must not reach a private address."""
 

@@ -47,18 +47,30 @@ class HTTPOptions(FrozenValue):
         ConfigurationError: A file cannot be loaded, or a proxy variable cannot be used; the text names it and the fix.
     """
 
-    __slots__ = ("proxies", "ssl_context")
+    __slots__ = ("_ca_file", "_trust_env", "proxies", "ssl_context")
 
     ssl_context: ssl.SSLContext
     proxies: Mapping[str, httpx.Proxy]
+    _ca_file: str | Path | None
+    _trust_env: bool
 
     @without_locals
     def __init__(self, *, ca_file: str | Path | None = None, trust_env: bool = False) -> None:
         checked_flag(trust_env, option="HTTPOptions(trust_env=…)")
         put = object.__setattr__
+        put(self, "_ca_file", ca_file)
+        put(self, "_trust_env", trust_env)
         put(self, "ssl_context", _context(ca_file, trust_env=trust_env))
         variables = getproxies_environment() if trust_env else {}
         put(self, "proxies", {scheme: proxy for scheme in _SCHEMES if (proxy := _proxy(scheme, variables)) is not None})
+
+    def new_context(self) -> ssl.SSLContext:
+        """Load the authorities again, for a context that gets a client certificate.
+
+        Raises:
+            ConfigurationError: A file cannot be loaded any more.
+        """
+        return _context(self._ca_file, trust_env=self._trust_env)
 
     def __repr__(self) -> str:
         return "<HTTPOptions>"  # a proxy's URL may hold a password

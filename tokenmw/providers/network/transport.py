@@ -8,41 +8,28 @@ interface: no attribute of another library is replaced. It uses no proxy and no 
 from __future__ import annotations
 
 import functools
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final
-from urllib.request import proxy_bypass
+from typing import TYPE_CHECKING
 
 import httpcore
 import httpx
 
-from tokenmw.providers.answer import UnusableAnswer
-from tokenmw.providers.network.addresses import ONLY_PUBLIC
-from tokenmw.providers.network.backend import Backend, BoundedStream
+from tokenmw.providers.network.addresses import CLIENT_CERTIFICATE
+from tokenmw.providers.network.backend import BoundedStream
+from tokenmw.providers.network.pools import CertificatePools, Pools
 from tokenmw.providers.network.resolver import Resolver
-from tokenmw.providers.urls import is_loopback
 from tokenmw.redaction import Unpicklable
-
-try:
-    import resource
-except ImportError:  # Windows has no bound of open sockets
-    resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
 
     from tokenmw.providers.network.options import HTTPOptions
 
 __all__ = ["TokenClient"]
 
-_MAX_CONNECTIONS: Final = 100
-_MAX_IDLE: Final = 10
-_IDLE_SECONDS: Final = 5.0
-_SHARE_OF_FILES: Final = 4  # a pool uses at most one in four of the files that this process may open
-
 
 class TokenClient(Unpicklable, httpx.AsyncClient):
-    """The client for token requests. It can keep a request from private addresses, which other clients cannot."""
+    """The client for token requests. Unlike others, it can keep to public addresses, and show a client certificate."""
 
     def __init__(self, options: HTTPOptions | None, *, body_bytes: int) -> None:
         transport = _Transport(options, body_bytes=body_bytes)
@@ -53,59 +40,48 @@ class _Transport(Unpicklable, httpx.AsyncBaseTransport):
     """Sends requests. Errors are those of httpcore, whose classes have the names of httpx's."""
 
     def __init__(self, options: HTTPOptions | None, *, body_bytes: int) -> None:
-        context = _default_context() if options is None else options.ssl_context
-        resolver = Resolver()
-        backend = Backend(resolver, only_public=False, body_bytes=body_bytes)
-        proxies: Mapping[str, httpx.Proxy] = {} if options is None else options.proxies
-        pool = _pool_options()
-        self._direct = httpcore.AsyncConnectionPool(ssl_context=context, network_backend=backend, **pool)
-        # Its own pool, because a request may use any idle connection to its host and port, also to a private address.
-        self._public = httpcore.AsyncConnectionPool(
-            ssl_context=context,
-            network_backend=Backend(resolver, only_public=True, body_bytes=body_bytes),
-            **pool,
+        make_pools = functools.partial(
+            Pools, resolver=Resolver(), proxies={} if options is None else options.proxies, body_bytes=body_bytes
         )
-        self._proxied = {
-            scheme: _proxy_pool(proxy, context=context, backend=backend, pool=pool) for scheme, proxy in proxies.items()
-        }
+        self._plain = make_pools(_default_context() if options is None else options.ssl_context)
+        self._certified = CertificatePools(_new_context if options is None else options.new_context, make_pools)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and return the response with its body still to be read."""
-        url = request.url
-        response = await self._pool(request).handle_async_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
+        certificate = request.extensions.get(CLIENT_CERTIFICATE)
+        if certificate is None:
+            pools = self._plain
+            pools.enter()
+        else:
+            pools = await self._certified.enter(certificate)
+        try:
+            url = request.url
+            response = await pools.pool(request).handle_async_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
             )
-        )
-        return httpx.Response(response.status, headers=response.headers, stream=_Body(response))
+        except BaseException:
+            pools.leave()
+            raise
+        return httpx.Response(response.status, headers=response.headers, stream=_Body(response, pools))
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for pool in (self._direct, self._public, *self._proxied.values()):
-            await pool.aclose()
-
-    def _pool(self, request: httpx.Request) -> httpcore.AsyncConnectionPool:
-        url = request.url
-        proxied = self._proxied.get(url.scheme)
-        if proxied is not None and not _is_local(url.host) and not proxy_bypass(url.netloc.decode("ascii")):
-            if request.extensions.get(ONLY_PUBLIC):
-                raise UnusableAnswer(
-                    "is refused: the proxy of the environment would resolve its name, so allow_private=False cannot be "
-                    "enforced; add the host to NO_PROXY"
-                )
-            return proxied
-        return self._public if request.extensions.get(ONLY_PUBLIC) else self._direct
+        await self._plain.aclose()
+        await self._certified.aclose()
 
 
 class _Body(Unpicklable, httpx.AsyncByteStream):
     """A response's body, from httpcore to httpx."""
 
-    def __init__(self, response: httpcore.Response) -> None:
+    def __init__(self, response: httpcore.Response, pools: Pools) -> None:
         self._response = response
+        self._pools: Pools | None = pools
         self._connection = response.extensions.get("network_stream")
         self._record_progress()
 
@@ -116,50 +92,23 @@ class _Body(Unpicklable, httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         """End the response; its connection is used again if the body was read to its end."""
-        await self._response.aclose()
+        try:
+            await self._response.aclose()
+        finally:
+            if self._pools is not None:
+                self._pools.leave()
+                self._pools = None
 
     def _record_progress(self) -> None:
         if isinstance(self._connection, BoundedStream):
             self._connection.progress()
 
 
-def _is_local(host: str) -> bool:
-    """Return whether a host is this machine or a link-local address, such as that of a cloud's metadata.
-
-    A proxy would reach its own machine there, or a neighbour of that one.
-    """
-    try:
-        return is_loopback(host) or ip_address(host).is_link_local
-    except ValueError:
-        return False
-
-
-def _pool_options() -> dict[str, Any]:
-    """Return the bounds of a pool. Requests wait for a connection; without a file for it they would fail."""
-    connections = _MAX_CONNECTIONS
-    if resource is not None:
-        files, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if files != resource.RLIM_INFINITY:
-            connections = max(1, min(connections, files // _SHARE_OF_FILES))
-    idle = min(_MAX_IDLE, connections)
-    return {"max_connections": connections, "max_keepalive_connections": idle, "keepalive_expiry": _IDLE_SECONDS}
-
-
-def _proxy_pool(
-    proxy: httpx.Proxy, *, context: ssl.SSLContext, backend: Backend, pool: dict[str, Any]
-) -> httpcore.AsyncHTTPProxy:
-    url = proxy.url
-    return httpcore.AsyncHTTPProxy(
-        proxy_url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-        proxy_auth=proxy.raw_auth,
-        ssl_context=context,
-        proxy_ssl_context=context if url.scheme == "https" else None,
-        network_backend=backend,
-        **pool,
-    )
+def _new_context() -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=False)
 
 
 @functools.cache
 def _default_context() -> ssl.SSLContext:
     # Loading the public certificates takes 40 ms, which a later event loop of this process need not spend again.
-    return httpx.create_ssl_context(trust_env=False)
+    return _new_context()

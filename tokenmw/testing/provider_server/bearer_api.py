@@ -1,9 +1,10 @@
-"""An API that accepts the issued tokens (RFC 6750), those that are bound to a key with a proof only (RFC 9449 §7)."""
+"""An API that accepts the issued tokens (RFC 6750), bound ones only with proof or certificate (RFC 9449, RFC 8705)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tokenmw.testing.provider_server.client_certificates import certificate_thumbprint
 from tokenmw.testing.provider_server.dpop import ALGORITHMS, DPoPCheck, ProofRefusedError
 from tokenmw.testing.provider_server.endpoint import Endpoint, json_response
 
@@ -65,6 +66,8 @@ class BearerAPI(Endpoint):
         """Return the error code for a token, "" for one that is accepted."""
         if not self.server.issued.is_good(token) or (self.dpop.required and scheme == "bearer"):
             return "invalid_token"
+        if token.certificate and certificate_thumbprint(request) != token.certificate:
+            return "invalid_token"  # RFC 8705 §3
         if scheme == "bearer":
             # A bound token without a proof may have been stolen (RFC 9449 §7.2).
             return "invalid_token" if token.thumbprint else ""

@@ -26,6 +26,7 @@ class IssuedToken:
         expires_at: When it expires, by the monotonic clock, in seconds.
         revoked: Whether it was revoked before it expired.
         user: The user from whose token it was made, or "".
+        certificate: The thumbprint of the certificate that it is bound to (`cnf.x5t#S256`, RFC 8705 §3), or "".
         thumbprint: The thumbprint of the key that it is bound to (`cnf.jkt`, RFC 9449 §6), or "".
     """
 
@@ -38,6 +39,7 @@ class IssuedToken:
     resources: tuple[str, ...] = ()
     user: str = ""
     thumbprint: str = ""
+    certificate: str = ""
 
 
 @final

@@ -51,6 +51,7 @@ class OAuth2Metadata(Endpoint):
         path = str(request.path_params.get("issuer", ""))
         issuer = f"{base}/{path}" if path else base
         methods = ["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none"]
+        methods += ["tls_client_auth", "self_signed_tls_client_auth"] if self.server.oauth2.certificates else []
         algorithms = ["RS256", "PS256", "ES256", "EdDSA", "HS256"]
         return {
             "issuer": issuer,
@@ -66,6 +67,7 @@ class OAuth2Metadata(Endpoint):
             "authorization_response_iss_parameter_supported": self.server.users.iss is not None,
             "token_endpoint_auth_methods_supported": methods,
             "token_endpoint_auth_signing_alg_values_supported": algorithms,
+            "tls_client_certificate_bound_access_tokens": True,
             "dpop_signing_alg_values_supported": ALGORITHMS,
             "revocation_endpoint_auth_methods_supported": methods,
             "revocation_endpoint_auth_signing_alg_values_supported": algorithms,

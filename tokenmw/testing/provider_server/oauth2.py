@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from starlette.responses import Response
 
+from tokenmw.testing.provider_server.client_certificates import certificate_thumbprint
 from tokenmw.testing.provider_server.dpop import DPoPCheck, ProofRefusedError
 from tokenmw.testing.provider_server.endpoint import TokenEndpoint, json_response
 from tokenmw.testing.provider_server.families import RefusedError
@@ -55,7 +56,11 @@ class OAuth2Endpoint(TokenEndpoint):
     Assertions (RFC 7523 §2.2) are not verified, but each is accepted only once: real servers remember the `jti`. With a
     JWT as assertion, its `sub` is the client.
 
+    A client in `certificates` proves itself by the certificate in the header `X-Client-Cert` (RFC 8705), in PEM as
+    nginx forwards it, or in base64. The token of each request with a certificate is bound to it.
+
     Attributes:
+        certificates: The SHA-256 thumbprints (`x5t#S256`) of the certificates of clients that have no secret.
         decodes_basic: Whether id and secret in the `Authorization` header are form-decoded (RFC 6749 §2.3.1). Many
             real servers do not decode them.
         dpop: Verifies proofs (RFC 9449). A request with one gets a token that is bound to its key.
@@ -68,6 +73,7 @@ class OAuth2Endpoint(TokenEndpoint):
 
     def __init__(self, server: ProviderServer, *, life: float, renewal_window: float | None = None) -> None:
         super().__init__(server, life=life, renewal_window=renewal_window)
+        self.certificates: dict[str, str] = {}
         self.decodes_basic = True
         self.dpop = DPoPCheck()
         self.subject_error = "invalid_request"
@@ -104,12 +110,18 @@ class OAuth2Endpoint(TokenEndpoint):
         if form.get("grant_type") in CREDENTIALS:
             return self._answer_for_consent(request, asked, fault, thumbprint)
         if form.get("grant_type") in (JWT_BEARER, TOKEN_EXCHANGE):
-            return self._answer_for_user(form, client, fault, thumbprint)
+            return self._answer_for_user(form, client, fault, thumbprint, certificate_thumbprint(request))
         problem = _problem(form, asked.resources)
         if problem:
             return _error(problem)
         scope = form.get("scope", "")
-        value, life = self.grant(client, scope=scope, resources=asked.resources, thumbprint=thumbprint)
+        bound = certificate_thumbprint(request)
+        # A bound token is a new one each time: the one before may be bound to another certificate.
+        if bound:
+            value, life = self.grant_for("", client, scope=scope, thumbprint=thumbprint)
+        else:
+            value, life = self.grant(client, scope=scope, resources=asked.resources, thumbprint=thumbprint)
+        self._bind(value, bound)
         content = {"access_token": value, "token_type": _type_of(thumbprint), "expires_in": life}
         return json_response(fault.change(content | ({"scope": scope} if scope else {})))
 
@@ -127,7 +139,10 @@ class OAuth2Endpoint(TokenEndpoint):
         client = basic[0] if basic else _client_of(form)
         if form.get("grant_type") == JWT_BEARER and not methods:
             pass  # the assertion is enough (RFC 7523 §3.1)
-        elif not self._is_client(client, basic=basic, form=form):
+        elif client in self.certificates and not methods:
+            if certificate_thumbprint(request) != self.certificates[client]:
+                return json_response({"error": "invalid_client"}, 401)
+        elif client in self.certificates or not self._is_client(client, basic=basic, form=form):
             challenge = {"WWW_Authenticate": 'Basic realm="oauth2"'} if basic else {}
             return json_response({"error": "invalid_client"}, 401 if basic else 400, **challenge)
         secret = basic[1] if basic else form.get("client_secret", "")
@@ -149,7 +164,7 @@ class OAuth2Endpoint(TokenEndpoint):
             return _error(refused.code)
         issued = self.server.issued.find(pair.access_token)
         if issued is not None:
-            issued.thumbprint = thumbprint
+            issued.thumbprint, issued.certificate = thumbprint, certificate_thumbprint(request)
         content: dict[str, Any] = {
             "access_token": pair.access_token,
             "token_type": _type_of(thumbprint),
@@ -169,7 +184,9 @@ class OAuth2Endpoint(TokenEndpoint):
             nonce=code.nonce if code is not None else "",
         )
 
-    def _answer_for_user(self, form: dict[str, str], client: str, fault: Fault, thumbprint: str) -> Response:
+    def _answer_for_user(
+        self, form: dict[str, str], client: str, fault: Fault, thumbprint: str, bound: str
+    ) -> Response:
         exchange = form["grant_type"] == TOKEN_EXCHANGE
         missing = exchange_refusal(form) if exchange else "" if form.get("assertion") else "invalid_request"
         if missing:
@@ -178,8 +195,14 @@ class OAuth2Endpoint(TokenEndpoint):
         if user is None:
             return _error(self.subject_error if exchange else "invalid_grant")
         value, life = self.grant_for(user, client, scope=form.get("scope", ""), thumbprint=thumbprint)
+        self._bind(value, bound)
         content = {"access_token": value, "token_type": _type_of(thumbprint), "expires_in": life}
         return json_response(fault.change(exchanged(form, content) if exchange else content))
+
+    def _bind(self, value: str, certificate: str) -> None:
+        issued = self.server.issued.find(value)
+        if issued is not None:
+            issued.certificate = certificate
 
     def _basic(self, request: Request) -> tuple[str, str] | None:
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
