@@ -189,7 +189,7 @@ def _state(state: str) -> str:
 
 
 def _lifetime(one: Mapping[str, Any]) -> str:
-    """Return how long a token lasts, and a bar of its life with a mark at its refresh."""
+    """Return how long a token lasts, and a bar of its lifetime with a mark at its refresh."""
     left = one.get("expires_in")
     if left is None:
         return ""

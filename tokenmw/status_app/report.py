@@ -110,7 +110,8 @@ class Reporter(Unpicklable):
             refresh_in = min(current.refresh_mono - now.mono, current.refresh_wall - now.wall)
             shown = {"expires_in": left, "refresh_in": refresh_in, "lifetime": max(left, current.record.lifetime)}
         if failure is not None:
-            began = self._broker._settings.log.since(entry.log_kind)
+            problem_since = self._broker._settings.log.since
+            began = problem_since(entry.log_kind)
             since = None if began is None else now.wall - (now.mono - began)
             shown |= {
                 "error": failure.detail,
