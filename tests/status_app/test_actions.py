@@ -136,7 +136,7 @@ async def test_a_session_is_reset_without_a_trace_of_the_key(caplog: pytest.LogC
     seen = f"{answered.headers}{answered.text}{page.text}{status.text}"
     logged = caplog.text
     assert [secret for secret in (KEY, before, after) if secret in seen or secret in logged] == []
-    assert lines(caplog) == ["tokenmw: An operator at 127.0.0.1 requested reset-session"]
+    assert lines(caplog) == ["tokenmw: An operator at 127.0.0.1 requested reset-session of an API key"]
 
 
 @pytest.mark.parametrize(

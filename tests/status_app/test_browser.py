@@ -58,7 +58,10 @@ async def emulate(tab: Tab, *, width: int, scheme: str) -> None:
     await send(
         "Emulation.setDeviceMetricsOverride",
         session=session,
-        width=width, height=900, deviceScaleFactor=1, mobile=width < 500,
+        width=width,
+        height=900,
+        deviceScaleFactor=1,
+        mobile=width < 500,
     )
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     await send("Emulation.setEmulatedMedia", session=session, features=features)

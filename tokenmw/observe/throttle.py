@@ -139,8 +139,9 @@ class ThrottledLog:
 
     def since(self, kind: str) -> float | None:
         """Return the monotonic time at which a problem of this kind began; None if there is none."""
-        problem = self._problems.get(kind)
-        return None if problem is None or problem.recovered else problem.since
+        problems = [self._problems.get((kind, sort)) for sort in ("", *self._sorts.get(kind, ()))]
+        begun = [problem.since for problem in problems if problem is not None and not problem.recovered]
+        return min(begun, default=None)
 
     def flush(self) -> None:
         """Log the counts that are due, and forget kinds without recent messages. Called by housekeeping."""

@@ -213,7 +213,7 @@ def _error(one: Mapping[str, Any]) -> str:
 
 def _attempt(seconds: float | None) -> str:
     """Return when a provider is asked again: no request is made for a credential that none needs."""
-    return "" if seconds is None else "at the next request" if seconds <= 0 else f"in {_seconds(seconds)}"
+    return "" if seconds is None else "at the next request" if seconds <= 0 else f"in {_seconds(max(1.0, seconds))}"
 
 
 def _due(seconds: float) -> str:

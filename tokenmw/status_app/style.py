@@ -32,6 +32,7 @@ overflow-wrap:anywhere}
 thead th{color:var(--dim);font-size:.85rem;font-weight:500;white-space:nowrap}
 tbody th{font-weight:600;overflow-wrap:break-word}
 td.number{font-variant-numeric:tabular-nums;white-space:nowrap}
+td[data-label=Token]{min-width:15.5rem}
 svg{display:block;width:7rem;height:.6rem;margin-top:.3rem}
 svg .whole{fill:var(--line)}svg .left{fill:var(--bar)}svg .refresh{fill:var(--ink)}
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.75rem;margin:0}
@@ -52,6 +53,7 @@ th,td{border:0;padding:.1rem 0}
 td{display:grid;grid-template-columns:8.5rem 1fr;gap:.5rem}
 td::before{content:attr(data-label);color:var(--dim);font-size:.85rem}
 td:empty{display:none}
+td[data-label=Token]{min-width:0}
 .compact tr{display:flex;flex-wrap:wrap;gap:0 .9rem}
 .compact td{display:block}
 .compact td::before{content:attr(data-label) " "}
