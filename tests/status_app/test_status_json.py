@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +60,15 @@ async def test_a_failing_provider_and_a_killed_redis_are_shown(private_redis: Re
             for number in range(4):
                 await broker.session_id(f"{CANARY}-{number}")
             down = await status_until(client, lambda status: status["redis"]["state"] == "down")
+            page = (await client.get(f"{AT}/")).text
     (node,) = down["redis"]["nodes"]
     assert node["node"] == f"127.0.0.1:{private_redis.port}"
     assert (node["state"], node["error"]) in {("down", "refused"), ("down", "connection")}
     assert began <= node["since"] <= time.time()
     assert down["sessions"]["cached"] == 4
-    assert CANARY not in str(down) + str(status)
+    assert re.search(r"No token for crm\. Redis is down \((refused|connection)\)\.</p>", page)
+    assert f">127.0.0.1:{private_redis.port}<" in page
+    assert CANARY not in str(down) + str(status) + page
 
 
 def tenant(connection: HTTPConnection) -> StaticToken:
