@@ -87,11 +87,6 @@ class UserConnections(Unpicklable):
             )
         return self._config
 
-    def flow_parts(self) -> FlowParts:
-        """Return what flows use, in the running event loop. For this package's own modules."""
-        opened = self._opened()
-        return FlowParts(opened.tokens.http, opened.parts.sealer, opened.parts.clock, opened.parts.log)
-
     def beside(self, providers: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the broker's names: its providers, and a callable for each app.
 
@@ -212,6 +207,11 @@ class UserConnections(Unpicklable):
         """
         provider = self._provider(name, subject)
         return await begin_device(self, provider.app_name, provider.subject, scope=scope)
+
+    def flow_parts(self) -> FlowParts:
+        """Return what flows use, in the running event loop. For this package's own modules."""
+        opened = self._opened()
+        return FlowParts(opened.tokens.http, opened.parts.sealer, opened.parts.clock, opened.parts.log)
 
     async def state(self, name: str, subject: str) -> ConnectionState | None:
         """Return the state of a user's connection; None if there is none.
