@@ -98,9 +98,8 @@ class Actions(Unpicklable):
         self._reporter.forget()
         address = request.client.host if request.client is not None else "?"
         log = self._broker._settings.log
-        log.event(
-            "action", "An operator at %s requested %s of %s", address, action, name or "an API key", provider=name
-        )
+        changed = name or "an API key"
+        log.event("action", "An operator at %s requested %s of %s", address, action, changed, provider=name)
         return RedirectResponse(f"{base}/?done={action}", HTTPStatus.SEE_OTHER)
 
     async def _retry(self, fields: dict[str, str]) -> str | None:
