@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-__all__ = ["AT", "client_of", "serve", "serve_status"]
+__all__ = ["AT", "client_of", "everyone", "serve", "serve_status"]
 
 AT: Final = "/_tokenmw"
+
+
+def everyone(_connection: object) -> bool:
+    """Allow every request."""
+    return True
 
 
 @contextlib.asynccontextmanager

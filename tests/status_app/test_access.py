@@ -12,12 +12,12 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from tests.asgi_client import call
-from tests.status_app.serving import AT, serve_status
+from tests.status_app.serving import AT, everyone, serve_status
 from tokenmw import ConfigurationError, Limits, TokenBroker
 from tokenmw.status_app import StatusApp
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 DETAILS = ("/", "/status.json", "/events", "/nothing")
 
@@ -27,7 +27,7 @@ def broker() -> TokenBroker:
     return TokenBroker({}, limits=Limits(fetch_seconds=0.05, lease_seconds=0.1, wait_seconds=0.2))
 
 
-@pytest.mark.parametrize("options", [{}, {"allow_all": False}, {"allow_all": True, "allow": lambda _: True}])
+@pytest.mark.parametrize("options", [{}, {"allow_all": False}, {"allow_all": True, "allow": everyone}])
 def test_who_may_see_it_is_required(options: dict[str, Any]) -> None:
     """Neither option, and both of them, are errors that name the options."""
     with pytest.raises(ConfigurationError, match=r"allow=….*allow_all=True"):
@@ -67,7 +67,7 @@ def raises(error: Exception) -> Any:
     return allow
 
 
-REFUSING = {
+REFUSING: dict[str, tuple[Callable[[HTTPConnection], object], int]] = {
     "False": (lambda _: False, 403),
     "None": (lambda _: None, 403),
     "async": (later, 403),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.asgi_client import Source
-from tests.status_app.serving import AT, serve_status
+from tests.status_app.serving import AT, everyone, serve_status
 from tokenmw import ConfigurationError, TokenBroker, TokenUnavailable
 from tokenmw.providers import StaticToken
 from tokenmw.status_app import StatusApp
@@ -23,9 +23,8 @@ ACTIONS = ("retry", "invalidate", "reset-session")
 FORM = {"provider": "crm", "api_key": KEY}
 
 
-def yes(_connection: object) -> bool:
-    """Allow everyone."""
-    return True
+def no(_connection: object) -> None:
+    """Refuse every request."""
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -40,8 +39,8 @@ async def test_nobody_acts_unless_allowed(action: str) -> None:
     source = Source()
     refusing: list[dict[str, Any]] = [
         {"allow_all": True},
-        {"allow_all": True, "allow_actions": lambda _: None},
-        {"allow": lambda _: False, "allow_actions": yes},
+        {"allow_all": True, "allow_actions": no},
+        {"allow": no, "allow_actions": everyone},
     ]
     for options in refusing:
         broker = TokenBroker({"crm": StaticToken(source)})
@@ -69,7 +68,7 @@ async def test_nobody_acts_unless_allowed(action: str) -> None:
 async def test_pages_of_other_sites_cannot_act(action: str, headers: dict[str, str]) -> None:
     """A form of another origin, and one that does not say its origin, changes nothing."""
     broker = TokenBroker({"crm": StaticToken(Source())})
-    async with serve_status(broker, allow_all=True, allow_actions=yes) as client:
+    async with serve_status(broker, allow_all=True, allow_actions=everyone) as client:
         before = await broker.token("crm"), await broker.session_id(KEY)
         assert (await client.post(f"{AT}/{action}", data=FORM, headers=headers)).status_code == 403
         assert before == (await broker.token("crm"), await broker.session_id(KEY))
@@ -80,7 +79,7 @@ async def test_the_public_url_is_the_origin() -> None:
     """Behind a proxy that ends TLS, forms of the public origin are accepted, and others are not."""
     broker = TokenBroker({"crm": StaticToken(Source())})
     public = "https://app.example/_tokenmw"
-    async with serve_status(broker, allow_all=True, allow_actions=yes, public_url=public) as client:
+    async with serve_status(broker, allow_all=True, allow_actions=everyone, public_url=public) as client:
         for origin, status in (("https://app.example", 303), ("http://app.example", 403)):
             answered = await client.post(f"{AT}/invalidate", data=FORM, headers={"origin": origin})
             assert answered.status_code == status
@@ -94,7 +93,7 @@ async def test_retry_now_ends_a_backoff(redis_server: RedisServer, caplog: pytes
     source = Source()
     source.error = TokenUnavailable("busy", retry_after=3600)
     broker = TokenBroker({"crm": StaticToken(source, credential_id="crm")}, redis=redis_server.url, secret_key=KEY * 2)
-    async with serve_status(broker, allow_all=True, allow_actions=yes) as client:
+    async with serve_status(broker, allow_all=True, allow_actions=everyone) as client:
         with pytest.raises(TokenUnavailable):
             await broker.token("crm")
         source.error = None
@@ -115,7 +114,7 @@ async def test_a_token_is_invalidated(caplog: pytest.LogCaptureFixture) -> None:
     """The next request gets another token."""
     caplog.set_level(logging.INFO, logger="tokenmw")
     broker = TokenBroker({"crm": StaticToken(Source())})
-    async with serve_status(broker, allow_all=True, allow_actions=yes) as client:
+    async with serve_status(broker, allow_all=True, allow_actions=everyone) as client:
         first = await broker.token("crm")
         await client.post(f"{AT}/invalidate", data=FORM, headers=SAME)
         assert (await broker.token("crm")).value != first.value
@@ -126,7 +125,7 @@ async def test_a_session_is_reset_without_a_trace_of_the_key(caplog: pytest.LogC
     """The key and both ids are in no response, no log line, and no URL."""
     caplog.set_level(logging.DEBUG)
     broker = TokenBroker({}, name_key="c4n4ry-name-key-long-enough")
-    async with serve_status(broker, allow_all=True, allow_actions=yes) as client:
+    async with serve_status(broker, allow_all=True, allow_actions=everyone) as client:
         before = await broker.session_id(KEY)
         answered = await client.post(f"{AT}/reset-session", data={"api_key": KEY}, headers=SAME)
         after = await broker.session_id(KEY)
@@ -153,7 +152,7 @@ async def test_a_session_is_reset_without_a_trace_of_the_key(caplog: pytest.LogC
 async def test_unusable_forms_are_refused(action: str, form: dict[str, str], status: int) -> None:
     """An unknown provider, a callable, and what is no API key are errors that repeat nothing."""
     broker = TokenBroker({"crm": StaticToken("t"), "tenants": lambda _: StaticToken("t")})
-    async with serve_status(broker, allow_all=True, allow_actions=yes) as client:
+    async with serve_status(broker, allow_all=True, allow_actions=everyone) as client:
         answered = await client.post(f"{AT}/{action}", data=form, headers=SAME)
     assert answered.status_code == status
     assert "c4n4ry" not in answered.text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.interop.chromium import Chromium, Tab, chromium
-from tests.status_app.serving import AT, serve_status
+from tests.status_app.serving import AT, everyone, serve_status
 from tests.status_app.shown import SECRET, broker_of, fill
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ async def emulate(tab: Tab, *, width: int, scheme: str) -> None:
 @pytest.mark.parametrize("width", [390, 1280])
 async def test_the_page_is_readable(width: int, scheme: str, tmp_path: Path) -> None:
     """Nothing is wider than the screen, each text has a contrast of 4.5, controls are 44 px high; with a picture."""
-    async with shown(allow_actions=lambda _: True) as (browser, url, _):
+    async with shown(allow_actions=everyone) as (browser, url, _):
         tab = await browser.tab("about:blank")
         await emulate(tab, width=width, scheme=scheme)
         await tab.open(url)
@@ -91,7 +91,7 @@ async def test_the_page_is_readable(width: int, scheme: str, tmp_path: Path) -> 
 
 async def test_the_page_is_live_and_its_forms_work() -> None:
     """A change arrives without a reload and without moving the focus; the forms pass the check of the origin."""
-    async with shown(allow_actions=lambda _: True) as (browser, url, broker):
+    async with shown(allow_actions=everyone) as (browser, url, broker):
         tab = await browser.tab(url)
         await tab.wait_for("Live.")
         await tab.run("window.kept = true; document.getElementById('key').focus()")

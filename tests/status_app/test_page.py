@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.asgi_client import call
-from tests.status_app.serving import AT, serve_status
+from tests.status_app.serving import AT, everyone, serve_status
 from tests.status_app.shown import SECRET, broker_of, fill
 from tokenmw import Limits, TokenBroker, TokenUnavailable
 from tokenmw.providers import StaticToken
@@ -36,7 +36,7 @@ class Elements(HTMLParser):
 async def test_the_page_of_many_tenants_is_small_and_quick() -> None:
     """With 500 tenants and 10 000 sessions it takes less than 60 KB and 200 ms, also when 10 000 tenants fail."""
     broker = broker_of(limits=Limits(new_sessions=20_000))
-    async with serve_status(broker, allow_all=True, allow_actions=lambda _: True) as client:
+    async with serve_status(broker, allow_all=True, allow_actions=everyone) as client:
         await fill(broker, tenants=500, sessions=10_000)
         began = time.perf_counter()
         page = await client.get(f"{AT}/")
@@ -83,7 +83,7 @@ async def test_the_page_is_for_screen_readers_and_keyboards() -> None:
     """It has a language, a title, landmarks, headers of rows and columns, labels, and one polite live region."""
     async with broker_of() as broker:
         await fill(broker, tenants=3, sessions=3)
-        text = (await call(StatusApp(broker, allow_all=True, allow_actions=lambda _: True))).body.decode()
+        text = (await call(StatusApp(broker, allow_all=True, allow_actions=everyone))).body.decode()
     page = Elements(text)
     assert page.of("html") == [{"lang": "en"}]
     assert "<title>tokenmw status</title>" in text
@@ -107,7 +107,7 @@ async def test_names_and_errors_are_escaped() -> None:
     async with TokenBroker({"<b>": StaticToken(fails)}) as broker:
         with pytest.raises(TokenUnavailable):
             await broker.token("<b>")
-        app = StatusApp(broker, allow_all=True, allow_actions=lambda _: True)
+        app = StatusApp(broker, allow_all=True, allow_actions=everyone)
         page = (await call(app, path='/"><i>/', root_path='/"><i>')).body.decode()
     assert "&lt;script&gt;alert(1)" in page
     assert {"b", "i"} & {tag for tag, _ in Elements(page).found} == set()

@@ -15,6 +15,8 @@ from tokenmw.providers import StaticToken
 from tokenmw.status_app import StatusApp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.servers import RedisServer
 
 QUICK = Limits(backoff_seconds=0.05, probe_seconds=0.05, max_backoff_seconds=0.1)
@@ -89,10 +91,15 @@ async def raises(_status: Status) -> bool:
     raise LookupError
 
 
-@pytest.mark.parametrize(
-    ("policy", "code"),
-    [(lambda status: status.shared == "off", 200), (lambda _: False, 503), (lambda _: (True,), 503), (raises, 503)],
-)
+POLICIES: list[tuple[Callable[[Status], object], int]] = [
+    (lambda status: status.shared == "off", 200),
+    (lambda _: False, 503),
+    (lambda _: (True,), 503),
+    (raises, 503),
+]
+
+
+@pytest.mark.parametrize(("policy", "code"), POLICIES)
 async def test_a_policy_decides_alone(policy: Any, code: int) -> None:
     """It gets the status; if it does not decide, the process is not ready."""
     async with TokenBroker({"crm": StaticToken("t")}) as broker:

@@ -18,13 +18,15 @@ from tokenmw.status_app import StatusApp
 from tokenmw.testing import Fault, ProviderServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.servers import RedisServer
 
 CANARY = "c4n4ry"
 SECRET = f"a-secret-{CANARY}-of-some-length"
 
 
-async def status_until(client: Any, condition: Any, *, seconds: float = 10.0) -> Any:
+async def status_until(client: Any, condition: Callable[[Any], bool], *, seconds: float = 10.0) -> Any:
     """Return the first status that fulfils a condition."""
     async with asyncio.timeout(seconds):
         while not condition(status := (await client.get(f"{AT}/status.json")).json()):  # noqa: ASYNC110  the change is on the server
