@@ -33,8 +33,8 @@ ADDED = {
 }
 """Files of what that version did not do: bounds of an answer, hosts of redirects, secrets in turn and from elsewhere,
 fields of a request, the client that all OAuth grants share with its endpoint and its proof, HTTP clients by
-certificate, replies that are checked, fixes in lines about Redis, host names of Redis looked up apart, hints, versions compared in batches, and scripts that wait
-together."""
+certificate, replies that are checked, fixes in lines about Redis, host names of Redis looked up apart, hints,
+versions compared in batches, and scripts that wait together."""
 
 
 @pytest.fixture(scope="module")
