@@ -21,7 +21,7 @@ LAYERS = [
     {"runtime"},
     {"broker"},
     {"asgi"},
-    {"", "problems", "fastapi", "testing"},
+    {"", "problems", "fastapi", "status_app", "testing"},
     {"demo", "commands"},
     {"cli"},
     {"__main__"},

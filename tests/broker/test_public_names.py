@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tokenmw import RequestTokens, Token, TokenAuth, TokenBroker, TokenMiddleware
+from tokenmw.status_app import StatusApp
 
 NAMES: dict[type, set[str]] = {
     TokenBroker: {
@@ -24,6 +25,7 @@ NAMES: dict[type, set[str]] = {
     RequestTokens: {"auth", "resolve"},
     Token: {"authorization", "expires_at", "extra", "provider", "token_type", "value"},
     TokenMiddleware: set(),
+    StatusApp: set(),
     # What httpx itself calls.
     TokenAuth: {"async_auth_flow", "auth_flow", "requires_request_body", "requires_response_body", "sync_auth_flow"},
 }

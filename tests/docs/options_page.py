@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 import tokenmw
 from tests.docs.pages import GUIDES
 from tokenmw import connections, problems, providers
+from tokenmw.status_app import StatusApp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,7 @@ CLASSES: Final[tuple[type, ...]] = (
     tokenmw.TokenMiddleware,
     tokenmw.APIKeySource,
     tokenmw.Limits,
+    StatusApp,
     providers.HTTPOptions,
     providers.PrivateKeyJWT,
     providers.DPoPKey,

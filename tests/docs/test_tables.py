@@ -30,7 +30,7 @@ def test_the_page_of_options_has_every_provider() -> None:
     public = {name for name in providers.__all__ if isinstance(getattr(providers, name), type)}
     made = {name for name in public if issubclass(getattr(providers, name), tokenmw.Provider)} - {"Provider"}
     others = {"TokenBroker", "TokenMiddleware", "APIKeySource", "Limits", "HTTPOptions", "PrivateKeyJWT", "DPoPKey"}
-    others |= {"SQLStore", "RedisStore"}
+    others |= {"SQLStore", "RedisStore", "StatusApp"}
     assert made | others == {one.__name__ for one in CLASSES}
 
 
@@ -103,6 +103,7 @@ def test_every_dotted_name_is_there() -> None:
             "connections",
             "errors",
             "providers",
+            "status_app",
             "fastapi",
             "testing",
             "observe",

@@ -246,3 +246,15 @@ def test_the_recovery_of_one_sort_leaves_no_count(lines: Lines) -> None:
     lines.log.problem("idp", "Failed")
     lines.log.recovered("idp", "Works again")
     assert ["Failed", "Works again after 0 s", "Failed", "Works again after 0 s"] == lines.taken()
+
+
+def test_the_begin_of_a_problem_is_that_of_its_first_sort(lines: Lines) -> None:
+    """`since` is the time of the first message, whatever sorts have followed, and None before and afterwards."""
+    assert lines.log.since("redis") is None
+    began = lines.clock.monotonic()
+    for sort in ("a", "", "b"):
+        lines.log.problem("redis", "Redis unavailable (%s)", "timeout", sort=sort)
+        lines.clock.advance(5)
+    assert lines.log.since("redis") == began
+    lines.up()
+    assert lines.log.since("redis") is None

@@ -80,6 +80,7 @@ from tokenmw.providers import (
     TokenHTTP,
 )
 from tokenmw.status import ProviderStatus, ServerStatus
+from tokenmw.status_app import StatusApp
 from tokenmw.testing import ManualClock, make_token
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ MODULES = (
     "tokenmw.fastapi",
     "tokenmw.testing",
     "tokenmw.observe",
+    "tokenmw.status_app",
 )
 
 
@@ -186,6 +188,7 @@ LIVE: dict[str, Callable[[], Any]] = {
     "TokenAuth of a request": lambda: request_tokens().auth("wecom"),
     "TokenHTTP": lambda: TokenHTTP(httpx.AsyncClient(), limits=Limits(), clock=SYSTEM_CLOCK),
     "TokenMiddleware": middleware,
+    "StatusApp": lambda: StatusApp(broker(), allow_all=True),
     "OutgoingAnswer": lambda: _Answer(httpx.Response(401, text=SECRET), body=SECRET.encode()),
     "token_from": lambda: token_from(broker().token),
 }

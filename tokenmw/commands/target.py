@@ -7,11 +7,14 @@ import os
 import sys
 from contextlib import redirect_stdout
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenmw.broker import TokenBroker
 from tokenmw.errors import TokenmwError
 from tokenmw.observe.error_place import with_place
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 __all__ = ["TargetError", "find_broker"]
 
@@ -50,7 +53,7 @@ def find_broker(target: str) -> TokenBroker:
     raise TargetError(f"{target} is a {type(found).__name__}, not a TokenBroker. Give the name of the broker.")
 
 
-def _imported(name: str) -> Any:
+def _imported(name: str) -> ModuleType:
     if os.getcwd() not in sys.path:  # noqa: PTH109  entries of sys.path are text
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     problem = ""

@@ -137,6 +137,12 @@ class ThrottledLog:
         problems = [self._problems.get((kind, sort)) for sort in ("", *self._sorts.get(kind, ()))]
         return any(problem is not None and not problem.recovered for problem in problems)
 
+    def since(self, kind: str) -> float | None:
+        """Return the monotonic time at which a problem of this kind began; None if there is none."""
+        problems = [self._problems.get((kind, sort)) for sort in ("", *self._sorts.get(kind, ()))]
+        begun = [problem.since for problem in problems if problem is not None and not problem.recovered]
+        return min(begun, default=None)
+
     def flush(self) -> None:
         """Log the counts that are due, and forget kinds without recent messages. Called by housekeeping."""
         now = self._clock.monotonic()

@@ -31,16 +31,14 @@ class _NonceRequired(Exception):
 
 
 async def post_token_request(
-    http: TokenHTTP, url: str, *, dpop: DPoPKey | None, headers: Mapping[str, str], **body: Any
+    http: TokenHTTP, url: str, *, dpop: DPoPKey, headers: Mapping[str, str], **body: Any
 ) -> Answer:
-    """Send one token request, with a proof if there is a `dpop`, and return the answer.
+    """Send one token request with a proof of the key, and return the answer.
 
     Raises:
         TokenUnavailable: As `TokenHTTP.request` raises it, or the server does not accept the proof.
         _NonceRequired: The server wants a nonce; `with_nonce` repeats the request.
     """
-    if dpop is None:
-        return await http.request("POST", url, headers=headers, **body)
     answer = await http.request("POST", url, headers={**headers, "dpop": dpop.proof("POST", url)}, **body)
     has_nonce = dpop.take_nonce(url, answer.headers, of_api=False)
     code = (answer.fields or {}).get("error") if answer.status in _REFUSED else None

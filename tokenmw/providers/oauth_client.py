@@ -202,6 +202,8 @@ class OAuthClient(FrozenValue):
             url = endpoint.url_for(self.certificate)
             send = partial(request, url, statuses)
             method = endpoint.method or METHODS_FOUND[0]
+            if self.dpop is None:
+                return await self.auth.grant(send, token_url=url, method=method)
             return await with_nonce(lambda: self.auth.grant(send, token_url=url, method=method))
 
         problem = "" if self.certificate is None else self.certificate.expiry_text(now=http.time())
@@ -217,6 +219,8 @@ class OAuthClient(FrozenValue):
         """Send one token request. Those of every grant, client and attempt are sent here."""
         if self.certificate is not None:
             http = http.with_certificate(self.certificate)
+        if self.dpop is None:
+            return await http.request("POST", url, headers=proof.headers, **body)
         return await post_token_request(http, url, dpop=self.dpop, headers=proof.headers, **body)
 
     def __repr__(self) -> str:
