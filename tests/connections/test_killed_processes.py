@@ -28,7 +28,11 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "redis"])
+# What takes minutes with all stores runs with the campaigns.
+SLOW = pytest.mark.campaign
+
+
+@pytest.fixture(params=["sqlite", *(pytest.param(store, marks=SLOW) for store in ("postgresql", "redis"))])
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shared]:
     """Run the server, and choose the database."""
     database = f"sqlite+aiosqlite:///{tmp_path}/connections.db"
@@ -97,7 +101,7 @@ async def _killed(shared: Shared, at: str, when: str) -> None:
         workers[0].kill()
 
 
-@pytest.mark.parametrize("seconds", [0.5, 4.0], ids=["short", "longer than its claim"])
+@pytest.mark.parametrize("seconds", [0.5, pytest.param(4.0, marks=SLOW)], ids=["short", "longer than its claim"])
 @pytest.mark.parametrize(("at", "when"), BEFORE_THE_REQUEST + AFTER_THE_ANSWER)
 async def test_a_process_that_is_stopped_for_a_while(
     shared: Shared, private_redis: RedisServer, at: str, when: str, seconds: float

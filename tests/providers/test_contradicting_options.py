@@ -79,7 +79,7 @@ REFUSED: list[tuple[Callable[..., object], dict[str, Any], str]] = [
     (
         bearer,
         {"auth_method": "client_secret_basic"},
-        r"for a client with client_secret=…: give the secret, or leave",
+        r"for a client with client_secret=… or certificate=…: give one of them, or leave",
     ),
     (
         bearer,

@@ -26,10 +26,13 @@ from tokenmw.testing import Fault, ProviderServer
 KEY_PEM = pem_of(make_key("P-256"))
 
 
+SECRET = "a secret of this server"
+
+
 @pytest.fixture
 def server() -> ProviderServer:
     """A server that issues bound tokens only, and wants a nonce."""
-    server = ProviderServer(clients={"crm": "s"})
+    server = ProviderServer(clients={"crm": SECRET})
     server.oauth2.dpop.required = server.oauth2.dpop.nonces = True
     return server
 
@@ -50,7 +53,7 @@ async def http(library: Any) -> AsyncGenerator[TokenHTTP]:
 
 def crm(token_url: str, **options: Any) -> ClientCredentials:
     """Make the credential of the client `crm` with a key."""
-    given: dict[str, Any] = {"client_id": "crm", "client_secret": "s", "dpop": DPoPKey(KEY_PEM)}
+    given: dict[str, Any] = {"client_id": "crm", "client_secret": SECRET, "dpop": DPoPKey(KEY_PEM)}
     return ClientCredentials(token_url=token_url, **(given | options))
 
 
@@ -101,7 +104,7 @@ async def test_the_refusal_of_a_secret_has_the_nonce_for_the_next_one(
     server: ProviderServer, http: TokenHTTP, token_url: str
 ) -> None:
     """Of two secrets the first is refused, and the request with the second one has the nonce from that answer."""
-    await crm(token_url, client_secret=["new", "s"]).fetch(http)
+    await crm(token_url, client_secret=["new", SECRET]).fetch(http)
     assert 2 == server.calls["oauth2"]
 
 
@@ -121,7 +124,7 @@ async def test_each_grant_may_bind_its_token(
 ) -> None:
     """Token exchange and the JWT bearer grant prove the key and learn the nonce; the key is part of the identity."""
     user, key = server.subjects.issue("ada"), DPoPKey(KEY_PEM)
-    client: dict[str, Any] = {"client_id": "crm", "client_secret": "s"}
+    client: dict[str, Any] = {"client_id": "crm", "client_secret": SECRET}
 
     def make(key: DPoPKey | None) -> Provider:
         options: dict[str, Any] = {"token_url": token_url, "dpop": key}
@@ -145,7 +148,7 @@ async def test_the_tokens_of_callers_are_bound_to_the_key_of_the_service(
 ) -> None:
     """A provider with the token of each request has the key of the one that the program named."""
     key = DPoPKey(KEY_PEM)
-    named = TokenExchange(token_url=token_url, client_id="crm", client_secret="s", subject=SubjectToken(), dpop=key)
+    named = TokenExchange(token_url=token_url, client_id="crm", client_secret=SECRET, subject=SubjectToken(), dpop=key)
     for user in ("ada", "bob"):
         provider = named.for_subject(server.subjects.issue(user))
         assert provider.dpop is key
@@ -162,7 +165,7 @@ async def test_an_exchanged_token_that_is_no_access_token_needs_no_proof(
     provider = TokenExchange(
         token_url=token_url,
         client_id="crm",
-        client_secret="s",
+        client_secret=SECRET,
         subject=server.subjects.issue("ada"),
         requested_type="id_token",
         dpop=DPoPKey(KEY_PEM),
