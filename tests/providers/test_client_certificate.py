@@ -184,9 +184,14 @@ async def test_a_file_system_that_hangs_stops_no_request(
     """After a second, the certificate that was read before is used."""
     certificate = await asyncio.to_thread(files.load)
     released = threading.Event()
+
+    def hanging(_files: object) -> tuple[()]:
+        released.wait(20)
+        return ()
+
     async with broker_of(server, crm=crm(server, certificate=certificate)) as broker:
         await broker.token("crm")
-        monkeypatch.setattr(type(certificate._files), "_stamps", lambda _: released.wait(20) and ())
+        monkeypatch.setattr(type(certificate._files), "_stamps", hanging)
         await broker.invalidate_provider("crm")
         assert f"t-{files.thumbprint}" == (await broker.token("crm")).value
         released.set()
@@ -288,24 +293,24 @@ def test_a_renewed_certificate_is_the_same_credential_by_its_id(files: Files) ->
     assert crm(certificate=first, credential_id="a") == crm(certificate=second, credential_id="a")
 
 
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (lambda f: f.key.write_text(pem_of(make_key("P-256", number=2))), "the key is that of another certificate"),
-        (lambda f: f.key.write_text(pem_of(make_key("RSA-2048"))), "of another certificate"),
-        (lambda f: f.key.write_text("nothing"), "key_file has no private key"),
-        (lambda f: f.key.unlink(), "cannot read its file .No such file"),
-        (lambda f: f.certificate.unlink(), "cannot read its file .No such file"),
-        (lambda f: f.certificate.write_text("nothing"), "has no certificate in PEM"),
-        (lambda f: f.certificate.write_bytes(b"x" * 300_000), "more than 262144 bytes"),
-        (lambda f: f.key.write_text(pem_of(make_key("P-256"), password=b"another")), "its key is encrypted"),
-        (lambda f: f.key.write_text(pem_of(make_key("P-256"))[:80] + "\n"), "no private key|cannot be used"),
-        (
-            lambda f: f.certificate.write_text(f.certificate.read_text().replace("MII", "AII", 1)),
-            "cannot be used|no X.509|of another",
-        ),
-    ],
-)
+UNUSABLE: list[tuple[Callable[[Files], object], str]] = [
+    (lambda f: f.key.write_text(pem_of(make_key("P-256", number=2))), "the key is that of another certificate"),
+    (lambda f: f.key.write_text(pem_of(make_key("RSA-2048"))), "of another certificate"),
+    (lambda f: f.key.write_text("nothing"), "key_file has no private key"),
+    (lambda f: f.key.unlink(), "cannot read its file .No such file"),
+    (lambda f: f.certificate.unlink(), "cannot read its file .No such file"),
+    (lambda f: f.certificate.write_text("nothing"), "has no certificate in PEM"),
+    (lambda f: f.certificate.write_bytes(b"x" * 300_000), "more than 262144 bytes"),
+    (lambda f: f.key.write_text(pem_of(make_key("P-256"), password=b"another")), "its key is encrypted"),
+    (lambda f: f.key.write_text(pem_of(make_key("P-256"))[:80] + "\n"), "no private key|cannot be used"),
+    (
+        lambda f: f.certificate.write_text(f.certificate.read_text().replace("MII", "AII", 1)),
+        "cannot be used|no X.509|of another",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), UNUSABLE)
 def test_files_that_cannot_be_used_are_refused(files: Files, change: Callable[[Files], object], text: str) -> None:
     """The text names the file and the problem, and has no part of the key."""
     change(files)

@@ -18,7 +18,8 @@ LONG = "a secret that is long enough for HS512, which has 64 bytes as its key"
 
 def client(**options: Any) -> ClientCredentials:
     """Make a client with a secret."""
-    return ClientCredentials(**{"token_url": URL, "client_id": "c", "client_secret": "s"} | options)
+    given: dict[str, Any] = {"token_url": URL, "client_id": "c", "client_secret": "s"}
+    return ClientCredentials(**given | options)
 
 
 def exchange(**options: Any) -> TokenExchange:
@@ -52,7 +53,8 @@ def on_behalf_of(**options: Any) -> EntraOnBehalfOf:
 
 def entra(**options: Any) -> Entra:
     """Make an app of Entra."""
-    return Entra(**{"tenant": "contoso.example", "client_id": "c", "client_secret": "s"} | options)
+    given: dict[str, Any] = {"tenant": "contoso.example", "client_id": "c", "client_secret": "s"}
+    return Entra(**given | options)
 
 
 REFUSED: list[tuple[Callable[..., object], dict[str, Any], str]] = [

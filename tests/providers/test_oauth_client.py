@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
 import httpx
@@ -35,12 +35,14 @@ CLIENT: dict[str, Any] = {"client_id": "crm", "client_secret": "s"}
 
 def exchange(**options: Any) -> Provider:
     """Make a token exchange."""
-    return TokenExchange(**(CLIENT | {"subject": "sub"} | options))
+    given: dict[str, Any] = CLIENT | {"subject": "sub"} | options
+    return TokenExchange(**given)
 
 
 def bearer(**options: Any) -> Provider:
     """Make a JWT bearer grant."""
-    return JWTBearer(**({"assertion": "a.b.c"} | options))
+    given: dict[str, Any] = {"assertion": "a.b.c"} | options
+    return JWTBearer(**given)
 
 
 def credentials(**options: Any) -> Provider:
@@ -125,7 +127,9 @@ NAMES: dict[str, tuple[Callable[[], Provider], str]] = {
 
 def parts(value: object) -> object:
     """Return the parts of a credential as plain text, which a digest of them needs."""
-    return tuple(map(parts, value)) if isinstance(value, tuple) else str(value) if isinstance(value, str) else value
+    if isinstance(value, tuple):
+        return tuple(parts(one) for one in cast("tuple[object, ...]", value))
+    return str(value) if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -134,7 +134,7 @@ async def test_microsoft_takes_a_key(make: Any) -> None:
     name = "app_id" if make is BotFramework else "client_id"
     signer = PrivateKeyJWT(pem_of(key), certificate=certificate_of(key))
     options: dict[str, Any] = {"tenant": "contoso.example", "client_assertion": signer, name: "app-1"}
-    app = make(**options)
+    app: Any = make(**options)
     proof = await app._client.auth.prove(token_url=app.token_url)
     claims = jwt.decode(proof.form["client_assertion"], key.public_key(), algorithms=["PS256"], audience=app.token_url)
     assert ("app-1", "https://login.microsoftonline.com/contoso.example/oauth2/v2.0/token") == (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ VALUE = b"a-sealed-value"
 
 
 @asynccontextmanager
-async def opened(url: str, *, create: bool = True, seconds: float = 1.0) -> AsyncIterator[SQLStore]:
+async def opened(url: str, *, create: bool = True, seconds: float = 1.0) -> AsyncGenerator[SQLStore]:
     """Open a store."""
     store = SQLStore(url, create=create, seconds=seconds)
     yield store
