@@ -40,7 +40,7 @@ def findings_of(facts: ServerFacts, *, processes: int) -> Iterator[Finding]:
         "ok",
         "redis",
         f"{address}: {name} {version}, round trip {facts.round_trip * 1000:.1f} ms; scripts work, and the ACL allows "
-        "what is needed",
+        "the commands that were tried",
     )
     if facts.plain:
         yield Finding(
