@@ -68,6 +68,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "EpochMarkers",
         "FailureNoted",
         "Failure",
+        "Finding",  # a line that is printed
         "FlowParts",  # each of its parts refuses
         "Found",  # its document refuses
         "Gauges",  # names of providers and addresses
@@ -91,6 +92,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "ServerStatus",
         "RejectionCodes",
         "SeenClaim",
+        "ServerFacts",  # what INFO says of a server
         "Resolver",  # names of hosts
         "Status",
         "Unsaved",  # each of its parts refuses
