@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -14,7 +15,7 @@ from tokenmw.redaction import FrozenValue, HiddenStr
 if TYPE_CHECKING:
     from tokenmw.providers.proof import Proof
 
-__all__ = ["GrantType", "RequestFields"]
+__all__ = ["GrantType", "RequestFields", "checked_fields"]
 
 GrantType = Literal["client_credentials", "account_credentials"]
 
@@ -89,7 +90,11 @@ class RequestFields(FrozenValue):
             credential_text(audience, option=f"{provider}(audience=…)")
         checked_flag(as_json, option=f"{provider}(json=…)")
         resources = _checked_resources(resource, option=f"{provider}(resource=…)")
-        more = _checked_params(params, option=f"{provider}(params=…)", options=_OPTIONS | dict(options or {}))
+        reserved = {
+            name: given and f"which an option sets: use {given}"
+            for name, given in (_OPTIONS | dict(options or {})).items()
+        }
+        more = checked_fields(params, option=f"{provider}(params=…)", example={"account_id": "…"}, reserved=reserved)
         fields: dict[str, str | tuple[str, ...]] = {"grant_type": grant_type}
         standard = {"scope": scope.strip(), "audience": audience, "resource": resources}
         fields |= {name: value for name, value in standard.items() if value}
@@ -129,24 +134,40 @@ def _one_or_several(value: str | Sequence[str]) -> str | tuple[str, ...]:
     return value if isinstance(value, str) else tuple(value) if len(value) > 1 else value[0]
 
 
-def _checked_params(params: object, *, option: str, options: Mapping[str, str]) -> dict[str, str]:
-    if params is None:
+def checked_fields(
+    fields: object, *, option: str, example: Mapping[str, str], reserved: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the fields that a program adds to a request.
+
+    Args:
+        fields: What the program gave; None for no fields.
+        option: The option, for error texts.
+        example: Fields that are usual there, for error texts.
+        reserved: What an error text says of a name that is refused, such as "which an option sets: use scope=…"; ""
+            allows it.
+
+    Raises:
+        ConfigurationError: It is no dict of text to text, or has a reserved name.
+    """
+    if fields is None:
         return {}
-    if not isinstance(params, Mapping):
+    if not isinstance(fields, Mapping):
         raise ConfigurationError(
-            f'{option} must be a dict of fields, such as {{"account_id": "…"}}, not {type(params).__name__}.'
+            f"{option} must be a dict of fields, such as {json.dumps(example, ensure_ascii=False)}, not "
+            f"{type(fields).__name__}."
         )
-    given = dict(cast("Mapping[object, object]", params))
+    given = dict(cast("Mapping[object, object]", fields))
     if len(given) > _MAX_FIELDS:
         raise ConfigurationError(f"{option} has {len(given)} fields: at most {_MAX_FIELDS} are sent.")
     checked: dict[str, str] = {}
     for name, value in given.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigurationError(
-                f"{option}: the name of a field must be text of 1 to 100 visible ASCII characters, such as account_id."
+                f"{option}: the name of a field must be text of 1 to 100 visible ASCII characters, such as "
+                f"{next(iter(example))}."
             )
-        if options.get(name):
-            raise ConfigurationError(f"{option} has the field {name}, which an option sets: use {options[name]}.")
+        if reserved.get(name):
+            raise ConfigurationError(f"{option} has the field {name}, {reserved[name]}.")
         checked[name] = HiddenStr(credential_text(value, option=f"{option}: the field {name}"))
     return checked
 
