@@ -11,7 +11,6 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
@@ -42,6 +41,9 @@ class Site:
     """
 
     def __init__(self, server: ProviderServer, issuer: str) -> None:
+        # It needs itsdangerous, without which this file is collected and skipped.
+        from starlette.middleware.sessions import SessionMiddleware
+
         self.server = server
         self.store = MemoryStore()
         self.url = ""
