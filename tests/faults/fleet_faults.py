@@ -70,6 +70,7 @@ class FleetFault:
         healed_within: The seconds after the fault within which everything is shared again.
         slowest: The bound of the duration of a request in seconds.
         cluster: Whether the servers are a cluster.
+        logged: The kinds of log lines that it causes, beside those of Redis and of the token server.
     """
 
     name: str
@@ -84,6 +85,7 @@ class FleetFault:
     healed_within: float = 15.0
     slowest: float = SLOWEST
     cluster: bool = False
+    logged: frozenset[str] = frozenset()
 
 
 async def command(workers: Sequence[Worker], value: dict[str, Any]) -> list[Any]:

@@ -21,6 +21,7 @@ __all__ = ["PROCESS_FAULTS"]
 
 # Longer than a token server takes on a busy machine.
 LEASES = {"fetch_seconds": 3.0, "lease_seconds": 3.5, "wait_seconds": 9.0}
+TAKEN_OVER = frozenset({"lease:held"})  # the operator learns that a process with a lease did not finish
 STOPPED_SECONDS = 5.0  # longer than a lease, than the deadlines of commands and than the lifetime of tokens
 BLOCKED_SECONDS = 1.0
 FILES, TENANTS = 64, 80
@@ -122,6 +123,7 @@ PROCESS_FAULTS = (
         workers=4,
         limits=LEASES,
         slowest=LEASES["lease_seconds"] + SLOWEST,
+        logged=TAKEN_OVER,
     ),
     FleetFault(
         name="two of four workers are stopped for 5 s",
@@ -131,6 +133,7 @@ PROCESS_FAULTS = (
         limits=LEASES,
         seconds=STOPPED_SECONDS,
         slowest=STOPPED_SECONDS + SLOWEST,  # a stopped worker's requests wait as long as it is stopped
+        logged=TAKEN_OVER,
     ),
     FleetFault(
         name="the event loops of all workers are blocked for 1 s of each 1.5 s",
