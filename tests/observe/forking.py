@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import struct
 import sys
 import time
 
@@ -38,7 +39,10 @@ def up() -> str:
     """Return what all workers report together."""
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    lines = generate_latest(registry).decode().splitlines()
+    try:
+        lines = generate_latest(registry).decode().splitlines()
+    except struct.error:  # prometheus_client cannot read a file that a worker has created but not yet sized
+        return "nothing"
     return next((line for line in lines if line.startswith("tokenmw_shared_up ")), "nothing")
 
 

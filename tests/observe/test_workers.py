@@ -52,5 +52,6 @@ def test_a_killed_worker_that_was_forked_does_not_keep_the_state_down(tmp_path: 
     """The observer was made before the fork; its lock is the parent's, and each worker has one of its own."""
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.observe.forking"]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=True)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert 0 == run.returncode, run.stderr
     assert ["1.0", "0.0", "1.0"] == [line.split()[-1] for line in run.stdout.splitlines()]
