@@ -210,7 +210,7 @@ class TokenBroker(Unpicklable):
             hints=hints,
             clock=clock,
             log=log,
-            observe=Observers(observers, log=log),
+            observe=Observers(observers, log=log, clock=clock),
             names_follow_secrets=name_key is None and len(secrets) > 1,
             connections=checked_connections(connections, sealer=sealer),
         )

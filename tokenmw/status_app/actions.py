@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from tokenmw.clock import Instant
 from tokenmw.connections.origin import is_from_same_origin
 from tokenmw.errors import ConfigurationError, SessionUnavailable
+from tokenmw.observe.state_events import OperatorActed
 from tokenmw.redaction import Unpicklable
 from tokenmw.tokens.entry import TokenEntry
 
@@ -98,6 +99,7 @@ class Actions(Unpicklable):
         self._reporter.forget()
         address = request.client.host if request.client is not None else "?"
         log = self._broker._settings.log
+        self._broker._settings.observe(OperatorActed(action, name))
         changed = name or "an API key"
         log.event("action", "An operator at %s requested %s of %s", address, action, changed, provider=name)
         return RedirectResponse(f"{base}/?done={action}", HTTPStatus.SEE_OTHER)
