@@ -9,6 +9,7 @@ A heartbeat is sealed as tokens are; the version in its clear header is the numb
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +28,7 @@ __all__ = ["LASTS", "PLACES", "Beat", "FleetStore"]
 LASTS: Final = 15.0
 """Seconds for which Redis has a heartbeat."""
 PLACES: Final = 1024
-_AT_ONCE: Final = 256  # places that one script reads: it takes the server 0.1 ms
+_AT_ONCE: Final = 128  # places that one script reads: it takes the server 0.3 ms
 _TRIES: Final = 4
 _INSTANCES: Final = 2**52  # the versions that an envelope can have
 
@@ -101,6 +102,7 @@ class FleetStore(Unpicklable):
         # One after the other, not in one batch: the server runs other commands in between.
         for first in range(0, PLACES, _AT_ONCE):
             reply = await self._connection.run("beats", (self._key(first),), (_AT_ONCE,), background=True)
+            await asyncio.sleep(0)  # opening 128 heartbeats takes this process 5 ms
             for beat in self._beats(reply):
                 other = found.get(beat.instance)
                 if other is None or beat.age < other.age:
