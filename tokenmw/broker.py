@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from tokenmw.observe.events import Observer
     from tokenmw.providers.base import Provider
     from tokenmw.providers.http_client import AsyncHTTPClient, HTTPOptions
-    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.client import RedisOption
     from tokenmw.sessions.derive import NewSessionIDs
     from tokenmw.sessions.manager import SessionPolicy
     from tokenmw.status import InstanceStatus, Status
@@ -157,7 +157,7 @@ class TokenBroker(Unpicklable):
         self,
         providers: Mapping[str, Provider | ProviderOfRequest],
         *,
-        redis: str | AnyClient | None = None,
+        redis: str | RedisOption | None = None,
         secret_key: str | Sequence[str] | None = None,
         name_key: str | None = None,
         seal: bool | None = None,
