@@ -210,7 +210,8 @@ class UserConnections(Unpicklable):
     def flow_parts(self) -> FlowParts:
         """Return what flows use, in the running event loop. For this package's own modules."""
         opened = self._opened()
-        return FlowParts(opened.tokens.http, opened.parts.sealer, opened.parts.clock, opened.parts.log)
+        parts = opened.parts
+        return FlowParts(opened.tokens.http, parts.sealer, parts.clock, parts.log, parts.used)
 
     async def state(self, name: str, subject: str) -> ConnectionState | None:
         """Return the state of a user's connection; None if there is none.
