@@ -212,7 +212,7 @@ class TokenBroker(Unpicklable):
             log=log,
             observe=Observers(observers, log=log),
             names_follow_secrets=name_key is None and len(secrets) > 1,
-            connections=checked_connections(connections, sealer=sealer),
+            connections=checked_connections(connections, sealer=sealer, http=http),
         )
         self._data = BrokerData(self._settings)
         self.connections = UserConnections(connections, opened=lambda: self._open().connections)

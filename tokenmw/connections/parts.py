@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.redis.keys import KeyNames
     from tokenmw.redis.sealing import Sealer
+    from tokenmw.redis.used_flows import UsedFlows
     from tokenmw.tokens.cache import RejectedTokens, TokenCache
     from tokenmw.tokens.entry import TokenEntry
     from tokenmw.tokens.manager import TokenManager
@@ -45,6 +46,7 @@ class ConnectionParts(Unpicklable):
         sealer: Seals documents, and the cookies of flows.
         clock: Time.
         log: Where failures are logged.
+        used: The flows that were completed in any process; None without Redis.
     """
 
     __slots__ = (
@@ -58,6 +60,7 @@ class ConnectionParts(Unpicklable):
         "refresher",
         "sealer",
         "storage",
+        "used",
     )
 
     def __init__(
@@ -66,6 +69,7 @@ class ConnectionParts(Unpicklable):
         *,
         data: ConnectionData,
         kept: Kept | None,
+        used: UsedFlows | None,
         names: KeyNames,
         sealer: Sealer,
         rejected: RejectedTokens,
@@ -78,6 +82,7 @@ class ConnectionParts(Unpicklable):
         self._connections = connections
         self._exchange_seconds = limits.exchange_seconds
         self.sealer = sealer
+        self.used = used
         self.clock = clock
         self.log = log
         self.observe = observe
