@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from tokenmw.observe.events import Observer
     from tokenmw.providers.base import Provider
     from tokenmw.providers.http_client import AsyncHTTPClient, HTTPOptions
-    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.client import RedisOption
     from tokenmw.sessions.derive import NewSessionIDs
     from tokenmw.sessions.manager import SessionPolicy
     from tokenmw.status import InstanceStatus, Status
@@ -157,7 +157,7 @@ class TokenBroker(Unpicklable):
         self,
         providers: Mapping[str, Provider | ProviderOfRequest],
         *,
-        redis: str | AnyClient | None = None,
+        redis: str | RedisOption | None = None,
         secret_key: str | Sequence[str] | None = None,
         name_key: str | None = None,
         seal: bool | None = None,
@@ -212,7 +212,7 @@ class TokenBroker(Unpicklable):
             log=log,
             observe=Observers(observers, log=log, clock=clock),
             names_follow_secrets=name_key is None and len(secrets) > 1,
-            connections=checked_connections(connections, sealer=sealer),
+            connections=checked_connections(connections, sealer=sealer, http=http),
         )
         self._data = BrokerData(self._settings)
         self.connections = UserConnections(connections, opened=lambda: self._open().connections)
