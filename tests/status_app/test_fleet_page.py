@@ -33,8 +33,9 @@ async def test_a_fleet_of_200_is_shown_by_each_instance(redis_server: RedisServe
         for _ in range(3):
             await asyncio.sleep(2.1)  # so that the fleet is read again
             began = time.perf_counter()
-            answered = await client.get(f"{AT}/status.json")
+            await client.get(f"{AT}/status.json")
             durations.append(time.perf_counter() - began)
+        answered = await client.get(f"{AT}/status.json")
         page = (await client.get(f"{AT}/")).text
     instances = answered.json()["instances"]
     assert len(answered.content) < 100_000
@@ -60,8 +61,9 @@ async def test_the_largest_page_is_small_and_quick(redis_server: RedisServer) ->
             await write_heartbeats(broker, 66, wrong=10)
             await asyncio.sleep(2.1)
             began = time.perf_counter()
-            page = await client.get(f"{AT}/")
+            await client.get(f"{AT}/")
             durations.append(time.perf_counter() - began)
+        page = await client.get(f"{AT}/")
         status = (await client.get(f"{AT}/status.json")).json()
     assert len(status["instances"]) == 199
     assert len(status["events"]) == 50
@@ -91,8 +93,8 @@ async def test_what_has_happened_is_shown(private_redis: RedisServer) -> None:
     broker = TokenBroker({"crm": StaticToken(source, credential_id="crm")}, redis=private_redis.url, secret_key=SECRET)
     async with serve_status(broker, allow_all=True, allow_actions=everyone) as client:
         await broker.token("crm")
-        form = {"data": {"provider": "crm"}, "headers": {"sec-fetch-site": "same-origin"}}
-        await client.post(f"{AT}/invalidate", **form)
+        same = {"sec-fetch-site": "same-origin"}
+        await client.post(f"{AT}/invalidate", data={"provider": "crm"}, headers=same)
         private_redis.kill()
         for number in range(4):
             await broker.session_id(f"key-{number}")
