@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from tests.servers import RedisServer
 
 
+def keep_heartbeats(server: RedisServer) -> None:
+    """Let all heartbeats begin their 15 s again, as if they were written now: a busy machine is slow."""
+    with server.connect() as connection:
+        for key in connection.call("KEYS", "*beat*"):
+            connection.call("PEXPIRE", key, 15_000)
+
+
 async def test_a_fleet_of_200_is_shown_by_each_instance(redis_server: RedisServer) -> None:
     """All in the JSON, twenty on the page, those that disagree first; in less than 100 KB and 0.5 s."""
     broker = broker_of(redis=redis_server.url, limits=Limits(command_seconds=2.0))
@@ -32,6 +39,7 @@ async def test_a_fleet_of_200_is_shown_by_each_instance(redis_server: RedisServe
         durations: list[float] = []
         for _ in range(3):
             await asyncio.sleep(2.1)  # so that the fleet is read again
+            keep_heartbeats(redis_server)
             began = time.perf_counter()
             await client.get(f"{AT}/status.json")
             durations.append(time.perf_counter() - began)
@@ -57,15 +65,16 @@ async def test_the_largest_page_is_small_and_quick(redis_server: RedisServer) ->
     async with serve_status(broker, allow_all=True, allow_actions=everyone) as client:
         await fill(broker, tenants=500, sessions=10_000)
         durations: list[float] = []
+        await write_heartbeats(broker, 200, wrong=10)
         for _ in range(3):
-            await write_heartbeats(broker, 66, wrong=10)
             await asyncio.sleep(2.1)
+            keep_heartbeats(redis_server)
             began = time.perf_counter()
             await client.get(f"{AT}/")
             durations.append(time.perf_counter() - began)
         page = await client.get(f"{AT}/")
         status = (await client.get(f"{AT}/status.json")).json()
-    assert len(status["instances"]) == 199
+    assert len(status["instances"]) == 201
     assert len(status["events"]) == 50
     assert len(page.content) < 60_000
     assert min(durations) < 0.2, durations
