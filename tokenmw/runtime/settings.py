@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.base import Provider
     from tokenmw.providers.http_client import AsyncHTTPClient
     from tokenmw.providers.network.options import HTTPOptions
-    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.client import RedisOption
     from tokenmw.redis.sealing import Sealer
     from tokenmw.sessions.derive import SessionIds
     from tokenmw.sessions.manager import SessionPolicy
@@ -72,7 +72,7 @@ class Settings(Unpicklable):
         connections: The accounts that users connect; None without any.
     """
 
-    redis: str | AnyClient | None
+    redis: str | RedisOption | None
     names: KeyNames
     sealer: Sealer
     session_ttl: float

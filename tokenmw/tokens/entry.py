@@ -133,6 +133,7 @@ class TokenEntry(Unpicklable):
         refreshing_until: The monotonic time by which the last refresh is over. A time, not a count: a refresh whose
             event loop has stopped never ends.
         requested_version: The version of the token that was requested last, and perhaps is being fetched now.
+        retried_version: The version of the last request of an operator to retry that this process has followed.
         invalid_version: The highest version known to be invalid.
         tombstone_until: The monotonic time until which Redis must hold a tombstone for `invalid_version`.
         tombstone_due_until: The same while Redis may not have it yet; 0 once it does.
@@ -156,6 +157,7 @@ class TokenEntry(Unpicklable):
         "refreshing_until",
         "rejections",
         "requested_version",
+        "retried_version",
         "tombstone_due_until",
         "tombstone_until",
         "used",
@@ -180,6 +182,7 @@ class TokenEntry(Unpicklable):
         self.used = False
         self.refreshing_until = float("-inf")
         self.requested_version = 0
+        self.retried_version = 0
         self.invalid_version = 0
         self.tombstone_until = self.tombstone_due_until = 0.0
         self.rejections = 0

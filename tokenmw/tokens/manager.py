@@ -233,6 +233,10 @@ class TokenManager(Unpicklable):
             with contextlib.suppress(TooManyFlights):  # closed
                 self._refreshes.join(lost, lambda: self._end_lost_lease(entry, lost), counted=False)
 
+    async def _run_adoption(self, entry: TokenEntry) -> None:
+        if await self._refresher.adopt_stored(entry):
+            await self._run_refresh(entry)
+
     async def _end_lost_lease(self, entry: TokenEntry, lost: LeasedRefresh) -> None:
         # No request waits for it, but other processes wait for the token, which no upload could store under that lease.
         await lost.release_when_available()
@@ -249,7 +253,7 @@ class TokenManager(Unpicklable):
             return  # the entry of a cause has a refresh of its own, or the last read has not ended
         failure.redis_read_at = now
         with contextlib.suppress(TooManyFlights):
-            self._start(entry, lambda: self._refresher.adopt_stored(entry), counted=True)
+            self._start(entry, lambda: self._run_adoption(entry), counted=True)
 
     def _start(
         self, entry: TokenEntry, work: Callable[[], Coroutine[Any, Any, None]], *, counted: bool

@@ -129,6 +129,21 @@ class TokenSync(Unpicklable):
         entry.mark_invalid(server_time, until=until)
         await self._write_tombstone(self._store, entry, version=None)
 
+    async def retry(self, entry: TokenEntry, *, by: str) -> bool:
+        """Let this process and all others ask the provider again now, whatever backoff they are in.
+
+        Return whether the others can know of it: Redis has the request of the operator `by`.
+        """
+        if entry.failure is not None:
+            entry.failure.end_backoff(self._clock.monotonic())
+        if self._store is None or entry.keys is None:
+            return False
+        try:
+            entry.retried_version = await self._store.write_retry(entry.keys, by)
+        except RedisUnavailable:
+            return False
+        return True
+
     async def hand_in(self, entry: TokenEntry, grant: Grant) -> bool:
         """Give an entry a token that came without a request, with a version above those known here and in Redis.
 
