@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Fleet"]
 
 _EVERY: Final = 5.0  # seconds
+_KEPT: Final = 2.0  # seconds for which a status page shows the same fleet
 _FIRST: Final = 1.0  # seconds after the start by which the first heartbeat is written
 _RETRY: Final = 1.0  # seconds until it is known again whether Redis is available
 _AT_ONCE: Final = 500  # entries that are counted before the event loop runs again
@@ -44,17 +45,31 @@ class Fleet(Unpicklable):
         session_sync: Sessions that have yet to be stored.
     """
 
-    __slots__ = ("_data", "_redis", "_session_sync", "_settings", "_started_at", "_store", "_task")
+    __slots__ = (
+        "_clock",
+        "_data",
+        "_read_at",
+        "_reading",
+        "_redis",
+        "_session_sync",
+        "_settings",
+        "_started_at",
+        "_store",
+        "_task",
+    )
 
     def __init__(
         self, settings: Settings, data: BrokerData, *, redis: RedisConnection, session_sync: SessionSync
     ) -> None:
         self._settings = settings
+        self._clock = settings.clock
         self._data = data
         self._redis = redis
         self._session_sync = session_sync
         self._store = FleetStore(redis, names=settings.names, sealer=settings.sealer)
         self._started_at = settings.clock.time()
+        self._read_at = float("-inf")
+        self._reading: asyncio.Task[tuple[InstanceStatus, ...]] | None = None
         self._task = asyncio.get_running_loop().create_task(self._run(), name="tokenmw heartbeats")
 
     async def read(self) -> tuple[InstanceStatus, ...]:
@@ -66,23 +81,32 @@ class Fleet(Unpicklable):
                 beats = await self._store.read()
             except RedisUnavailable:
                 beats = []  # it was logged
-        mine = Beat(self._store.instance, own, 0.0, self._settings.clock.time())
+        mine = Beat(self._store.instance, own, 0.0, self._clock.time())
         beats = [mine, *(beat for beat in beats if beat.instance != mine.instance)]
         check_seconds = self._settings.limits.check_seconds
         self._data.instances = instances_of(beats, own=mine.instance, names=names, check_seconds=check_seconds)
         return self._data.instances
 
+    async def refresh(self, *, wait: float) -> None:
+        """Read the fleet again unless that was done 2 s ago; wait for it for so many seconds at most."""
+        if self._reading is None or (self._reading.done() and self._clock.monotonic() >= self._read_at + _KEPT):
+            self._read_at = self._clock.monotonic()
+            self._reading = asyncio.get_running_loop().create_task(self.read(), name="tokenmw reading heartbeats")
+        await asyncio.wait([self._reading], timeout=wait)
+
     async def close(self) -> None:
-        """Stop writing."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        """Stop writing and reading."""
+        tasks = [task for task in (self._task, self._reading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
     async def leave(self) -> None:
         """Delete the heartbeat, so that the others do not take this instance for one that hangs."""
         await self._store.delete()
 
     async def _run(self) -> None:
-        task, clock, log = asyncio.current_task(), self._settings.clock, self._settings.log
+        task, clock, log = asyncio.current_task(), self._clock, self._settings.log
         pause = random.uniform(0.0, _FIRST)
         # As in housekeeping: a client of the program's own can lose a cancellation.
         while task is None or not task.cancelling():
@@ -102,7 +126,7 @@ class Fleet(Unpicklable):
 
     async def _heartbeat(self) -> tuple[Heartbeat, dict[str, str]]:
         """Return the heartbeat of now, and the names of the providers in it by what it calls their credentials."""
-        now, entries = Instant(self._settings.clock), list(self._data.tokens)
+        now, entries = Instant(self._clock), list(self._data.tokens)
         tokens: dict[str, int] = {}
         names: dict[str, str] = {}
         cached = failing = unshared = 0

@@ -113,7 +113,7 @@ class Runtime(Unpicklable):
                 observe=observe,
                 on_recovered=recovery.schedule,
                 echo=not settings.sealer.sealing,
-                observe_commands=observe.active,
+                observe_commands=True,
             )
 
             def on_unreadable(kind: str, reason: str) -> None:
