@@ -8,8 +8,9 @@ from typing import Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from tokenmw.errors import ConfigurationError
+from tokenmw.providers.urls import checked_base_url, host_of
 
-__all__ = ["Cloud", "CloudHosts", "checked_tenant", "cloud_of", "cloud_of_login", "hosts_of_resource"]
+__all__ = ["Cloud", "CloudHosts", "checked_login", "checked_tenant", "cloud_of", "cloud_of_login", "hosts_of_resource"]
 
 Cloud = Literal["public", "usgov", "usdod", "china"]
 
@@ -82,6 +83,26 @@ def cloud_of(name: Cloud, *, option: str) -> CloudHosts:
 def cloud_of_login(host: str) -> Cloud | None:
     """Return the cloud of a login host; of two that share it, the first one; None: it belongs to no cloud."""
     return next((name for name, cloud in _CLOUDS.items() if cloud.login == host), None)
+
+
+def checked_login(cloud: Cloud, base_url: str | None, *, provider: str, allow_http: bool) -> str:
+    """Return the URL of the login host: that of a cloud, or `base_url`, such as a test server in its place.
+
+    Raises:
+        ConfigurationError: `base_url` cannot be used, or is the login host of another cloud, whose tokens the APIs of
+            this one do not accept.
+    """
+    own = cloud_of(cloud, option=f"{provider}(cloud=…)").login
+    if base_url is None:
+        return f"https://{own}"
+    login = checked_base_url(base_url, option=f"{provider}(base_url=…)", allow_http=allow_http)
+    other = cloud_of_login(host_of(login))
+    if other is not None and _CLOUDS[other].login != own:
+        raise ConfigurationError(
+            f'{provider}(base_url=…) is the login host of cloud="{other}", and cloud is "{cloud}", which decides the '
+            f'default scope and hosts: give cloud="{other}" alone.'
+        )
+    return login
 
 
 def checked_tenant(tenant: str, *, option: str) -> str:
