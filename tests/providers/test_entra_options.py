@@ -18,7 +18,7 @@ def on_behalf_of(**options: Any) -> EntraOnBehalfOf:
 @pytest.mark.parametrize("make", [entra, bot])
 def test_common_is_refused_with_the_reason(make: Any, tenant: str) -> None:
     """An app signs in without a user, so `common` names no tenant."""
-    with pytest.raises(ConfigurationError, match="signs in without a user"):
+    with pytest.raises(ConfigurationError, match="No user signs in here"):
         make(tenant=tenant)
 
 
@@ -56,6 +56,8 @@ def test_the_login_host_of_another_cloud_is_refused(make: Any) -> None:
     ):
         with pytest.raises(ConfigurationError, match=other.format(named, cloud, named)):
             make(cloud=cloud, base_url=url)
+    with pytest.raises(ConfigurationError, match=r"\(base_url=…\) has a path, which begins with tenant=…: leave"):
+        make(base_url="https://login.microsoftonline.com/contoso")
     for cloud in ("usgov", "usdod"):  # they share one
         make(cloud=cloud, base_url="https://login.microsoftonline.us")
     elsewhere = make(cloud="china", base_url="https://login.test")

@@ -141,7 +141,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"assertion": jwk_of(make_key("P-256"))}, "is a key and not a signed JWT"),
     ({"assertion": make_key("P-256")}, "is a key and not a signed JWT"),
     ({"assertion": PrivateKeyJWT}, "not the class PrivateKeyJWT"),
-    ({"assertion": 7}, "must be a PrivateKeyJWT, a function that returns a signed JWT, or one as text, not int"),
+    ({"assertion": b"a.b.c"}, "must be a str with a signed JWT.*, not bytes"),
+    ({"assertion": "/run/secrets/robot.pem"}, r"is a path .*: give PrivateKeyJWT\(file=…\) for a key, or FileSecret"),
+    (
+        {"assertion": {"type": "service_account", "private_key": PEM}},
+        r'PrivateKeyJWT\(account\["private_key"\], key_id',
+    ),
+    ({"assertion": SubjectToken()}, r"this service's own: the caller's token is subject=SubjectToken\(\)"),
+    ({"assertion": 7}, "must be a str with a signed JWT, a function that returns one, or a PrivateKeyJWT, not int"),
 ]
 
 
@@ -157,5 +164,7 @@ async def test_options_that_cannot_work_are_refused(key: PrivateKeyJWT, options:
 @pytest.mark.parametrize("given", [PEM, jwk_of(make_key("P-256")), make_key("P-256"), PrivateKeyJWT])
 def test_a_key_is_no_assertion_of_a_client(given: Any) -> None:
     """`client_assertion` has the same texts."""
-    with pytest.raises(ConfigurationError, match=r"client_assertion=…\) (is a key and not|must be a PrivateKeyJWT)"):
+    with pytest.raises(
+        ConfigurationError, match=r"client_assertion=…\) (is a key and not|must be a str with a signed JWT)"
+    ):
         ClientCredentials(token_url=URL, client_id="c", client_assertion=given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import subprocess
 import sys
 from base64 import b64encode
 from pathlib import Path
@@ -167,11 +167,14 @@ async def test_the_server_runs_over_tls() -> None:
             async with TokenBroker({"crm": clients[0]}, http=options) as broker:
                 with pytest.raises(TokenUnavailable, match=r"certificate.*HTTPOptions\(ca_file=…\)"):
                     await broker.token("crm")
-    directory = Path(server.ca_file).parent
-    assert 0o700 == directory.stat().st_mode & 0o777
-    del server
-    gc.collect()
-    assert not directory.exists()
+    assert 0o700 == Path(server.ca_file).parent.stat().st_mode & 0o777
+
+
+def test_the_files_of_a_certificate_are_removed() -> None:
+    """When the process ends."""
+    program = "from tokenmw.testing import ProviderServer; print(ProviderServer(tls=True).ca_file)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not Path(done.stdout.strip()).parent.exists()
 
 
 def test_tls_needs_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,13 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.errors import ConfigurationError, CredentialRejected
-from tokenmw.options import credential_text
 from tokenmw.providers.client_auth import ClientAuth
 from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.entra import DEFAULT_LIFETIME, OPTIONS_OF_URL, entra_grant, error_codes
 from tokenmw.providers.grant_reader import bearer_rejected
 from tokenmw.providers.microsoft_clouds import Cloud, checked_login, checked_tenant, cloud_of, hosts_of_resource
 from tokenmw.providers.oauth_client import OAuthClient
-from tokenmw.providers.request_fields import RequestFields
+from tokenmw.providers.request_fields import RequestFields, checked_scope
 from tokenmw.providers.subject import SubjectProvider, SubjectToken, subject_error
 from tokenmw.providers.urls import checked_hosts, host_of
 from tokenmw.redaction import without_locals
@@ -133,7 +132,7 @@ class EntraOnBehalfOf(SubjectProvider):
             log_description=log_description,
         )
         default = f"https://{chosen.graph}/.default"
-        self._scope = " ".join(credential_text(scope or default, option=f"{name}(scope=…)").split())
+        self._scope = " ".join(checked_scope(scope or default, provider=name).split())
         _check_one_resource(self._scope, graph=chosen.graph, option=f"{name}(scope=…)")
         self._fields = RequestFields(
             provider=name, grant_type=_GRANT_TYPE, scope=self._scope, own={"requested_token_use": "on_behalf_of"}

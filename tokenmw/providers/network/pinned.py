@@ -1,4 +1,4 @@
-"""A server whose certificate is known by its thumbprint alone, whoever has signed it."""
+"""A server whose certificate is verified by its thumbprint, and not by an authority."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class ProviderServer:
         endpoints: Iterable[Callable[[ProviderServer], Endpoint]] = (),
         tls: bool = False,
     ) -> None:
-        self._tls = make_tls_files(self) if tls else None
+        self._tls = make_tls_files() if tls else None
         self.ca_file = None if self._tls is None else self._tls.ca_file
         self.clients = None if clients is None else dict(clients)
         self.delay = delay

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
 import ipaddress
 import shutil
 import tempfile
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,8 +38,8 @@ class TLSFiles:
     key_file: str
 
 
-def make_tls_files(owner: object) -> TLSFiles:
-    """Make a certificate in a temporary directory, which is removed with its owner.
+def make_tls_files() -> TLSFiles:
+    """Make a certificate in a temporary directory, which is removed when the process ends.
 
     Raises:
         ConfigurationError: cryptography is not installed.
@@ -51,8 +51,9 @@ def make_tls_files(owner: object) -> TLSFiles:
             "ProviderServer(tls=True) makes a certificate with cryptography: pip install 'tokenmw[crypto]'. Without "
             "it, serve without TLS: token URLs of this machine may have plain HTTP."
         ) from None
+    # Not with the server: it may be garbage-collected while an event loop runs, which would block it.
     directory = Path(tempfile.mkdtemp(prefix="tokenmw-tls-"))
-    weakref.finalize(owner, shutil.rmtree, directory, ignore_errors=True)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     authority, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = _certificate(
         "tokenmw test authority", authority, signer=authority, issuer=None, extensions=_of_authority()
