@@ -74,6 +74,10 @@ class HintListener(Unpicklable):
         usable: Returns whether commands reach Redis. If they do not, only that is logged.
         on_hint: Is called with each key that was announced.
         on_listening: Is called after each connection, for what was missed.
+
+    Attributes:
+        listening: Whether the connection is made, so that what other processes announce is heard.
+        refused: Whether the server has refused the channel at the last attempt, so that nothing is announced either.
     """
 
     __slots__ = (
@@ -92,6 +96,8 @@ class HintListener(Unpicklable):
         "_reported",
         "_took",
         "_usable",
+        "listening",
+        "refused",
     )
 
     def __init__(
@@ -122,6 +128,7 @@ class HintListener(Unpicklable):
         self._reported = False
         self._took: float | None = None
         self._failures = 0
+        self.listening = self.refused = False
 
     async def run(self) -> None:
         """Listen until cancelled. Nothing that the server, the network or the client does ends it."""
@@ -148,9 +155,11 @@ class HintListener(Unpicklable):
             await self._read(connection)
         except Exception as error:  # noqa: BLE001  a client calls the program's own code, which may raise anything
             reason = classify(error)
+            self.refused = reason in _REFUSALS
             self._lost(reason)
             return reason
         finally:
+            self.listening = False
             if connection is not None:
                 await _abort(connection)
         return ""
@@ -205,6 +214,7 @@ class HintListener(Unpicklable):
 
     def _listening(self) -> None:
         self._lost_at, self._reported = None, False
+        self.listening, self.refused = True, False
         server = address_of(self._client)
         self._log.recovered("redis-hints", "Hints work again (%s)", server, server=server)
         self._on_listening()
