@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -38,6 +40,10 @@ _CALLBACK: Final = "callback"
 _DISCONNECT: Final = "disconnect"
 _LOG_KIND: Final = "connect"
 _LOG_TEXT: Final = "A user could not connect an account of %s: %s"
+_NO_SESSION: Final = (
+    "the redirect back has the cookie of its flow and no user: the session's cookie must be SameSite=Lax, because "
+    "browsers leave one with SameSite=Strict out, and the user must still be signed in"
+)
 _LOGGED: Final = frozenset({"foreign", "refused", "unavailable"})
 _MAX_QUERY: Final = 16 << 10
 
@@ -146,7 +152,21 @@ class ConnectApp(Unpicklable):
             await self._check_allowed(request)
             return await handle(request, subject=await self._subject(request))
         except FlowProblem as error:
+            if action == _CALLBACK:
+                await self._log_missing_user(request, app=name)
             return await self._failed(request, error, app=name, return_to=self._return_to.default)
+
+    async def _log_missing_user(self, request: Request, *, app: str) -> None:
+        """Log if the browser came back with the cookie of its flow, and without that of its session."""
+        with suppress(FlowProblem):
+            state = one_value(_query_of(request), "state")
+            base = base_url_of(request, self._public_url)
+            if not state or self._flows.find(request.cookies, state, base=base) is None:
+                return
+            try:
+                await self._subject(request)
+            except FlowProblem:
+                self._log(app, _NO_SESSION, reason="not_signed_in")
 
     async def _check_allowed(self, request: Request) -> None:
         allowed: object = self._allow(request)
@@ -171,7 +191,7 @@ class ConnectApp(Unpicklable):
             states = await self._connections.list(subject)
         except TokenUnavailable as error:
             raise problem_of(error) from None
-        return JSONResponse({name: _shown(states.get(name), f"{base}/{name}") for name in self._names})
+        return JSONResponse({name: _shown(states.get(name), f"{base}/{quote(name, safe='')}") for name in self._names})
 
     async def _begin(self, request: Request, *, app: str, subject: str) -> Response:
         base = base_url_of(request, self._public_url)
@@ -183,7 +203,7 @@ class ConnectApp(Unpicklable):
             app,
             subject,
             base=base,
-            redirect_uri=f"{base}/{app}/{_CALLBACK}",
+            redirect_uri=_redirect_uri(base, app),
             return_to=return_to,
             scopes=[value for name, value in query if name == "scope"],
             cookies=request.cookies,
@@ -198,7 +218,7 @@ class ConnectApp(Unpicklable):
         query = _query_of(request)
         state = one_value(query, "state")
         flow = self._flows.find(request.cookies, state, base=base) if state else None
-        redirect_uri = f"{base}/{app}/{_CALLBACK}"
+        redirect_uri = _redirect_uri(base, app)
         try:
             connected = await self._flows.finish(flow, query, name=app, subject=subject, redirect_uri=redirect_uri)
             response = await self._succeeded(request, connected)
@@ -229,14 +249,17 @@ class ConnectApp(Unpicklable):
 
     async def _failed(self, request: Request, error: FlowProblem, *, app: str, return_to: str) -> Response:
         if error.kind in _LOGGED:
-            log = self._connections.flow_parts().log
-            log.problem(f"{_LOG_KIND} {app}", _LOG_TEXT, app, error, provider=app, reason=error.kind)
+            self._log(app, error, reason=error.kind)
         failed = NotConnected(app, error.kind, STATUSES[error.kind], TEXTS[error.kind], return_to)
         if self._on_error is not None:
             return await _awaited(self._on_error(request, failed), option="on_error")
         if wants_page(request):
             return page("Account not connected", failed.detail, back=return_to, status=failed.status)
         return problem(failed.status, failed.detail, kind=failed.kind)
+
+    def _log(self, app: str, text: object, *, reason: str) -> None:
+        log = self._connections.flow_parts().log
+        log.problem(f"{_LOG_KIND} {app}", _LOG_TEXT, app, text, provider=app, reason=reason)
 
     def __repr__(self) -> str:
         return f"<ConnectApp of {', '.join(getattr(self, '_names', ()))}>"
@@ -246,6 +269,10 @@ def _path_below(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path[len(root) :] if path == root or path.startswith(f"{root}/") else path
+
+
+def _redirect_uri(base: str, app: str) -> str:
+    return f"{base}/{quote(app, safe='')}/{_CALLBACK}"
 
 
 def _query_of(request: Request) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
 
@@ -82,7 +83,7 @@ class Connections(FrozenValue):
 
     def connect_url(self, name: str) -> str:
         """Return where a user connects an app."""
-        return f"{self.connect_path}/{name}"
+        return f"{self.connect_path}/{quote(name, safe='')}"
 
     def of_requests(self, providers: Mapping[str, Any]) -> dict[str, Callable[[HTTPConnection], Any]]:
         """Return a callable `(connection) -> UserToken` for each app.
@@ -139,7 +140,14 @@ def checked_subject(subject: object, *, option: str) -> str:
             f"{option} must be a str, or None if no user is signed in: not {type(subject).__name__}."
         )
     if not subject or len(subject) > _MAX_SUBJECT or not subject.isprintable():
-        raise ConfigurationError(f"{option} must have 1 to {_MAX_SUBJECT} printable characters.")
+        raise ConfigurationError(
+            f"{option} must have 1 to {_MAX_SUBJECT} printable characters; if no user is signed in, return None."
+        )
+    if subject == "None" or subject.isspace():
+        # All requests without a user would share a connection.
+        raise ConfigurationError(
+            f"{option} is {subject!r}, perhaps the text of a missing value: if no user is signed in, return None."
+        )
     return subject
 
 
@@ -172,13 +180,19 @@ def _checked_apps(apps: object) -> Mapping[str, ConnectionApp]:
         )
     given = dict(cast("Mapping[object, object]", apps))
     for name, app in given.items():
-        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _MAX_NAME or "/" in name:
+        if not isinstance(name, str) or not _is_name(name):
             raise ConfigurationError(
-                f"Connections: each name is text of 1 to {_MAX_NAME} printable characters without a slash."
+                f"Connections: each name is text of 1 to {_MAX_NAME} printable characters without a slash, not "
+                f"{name!r:.120}."
             )
         if isinstance(app, type) or not isinstance(app, ConnectionApp):
             raise ConfigurationError(f"Connections: {name!r} must be an OAuthApp, not {type(app).__name__}.")
     return MappingProxyType(cast("dict[str, ConnectionApp]", given))
+
+
+def _is_name(name: str) -> bool:
+    # Browsers remove "." and ".." from paths.
+    return 0 < len(name) <= _MAX_NAME and name.isprintable() and "/" not in name and name not in (".", "..")
 
 
 def _checked_store(store: object) -> ConnectionStore:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.providers.urls import checked_base_url, is_loopback
@@ -15,6 +15,8 @@ __all__ = ["base_url_of", "checked_public_url", "is_from_same_origin", "is_secur
 
 _OPTION: Final = "ConnectApp(public_url=…)"
 _SAME: Final = "same-origin"
+_OF_PROXIES: Final = ("x-forwarded-proto", "x-forwarded-host", "x-forwarded-for", "forwarded", "via")
+_PLAIN: Final = "/!$&'()*+,;=:@"  # and what `quote` always leaves: the characters of a path (RFC 3986 §3.3)
 
 
 def checked_public_url(public_url: object) -> str | None:
@@ -40,8 +42,15 @@ def base_url_of(request: Request, public_url: str | None) -> str:
             f"{_OPTION} is missing: the request came over {url.scheme}, so a proxy in front of this program hides its "
             f'public URL. Set it to the URL of this application, such as "https://app.example/connect".'
         )
+    proxy = next((name for name in _OF_PROXIES if name in request.headers), "") if url.scheme != "https" else ""
+    if proxy:
+        raise ConfigurationError(
+            f"{_OPTION} is missing: the request for {url.netloc} has the header {proxy}, so a proxy in front of this "
+            f'program hides its public URL. Set it to the URL of this application, such as "https://app.example/'
+            f'connect".'
+        )
     root: str = request.scope.get("root_path", "")
-    return f"{url.scheme}://{url.netloc}{root.rstrip('/')}"
+    return f"{url.scheme}://{url.netloc}{quote(root.rstrip('/'), safe=_PLAIN)}"
 
 
 def is_secure(base_url: str) -> bool:
