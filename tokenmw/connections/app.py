@@ -160,6 +160,7 @@ class OAuthApp(FrozenValue):
     ) -> None:
         name = type(self).__name__
         checked_flag(allow_http, option=f"{name}(allow_http=…)")
+        checked_flag(allow_private, option=f"{name}(allow_private=…)")
         checked_flag(json, option=f"{name}(json=…)")
         endpoints = Endpoints(
             owner=name,

@@ -17,7 +17,7 @@ from tokenmw.connections.authorize import one_value
 from tokenmw.connections.connect_flow import ConnectFlows, problem_of
 from tokenmw.connections.connections import checked_subject
 from tokenmw.connections.flow_problem import STATUSES, TEXTS, FlowProblem
-from tokenmw.connections.origin import base_url_of, checked_public_url, is_from_same_origin
+from tokenmw.connections.origin import base_url_of, check_connect_path, checked_public_url, is_from_same_origin
 from tokenmw.connections.outcome import Connected, NotConnected
 from tokenmw.connections.pages import HEADERS, page, problem, wants_page
 from tokenmw.connections.return_paths import ReturnPaths
@@ -107,7 +107,8 @@ class ConnectApp(Unpicklable):
                 takes = f"(connection, {'connected' if option == 'on_success' else 'not_connected'}) -> Response"
                 checked_callback(function, option=f"ConnectApp({option}=…)", takes=takes)
         if getattr(broker, "connections", None) is None:
-            raise ConfigurationError("ConnectApp takes a TokenBroker with connections=….")
+            kind = type(broker).__name__
+            raise ConfigurationError(f"ConnectApp takes a TokenBroker with connections=Connections(…), not {kind}.")
         self._allow = allow
         self._return_to = ReturnPaths(return_to, option="ConnectApp(return_to=…)")
         self._connections = broker.connections
@@ -116,6 +117,7 @@ class ConnectApp(Unpicklable):
         allowed = AllowedScopes(scopes, apps=self._names, option="ConnectApp(scopes=…)")
         self._flows = ConnectFlows(self._connections, scopes=allowed)
         self._public_url = checked_public_url(public_url)
+        check_connect_path(self._public_url, connect_path=self._connections.config.connect_path)
         self._on_success = on_success
         self._on_error = on_error
 
@@ -173,7 +175,8 @@ class ConnectApp(Unpicklable):
         if inspect.isawaitable(allowed):
             allowed = await allowed
         if allowed is not True and allowed is not False:
-            raise ConfigurationError(f"ConnectApp(allow=…) must return True or False, not {type(allowed).__name__}.")
+            kind = type(allowed).__name__
+            raise ConfigurationError(f"ConnectApp(allow=…) must return True or False, not {kind}: use bool(…).")
         if not allowed:
             raise FlowProblem("not_allowed", "ConnectApp(allow=…) refuses the request")
 

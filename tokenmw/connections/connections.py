@@ -14,11 +14,11 @@ from tokenmw.connections.store import ConnectionStore
 from tokenmw.connections.user_token import ConnectionApp, UserToken
 from tokenmw.errors import NOT_SIGNED_IN, ConfigurationError, ReconnectRequired
 from tokenmw.options import checked_callback, checked_instance
+from tokenmw.providers.base import Provider
 from tokenmw.providers.http_client import check_client
 from tokenmw.redaction import FrozenValue, without_locals
 
 if TYPE_CHECKING:
-    from tokenmw.providers.base import Provider
     from tokenmw.providers.http_client import AsyncHTTPClient
     from tokenmw.providers.network.options import HTTPOptions
     from tokenmw.redis.sealing import Sealer
@@ -38,7 +38,7 @@ class Connections(FrozenValue):
         connections = Connections(
             {"google": OAuthApp(issuer="https://accounts.google.com", client_id="…", client_secret="…")},
             store=SQLStore("sqlite+aiosqlite:///connections.db", create=True),
-            subject=lambda connection: connection.user.identity,
+            subject=lambda connection: connection.session.get("user"),
         )
 
     Each app's name is one of the broker's names: `tokens.resolve("google")` is the token of the request's user.
@@ -48,7 +48,8 @@ class Connections(FrozenValue):
         store: Where connections are kept: an `SQLStore`, a `RedisStore`, or any `ConnectionStore`.
         subject: `(connection) -> str | None`, sync or async: the user of a request, as the program knows it for ever;
             None if no user is signed in.
-        connect_path: The path or URL below which `ConnectApp` is mounted. Errors have it, with the app's name.
+        connect_path: The path or URL below which `ConnectApp` is mounted. Errors have it, with the app's name. Default:
+            `/connect`.
 
     Raises:
         ConfigurationError: An option cannot work.
@@ -173,11 +174,11 @@ def checked_connections(
 
 
 def _checked_apps(apps: object) -> Mapping[str, ConnectionApp]:
-    kind = type(apps).__name__
-    if not isinstance(apps, Mapping) or not apps:
-        raise ConfigurationError(
-            f'Connections takes a dict of names to apps, such as {{"google": OAuthApp(…)}}, not {kind}.'
-        )
+    example = 'a dict of names to apps, such as {"google": OAuthApp(…)}'
+    if not isinstance(apps, Mapping):
+        raise ConfigurationError(f"Connections takes {example}, not {type(apps).__name__}.")
+    if not apps:
+        raise ConfigurationError(f"Connections is empty: give it {example}.")
     given = dict(cast("Mapping[object, object]", apps))
     for name, app in given.items():
         if not isinstance(name, str) or not _is_name(name):
@@ -186,7 +187,7 @@ def _checked_apps(apps: object) -> Mapping[str, ConnectionApp]:
                 f"{name!r:.120}."
             )
         if isinstance(app, type) or not isinstance(app, ConnectionApp):
-            raise ConfigurationError(f"Connections: {name!r} must be an OAuthApp, not {type(app).__name__}.")
+            raise ConfigurationError(f"Connections: {name!r} must be an OAuthApp, not {_kind_of(app)}")
     return MappingProxyType(cast("dict[str, ConnectionApp]", given))
 
 
@@ -195,17 +196,36 @@ def _is_name(name: str) -> bool:
     return 0 < len(name) <= _MAX_NAME and name.isprintable() and "/" not in name and name not in (".", "..")
 
 
+def _kind_of(given: object) -> str:
+    """Return what was given in place of an object, and the fix if it is plain, as the end of a sentence."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}: make an object of it, {given.__name__}(…)."
+    if isinstance(given, Provider):
+        return f"{type(given).__name__}, whose tokens are the program's own: give it to TokenBroker({{…}})."
+    return f"{type(given).__name__}{': call it, and give what it returns' * callable(given)}."
+
+
 def _checked_store(store: object) -> ConnectionStore:
     if isinstance(store, type) or not isinstance(store, ConnectionStore):
-        missing = [name for name in _STORE_METHODS if not callable(getattr(store, name, None))]
-        raise ConfigurationError(
-            f"Connections(store=…) must be a ConnectionStore, such as SQLStore(…), not {type(store).__name__}"
-            + (f", which has no {missing[0]}." if missing and not isinstance(store, type) else ".")
-        )
+        missing = next((name for name in _STORE_METHODS if not callable(getattr(store, name, None))), "")
+        kind = _kind_of(store)
+        if isinstance(store, str):
+            kind = 'str: write SQLStore("…"), or RedisStore("…").'
+        elif missing and store is not None and not callable(store):
+            kind = f"{type(store).__name__}, which has no {missing}."
+        raise ConfigurationError(f"Connections(store=…) must be a ConnectionStore, such as SQLStore(…), not {kind}")
     return store
 
 
 def _checked_path(path: object) -> str:
-    if not isinstance(path, str) or not path.startswith(("/", "https://", "http://")) or not path.isprintable():
-        raise ConfigurationError("Connections(connect_path=…) must be a path or URL, such as '/connect'.")
+    if (
+        not isinstance(path, str)
+        or not path.startswith(("/", "https://", "http://"))
+        or path.startswith("//")
+        or not path.isprintable()
+        or set(path) & set("?# ")
+    ):
+        raise ConfigurationError(
+            "Connections(connect_path=…) must be a path or URL without a query, such as '/connect'."
+        )
     return path.rstrip("/")
