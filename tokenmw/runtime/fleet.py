@@ -88,7 +88,7 @@ class Fleet(Unpicklable):
         return self._data.instances
 
     async def refresh(self, *, wait: float) -> None:
-        """Read the fleet again unless that was done 2 s ago; wait for it for so many seconds at most."""
+        """Read the fleet again unless that was done within 2 s; return after `wait` seconds at the latest."""
         if self._reading is None or (self._reading.done() and self._clock.monotonic() >= self._read_at + _KEPT):
             self._read_at = self._clock.monotonic()
             self._reading = asyncio.get_running_loop().create_task(self.read(), name="tokenmw reading heartbeats")
