@@ -18,6 +18,8 @@ from tokenmw.redis.heartbeat import MAX_TOKENS, Heartbeat
 from tokenmw.runtime.fleet_status import instances_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tokenmw.redis.connection import RedisConnection
     from tokenmw.runtime.data import BrokerData
     from tokenmw.runtime.settings import Settings
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from tokenmw.status import InstanceStatus
     from tokenmw.tokens.entry import TokenEntry
 
-__all__ = ["Fleet"]
+__all__ = ["Fleet", "read_fleet"]
 
 _EVERY: Final = 5.0  # seconds
 _KEPT: Final = 2.0  # seconds for which a status page shows the same fleet
@@ -156,6 +158,24 @@ class Fleet(Unpicklable):
             },
         )
         return heartbeat, names
+
+
+async def read_fleet(
+    redis: RedisConnection, settings: Settings, *, entries: Iterable[TokenEntry]
+) -> tuple[InstanceStatus, ...]:
+    """Return all instances, for a process that is none of them, such as a command.
+
+    Args:
+        redis: The connection.
+        settings: The options of their broker.
+        entries: The token entries of its named providers, whose names are given to old tokens.
+
+    Raises:
+        RedisUnavailable: They cannot be read.
+    """
+    beats = await FleetStore(redis, names=settings.names, sealer=settings.sealer).read()
+    names = {digest: entry.name for entry in entries if entry.named and (digest := _digest_of(entry))}
+    return instances_of(beats, own="", names=names, check_seconds=settings.limits.check_seconds)
 
 
 def _digest_of(entry: TokenEntry) -> str:
