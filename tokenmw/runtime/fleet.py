@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from tokenmw.status import InstanceStatus
     from tokenmw.tokens.entry import TokenEntry
 
-__all__ = ["Fleet"]
+__all__ = ["Fleet", "digest_of"]
 
 _EVERY: Final = 5.0  # seconds
 _FIRST: Final = 1.0  # seconds after the start by which the first heartbeat is written
 _RETRY: Final = 1.0  # seconds until it is known again whether Redis is available
+# Seconds over which a fleet spreads heartbeats that are wanted earlier. Times in Redis are exact to 1 ms.
+_EARLY: Final = (0.005, 0.05)
+_EARLY_EVERY: Final = 1.0  # seconds between two of those
 _AT_ONCE: Final = 500  # entries that are counted before the event loop runs again
 _DIGEST: Final = 8  # characters
 
@@ -44,7 +47,17 @@ class Fleet(Unpicklable):
         session_sync: Sessions that have yet to be stored.
     """
 
-    __slots__ = ("_data", "_redis", "_session_sync", "_settings", "_started_at", "_store", "_task")
+    __slots__ = (
+        "_data",
+        "_early",
+        "_early_at",
+        "_redis",
+        "_session_sync",
+        "_settings",
+        "_started_at",
+        "_store",
+        "_task",
+    )
 
     def __init__(
         self, settings: Settings, data: BrokerData, *, redis: RedisConnection, session_sync: SessionSync
@@ -55,6 +68,8 @@ class Fleet(Unpicklable):
         self._session_sync = session_sync
         self._store = FleetStore(redis, names=settings.names, sealer=settings.sealer)
         self._started_at = settings.clock.time()
+        self._early: asyncio.Task[None] | None = None
+        self._early_at = float("-inf")
         self._task = asyncio.get_running_loop().create_task(self._run(), name="tokenmw heartbeats")
 
     async def read(self) -> tuple[InstanceStatus, ...]:
@@ -72,17 +87,27 @@ class Fleet(Unpicklable):
         self._data.instances = instances_of(beats, own=mine.instance, names=names, check_seconds=check_seconds)
         return self._data.instances
 
+    def soon(self) -> None:
+        """Write a heartbeat now: a token was invalidated, and its operator waits for the confirmation of each instance.
+
+        It is written within 50 ms, so that a fleet does not write at the same moment, and at most once a second.
+        """
+        if self._early is None or self._early.done():
+            self._early = asyncio.get_running_loop().create_task(self._write_early(), name="tokenmw heartbeats")
+
     async def close(self) -> None:
         """Stop writing."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        tasks = [self._task] if self._early is None else [self._task, self._early]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
     async def leave(self) -> None:
         """Delete the heartbeat, so that the others do not take this instance for one that hangs."""
         await self._store.delete()
 
     async def _run(self) -> None:
-        task, clock, log = asyncio.current_task(), self._settings.clock, self._settings.log
+        task, clock = asyncio.current_task(), self._settings.clock
         pause = random.uniform(0.0, _FIRST)
         # As in housekeeping: a client of the program's own can lose a cancellation.
         while task is None or not task.cancelling():
@@ -90,15 +115,27 @@ class Fleet(Unpicklable):
             pause = _RETRY
             if not self._redis.settled:
                 continue
-            try:
-                heartbeat, _ = await self._heartbeat()
-                await self._store.write(heartbeat)
-            except RedisUnavailable:
-                continue  # it was counted and logged
-            except Exception as error:  # noqa: BLE001  nobody would notice that the heartbeats have stopped
-                place, reason = with_place(error, called=self._run), type(error).__name__
-                log.problem("heartbeat", "Heartbeats: writing one raised %s", place, reason=reason)
-            pause = _EVERY * random.uniform(0.9, 1.0)
+            if await self._write():
+                pause = _EVERY * random.uniform(0.9, 1.0)
+
+    async def _write_early(self) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(random.uniform(*_EARLY), self._early_at + _EARLY_EVERY - loop.time()))
+        self._early_at = loop.time()
+        if self._redis.settled:
+            await self._write()
+
+    async def _write(self) -> bool:
+        """Write a heartbeat. Return False if Redis is unavailable."""
+        try:
+            heartbeat, _ = await self._heartbeat()
+            await self._store.write(heartbeat)
+        except RedisUnavailable:
+            return False  # it was counted and logged
+        except Exception as error:  # noqa: BLE001  nobody would notice that the heartbeats have stopped
+            place, reason = with_place(error, called=self._write), type(error).__name__
+            self._settings.log.problem("heartbeat", "Heartbeats: writing one raised %s", place, reason=reason)
+        return True
 
     async def _heartbeat(self) -> tuple[Heartbeat, dict[str, str]]:
         """Return the heartbeat of now, and the names of the providers in it by what it calls their credentials."""
@@ -111,7 +148,7 @@ class Fleet(Unpicklable):
             cached += current is not None
             failing += entry.failure is not None
             unshared += entry.token_unshared(now) + entry.tombstone_unshared(now)
-            if entry.named and len(tokens) < MAX_TOKENS and (digest := _digest_of(entry)):
+            if entry.named and len(tokens) < MAX_TOKENS and (digest := digest_of(entry)):
                 tokens[digest] = 0 if current is None or current.left(now) <= 0 else current.version
                 names[digest] = entry.name
             if number % _AT_ONCE == 0:
@@ -134,6 +171,6 @@ class Fleet(Unpicklable):
         return heartbeat, names
 
 
-def _digest_of(entry: TokenEntry) -> str:
+def digest_of(entry: TokenEntry) -> str:
     """Return the beginning of a credential's digest in Redis keys; "" if its token is not shared."""
     return "" if entry.keys is None else entry.keys.token.rpartition(b"{")[2][:_DIGEST].decode()

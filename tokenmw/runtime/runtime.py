@@ -232,6 +232,7 @@ class Runtime(Unpicklable):
                     tokens=self.tokens,
                     token_sync=self.token_sync,
                     session_sync=self.session_sync,
+                    fleet=self.fleet,
                 )
         jobs = () if self._redis_jobs is None else self._redis_jobs.jobs
         if self._connections is not None:
