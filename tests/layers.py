@@ -33,6 +33,7 @@ ALLOWED_IMPORTERS = {
     "cachetools": {"caches"},
     "cryptography": {"redis.sealing", "providers.signing_key", "testing.provider_server.id_tokens"},
     "fastapi": {"fastapi"},
+    "glide": {"redis.glide"},
     "hiredis": set[str](),
     "httpcore": {"providers.network"},
     "httpx": {"providers.http", "providers.network", "outgoing"},

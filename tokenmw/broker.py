@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from tokenmw.callers.answers import checked_authenticate
 from tokenmw.callers.api_key import APIKeySource
+from tokenmw.callers.labels import CredentialLabels
 from tokenmw.clock import SYSTEM_CLOCK, Clock, Instant
 from tokenmw.connections.user_connections import UserConnections, checked_connections
 from tokenmw.credentials import Credentials
@@ -54,12 +55,13 @@ if TYPE_CHECKING:
     from starlette.types import StatefulLifespan, StatelessLifespan
 
     from tokenmw.callers.authenticate import Authenticate
+    from tokenmw.callers.labels import Label
     from tokenmw.connections.connections import Connections
     from tokenmw.credentials import ProviderOfRequest
     from tokenmw.observe.events import Observer
     from tokenmw.providers.base import Provider
     from tokenmw.providers.http_client import AsyncHTTPClient, HTTPOptions
-    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.client import RedisOption
     from tokenmw.sessions.derive import NewSessionIDs
     from tokenmw.sessions.manager import SessionPolicy
     from tokenmw.status import InstanceStatus, Status
@@ -128,6 +130,8 @@ class TokenBroker(Unpicklable):
             using an invalidated token within about 0.1 s. It takes one more connection for each process. False: they
             notice it when they compare their tokens with Redis, within `Limits(check_seconds=…)`, 30 s.
         connections: The accounts that users connect; each app's name is one of the broker's. It needs a `secret_key`.
+        label: `(connection) -> str`: what operators read on the status page beside the opaque name of a credential that
+            depends on the request, such as a tenant's name. It is called when the credential fails. None: no name.
 
     Attributes:
         connections: What a program does with users' connections outside of their requests.
@@ -157,7 +161,7 @@ class TokenBroker(Unpicklable):
         self,
         providers: Mapping[str, Provider | ProviderOfRequest],
         *,
-        redis: str | AnyClient | None = None,
+        redis: str | RedisOption | None = None,
         secret_key: str | Sequence[str] | None = None,
         name_key: str | None = None,
         seal: bool | None = None,
@@ -175,6 +179,7 @@ class TokenBroker(Unpicklable):
         clock: Clock = SYSTEM_CLOCK,
         hints: bool = True,
         connections: Connections | None = None,
+        label: Label | None = None,
     ) -> None:
         checked_choice(missing_key, option="missing_key", choices=("random", "reject"))
         checked_choice(session_policy, option="session_policy", choices=("available", "required"))
@@ -210,9 +215,10 @@ class TokenBroker(Unpicklable):
             hints=hints,
             clock=clock,
             log=log,
-            observe=Observers(observers, log=log),
+            observe=Observers(observers, log=log, clock=clock),
             names_follow_secrets=name_key is None and len(secrets) > 1,
-            connections=checked_connections(connections, sealer=sealer),
+            connections=checked_connections(connections, sealer=sealer, http=http),
+            labels=None if label is None else CredentialLabels(label, log=log),
         )
         self._data = BrokerData(self._settings)
         self.connections = UserConnections(connections, opened=lambda: self._open().connections)

@@ -41,7 +41,7 @@ def test_in_a_pipe_each_reading_is_appended(program: Program, private_redis: Red
         while text.count(b"provider crm") < 2:
             text += process.stdout.readline()
         private_redis.kill()
-        while b"FAIL redis" not in text:
+        while b"FAIL redis: 127.0.0.1:" not in text or b"(refused): nothing listens there" not in text:
             text += process.stdout.readline()
         private_redis.restart()
         seen = text.count(b"provider crm")
@@ -50,7 +50,6 @@ def test_in_a_pipe_each_reading_is_appended(program: Program, private_redis: Red
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=WITHIN)
     assert (process.returncode, b"\x1b" in text + rest, b"Traceback" in errors) == (0, False, False)
-    assert b"cannot be used (refused): nothing listens there" in text
 
 
 def test_json_is_an_object_on_each_line(program: Program, redis_server: RedisServer) -> None:

@@ -12,13 +12,17 @@ from starlette.requests import HTTPConnection
 from tokenmw.connections.store import ConnectionStore
 from tokenmw.connections.user_token import ConnectionApp, UserToken
 from tokenmw.errors import NOT_SIGNED_IN, ConfigurationError, ReconnectRequired
-from tokenmw.options import checked_callback
+from tokenmw.options import checked_callback, checked_instance
+from tokenmw.providers.http_client import check_client
 from tokenmw.redaction import FrozenValue, without_locals
 
 if TYPE_CHECKING:
     from tokenmw.providers.base import Provider
+    from tokenmw.providers.http_client import AsyncHTTPClient
+    from tokenmw.providers.network.options import HTTPOptions
+    from tokenmw.redis.sealing import Sealer
 
-__all__ = ["Connections", "Subject", "checked_subject"]
+__all__ = ["Connections", "Subject", "checked_connections", "checked_subject"]
 
 Subject = Callable[[HTTPConnection], str | Awaitable[str | None] | None]
 
@@ -137,6 +141,27 @@ def checked_subject(subject: object, *, option: str) -> str:
     if not subject or len(subject) > _MAX_SUBJECT or not subject.isprintable():
         raise ConfigurationError(f"{option} must have 1 to {_MAX_SUBJECT} printable characters.")
     return subject
+
+
+def checked_connections(
+    connections: object, *, sealer: Sealer, http: AsyncHTTPClient | HTTPOptions | None
+) -> Connections | None:
+    """Return the broker's option `connections`.
+
+    Raises:
+        ConfigurationError: It is something else, refresh tokens would be stored unsealed, or an app needs the broker's
+            own HTTP client.
+    """
+    if connections is None:
+        return None
+    given = checked_instance(connections, Connections, option="connections", example="Connections({…}, store=…)")
+    if not sealer.sealing:
+        raise ConfigurationError(
+            "connections needs a secret_key, and not seal=False: refresh tokens of users are never stored unsealed."
+        )
+    for name in given.apps:
+        check_client(given.provider(name, "anyone"), http=http, option=f"connections[{name!r}]")
+    return given
 
 
 def _checked_apps(apps: object) -> Mapping[str, ConnectionApp]:

@@ -13,6 +13,7 @@ from tokenmw.redis.errors import RedisUnavailable
 
 if TYPE_CHECKING:
     from tokenmw.connections.documents import Documents, Found
+    from tokenmw.connections.ended import EndedConnections
     from tokenmw.connections.pair_storage import PairStorage
     from tokenmw.connections.store import ConnectionKey
     from tokenmw.connections.user_token import UserToken
@@ -37,13 +38,17 @@ class ConnectionLoader(Unpicklable):
     Args:
         documents: The store.
         storage: Finds such pairs.
+        ended: Deletes the rows of connections that their users have ended.
         log: Where the operator learns of connections that cannot be opened.
     """
 
-    __slots__ = ("_documents", "_log", "_storage")
+    __slots__ = ("_documents", "_ended", "_log", "_storage")
 
-    def __init__(self, documents: Documents, *, storage: PairStorage, log: ThrottledLog) -> None:
+    def __init__(
+        self, documents: Documents, *, storage: PairStorage, ended: EndedConnections, log: ThrottledLog
+    ) -> None:
         self._documents = documents
+        self._ended = ended
         self._storage = storage
         self._log = log
 
@@ -67,6 +72,8 @@ class ConnectionLoader(Unpicklable):
                 raise TokenUnavailable(
                     "the connection is sealed with a secret that this instance does not have"
                 ) from None
+            if found is not None and found.document.reconnect == DISCONNECTED:
+                self._ended.note(key, found.version)
             if found is None or found.document.reconnect == DISCONNECTED:
                 raise reconnect_required(provider, NOT_CONNECTED)
             if not await self.store_newer(key, found):

@@ -17,6 +17,7 @@ _CLIENT: Final = {
     "client_assertion": "which an option sets: use client_assertion=…",
     "client_assertion_type": 'which an option sets: use auth_method="private_key_jwt"',
     "scope": "which an option sets: use scope=…",
+    "dpop_jkt": "which an option sets: use dpop=…",
     **dict.fromkeys(("code_verifier", "code", "refresh_token", "grant_type", "redirect_uri", "state"), _SET_HERE),
 }
 _RESERVED: Final = {

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.connections.data import ConnectionData
     from tokenmw.connections.documents import Documents
+    from tokenmw.connections.ended import EndedConnections
     from tokenmw.connections.exchanges import Exchange, Exchanges
     from tokenmw.connections.pair_storage import PairStorage
     from tokenmw.connections.store import ConnectionKey
@@ -68,6 +69,7 @@ class ConnectionRefresher(Unpicklable):
     Args:
         documents: The store.
         storage: Stores new pairs.
+        ended: Deletes the rows of connections that their users have ended.
         exchanges: The tasks in which refreshes run.
         data: What this process remembers.
         rejected: The access tokens that an API rejected.
@@ -97,6 +99,7 @@ class ConnectionRefresher(Unpicklable):
         *,
         documents: Documents,
         storage: PairStorage,
+        ended: EndedConnections,
         exchanges: Exchanges,
         data: ConnectionData,
         rejected: RejectedTokens,
@@ -108,7 +111,7 @@ class ConnectionRefresher(Unpicklable):
     ) -> None:
         self._documents = documents
         self._storage = storage
-        self._loader = ConnectionLoader(documents, storage=storage, log=log)
+        self._loader = ConnectionLoader(documents, storage=storage, ended=ended, log=log)
         self._exchanges = exchanges
         self._data = data
         self._rejected = rejected
@@ -176,12 +179,13 @@ class ConnectionRefresher(Unpicklable):
         return window.refresh, window.stop
 
     def _is_free(self, document: ConnectionDocument) -> bool:
-        return document.claim is None or document.claim.id in self._data.ended_claims
+        return document.claim is None or self._data.ended_claims.get(document.claim.id) == self._writer
 
     def _may_take_over(self, key: ConnectionKey, found: Found) -> bool:
         now, seen = Instant(self._clock), self._data.claims.get(key.digest)
-        if seen is None or seen.version != found.version:
-            self._data.claims[key.digest] = SeenClaim(found.version, now)
+        claim_id = "" if found.document.claim is None else found.document.claim.id
+        if seen is None or (seen.id, seen.version) != (claim_id, found.version):
+            self._data.claims[key.digest] = SeenClaim(claim_id, found.version, now)
             return False
         # By the monotonic clock: a wall clock that is set forward must not end the claim of a process that works.
         return now.mono - seen.at.mono >= self._limits.claim_seconds
@@ -198,7 +202,7 @@ class ConnectionRefresher(Unpicklable):
         """Claim the connection, spend its refresh token and store the new pair. Return None to start again."""
         at = Instant(self._clock)
         claim = Claim(id=secrets.token_hex(16), by=self._writer, at=at.wall)
-        self._data.ended_claims[claim.id] = None  # until the refresh token may be sent
+        self._data.ended_claims[claim.id] = self._writer  # until the refresh token may be sent
         claimed = await self._claim(key, found, claim)
         if claimed is None:
             return None
@@ -209,7 +213,7 @@ class ConnectionRefresher(Unpicklable):
         try:
             return await self._spend(provider, key, http, claimed, at)
         finally:
-            self._data.ended_claims[claim.id] = None
+            self._data.ended_claims[claim.id] = self._writer
 
     async def _claim(self, key: ConnectionKey, found: Found, claim: Claim) -> Found | None:
         document = found.document

@@ -21,6 +21,7 @@ import redis.asyncio as redis
 
 from tokenmw.redis.background_connect import BackgroundConnection
 from tokenmw.redis.errors import WrongReply
+from tokenmw.redis.glide.adapter import GlideAdapter
 from tokenmw.redis.scripts import DIGESTS, SOURCES
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ def checked(command: _Command, reply: Any) -> Any:
 
 async def close_idle(client: AnyClient) -> None:
     """Close the connections of a client that no command uses: one of them has just had a wrong reply."""
+    if isinstance(client, GlideAdapter):
+        await client.renew()  # all commands share its connection
+        return
     idle: list[Any]
     if isinstance(client, redis.RedisCluster):
         idle = [connection for node in client.get_nodes() for connection in list(getattr(node, "_free", ()))]

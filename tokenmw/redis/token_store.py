@@ -351,7 +351,8 @@ class RedisTokenStore(Unpicklable):
             raise RedisUnavailable("response")
         if self._hints:
             with suppress(RedisUnavailable):  # without it, the next request of each instance reads it
-                await self._connection.execute(lambda client: client.publish(self._hints, hint), key=keys.token)
+                publish = ("PUBLISH", self._hints, hint)
+                await self._connection.execute(lambda client: client.execute_command(*publish), key=keys.token)
         return version
 
     async def _run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Fleet", "digest_of"]
 
 _EVERY: Final = 5.0  # seconds
+_KEPT: Final = 2.0  # seconds for which a status page shows the same fleet
 _FIRST: Final = 1.0  # seconds after the start by which the first heartbeat is written
 _RETRY: Final = 1.0  # seconds until it is known again whether Redis is available
 # Seconds over which a fleet spreads heartbeats that are wanted earlier. Times in Redis are exact to 1 ms.
@@ -48,9 +49,12 @@ class Fleet(Unpicklable):
     """
 
     __slots__ = (
+        "_clock",
         "_data",
         "_early",
         "_early_at",
+        "_read_at",
+        "_reading",
         "_redis",
         "_session_sync",
         "_settings",
@@ -63,6 +67,7 @@ class Fleet(Unpicklable):
         self, settings: Settings, data: BrokerData, *, redis: RedisConnection, session_sync: SessionSync
     ) -> None:
         self._settings = settings
+        self._clock = settings.clock
         self._data = data
         self._redis = redis
         self._session_sync = session_sync
@@ -70,6 +75,8 @@ class Fleet(Unpicklable):
         self._started_at = settings.clock.time()
         self._early: asyncio.Task[None] | None = None
         self._early_at = float("-inf")
+        self._read_at = float("-inf")
+        self._reading: asyncio.Task[tuple[InstanceStatus, ...]] | None = None
         self._task = asyncio.get_running_loop().create_task(self._run(), name="tokenmw heartbeats")
 
     async def read(self) -> tuple[InstanceStatus, ...]:
@@ -81,7 +88,7 @@ class Fleet(Unpicklable):
                 beats = await self._store.read()
             except RedisUnavailable:
                 beats = []  # it was logged
-        mine = Beat(self._store.instance, own, 0.0, self._settings.clock.time())
+        mine = Beat(self._store.instance, own, 0.0, self._clock.time())
         beats = [mine, *(beat for beat in beats if beat.instance != mine.instance)]
         check_seconds = self._settings.limits.check_seconds
         self._data.instances = instances_of(beats, own=mine.instance, names=names, check_seconds=check_seconds)
@@ -95,9 +102,16 @@ class Fleet(Unpicklable):
         if self._early is None or self._early.done():
             self._early = asyncio.get_running_loop().create_task(self._write_early(), name="tokenmw heartbeats")
 
+    async def refresh(self, *, wait: float) -> None:
+        """Read the fleet again unless that was done 2 s ago; wait for it for so many seconds at most."""
+        if self._reading is None or (self._reading.done() and self._clock.monotonic() >= self._read_at + _KEPT):
+            self._read_at = self._clock.monotonic()
+            self._reading = asyncio.get_running_loop().create_task(self.read(), name="tokenmw reading heartbeats")
+        await asyncio.wait([self._reading], timeout=wait)
+
     async def close(self) -> None:
-        """Stop writing."""
-        tasks = [self._task] if self._early is None else [self._task, self._early]
+        """Stop writing and reading."""
+        tasks = [task for task in (self._task, self._early, self._reading) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -107,7 +121,7 @@ class Fleet(Unpicklable):
         await self._store.delete()
 
     async def _run(self) -> None:
-        task, clock = asyncio.current_task(), self._settings.clock
+        task, clock = asyncio.current_task(), self._clock
         pause = random.uniform(0.0, _FIRST)
         # As in housekeeping: a client of the program's own can lose a cancellation.
         while task is None or not task.cancelling():
@@ -139,7 +153,7 @@ class Fleet(Unpicklable):
 
     async def _heartbeat(self) -> tuple[Heartbeat, dict[str, str]]:
         """Return the heartbeat of now, and the names of the providers in it by what it calls their credentials."""
-        now, entries = Instant(self._settings.clock), list(self._data.tokens)
+        now, entries = Instant(self._clock), list(self._data.tokens)
         tokens: dict[str, int] = {}
         names: dict[str, str] = {}
         cached = failing = unshared = 0

@@ -24,6 +24,7 @@ from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.kept_pairs import KeptPairs
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import RedisTokenStore
+from tokenmw.redis.used_flows import UsedFlows
 from tokenmw.runtime.fleet import Fleet
 from tokenmw.runtime.hints import Hints
 from tokenmw.runtime.sampling import Sampler
@@ -112,7 +113,7 @@ class Runtime(Unpicklable):
                 observe=observe,
                 on_recovered=recovery.schedule,
                 echo=not settings.sealer.sealing,
-                observe_commands=observe.active,
+                observe_commands=True,
             )
 
             def on_unreadable(kind: str, reason: str) -> None:
@@ -163,6 +164,7 @@ class Runtime(Unpicklable):
                 settings.connections,
                 data=data.connections,
                 kept=None if self.redis is None else KeptPairs(self.redis, names=settings.names),
+                used=None if self.redis is None else UsedFlows(self.redis, names=settings.names),
                 names=settings.names,
                 sealer=settings.sealer,
                 rejected=data.rejected,

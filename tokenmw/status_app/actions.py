@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from tokenmw.connections.origin import is_from_same_origin
 from tokenmw.errors import ConfigurationError, SessionUnavailable
+from tokenmw.observe.state_events import OperatorActed
 from tokenmw.redaction import Unpicklable
 from tokenmw.tokens.entry import TokenEntry
 
@@ -97,6 +98,7 @@ class Actions(Unpicklable):
             return PlainTextResponse("There is no such provider or API key.", HTTPStatus.BAD_REQUEST)
         self._reporter.forget()
         log = self._broker._settings.log
+        self._broker._settings.observe(OperatorActed(action, name))
         changed = name or "an API key"
         log.event("action", "An operator at %s requested %s of %s", address, action, changed, provider=name)
         return RedirectResponse(f"{base}/?done={action}", HTTPStatus.SEE_OTHER)

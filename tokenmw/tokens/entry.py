@@ -126,6 +126,7 @@ class TokenEntry(Unpicklable):
         client: If the token is made from a caller's own, what all such entries of its client share; else None.
         name: The provider's name, for log lines, errors and `Token.provider`.
         named: Whether that name says which credential it is; not so for those that a callable has chosen.
+        given_label: What the program's `label` calls the credential, once it has failed; else "".
         keys: Its Redis keys; None if its token is not shared.
         current: The token in use, or None.
         failure: Why the last attempt gave no token; None after a success.
@@ -148,6 +149,7 @@ class TokenEntry(Unpicklable):
         "client",
         "current",
         "failure",
+        "given_label",
         "ignore_reports_until",
         "invalid_version",
         "keys",
@@ -174,6 +176,7 @@ class TokenEntry(Unpicklable):
         self.provider = provider
         self.name = name
         self.named = False
+        self.given_label = ""
         self._digest = digest
         self.keys = keys
         self.client: ClientEntry | None = None

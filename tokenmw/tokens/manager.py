@@ -14,7 +14,7 @@ from tokenmw.singleflight import SingleFlight, TooManyFlights
 from tokenmw.tokens.nested import NestedTokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Hashable
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
@@ -95,6 +95,11 @@ class TokenManager(Unpicklable):
     def http(self) -> TokenHTTP:
         """What sends token requests, with the tokens of other providers."""
         return self._http
+
+    @property
+    def waiting(self) -> dict[Hashable, int]:
+        """How many callers wait for a token, by provider."""
+        return self._refreshes.waiting | self._subject_refreshes.waiting
 
     async def close(self) -> None:
         """Cancel all refreshes. Fresh tokens are still returned."""
