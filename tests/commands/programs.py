@@ -27,6 +27,7 @@ API_KEY: Final = "canary-of-an-api-key"
 CANARY: Final = "canary-of-"
 PROGRAM: Final = """
 from tokenmw import TokenBroker
+from tokenmw.connections import Connections, OAuthApp, RedisStore
 from tokenmw.providers import ClientCredentials, StaticToken
 
 print("printed by the program")

@@ -23,6 +23,7 @@ class Entry:
         self.keys = self
         self.token = b"%d" % number
         self.used = used
+        self.named, self.invalid_version = True, 0
 
 
 class Parts:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.commands.access import Access, Shared, opened
 from tokenmw.commands.instances import instance_lines, instance_rows, read_instances
-from tokenmw.commands.running import CommandError, Output, run_command
+from tokenmw.commands.running import CommandError, Output, progress, run_command
 from tokenmw.commands.spans import span
 from tokenmw.providers.answer import number
 from tokenmw.redis.errors import RedisUnavailable
@@ -34,7 +34,7 @@ def run_inspect(target: str, provider: str | None, *, as_object: bool) -> int:
     """Show what Redis has of one provider, or of all, and return the exit code."""
 
     async def command(broker: TokenBroker) -> Output:
-        async with opened(broker, writes=False) as access:
+        async with opened(broker, writes=False) as access, progress(f"Reading from {access.redis.address}"):
             return await inspected(access, None if provider is None else [provider])
 
     return run_command("inspect", target, command, as_object=as_object)

@@ -94,8 +94,8 @@ def _said(one: InstanceStatus) -> str:
         beat,
         f"version {one.version}",
         f"redis {one.shared} for {span(one.shared_seconds)}",
-        f"{one.tokens} tokens",
-        f"{one.sessions} sessions",
+        f"{one.tokens} {'token' if one.tokens == 1 else 'tokens'}",
+        f"{one.sessions} {'session' if one.sessions == 1 else 'sessions'}",
     ]
     parts += [f"{count} {what}" for count, what in ((one.unshared, "unshared"), (one.failing, "failing")) if count]
     if one.differs:
