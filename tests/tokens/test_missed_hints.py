@@ -72,6 +72,7 @@ def hints_of(parts: Any) -> TokenHints:
         manager=parts,
         sync=parts,
         usable=lambda: True,
+        on_invalidated=lambda: None,
         limits=Limits(),
         log=ThrottledLog(SYSTEM_CLOCK),
     )
