@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.demo.commands import run
-from tests.interop.running import imported
 from tests.faults.certificates import certificates
+from tests.interop.running import imported
 from tests.ports import free_port
 from tests.servers import RedisServer
 from tokenmw.commands.check_redis import findings_of

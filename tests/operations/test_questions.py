@@ -151,7 +151,7 @@ ANSWERS: Final = {
             "instances[].differs": lambda differs: differs == ["secret_key"],
             "instances[].old_tokens": lambda names: names == [],
         },
-        {},
+        {"inspect": r"instances 3\n  instance \S+ .*sealed with a secret that this configuration does not have"},
         {
             "tokenmw_build_info": lambda one: one.metric("tokenmw_build_info") == 1,
             EXPIRY: lambda one: one.metric(EXPIRY, provider="crm") > one.json["time"],
