@@ -38,6 +38,7 @@ ALLOWED_IMPORTERS = {
         "testing.provider_server.tls",
     },
     "fastapi": {"fastapi"},
+    "glide": {"redis.glide"},
     "hiredis": set[str](),
     "httpcore": {"providers.network"},
     "httpx": {"providers.http", "providers.network", "outgoing"},
