@@ -130,9 +130,9 @@ class ConnectApp(Unpicklable):
         allowed = AllowedScopes(scopes, apps=self._names, option="ConnectApp(scopes=…)")
         self._flows = ConnectFlows(self._connections, scopes=allowed)
         self._public_url = checked_public_url(public_url)
-        problem = "" if self._public_url is None else self._path_problem(self._public_url)
-        if problem:
-            raise ConfigurationError(problem)
+        paths = None if self._public_url is None else self._differing_paths(self._public_url)
+        if paths is not None:
+            raise ConfigurationError(_OTHER_PATH % paths)
         self._checked_path = self._public_url is not None
         self._on_success = on_success
         self._on_error = on_error
@@ -215,17 +215,16 @@ class ConnectApp(Unpicklable):
             raise problem_of(error) from None
         return JSONResponse({name: _shown(states.get(name), f"{base}/{quote(name, safe='')}") for name in self._names})
 
-    def _path_problem(self, url: str) -> str:
-        paths = differing_paths(url, connect_path=self._connections.config.connect_path)
-        return "" if paths is None else _OTHER_PATH % paths
+    def _differing_paths(self, url: str) -> tuple[str, str] | None:
+        return differing_paths(url, connect_path=self._connections.config.connect_path)
 
     async def _begin(self, request: Request, *, app: str, subject: str) -> Response:
         base = base_url_of(request, self._public_url)
         if not self._checked_path:
             self._checked_path = True
-            problem = self._path_problem(base)
-            if problem:
-                warn("connect-path", problem)
+            paths = self._differing_paths(base)
+            if paths is not None:
+                warn("connect-path", _OTHER_PATH % paths)
         query = _query_of(request)
         return_to = one_value(query, "return_to") or self._return_to.default
         if return_to and not self._return_to.allows(return_to):
