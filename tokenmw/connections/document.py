@@ -16,8 +16,8 @@ __all__ = ["DISCONNECTED", "Claim", "ConnectionDocument", "DamagedDocument", "di
 
 _FORMAT: Final = 1
 _MAX_SPENT: Final = 4  # digests that are kept
-# The `reconnect` of a connection that the user ended while a process refreshed it: that process finds it, and the
-# versions of the next connection go on from there, so that none is taken for an older one.
+# The `reconnect` of a connection that the user has ended: a process that refreshes it finds it, and the versions of the
+# next connection go on from there, so that none is taken for an older one.
 DISCONNECTED: Final = "disconnected"
 
 
@@ -102,6 +102,20 @@ class ConnectionDocument(Unpicklable):
             extra=pair.extra,
         )
 
+    @classmethod
+    def ended(cls, *, now: float) -> ConnectionDocument:
+        """Return the document of a connection that the user has ended now."""
+        return cls(
+            refresh_token=None,
+            access_token=None,
+            expires_at=0.0,
+            lifetime=0.0,
+            granted_at=now,
+            refreshed_at=now,
+            reconnect=DISCONNECTED,
+            reconnect_at=now,
+        )
+
     def replaces(self, other: ConnectionDocument) -> bool:
         """Return whether this document was made by spending the other one's refresh token."""
         return other.refresh_token is not None and digest_of(other.refresh_token) in self.spent
@@ -116,6 +130,15 @@ class ConnectionDocument(Unpicklable):
         The clock of the process that stored it may be wrong, so it is never more than its lifetime.
         """
         return 0.0 if self.access_token is None else min(self.expires_at - now, self.lifetime)
+
+    def with_claim_of(self, other: ConnectionDocument) -> ConnectionDocument:
+        """Return this document with the claim of the one that it replaces, if both have the same refresh token.
+
+        A process may be spending it, and another one must not.
+        """
+        if self.refresh_token is None or self.refresh_token != other.refresh_token:
+            return self
+        return self.changed(claim=other.claim, spent=other.spent)
 
     def without_claim(self, *, failing: str = "", now: float = 0.0) -> ConnectionDocument:
         """Return this document without its claim; `failing` says why the refresh failed, "" if nothing was asked."""

@@ -60,10 +60,14 @@ class KnownApp:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+# The codes of a refresh are those of the vendor's own clients: larksuite/cli, internal/errclass/codemeta.go, and
+# larksuite/openclaw-lark, src/core/auth-errors.ts. Beside most stands the standard's word, such as `invalid_grant`.
 _FEISHU: Final = Dialect(
     error_code="code",
-    # Beside the number stands the standard's word, such as `invalid_grant` beside 20064.
-    grant_refused=frozenset({"20064"}),
+    # Of another client, invalid, expired, revoked, used before.
+    grant_refused=frozenset({"20024", "20026", "20037", "20064", "20073"}),
+    client_refused=frozenset({"20002"}),
+    transient=frozenset({"20050", "20072"}),
     rejected_field="code",
     rejected=frozenset({"99991661", "99991663", "99991664", "99991668", "99991671", "99991677"}),
     rejected_statuses=frozenset({200, 400, 401}),
@@ -167,6 +171,9 @@ KNOWN_APPS: Final[Mapping[str, KnownApp]] = {
             },
             answer_names={"accessToken": "access_token", "refreshToken": "refresh_token", "expireIn": "expires_in"},
             error_code="code",
+            # A refresh is refused by these, and by that of a code: the vendor's own client,
+            # DingTalk-Real-AI/dingtalk-workspace-cli, ClassifyRefreshFailure in internal/auth.
+            grant_refused=frozenset({"invalid_refresh_token", "refresh_token_expired", "refresh_token_revoked"}),
             grant_refused_prefixes=("invalidParameter.authCode", "invalidParameter.refreshToken"),
             client_refused=frozenset({"invalidClientIdOrSecret"}),
             transient=frozenset({"qps.exceed.limit"}),

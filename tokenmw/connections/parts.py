@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tokenmw.connections.documents import Documents
+from tokenmw.connections.ended import EndedConnections
 from tokenmw.connections.exchanges import Exchanges
 from tokenmw.connections.pair_storage import PairStorage
 from tokenmw.connections.refresh import ConnectionRefresher
@@ -40,6 +41,7 @@ class ConnectionParts(Unpicklable):
     Attributes:
         documents: The store.
         storage: Stores new pairs.
+        ended: Deletes the rows of connections that their users have ended.
         exchanges: The tasks that outlive their callers.
         refresher: Refreshes connections.
         observe: Gets events.
@@ -54,6 +56,7 @@ class ConnectionParts(Unpicklable):
         "_exchange_seconds",
         "clock",
         "documents",
+        "ended",
         "exchanges",
         "log",
         "observe",
@@ -88,10 +91,12 @@ class ConnectionParts(Unpicklable):
         self.observe = observe
         self.documents = Documents(connections.store, names=names, sealer=sealer, seconds=limits.store_seconds, log=log)
         self.storage = PairStorage(documents=self.documents, kept=kept, data=data, clock=clock, log=log)
+        self.ended = EndedConnections(self.documents, data=data, seconds=limits.claim_seconds, clock=clock)
         self.exchanges = Exchanges(limit=limits.flights)
         self.refresher = ConnectionRefresher(
             documents=self.documents,
             storage=self.storage,
+            ended=self.ended,
             exchanges=self.exchanges,
             data=data,
             rejected=rejected,
@@ -103,15 +108,17 @@ class ConnectionParts(Unpicklable):
         )
 
     async def offer(self, http: TokenHTTP) -> None:
-        """Offer to the store what it has not taken yet, and revoke what belongs to connections that have ended."""
+        """Offer to the store what it has not taken yet, and revoke and delete what belongs to ended connections."""
         for key, document in await self.storage.offer():
             provider = self._connections.provider(key.app, key.subject)
             await self.exchanges.run(partial(self.refresher.revoke, provider, http, document))
+        await self.ended.delete()
 
     async def close(self) -> None:
         """Wait for running exchanges, for `exchange_seconds` at most, then close the store."""
         await self.exchanges.close(self._exchange_seconds)
         await self.storage.offer()
+        await self.ended.delete(early=True)
         await self.storage.close()
         await self.documents.store.aclose()
 

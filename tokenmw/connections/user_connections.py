@@ -294,13 +294,16 @@ class UserConnections(Unpicklable):
         return result
 
     async def _load(self, key: ConnectionKey) -> Found | None:
-        documents = self._opened().parts.documents
-        found = await self._tried(lambda: documents.load(key))
-        return None if found is None or found.document.reconnect == DISCONNECTED else found
+        parts = self._opened().parts
+        found = await self._tried(lambda: parts.documents.load(key))
+        if found is not None and found.document.reconnect == DISCONNECTED:
+            parts.ended.note(key, found.version)
+            return None
+        return found
 
     async def _replace(self, provider: UserToken, made: Callable[[Found | None], ConnectionDocument]) -> None:
         documents, key = self._opened().parts.documents, self._key(provider)
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             version, found = 0, None
             try:
                 found = await self._tried(lambda: documents.load(key))
@@ -308,8 +311,14 @@ class UserConnections(Unpicklable):
             except Unusable as error:
                 version = error.version
             document = made(found)
+            if found is not None:
+                if found.document.replaces(document) and not found.document.reconnect:
+                    if attempt:  # it was stored by a write whose reply was lost, and refreshed since
+                        await self._changed(provider, ConnectionChanged(provider.app_name, "ok"), newest=document)
+                    return  # it is spent, and the store has what came of it
+                document = document.with_claim_of(found.document)
             if await self._tried(partial(documents.save, key, document, expected=version)):
-                await self._changed(provider, ConnectionChanged(provider.app_name, "ok"))
+                await self._changed(provider, ConnectionChanged(provider.app_name, "ok"), newest=document)
                 return
         raise TokenUnavailable("the connection was changed by other processes again and again")
 
@@ -325,36 +334,28 @@ class UserConnections(Unpicklable):
                 version, document = found
             except Unusable as error:
                 version = error.version
-            if await self._tried(partial(self._end, key, document, version)):
+            if await self._tried(partial(self._end, key, version)):
                 break
         else:
             raise TokenUnavailable("the connection was changed by other processes again and again")
-        await self._changed(provider, ConnectionChanged(provider.app_name, "disconnected"))
+        await self._changed(provider, ConnectionChanged(provider.app_name, "disconnected"), newest=None)
         if document is not None:
             await opened.parts.refresher.revoke(provider, opened.tokens.http, document)
         return True
 
-    async def _end(self, key: ConnectionKey, document: ConnectionDocument | None, version: int) -> bool:
+    async def _end(self, key: ConnectionKey, version: int) -> bool:
         parts = self._opened().parts
-        if document is None or document.claim is None:
-            return await parts.documents.delete(key, expected=version)
-        # A process refreshes it, and would take the first version of the next connection for its own claim.
-        now = parts.clock.time()
-        ended = ConnectionDocument(
-            refresh_token=None,
-            access_token=None,
-            expires_at=0.0,
-            lifetime=0.0,
-            granted_at=now,
-            refreshed_at=now,
-            reconnect=DISCONNECTED,
-            reconnect_at=now,
-        )
-        return await parts.documents.save(key, ended, expected=version)
+        ended = ConnectionDocument.ended(now=parts.clock.time())
+        if not await parts.documents.save(key, ended, expected=version):
+            return False
+        parts.ended.note(key, version + 1)
+        return True
 
-    async def _changed(self, provider: UserToken, event: ConnectionChanged) -> None:
+    async def _changed(
+        self, provider: UserToken, event: ConnectionChanged, *, newest: ConnectionDocument | None
+    ) -> None:
         opened = self._opened()
-        await opened.parts.storage.forget(self._key(provider))
+        await opened.parts.storage.forget(self._key(provider), newest=newest)
         await opened.sync.invalidate_current(opened.entry(provider))
         opened.parts.observe(event)
 

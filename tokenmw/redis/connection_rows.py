@@ -17,7 +17,7 @@ import redis.asyncio as redis
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.redaction import Unpicklable
-from tokenmw.redis.client import address_of, checked_redis, close_client, open_client
+from tokenmw.redis.client import address_of, checked_redis, close_client, open_client, renew_connection
 from tokenmw.redis.errors import RedisUnavailable, classify
 from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.replies import send
@@ -25,7 +25,7 @@ from tokenmw.redis.replies import send
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.client import AnyClient, RedisOption
 
 __all__ = ["ConnectionRow", "ConnectionRows"]
 
@@ -65,7 +65,7 @@ class ConnectionRows(Unpicklable):
         if replicas and (isinstance(checked, redis.RedisCluster) or "+cluster:" in str(checked)[:20]):
             raise ConfigurationError("RedisStore: replicas needs a single server or a Sentinel, not a cluster.")
         # A function, because a URL has a password, and an object's attributes are shown by debuggers.
-        self._given: Callable[[], str | AnyClient] = lambda: checked
+        self._given: Callable[[], str | RedisOption] = lambda: checked
         self._clients: dict[asyncio.AbstractEventLoop, tuple[AnyClient, bool]] = {}
         self._names = KeyNames(namespace, name_key=None)
         self._replicas = replicas
@@ -141,6 +141,8 @@ class ConnectionRows(Unpicklable):
                 reply, *confirmed = await send(self._client, commands, echo=False)
         except Exception as error:  # noqa: BLE001  a client of the program's may raise anything
             reason = classify(error)
+            if reason == "timeout":
+                await renew_connection(self._client)
         else:
             failed = next((one for one in (reply, *confirmed) if isinstance(one, Exception)), None)
             if failed is not None:

@@ -12,6 +12,7 @@ from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 from tokenmw.redis.advice import advice, check_probe
 from tokenmw.redis.client import address_of
 from tokenmw.redis.errors import classify
+from tokenmw.redis.glide.adapter import GlideAdapter
 from tokenmw.redis.scripts import SOURCES
 
 if TYPE_CHECKING:
@@ -74,14 +75,19 @@ async def _check_rights(client: Any, *, names: KeyNames, hints: bool) -> None:
     key = names.key("probe", "probe")
     check_probe(await run("EVAL", SOURCES["probe"], 1, key))
     await run("GETRANGE", key, 0, 0)
-    if isinstance(client, redis.Redis):
+    if not isinstance(client, redis.RedisCluster):
         await run("SCRIPT EXISTS", "0" * 40)
         if hints:
             # An empty text is no hint: every process ignores it.
             await run("PUBLISH", names.hints, b"")
-            async with client.pubsub() as channel:
-                await cast("Any", channel).subscribe(names.hints)
-                await cast("Any", channel).get_message(timeout=1.0)
+            ours = client.subscriber() if isinstance(client, GlideAdapter) else None
+            try:
+                async with (ours or client).pubsub() as channel:
+                    await cast("Any", channel).subscribe(names.hints)
+                    await cast("Any", channel).get_message(timeout=1.0)
+            finally:
+                if ours is not None:
+                    await ours.aclose()
 
 
 async def _facts(client: AnyClient, server: Any, node: str) -> ServerFacts:
@@ -90,12 +96,22 @@ async def _facts(client: AnyClient, server: Any, node: str) -> ServerFacts:
     await server.execute_command("PING")
     took = loop.time() - began
     address = address_of(client, node)
-    return ServerFacts(address, took, await server.execute_command("INFO"), _is_plain(client, address))
+    return ServerFacts(address, took, _info(await server.execute_command("INFO")), _is_plain(client, address))
+
+
+def _info(reply: Any) -> Mapping[str, Any]:
+    """Return what INFO has replied; redis-py has parsed it already."""
+    if not isinstance(reply, bytes):
+        return cast("Mapping[str, Any]", reply)
+    rows = (row.partition(":") for row in reply.decode("utf-8", "replace").splitlines())
+    return {name: int(value) if value.isdecimal() else value for name, colon, value in rows if colon}
 
 
 def _is_plain(client: Any, address: str) -> bool:
     if address.startswith(_THIS_MACHINE):
         return False
+    if isinstance(client, GlideAdapter):
+        return client.plain
     if isinstance(client, redis.RedisCluster):
         kind: Any = client.connection_kwargs.get("connection_class", object)
     else:

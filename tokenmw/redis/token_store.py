@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redaction import Unpicklable, not_encoded
+from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.retries import commands_to_read, commands_to_write, retry_of
 from tokenmw.redis.scripts import script_command
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.values import Grant
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from tokenmw.redis.connection import Command, RedisConnection
     from tokenmw.redis.keys import KeyNames
+    from tokenmw.redis.retries import Retry
     from tokenmw.redis.scripts import ScriptName
     from tokenmw.redis.sealing import Sealer
 
@@ -334,10 +337,21 @@ class RedisTokenStore(Unpicklable):
                 return found
         raise RedisUnavailable("damaged")
 
-    async def has_note(self, keys: TokenKeys) -> bool:
-        """Return whether Redis has a failure note, judging by its TTL."""
-        (left,) = await self._connection.pipeline([("PTTL", keys.note)])
-        return isinstance(left, int) and left > 0
+    async def noted(self, keys: TokenKeys) -> tuple[bool, Retry | None]:
+        """Return whether Redis has a failure note, judging by its TTL, and the last request of an operator to retry."""
+        left, *retry = await self._connection.pipeline([("PTTL", keys.note), *commands_to_read(keys.token)])
+        return isinstance(left, int) and left > 0, retry_of(self._sealer, keys.token, *retry)
+
+    async def write_retry(self, keys: TokenKeys, by: str) -> int:
+        """Store and announce an operator's request to retry, and delete the failure note. Return its version."""
+        version, hint = await self.server_time(keys), keys.token[max(0, len(self._hints) - 5) :]
+        commands = commands_to_write(self._sealer, keys.token, keys.note, version=version, by=by)
+        if any(reply is UNAVAILABLE for reply in await self._connection.pipeline(commands)):
+            raise RedisUnavailable("response")
+        if self._hints:
+            with suppress(RedisUnavailable):  # without it, the next request of each instance reads it
+                await self._connection.execute(lambda client: client.publish(self._hints, hint), key=keys.token)
+        return version
 
     async def _run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
         return await self._connection.run(script, keys, args, background=self._background)

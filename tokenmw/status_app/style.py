@@ -35,6 +35,10 @@ td.number{font-variant-numeric:tabular-nums;white-space:nowrap}
 td[data-label=Token]{min-width:15.5rem}
 svg{display:block;width:7rem;height:.6rem;margin-top:.3rem}
 svg .whole{fill:var(--line)}svg .left{fill:var(--bar)}svg .refresh{fill:var(--ink)}
+svg .up{fill:var(--good)}svg .out{fill:var(--bad)}
+.events{list-style:none;margin:0;padding:0}
+.events li{padding:.3rem 0;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
+.events time{color:var(--dim);font-size:.9rem;font-variant-numeric:tabular-nums;margin-right:.5rem}
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.75rem;margin:0}
 dt{color:var(--dim);font-size:.85rem}
 dd{margin:0;font-variant-numeric:tabular-nums}
