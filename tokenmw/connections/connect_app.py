@@ -43,6 +43,11 @@ _CALLBACK: Final = "callback"
 _DISCONNECT: Final = "disconnect"
 _LOG_KIND: Final = "connect"
 _LOG_TEXT: Final = "A user could not connect an account of %s: %s"
+_NAVIGATE: Final = "navigate"
+_FETCHED: Final = (
+    "a script or a part of a page requests the URL, and only the browser's own navigation can follow the redirect: "
+    "use a link, or location.href"
+)
 _TITLES: Final = ("Accounts not available", "Account not disconnected")  # without an app's name, and with one
 _OTHER_PATH: Final = (
     "ConnectApp is at the path %s, and Connections(connect_path=…), which errors show to users, is %s: give both the "
@@ -225,6 +230,8 @@ class ConnectApp(Unpicklable):
             paths = self._differing_paths(base)
             if paths is not None:
                 warn("connect-path", _OTHER_PATH % paths)
+        if request.headers.get("sec-fetch-mode", _NAVIGATE) != _NAVIGATE:
+            raise FlowProblem("invalid", _FETCHED)
         query = _query_of(request)
         return_to = one_value(query, "return_to") or self._return_to.default
         if return_to and not self._return_to.allows(return_to):
