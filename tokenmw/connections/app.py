@@ -280,7 +280,9 @@ class OAuthApp(FrozenValue):
         """
         url = await self._client.endpoints.url(self._client.reach(http), "authorize_url")
         if not url:
-            raise CredentialRejected(f"the server of {self._client.name} publishes no authorization endpoint")
+            raise CredentialRejected(
+                f"the server of {self._client.name} publishes no authorization endpoint: give authorize_url=…"
+            )
         query = {
             "response_type": "code",
             self.dialect.client_parameter: self.client_id,

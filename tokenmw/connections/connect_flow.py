@@ -70,7 +70,11 @@ class ConnectFlows(Unpicklable):
         return FlowCookies(self._connections.flow_parts().sealer, secure=is_secure(base))
 
     def find(self, cookies: Mapping[str, str], state: str, *, base: str) -> PendingFlow | None:
-        """Return the flow that a browser has kept for a `state`; None if it has none, or one that is too old."""
+        """Return the flow that a browser has kept for a `state`; None if it has none, or one that is too old.
+
+        Raises:
+            Unreadable: It is sealed with a secret that this instance does not have.
+        """
         return self.cookies(base).find(cookies, state, now=self._connections.flow_parts().clock.time())
 
     async def begin(
