@@ -160,11 +160,7 @@ class ConnectionRefresher(Unpicklable):
             if not self._is_free(document):
                 if grant is not None and self._lasts(provider, document):
                     return grant  # another process refreshes it
-                if not self._may_take_over(key, found):
-                    await self._wait(document, started=started)
-                    continue
-                if await self._loader.redis_has_none(key, found):
-                    await self._announce(key, found)
+                await self._wait_or_take_over(key, found, started=started)
                 continue
             forestalled += 1
             if Instant(self._clock).since(loaded) > self._limits.claim_seconds / 2:
@@ -177,6 +173,12 @@ class ConnectionRefresher(Unpicklable):
             if refreshed is not None:
                 return refreshed
         raise TokenUnavailable(FORESTALLED)
+
+    async def _wait_or_take_over(self, key: ConnectionKey, found: Found, *, started: float) -> None:
+        if not self._may_take_over(key, found):
+            await self._wait(found.document, started=started)
+        elif await self._loader.redis_has_none(key, found):
+            await self._announce(key, found)
 
     def _usable(self, provider: UserToken, document: ConnectionDocument) -> Grant | None:
         value, left = document.access_token, document.left(self._clock.time())
@@ -274,7 +276,9 @@ class ConnectionRefresher(Unpicklable):
         self, provider: UserToken, key: ConnectionKey, http: TokenHTTP, claimed: Found, at: Instant
     ) -> Grant | None:
         document = claimed.document
-        sender = http.with_seconds(self._limits.exchange_seconds, may_send=lambda: not self._is_late(at))
+        sender = http.with_seconds(
+            self._limits.exchange_seconds, may_send=lambda: not self._is_late(at) and not self._exchanges.closing
+        )
         try:
             asked = self._clock.time()
             pair = await provider.app.refresh(sender, document.refresh_token or "", scope="")
