@@ -12,7 +12,7 @@ from tests.connections.memory_users import MemoryUsers
 from tokenmw.connections.app import OAuthApp
 from tokenmw.connections.device import DeviceFlow, begin_device
 from tokenmw.connections.flow_problem import FlowProblem
-from tokenmw.errors import ConfigurationError
+from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.testing import Fault, ManualClock, ProviderServer
 
 if TYPE_CHECKING:
@@ -178,3 +178,15 @@ async def test_a_cancelled_wait_stops_polling(world: World) -> None:
     world.clock.advance(60.0)
     await asyncio.sleep(0)
     assert polls == len(world.polls)
+
+
+async def test_a_store_that_takes_no_connection_ends_the_wait(world: World) -> None:
+    """The code is used, so that no further poll would get a pair: the program gets the store's error."""
+    flow = await world.begin()
+    waiting = asyncio.create_task(flow.done())
+    world.server.users.approve_device(flow.user_code, "ada")
+    world.users.store_fails = True
+    await world.pass_time(waiting, 30)
+    with pytest.raises(TokenUnavailable, match="read-only"):
+        await waiting
+    assert 1 == len(world.polls)

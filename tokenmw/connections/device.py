@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from tokenmw.connections.connect_flow import problem_of
@@ -16,6 +15,8 @@ from tokenmw.redaction import Unpicklable, without_locals
 if TYPE_CHECKING:
     from tokenmw.connections.app import OAuthApp
     from tokenmw.connections.flow_parts import UsersConnections
+    from tokenmw.connections.pair import TokenPair
+    from tokenmw.providers.http import TokenHTTP
 
 __all__ = ["DeviceFlow", "begin_device"]
 
@@ -69,7 +70,14 @@ class DeviceFlow(Unpicklable):
         """
         clock, interval = self._connections.flow_parts().clock, self._codes.interval
         app = cast("OAuthApp", self._connections.config.apps[self._name])
-        poll = partial(app.exchange_device_code, device_code=self._codes.device_code)
+        granted = False
+
+        async def poll(http: TokenHTTP) -> TokenPair:
+            nonlocal granted
+            pair = await app.exchange_device_code(http, device_code=self._codes.device_code)
+            granted = True
+            return pair
+
         while True:
             left = self._ends - clock.monotonic()
             if left <= interval:
@@ -82,6 +90,8 @@ class DeviceFlow(Unpicklable):
             except (GrantRefused, CredentialRejected) as error:
                 raise problem_of(error) from None
             except TokenUnavailable as error:
+                if granted:
+                    raise  # the store cannot take the pair, and the code is used
                 # A poll that timed out: less often from now on (RFC 8628 §3.5).
                 interval = min(max(2 * interval, error.retry_after or 0.0), max(interval, _MAX_INTERVAL))
             else:

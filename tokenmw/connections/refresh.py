@@ -38,7 +38,7 @@ from tokenmw.connections.loading import (
     ConnectionLoader,
     reconnect_required,
 )
-from tokenmw.connections.pair import GrantRefused
+from tokenmw.connections.pair import AccessTokenUnusable, GrantRefused, TokenPair
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import CredentialRejected, RequestError, TokenUnavailable
 from tokenmw.observe.events import ConnectionChanged
@@ -279,16 +279,22 @@ class ConnectionRefresher(Unpicklable):
         sender = http.with_seconds(
             self._limits.exchange_seconds, may_send=lambda: not self._is_late(at) and not self._exchanges.closing
         )
+        pair: TokenPair | None = None
+        unusable: TokenUnavailable | None = None
+        asked = self._clock.time()
         try:
-            asked = self._clock.time()
             pair = await provider.app.refresh(sender, document.refresh_token or "", scope="")
         except GrantRefused as refused:
             return await self._refused(provider, key, claimed, refused)
+        except AccessTokenUnusable as error:
+            unusable = TokenUnavailable(str(error))
+            new = document.rotated(error.refresh_token()).without_claim(failing="unavailable", now=asked)
         except Exception as error:
             rejected = isinstance(error, CredentialRejected)
             await self._release(key, claimed, failing="credential rejected" if rejected else "unavailable")
             raise
-        new = ConnectionDocument.of_pair(pair, now=asked, before=document)
+        else:
+            new = ConnectionDocument.of_pair(pair, now=asked, before=document)
         late = Instant(self._clock).since(at) > self._limits.claim_seconds
         outcome = await self._storage.store(key, new, spent=document, expected=claimed.version, late=late)
         if outcome == "superseded":
@@ -296,6 +302,10 @@ class ConnectionRefresher(Unpicklable):
         if outcome == "disconnected":
             await self.revoke(provider, http, new)
             raise reconnect_required(provider, NOT_CONNECTED)
+        if pair is None:
+            if not document.failing:
+                self._observe(ConnectionChanged(key.app, "failing", "unavailable"))
+            raise unusable or TokenUnavailable
         if document.failing:
             self._observe(ConnectionChanged(provider.app_name, "ok"))
         if self._rejected.discard(pair.access_token):
