@@ -30,7 +30,8 @@ KEY = "c4n4ry-key"
 def broker_of(server: RedisServer, **options: Any) -> TokenBroker:
     """Make a broker of the fleet."""
     provider = StaticToken(lambda: TOKEN, credential_id="crm")
-    return TokenBroker({"crm": provider}, redis=server.url, **{"secret_key": SECRET, **options})
+    given: dict[str, Any] = {"secret_key": SECRET, **options}
+    return TokenBroker({"crm": provider}, redis=server.url, **given)
 
 
 async def fleet_until(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    from starlette.requests import HTTPConnection
+
     from tests.servers import RedisServer
 
 pytestmark = pytest.mark.sdk
@@ -48,10 +50,15 @@ CONTRASTS = """
 """
 
 
+def customer(connection: HTTPConnection) -> str:
+    """Name a tenant."""
+    return f"Customer {len(connection.headers['x-tenant'])}"
+
+
 @contextlib.asynccontextmanager
 async def shown(server: RedisServer, **options: Any) -> AsyncGenerator[tuple[Chromium, str, Any]]:
     """Serve a broker in a bad hour, and yield a browser, the page's URL, and the broker."""
-    broker = broker_of(redis=server.url, label=lambda connection: f"Customer {len(connection.headers['x-tenant'])}")
+    broker = broker_of(redis=server.url, label=customer)
     async with serve_status(broker, allow_all=True, **options) as client, chromium() as browser:
         await fill(broker, tenants=12, sessions=40)
         broker._settings.observe(RedisStateChanged(f"127.0.0.1:{server.port}", up=False, error="timeout"))
