@@ -38,10 +38,11 @@ NAMES = (
     "hostile",
     "coherence",
     "healing",
+    "glide",
 )
 IN_SHORT = ("warm", "observed", "commands", "first", "keys", "construction", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")
-PEERS = ("cashews", "aiocache", "dogpile.cache", "Authlib", "httpx-auth", "msal")
+PEERS = ("cashews", "aiocache", "dogpile.cache", "Authlib", "httpx-auth", "msal", "valkey-glide")
 
 
 def main() -> int:
