@@ -29,6 +29,7 @@ NAMES = (
     "instructions",
     "keys",
     "construction",
+    "dpop",
     "tenants",
     "imports",
     "cancelled",
@@ -40,7 +41,7 @@ NAMES = (
     "healing",
     "glide",
 )
-IN_SHORT = ("warm", "observed", "commands", "first", "keys", "construction", "imports", "cancelled")
+IN_SHORT = ("warm", "observed", "commands", "first", "keys", "construction", "dpop", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")
 PEERS = ("cashews", "aiocache", "dogpile.cache", "Authlib", "httpx-auth", "msal", "valkey-glide")
 

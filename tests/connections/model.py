@@ -12,6 +12,7 @@ from tokenmw import Limits, TokenUnavailable
 from tokenmw.connections import StoredConnection, StoreUnavailable, TokenPair
 from tokenmw.connections.data import ConnectionData
 from tokenmw.connections.document import ConnectionDocument
+from tokenmw.connections.ended import EndedConnections
 from tokenmw.connections.exchanges import Exchanges
 from tokenmw.connections.pair import GrantRefused
 from tokenmw.connections.pair_storage import PairStorage
@@ -140,6 +141,7 @@ class Process:
         self.refresher = ConnectionRefresher(
             documents=documents,
             storage=storage,
+            ended=EndedConnections(documents, data=data, seconds=LIMITS.claim_seconds, clock=clock),
             exchanges=self.exchanges,
             data=data,
             rejected=RejectedTokens(limits=LIMITS, clock=clock),

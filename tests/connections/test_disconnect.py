@@ -17,16 +17,40 @@ if TYPE_CHECKING:
 
 
 async def test_disconnecting_deletes_and_revokes(world: World) -> None:
-    """The row is gone, the family is revoked at the server, and the next request needs a new connection."""
+    """The tokens are deleted and revoked, the row half a minute later, and the next request needs a new connection."""
     family = await world.connect()
     await world.token()
     assert await world.broker.connections.disconnect("crm", "user-1")
-    assert {} == world.store.rows
+    document = (await world.stored()).document
+    assert (document.refresh_token, document.access_token) == (None, None)
     assert not family.alive
     with pytest.raises(ReconnectRequired):
         await world.token()
     assert not await world.broker.connections.disconnect("crm", "user-1")
     assert ConnectionChanged("crm", "disconnected") in world.events
+    assert {} == await world.broker.connections.list("user-1")
+    await world.clock.elapse(31)
+    assert {} == world.store.rows
+
+
+async def test_a_row_of_an_ended_connection_is_deleted_by_a_process_that_sees_it(two: World) -> None:
+    """The process that wrote it was killed: another one deletes it half a minute after a request or `state`."""
+    await two.connect()
+    assert await two.brokers[0].connections.disconnect("crm", "user-1")
+    two.brokers[0]._data.connections.ended.clear()
+    await two.clock.elapse(60)
+    assert two.store.rows
+    assert await two.brokers[1].connections.state("crm", "user-1") is None
+    await two.clock.elapse(31)
+    assert {} == two.store.rows
+
+
+async def test_a_row_of_an_ended_connection_is_deleted_when_the_broker_is_closed(world: World) -> None:
+    """As after a script that deletes a user."""
+    await world.connect()
+    async with world.make_broker() as broker:
+        assert await broker.connections.disconnect("crm", "user-1")
+    assert {} == world.store.rows
 
 
 async def test_a_server_that_does_not_revoke_keeps_nothing_connected(
@@ -36,7 +60,7 @@ async def test_a_server_that_does_not_revoke_keeps_nothing_connected(
     await world.connect()
     world.server.clients = {}
     assert await world.broker.connections.disconnect("crm", "user-1")
-    assert {} == world.store.rows
+    assert (await world.stored()).document.refresh_token is None
     assert "did not revoke the tokens" in caplog.text
     assert "user-1" not in caplog.text
 

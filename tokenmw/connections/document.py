@@ -16,8 +16,8 @@ __all__ = ["DISCONNECTED", "Claim", "ConnectionDocument", "DamagedDocument", "di
 
 _FORMAT: Final = 1
 _MAX_SPENT: Final = 4  # digests that are kept
-# The `reconnect` of a connection that the user ended while a process refreshed it: that process finds it, and the
-# versions of the next connection go on from there, so that none is taken for an older one.
+# The `reconnect` of a connection that the user has ended: a process that refreshes it finds it, and the versions of the
+# next connection go on from there, so that none is taken for an older one.
 DISCONNECTED: Final = "disconnected"
 
 
@@ -86,9 +86,7 @@ class ConnectionDocument(Unpicklable):
         Without a refresh token in the pair, the old one stays (RFC 6749 §6).
         """
         old = None if before is None else before.refresh_token
-        spent = () if before is None else before.spent
-        if old and pair.refresh_token not in (None, old):
-            spent = (*spent, digest_of(old))[-_MAX_SPENT:]
+        spent = () if before is None else before._spent_after(pair.refresh_token)
         return cls(
             refresh_token=pair.refresh_token or old,
             access_token=pair.access_token,
@@ -100,6 +98,20 @@ class ConnectionDocument(Unpicklable):
             refreshed_at=now,
             spent=spent,
             extra=pair.extra,
+        )
+
+    @classmethod
+    def ended(cls, *, now: float) -> ConnectionDocument:
+        """Return the document of a connection that the user has ended now."""
+        return cls(
+            refresh_token=None,
+            access_token=None,
+            expires_at=0.0,
+            lifetime=0.0,
+            granted_at=now,
+            refreshed_at=now,
+            reconnect=DISCONNECTED,
+            reconnect_at=now,
         )
 
     def replaces(self, other: ConnectionDocument) -> bool:
@@ -116,6 +128,25 @@ class ConnectionDocument(Unpicklable):
         The clock of the process that stored it may be wrong, so it is never more than its lifetime.
         """
         return 0.0 if self.access_token is None else min(self.expires_at - now, self.lifetime)
+
+    def rotated(self, refresh_token: str) -> ConnectionDocument:
+        """Return this document with the refresh token that came in place of its own, and without its claim."""
+        return self.changed(refresh_token=refresh_token, spent=self._spent_after(refresh_token), claim=None)
+
+    def _spent_after(self, refresh_token: str | None) -> tuple[str, ...]:
+        old = self.refresh_token
+        if not old or refresh_token in (None, old):
+            return self.spent
+        return (*self.spent, digest_of(old))[-_MAX_SPENT:]
+
+    def with_claim_of(self, other: ConnectionDocument) -> ConnectionDocument:
+        """Return this document with the claim of the one that it replaces, if both have the same refresh token.
+
+        A process may be spending it, and another one must not.
+        """
+        if self.refresh_token is None or self.refresh_token != other.refresh_token:
+            return self
+        return self.changed(claim=other.claim, spent=other.spent)
 
     def without_claim(self, *, failing: str = "", now: float = 0.0) -> ConnectionDocument:
         """Return this document without its claim; `failing` says why the refresh failed, "" if nothing was asked."""

@@ -116,16 +116,18 @@ class Documents(Unpicklable):
     async def reseal(self, key: ConnectionKey, stored: StoredConnection) -> bool:
         """Seal a value with the first secret. Return False if it is, was changed meanwhile, or cannot be opened.
 
+        It is read again, because some time may have passed since the scan.
+
         Raises:
             StoreUnavailable: The store cannot answer.
         """
         if self._sealer.is_current(stored.value):
             return False
         try:
-            document = self.opened(key, stored.value, version=stored.version)
+            found = await self.load(key)
         except Unusable:
             return False
-        return await self.save(key, document, expected=stored.version)
+        return found is not None and await self.save(key, found.document, expected=found.version)
 
     def sealed(self, key: ConnectionKey, document: ConnectionDocument, *, version: int) -> bytes:
         """Return a document as it is stored."""

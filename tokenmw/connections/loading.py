@@ -13,14 +13,20 @@ from tokenmw.redis.errors import RedisUnavailable
 
 if TYPE_CHECKING:
     from tokenmw.connections.documents import Documents, Found
+    from tokenmw.connections.ended import EndedConnections
     from tokenmw.connections.pair_storage import PairStorage
     from tokenmw.connections.store import ConnectionKey
     from tokenmw.connections.user_token import UserToken
     from tokenmw.observe.throttle import ThrottledLog
 
-__all__ = ["NOT_CONNECTED", "ConnectionLoader", "reconnect_required"]
+__all__ = ["FORESTALLED", "MAX_FORESTALLED", "NOT_CONNECTED", "ConnectionLoader", "reconnect_required"]
 
 NOT_CONNECTED: Final = "not connected"
+MAX_FORESTALLED: Final = 10  # writes of one exchange
+FORESTALLED: Final = (
+    "the store of connections refused each write, because the connection has another version than the one that was "
+    "read: it returns old values, as a replica does; give it the URL of the primary"
+)
 _DAMAGED: Final = "damaged"
 _UNREADABLE: Final = {
     "unknown-key": (
@@ -37,19 +43,23 @@ class ConnectionLoader(Unpicklable):
     Args:
         documents: The store.
         storage: Finds such pairs.
+        ended: Deletes the rows of connections that their users have ended.
         log: Where the operator learns of connections that cannot be opened.
     """
 
-    __slots__ = ("_documents", "_log", "_storage")
+    __slots__ = ("_documents", "_ended", "_log", "_storage")
 
-    def __init__(self, documents: Documents, *, storage: PairStorage, log: ThrottledLog) -> None:
+    def __init__(
+        self, documents: Documents, *, storage: PairStorage, ended: EndedConnections, log: ThrottledLog
+    ) -> None:
         self._documents = documents
+        self._ended = ended
         self._storage = storage
         self._log = log
 
     async def load(self, provider: UserToken, key: ConnectionKey) -> Found:
         """Return the newest document, after storing one that a process could not store."""
-        while True:
+        for _ in range(MAX_FORESTALLED):
             try:
                 found = await self._documents.load(key)
             except StoreUnavailable as error:
@@ -67,10 +77,14 @@ class ConnectionLoader(Unpicklable):
                 raise TokenUnavailable(
                     "the connection is sealed with a secret that this instance does not have"
                 ) from None
+            if found is not None and found.document.reconnect == DISCONNECTED:
+                self._ended.note(key, found.version)
             if found is None or found.document.reconnect == DISCONNECTED:
                 raise reconnect_required(provider, NOT_CONNECTED)
             if not await self.store_newer(key, found):
                 break
+        else:
+            raise TokenUnavailable(FORESTALLED)
         if found.document.reconnect:
             raise reconnect_required(provider, found.document.reconnect)
         return found

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tokenmw.connections.documents import Documents
+from tokenmw.connections.ended import EndedConnections
 from tokenmw.connections.exchanges import Exchanges
 from tokenmw.connections.pair_storage import PairStorage
 from tokenmw.connections.refresh import ConnectionRefresher
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.redis.keys import KeyNames
     from tokenmw.redis.sealing import Sealer
+    from tokenmw.redis.used_flows import UsedFlows
     from tokenmw.tokens.cache import RejectedTokens, TokenCache
     from tokenmw.tokens.entry import TokenEntry
     from tokenmw.tokens.manager import TokenManager
@@ -39,25 +41,29 @@ class ConnectionParts(Unpicklable):
     Attributes:
         documents: The store.
         storage: Stores new pairs.
+        ended: Deletes the rows of connections that their users have ended.
         exchanges: The tasks that outlive their callers.
         refresher: Refreshes connections.
         observe: Gets events.
         sealer: Seals documents, and the cookies of flows.
         clock: Time.
         log: Where failures are logged.
+        used: The flows that were completed in any process; None without Redis.
     """
 
     __slots__ = (
+        "_closing_seconds",
         "_connections",
-        "_exchange_seconds",
         "clock",
         "documents",
+        "ended",
         "exchanges",
         "log",
         "observe",
         "refresher",
         "sealer",
         "storage",
+        "used",
     )
 
     def __init__(
@@ -66,6 +72,7 @@ class ConnectionParts(Unpicklable):
         *,
         data: ConnectionData,
         kept: Kept | None,
+        used: UsedFlows | None,
         names: KeyNames,
         sealer: Sealer,
         rejected: RejectedTokens,
@@ -76,17 +83,21 @@ class ConnectionParts(Unpicklable):
         writer: str,
     ) -> None:
         self._connections = connections
-        self._exchange_seconds = limits.exchange_seconds
+        # What was sent is answered within the first, and stored within the second.
+        self._closing_seconds = limits.exchange_seconds + limits.store_seconds
         self.sealer = sealer
+        self.used = used
         self.clock = clock
         self.log = log
         self.observe = observe
         self.documents = Documents(connections.store, names=names, sealer=sealer, seconds=limits.store_seconds, log=log)
         self.storage = PairStorage(documents=self.documents, kept=kept, data=data, clock=clock, log=log)
+        self.ended = EndedConnections(self.documents, data=data, seconds=limits.claim_seconds, clock=clock)
         self.exchanges = Exchanges(limit=limits.flights)
         self.refresher = ConnectionRefresher(
             documents=self.documents,
             storage=self.storage,
+            ended=self.ended,
             exchanges=self.exchanges,
             data=data,
             rejected=rejected,
@@ -98,15 +109,17 @@ class ConnectionParts(Unpicklable):
         )
 
     async def offer(self, http: TokenHTTP) -> None:
-        """Offer to the store what it has not taken yet, and revoke what belongs to connections that have ended."""
+        """Offer to the store what it has not taken yet, and revoke and delete what belongs to ended connections."""
         for key, document in await self.storage.offer():
             provider = self._connections.provider(key.app, key.subject)
             await self.exchanges.run(partial(self.refresher.revoke, provider, http, document))
+        await self.ended.delete()
 
     async def close(self) -> None:
-        """Wait for running exchanges, for `exchange_seconds` at most, then close the store."""
-        await self.exchanges.close(self._exchange_seconds)
+        """Wait for running exchanges, for `exchange_seconds` and `store_seconds` at most, then close the store."""
+        await self.exchanges.close(self._closing_seconds)
         await self.storage.offer()
+        await self.ended.delete(early=True)
         await self.storage.close()
         await self.documents.store.aclose()
 

@@ -5,6 +5,8 @@
     2. The stored access token is good: return it. Another process has refreshed it.
     3. Another process's claim: while the access token can be used, return it; else wait for another version. A claim
        whose process died is taken over when its version did not change for `claim_seconds` by this process's clock.
+       It is first replaced by a claim that sends nothing, for some seconds: if the other process lives, and the store
+       took no writes in the meantime, it stores its pair now.
     4. Claim the connection, by a write that compares the version. It proves that the store takes writes.
     5. Directly before the refresh token is sent: a claim that is too old is given up, as another process may take it
        over before the server answers. The process may have been suspended.
@@ -19,6 +21,7 @@ refresh token, and its answer is lost with the process or the network.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 from functools import partial
@@ -28,8 +31,14 @@ from tokenmw.clock import Instant
 from tokenmw.connections.data import SeenClaim
 from tokenmw.connections.document import Claim, ConnectionDocument
 from tokenmw.connections.documents import Found, Unusable
-from tokenmw.connections.loading import NOT_CONNECTED, ConnectionLoader, reconnect_required
-from tokenmw.connections.pair import GrantRefused
+from tokenmw.connections.loading import (
+    FORESTALLED,
+    MAX_FORESTALLED,
+    NOT_CONNECTED,
+    ConnectionLoader,
+    reconnect_required,
+)
+from tokenmw.connections.pair import AccessTokenUnusable, GrantRefused, TokenPair
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import CredentialRejected, RequestError, TokenUnavailable
 from tokenmw.observe.events import ConnectionChanged
@@ -43,6 +52,7 @@ if TYPE_CHECKING:
     from tokenmw.clock import Clock
     from tokenmw.connections.data import ConnectionData
     from tokenmw.connections.documents import Documents
+    from tokenmw.connections.ended import EndedConnections
     from tokenmw.connections.exchanges import Exchange, Exchanges
     from tokenmw.connections.pair_storage import PairStorage
     from tokenmw.connections.store import ConnectionKey
@@ -59,6 +69,7 @@ _EXPIRED: Final = "expired"
 _MIN_POLL: Final = 0.05  # seconds
 _MAX_POLL: Final = 0.25
 _MIN_LEFT: Final = 1.0  # seconds
+_LAST_CALL: Final = 2.0  # seconds, twice the time after which a process offers a pair again that was not stored
 _WAIT_SHARE: Final = 0.8  # of `fetch_seconds`, for which another process's claim is waited for
 
 
@@ -68,6 +79,7 @@ class ConnectionRefresher(Unpicklable):
     Args:
         documents: The store.
         storage: Stores new pairs.
+        ended: Deletes the rows of connections that their users have ended.
         exchanges: The tasks in which refreshes run.
         data: What this process remembers.
         rejected: The access tokens that an API rejected.
@@ -97,6 +109,7 @@ class ConnectionRefresher(Unpicklable):
         *,
         documents: Documents,
         storage: PairStorage,
+        ended: EndedConnections,
         exchanges: Exchanges,
         data: ConnectionData,
         rejected: RejectedTokens,
@@ -108,7 +121,7 @@ class ConnectionRefresher(Unpicklable):
     ) -> None:
         self._documents = documents
         self._storage = storage
-        self._loader = ConnectionLoader(documents, storage=storage, log=log)
+        self._loader = ConnectionLoader(documents, storage=storage, ended=ended, log=log)
         self._exchanges = exchanges
         self._data = data
         self._rejected = rejected
@@ -132,7 +145,9 @@ class ConnectionRefresher(Unpicklable):
 
     async def _refresh(self, provider: UserToken, key: ConnectionKey, http: TokenHTTP, exchange: Exchange) -> Grant:
         started = self._clock.monotonic()
-        while True:
+        forestalled = 0
+        while forestalled < MAX_FORESTALLED:
+            loaded = Instant(self._clock)
             found = await self._loader.load(provider, key)
             document = found.document
             grant = self._usable(provider, document)
@@ -145,11 +160,11 @@ class ConnectionRefresher(Unpicklable):
             if not self._is_free(document):
                 if grant is not None and self._lasts(provider, document):
                     return grant  # another process refreshes it
-                if not self._may_take_over(key, found):
-                    await self._wait(document, started=started)
-                    continue
-                if not await self._loader.redis_has_none(key, found):
-                    continue
+                await self._wait_or_take_over(key, found, started=started)
+                continue
+            forestalled += 1
+            if Instant(self._clock).since(loaded) > self._limits.claim_seconds / 2:
+                continue  # this process was stopped: what it has read may be of a row that was deleted since
             exchange.spending = True
             try:
                 refreshed = await self._claim_and_spend(provider, key, http, found)
@@ -157,6 +172,13 @@ class ConnectionRefresher(Unpicklable):
                 exchange.spending = False
             if refreshed is not None:
                 return refreshed
+        raise TokenUnavailable(FORESTALLED)
+
+    async def _wait_or_take_over(self, key: ConnectionKey, found: Found, *, started: float) -> None:
+        if not self._may_take_over(key, found):
+            await self._wait(found.document, started=started)
+        elif await self._loader.redis_has_none(key, found):
+            await self._announce(key, found)
 
     def _usable(self, provider: UserToken, document: ConnectionDocument) -> Grant | None:
         value, left = document.access_token, document.left(self._clock.time())
@@ -176,12 +198,13 @@ class ConnectionRefresher(Unpicklable):
         return window.refresh, window.stop
 
     def _is_free(self, document: ConnectionDocument) -> bool:
-        return document.claim is None or document.claim.id in self._data.ended_claims
+        return document.claim is None or self._data.ended_claims.get(document.claim.id) == self._writer
 
     def _may_take_over(self, key: ConnectionKey, found: Found) -> bool:
         now, seen = Instant(self._clock), self._data.claims.get(key.digest)
-        if seen is None or seen.version != found.version:
-            self._data.claims[key.digest] = SeenClaim(found.version, now)
+        claim_id = "" if found.document.claim is None else found.document.claim.id
+        if seen is None or (seen.id, seen.version) != (claim_id, found.version):
+            self._data.claims[key.digest] = SeenClaim(claim_id, found.version, now)
             return False
         # By the monotonic clock: a wall clock that is set forward must not end the claim of a process that works.
         return now.mono - seen.at.mono >= self._limits.claim_seconds
@@ -197,8 +220,7 @@ class ConnectionRefresher(Unpicklable):
     ) -> Grant | None:
         """Claim the connection, spend its refresh token and store the new pair. Return None to start again."""
         at = Instant(self._clock)
-        claim = Claim(id=secrets.token_hex(16), by=self._writer, at=at.wall)
-        self._data.ended_claims[claim.id] = None  # until the refresh token may be sent
+        claim = self._new_claim(at)
         claimed = await self._claim(key, found, claim)
         if claimed is None:
             return None
@@ -209,7 +231,23 @@ class ConnectionRefresher(Unpicklable):
         try:
             return await self._spend(provider, key, http, claimed, at)
         finally:
-            self._data.ended_claims[claim.id] = None
+            self._data.ended_claims[claim.id] = self._writer
+
+    async def _announce(self, key: ConnectionKey, found: Found) -> None:
+        """Replace a claim that is taken over by one that sends nothing, and let its process store what it has."""
+        claimed = await self._claim(key, found, self._new_claim(Instant(self._clock)))
+        if claimed is None:
+            return
+        try:
+            await self._clock.sleep(self._limits.store_seconds + _LAST_CALL)
+        except asyncio.CancelledError:
+            await self._release(key, claimed)
+            raise
+
+    def _new_claim(self, at: Instant) -> Claim:
+        claim = Claim(id=secrets.token_hex(16), by=self._writer, at=at.wall)
+        self._data.ended_claims[claim.id] = self._writer  # until the refresh token may be sent
+        return claim
 
     async def _claim(self, key: ConnectionKey, found: Found, claim: Claim) -> Found | None:
         document = found.document
@@ -238,17 +276,25 @@ class ConnectionRefresher(Unpicklable):
         self, provider: UserToken, key: ConnectionKey, http: TokenHTTP, claimed: Found, at: Instant
     ) -> Grant | None:
         document = claimed.document
-        sender = http.with_seconds(self._limits.exchange_seconds, may_send=lambda: not self._is_late(at))
+        sender = http.with_seconds(
+            self._limits.exchange_seconds, may_send=lambda: not self._is_late(at) and not self._exchanges.closing
+        )
+        pair: TokenPair | None = None
+        unusable: TokenUnavailable | None = None
+        asked = self._clock.time()
         try:
-            asked = self._clock.time()
             pair = await provider.app.refresh(sender, document.refresh_token or "", scope="")
         except GrantRefused as refused:
             return await self._refused(provider, key, claimed, refused)
+        except AccessTokenUnusable as error:
+            unusable = TokenUnavailable(str(error))
+            new = document.rotated(error.refresh_token()).without_claim(failing="unavailable", now=asked)
         except Exception as error:
             rejected = isinstance(error, CredentialRejected)
             await self._release(key, claimed, failing="credential rejected" if rejected else "unavailable")
             raise
-        new = ConnectionDocument.of_pair(pair, now=asked, before=document)
+        else:
+            new = ConnectionDocument.of_pair(pair, now=asked, before=document)
         late = Instant(self._clock).since(at) > self._limits.claim_seconds
         outcome = await self._storage.store(key, new, spent=document, expected=claimed.version, late=late)
         if outcome == "superseded":
@@ -256,6 +302,10 @@ class ConnectionRefresher(Unpicklable):
         if outcome == "disconnected":
             await self.revoke(provider, http, new)
             raise reconnect_required(provider, NOT_CONNECTED)
+        if pair is None:
+            if not document.failing:
+                self._observe(ConnectionChanged(key.app, "failing", "unavailable"))
+            raise unusable or TokenUnavailable
         if document.failing:
             self._observe(ConnectionChanged(provider.app_name, "ok"))
         if self._rejected.discard(pair.access_token):
@@ -283,7 +333,7 @@ class ConnectionRefresher(Unpicklable):
         self, provider: UserToken, key: ConnectionKey, claimed: Found, refused: GrantRefused
     ) -> Grant | None:
         reason = refused.code or "refused"
-        while True:
+        for _ in range(MAX_FORESTALLED):
             try:
                 found = await self._documents.load(key)
             except (StoreUnavailable, Unusable) as error:
@@ -304,6 +354,8 @@ class ConnectionRefresher(Unpicklable):
                     break
             except StoreUnavailable as error:
                 raise TokenUnavailable(f"the refresh token is refused ({reason}); not stored: {error}") from None
+        else:
+            raise TokenUnavailable(f"the refresh token is refused ({reason}); {FORESTALLED}")
         self._log.problem(
             f"connection-reconnect:{key.app}",
             "A user of %s has to connect again: the server refuses the refresh token (%s)",

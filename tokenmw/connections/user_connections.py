@@ -8,15 +8,16 @@ from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from tokenmw.connections.connections import Connections, checked_subject
+from tokenmw.connections.connections import Connections, checked_connections, checked_subject
 from tokenmw.connections.device import begin_device
 from tokenmw.connections.document import DISCONNECTED, ConnectionDocument
 from tokenmw.connections.documents import Found, Unusable
 from tokenmw.connections.flow_parts import FlowParts
+from tokenmw.connections.options import checked_scope
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.observe.events import ConnectionChanged
-from tokenmw.options import checked_instance, did_you_mean, positive_seconds, secret_text
+from tokenmw.options import did_you_mean, positive_seconds, secret_text
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from tokenmw.connections.store import ConnectionKey
     from tokenmw.connections.user_token import UserToken
     from tokenmw.providers.http import TokenHTTP
-    from tokenmw.redis.sealing import Sealer
     from tokenmw.values import Token
 
 __all__ = ["ConnectionState", "UserConnections", "checked_connections"]
@@ -139,7 +139,11 @@ class UserConnections(Unpicklable):
         lifetime = 0.0
         if access_token is not None:
             secret_text(access_token, option="save(access_token=…)")
+            if expires_in is None:
+                raise ConfigurationError("save needs expires_in=… with access_token=…, in seconds.")
             lifetime = positive_seconds(expires_in, option="save(expires_in=…)")
+        elif expires_in is not None:
+            raise ConfigurationError("save needs access_token=… with expires_in=…, which is its lifetime.")
         if refresh_token is not None:
             secret_text(refresh_token, option="save(refresh_token=…)")
         now = self._opened().parts.clock.time()
@@ -148,7 +152,7 @@ class UserConnections(Unpicklable):
             access_token=access_token,
             expires_at=now + lifetime if access_token else 0.0,
             lifetime=lifetime,
-            scope=scope or "",
+            scope=checked_scope(scope or "", option="save(scope=…)"),
             granted_at=now,
             refreshed_at=now,
         )
@@ -211,7 +215,8 @@ class UserConnections(Unpicklable):
     def flow_parts(self) -> FlowParts:
         """Return what flows use, in the running event loop. For this package's own modules."""
         opened = self._opened()
-        return FlowParts(opened.tokens.http, opened.parts.sealer, opened.parts.clock, opened.parts.log)
+        parts = opened.parts
+        return FlowParts(opened.tokens.http, parts.sealer, parts.clock, parts.log, parts.used)
 
     async def state(self, name: str, subject: str) -> ConnectionState | None:
         """Return the state of a user's connection; None if there is none.
@@ -273,6 +278,8 @@ class UserConnections(Unpicklable):
                 return resealed
 
     def _provider(self, name: str, subject: str) -> UserToken:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"The name of an app must be a str, not {type(name).__name__}.")
         if name not in self.config.apps:
             raise ConfigurationError(
                 f"connections has no app {name[:100]!r}{did_you_mean(name, sorted(self.config.apps))}"
@@ -287,13 +294,16 @@ class UserConnections(Unpicklable):
         return result
 
     async def _load(self, key: ConnectionKey) -> Found | None:
-        documents = self._opened().parts.documents
-        found = await self._tried(lambda: documents.load(key))
-        return None if found is None or found.document.reconnect == DISCONNECTED else found
+        parts = self._opened().parts
+        found = await self._tried(lambda: parts.documents.load(key))
+        if found is not None and found.document.reconnect == DISCONNECTED:
+            parts.ended.note(key, found.version)
+            return None
+        return found
 
     async def _replace(self, provider: UserToken, made: Callable[[Found | None], ConnectionDocument]) -> None:
         documents, key = self._opened().parts.documents, self._key(provider)
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             version, found = 0, None
             try:
                 found = await self._tried(lambda: documents.load(key))
@@ -301,8 +311,14 @@ class UserConnections(Unpicklable):
             except Unusable as error:
                 version = error.version
             document = made(found)
+            if found is not None:
+                if found.document.replaces(document) and not found.document.reconnect:
+                    if attempt:  # it was stored by a write whose reply was lost, and refreshed since
+                        await self._changed(provider, ConnectionChanged(provider.app_name, "ok"), newest=document)
+                    return  # it is spent, and the store has what came of it
+                document = document.with_claim_of(found.document)
             if await self._tried(partial(documents.save, key, document, expected=version)):
-                await self._changed(provider, ConnectionChanged(provider.app_name, "ok"))
+                await self._changed(provider, ConnectionChanged(provider.app_name, "ok"), newest=document)
                 return
         raise TokenUnavailable("the connection was changed by other processes again and again")
 
@@ -318,36 +334,28 @@ class UserConnections(Unpicklable):
                 version, document = found
             except Unusable as error:
                 version = error.version
-            if await self._tried(partial(self._end, key, document, version)):
+            if await self._tried(partial(self._end, key, version)):
                 break
         else:
             raise TokenUnavailable("the connection was changed by other processes again and again")
-        await self._changed(provider, ConnectionChanged(provider.app_name, "disconnected"))
+        await self._changed(provider, ConnectionChanged(provider.app_name, "disconnected"), newest=None)
         if document is not None:
             await opened.parts.refresher.revoke(provider, opened.tokens.http, document)
         return True
 
-    async def _end(self, key: ConnectionKey, document: ConnectionDocument | None, version: int) -> bool:
+    async def _end(self, key: ConnectionKey, version: int) -> bool:
         parts = self._opened().parts
-        if document is None or document.claim is None:
-            return await parts.documents.delete(key, expected=version)
-        # A process refreshes it, and would take the first version of the next connection for its own claim.
-        now = parts.clock.time()
-        ended = ConnectionDocument(
-            refresh_token=None,
-            access_token=None,
-            expires_at=0.0,
-            lifetime=0.0,
-            granted_at=now,
-            refreshed_at=now,
-            reconnect=DISCONNECTED,
-            reconnect_at=now,
-        )
-        return await parts.documents.save(key, ended, expected=version)
+        ended = ConnectionDocument.ended(now=parts.clock.time())
+        if not await parts.documents.save(key, ended, expected=version):
+            return False
+        parts.ended.note(key, version + 1)
+        return True
 
-    async def _changed(self, provider: UserToken, event: ConnectionChanged) -> None:
+    async def _changed(
+        self, provider: UserToken, event: ConnectionChanged, *, newest: ConnectionDocument | None
+    ) -> None:
         opened = self._opened()
-        await opened.parts.storage.forget(self._key(provider))
+        await opened.parts.storage.forget(self._key(provider), newest=newest)
         await opened.sync.invalidate_current(opened.entry(provider))
         opened.parts.observe(event)
 
@@ -362,22 +370,6 @@ class UserConnections(Unpicklable):
                     raise TokenUnavailable(f"the store of connections cannot answer: {error}") from None
                 await clock.sleep(_STORE_BACKOFF)
         raise AssertionError  # the loop returns or raises
-
-
-def checked_connections(connections: object, *, sealer: Sealer) -> Connections | None:
-    """Return the broker's option `connections`.
-
-    Raises:
-        ConfigurationError: It is something else, or refresh tokens would be stored unsealed.
-    """
-    if connections is None:
-        return None
-    given = checked_instance(connections, Connections, option="connections", example="Connections({…}, store=…)")
-    if not sealer.sealing:
-        raise ConfigurationError(
-            "connections needs a secret_key, and not seal=False: refresh tokens of users are never stored unsealed."
-        )
-    return given
 
 
 def _state_of(document: ConnectionDocument) -> ConnectionState:

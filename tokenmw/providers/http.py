@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -13,6 +12,7 @@ from tokenmw.providers.answer import Answer, UnusableAnswer, read_body, retry_af
 from tokenmw.providers.http_client import checked_client, library_of, problem_of_client
 from tokenmw.providers.network.addresses import CLIENT_CERTIFICATE, ONLY_PUBLIC
 from tokenmw.providers.network.failures import Progress, expects_https, failure_of, server_of
+from tokenmw.providers.network.time_limit import time_limit
 from tokenmw.providers.quiet_http import hide_http2_headers, hide_query
 from tokenmw.providers.redirect_text import redirect_text
 from tokenmw.redaction import Unpicklable, without_locals
@@ -25,15 +25,18 @@ if TYPE_CHECKING:
     from tokenmw.providers.base import Provider
     from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.http_client import AsyncHTTPClient
+    from tokenmw.providers.network.pinned import PinnedServer
     from tokenmw.values import Grant, Token
 
 __all__ = ["Grants", "NestedTokens", "TokenHTTP", "ascii_host", "read_url"]
 
-# A step ends before the whole request is cancelled, and that before the fetch is, so that the error says what the
-# request waited for. Connecting ends earlier, because httpx does not close the connection of a TLS handshake that is
-# cancelled. Reading has nearly all of `fetch_seconds`: a response that arrives later is lost.
+# The request ends before the fetch is cancelled, so that the error says what the request waited for. Connecting ends
+# earlier, because httpx does not close the connection of a TLS handshake that is cancelled. Reading has nearly all of
+# `fetch_seconds`: a response that arrives later is lost. The client's own limits of reading are longer: they discard
+# what has arrived while this process was stopped.
 _CONNECT_SHARE: Final = 0.9  # of `fetch_seconds`
 _READ_MARGIN: Final = 0.02  # seconds before the end of `fetch_seconds`, at most a tenth of them
+_CLIENT_READ: Final = 2.0  # times `fetch_seconds`
 
 
 class NestedTokens(Protocol):
@@ -100,7 +103,7 @@ class TokenHTTP(Unpicklable):
         self._limits = limits
         self._clock = clock
         self._nested = nested
-        self._certificate: ClientCertificate | None = None
+        self._certificate: ClientCertificate | PinnedServer | None = None
         self._grants: Grants | None = None
         self._only_public = False
         self._seconds = limits.fetch_seconds
@@ -119,8 +122,8 @@ class TokenHTTP(Unpicklable):
         """Return a `TokenHTTP` over the same client that connects to public addresses only."""
         return self._with(_only_public=True)
 
-    def with_certificate(self, certificate: ClientCertificate) -> TokenHTTP:
-        """Return a `TokenHTTP` over the same client that shows a client certificate.
+    def with_certificate(self, certificate: ClientCertificate | PinnedServer) -> TokenHTTP:
+        """Return a `TokenHTTP` over the same client that shows a client certificate, or accepts one of a server only.
 
         Its requests fail if the client is not the broker's own, or the URL has no TLS.
         """
@@ -223,7 +226,8 @@ class TokenHTTP(Unpicklable):
         progress = Progress(self._may_send)
         problem = problem_of_client(self._client, only_public=self._only_public, certificate=self._certificate)
         if self._certificate is not None and not problem and not url.lower().startswith("https:"):
-            problem = "certificate=… needs an https URL, because a certificate is shown in the TLS handshake"
+            needed_by = self._certificate.needed_by
+            problem = f"{needed_by} needs an https URL, because certificates are shown in the TLS handshake"
         if problem:
             return TokenUnavailable(f"{endpoint} was not asked: {problem}")
         try:
@@ -236,7 +240,7 @@ class TokenHTTP(Unpicklable):
                 extensions={
                     "timeout": {
                         **dict.fromkeys(("connect", "pool"), seconds * _CONNECT_SHARE),
-                        **dict.fromkeys(("read", "write"), seconds - margin),
+                        **dict.fromkeys(("read", "write"), seconds * _CLIENT_READ),
                     },
                     "trace": progress,
                     ONLY_PUBLIC: self._only_public,
@@ -248,7 +252,7 @@ class TokenHTTP(Unpicklable):
             progress.check()
             if request.url.query:
                 request.url = hide_query(request.url)
-            async with asyncio.timeout(seconds - margin / 2):
+            async with time_limit(seconds - margin):
                 return await self._send(request)
         except UnusableAnswer as unusable:
             return TokenUnavailable(f"{endpoint} {unusable}")

@@ -168,8 +168,16 @@ def _count_sessions(command: _Command) -> int:
 
 def _is_marker(reply: Any) -> bool:
     match reply:
-        case [bytes(), int(), int()]:
+        case [bytes(), int(), int(), int()]:
             return True
+    return False
+
+
+def _are_beats(reply: Any) -> bool:
+    match reply:
+        case [int(), *rest] if len(rest) % 3 == 0:
+            kinds = (int, bytes, int)
+            return all(isinstance(value, kinds[number % 3]) for number, value in enumerate(rest))
     return False
 
 
@@ -185,6 +193,8 @@ _OF_SCRIPTS: Final[dict[ScriptName, Callable[[Any], bool]]] = {
     "put": _is_integer,
     "replace": _is_text,
     "marker": _is_marker,
+    "beat": _is_integer,
+    "beats": _are_beats,
 }
 # By digest, by text and by name. Whatever a probe returns, it says that the server runs no scripts.
 _FORMS: Final[dict[Any, Callable[[Any], bool]]] = {

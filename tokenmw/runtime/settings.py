@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from tokenmw.callers.authenticate import Authenticate
+    from tokenmw.callers.labels import CredentialLabels
     from tokenmw.clock import Clock
     from tokenmw.connections.connections import Connections
     from tokenmw.limits import Limits
@@ -70,6 +71,7 @@ class Settings(Unpicklable):
         http: The program's own client for token requests, or the options of the one that each runtime makes.
         names_follow_secrets: Whether the names in Redis depend on a list of secrets, so that a rotation changes them.
         connections: The accounts that users connect; None without any.
+        labels: What the program calls credentials that depend on a request; None if it does not.
     """
 
     redis: str | RedisOption | None
@@ -88,6 +90,7 @@ class Settings(Unpicklable):
     observe: Observers
     names_follow_secrets: bool
     connections: Connections | None
+    labels: CredentialLabels | None
 
     @property
     def channel(self) -> bytes:
