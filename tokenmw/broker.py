@@ -89,9 +89,9 @@ class TokenBroker(Unpicklable):
             depend on the request. The names appear in logs, metrics and error texts: at most 100 characters, no control
             characters. Two names with equal credentials share one token.
         redis: A URL (`redis://`, `rediss://`, `unix://`, `redis+cluster://`, `rediss+cluster://`; the last two need
-            redis-py 8.0.1) with special characters of the password as `%XX`, or a client of `redis.asyncio`, which is
-            never closed here and keeps its own connection pool and retries. None: nothing is shared. Each process
-            fetches its own tokens, and session ids agree only if there is a `name_key` to derive them from.
+            redis-py 8.0.1) with special characters of the password as `%XX`; a client of `redis.asyncio`, never closed
+            here, with its own pool and retries; or a `GlideClient` of valkey-glide or its configuration (extra
+            `glide`). None: nothing is shared, and session ids agree only if a `name_key` is there to derive them from.
         secret_key: Encrypts the values in Redis and hides the names there; at least 16 characters. A list during a
             rotation: the first one encrypts, all of them decrypt. None: anyone who reads Redis can read tokens. Without
             a `name_key` too, API keys can be guessed from names, and while Redis is unavailable a new caller gets a
