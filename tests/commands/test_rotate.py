@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -42,14 +41,14 @@ def test_an_old_secret_must_stay_until_its_last_value_expires(program: Program, 
     done = program.run("rotate")
     assert done.returncode == 2, done.stderr
     assert re.search(r"ok +secret_key\[0\] +seals what is written: 2 tokens", done.stdout)
-    assert re.search(r"WARN +secret_key\[1\] +must stay: 1 failure notes, 3 sessions\. ", done.stdout)
-    assert re.search(r"The last one expires in (999|1000) s at the latest, at 20\d\d-", done.stdout)
+    assert re.search(r"WARN +secret_key\[1\] +must stay: 1 failure note, 3 sessions\. ", done.stdout)
+    assert re.search(r"The last one expires in (9..|1000) s at the latest, at 20\d\d-", done.stdout)
     rows = program.json("rotate", code=2)["secrets"]
     assert [(row["secret"], row["counts"], row["never"]) for row in rows] == [
         ("secret_key[0]", {"tokens": 2}, 0),
         ("secret_key[1]", {"sessions": 3, "failure notes": 1}, 0),
     ]
-    assert 990 < rows[1]["expire_in"] <= 1000
+    assert 900 < rows[1]["expire_in"] <= 1000
 
 
 def test_an_old_secret_may_be_removed_when_nothing_is_sealed_with_it(
@@ -90,12 +89,12 @@ def test_values_that_are_not_sealed(program: Program, redis_server: RedisServer)
         connection.call("SET", key, Sealer([]).seal(b"body", key=key, version=1), "EX", 100)
         connection.call("SET", NAMES.key("b" * 32, "session"), b"short", "EX", 100)
     program.write(redis_server.url, options="")
-    assert "values are not sealed, so that there is nothing to rotate: 1 tokens" in program.call("rotate")[1]
+    assert "values are not sealed, so that there is nothing to rotate: 1 token" in program.call("rotate")[1]
     program.write(redis_server.url, options=BOTH)
     code, output, _ = program.call("rotate")
     assert code == 2
-    assert re.search(r"WARN +not sealed +1 tokens", output)
-    assert re.search(r"WARN +damaged +1 sessions", output)
+    assert re.search(r"WARN +not sealed +1 token", output)
+    assert re.search(r"WARN +damaged +1 session", output)
 
 
 def test_scan_needs_a_permission_of_its_own(program: Program) -> None:
@@ -111,32 +110,22 @@ def test_scan_needs_a_permission_of_its_own(program: Program) -> None:
     assert "ACL SETUSER <user> +scan" in output
 
 
-def test_other_commands_go_on_meanwhile(program: Program, private_redis: RedisServer) -> None:
-    """Among 100 000 sessions, no command of another client waits for longer than a request's deadline."""
+def test_each_step_is_small(program: Program, private_redis: RedisServer) -> None:
+    """Among 100 000 sessions, no command keeps the server for longer than a few milliseconds, and none is KEYS."""
     script = (
         "for i = 1, 100000 do redis.call('SET', 'tokenmw:v1:{' .. i .. '}:session', ARGV[1], 'EX', 1000) end return 1"
     )
     with private_redis.connect(within=60) as connection:
         connection.call("EVAL", script, 0, Sealer([OLD_SECRET]).header(0) + b"x" * 44)
-        program.write(private_redis.url, options=BOTH)
-        longest, over = 0.0, threading.Event()
-
-        def ping() -> None:
-            nonlocal longest
-            while not over.is_set():
-                began = time.monotonic()
-                connection.call("PING")
-                longest = max(longest, time.monotonic() - began)
-
-        thread = threading.Thread(target=ping)
-        thread.start()
-        try:
-            rows = program.json("rotate", code=2)["secrets"]
-        finally:
-            over.set()
-            thread.join()
+        connection.call("CONFIG", "RESETSTAT")
+    program.write(private_redis.url, options=BOTH)
+    rows = program.json("rotate", code=2)["secrets"]
+    stats = private_redis.command("INFO", "commandstats").decode()
+    calls, each = re.findall(r"^cmdstat_scan:calls=(\d+),usec=\d+,usec_per_call=([\d.]+)", stats, re.MULTILINE)[0]
     assert rows[0]["counts"]["sessions"] == pytest.approx(100_000, rel=0.01)
-    assert longest < 0.15
+    assert int(calls) > 300
+    assert float(each) < 2000
+    assert "cmdstat_keys" not in stats
 
 
 def test_each_node_of_a_cluster_is_read(program: Program) -> None:
@@ -152,3 +141,22 @@ def test_each_node_of_a_cluster_is_read(program: Program) -> None:
         program.write(server.url.replace("redis://", "redis+cluster://").removesuffix("/0"), options=BOTH)
         rows = program.json("rotate", code=2)["secrets"]
     assert [row["counts"] for row in rows] == [{"sessions": 20}]
+
+
+def test_connections_of_users_do_not_expire(program: Program, redis_server: RedisServer) -> None:
+    """Those in the store that are sealed with an old secret must be sealed again; the line says how."""
+    options = (
+        f"{BOTH}, connections=Connections("
+        '{"app": OAuthApp(client_id="a", client_secret="canary-of-an-app", issuer="https://idp.example")}, '
+        f"store=RedisStore({redis_server.url!r}), subject=lambda connection: None)"
+    )
+    keys = KeyNames("tokenmw", name_key=None)
+    value = Sealer([OLD_SECRET]).seal(b"document", key=b"key", version=1)
+    with redis_server.connect() as connection:
+        row = ("version", 1, "value", value, "app", "app", "subject", "canary-of-a-user")
+        connection.call("HSET", keys.key("connections", "d"), *row)
+        connection.call("ZADD", keys.key("connections", "index"), 0, "d")
+    program.write(redis_server.url, options=options)
+    code, output, _ = program.call("rotate")
+    assert code == 2, output
+    assert "must stay: 1 connection of a user. Connections do not expire: run `await broker.connections" in output

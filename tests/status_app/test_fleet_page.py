@@ -193,8 +193,8 @@ def test_the_summary_counts_instances(instances: list[dict[str, Any]], expected:
 def test_durations_and_the_strip_of_an_hour_are_readable() -> None:
     """A short outage is wide enough to be seen, and one from before the hour begins at its left end."""
     assert ["0.4 ms", "42 ms", "1.5 s"] == [duration(seconds) for seconds in (0.0004, 0.042, 1.5)]
-    assert outages_strip([], 10_000.0).startswith("no outage<svg")
+    assert outages_strip([], 10_000.0).startswith("no outage<svg class")
     strip = outages_strip([[1000.0, 6500.0], [9990.0, None]], 10_000.0)
-    assert strip.startswith("2 outages, 110 s<svg")
+    assert strip.startswith("2 outages, 110 s<svg class")
     assert '<rect class="out" x="0" width="100"' in strip
-    assert '<rect class="out" x="3580" width="20"' in strip
+    assert '<rect class="out" x="3555" width="45"' in strip

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.commands.access import Access, Shared, opened
-from tokenmw.commands.running import CommandError, Output, run_command
+from tokenmw.commands.instances import instance_lines, instance_rows, read_instances
+from tokenmw.commands.running import CommandError, Output, progress, run_command
+from tokenmw.commands.spans import span
 from tokenmw.providers.answer import number
 from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.token_facts import TokenFacts, read_facts
@@ -32,7 +34,7 @@ def run_inspect(target: str, provider: str | None, *, as_object: bool) -> int:
     """Show what Redis has of one provider, or of all, and return the exit code."""
 
     async def command(broker: TokenBroker) -> Output:
-        async with opened(broker, writes=False) as access:
+        async with opened(broker, writes=False) as access, progress(f"Reading from {access.redis.address}"):
             return await inspected(access, None if provider is None else [provider])
 
     return run_command("inspect", target, command, as_object=as_object)
@@ -58,7 +60,16 @@ async def inspected(access: Access, names: Sequence[str] | None) -> Output:
     for name, why in others:
         rows.append({"provider": name, "state": "not shared", "reason": why})
         lines += ["", f"provider {name}", f"  {'token':<10} {why}"]
-    data = {"redis": access.redis.address, "namespace": access.settings.names.namespace, "providers": rows}
+    instances = await read_instances(access)
+    lines += ["", *instance_lines(instances)]
+    if any(one.stale or one.differs for one in instances):
+        exit_code = _worse(exit_code, 2)
+    data = {
+        "redis": access.redis.address,
+        "namespace": access.settings.names.namespace,
+        "providers": rows,
+        "instances": instance_rows(instances),
+    }
     return Output(lines, data, exit_code)
 
 
@@ -162,12 +173,12 @@ def _lines(row: dict[str, Any]) -> list[str]:
         lines += [
             _line(
                 "token",
-                f"version {token['version']}, age {_span(token['age'])}, {_span(token['left'])} left of "
-                f"{_span(token['lifetime'])}{invalid}{old}",
+                f"version {token['version']}, age {span(token['age'])}, {span(token['left'])} left of "
+                f"{span(token['lifetime'])}{invalid}{old}",
             ),
             _line("refresh", _refresh(token["refresh_from"], token["refresh_until"])),
         ]
-    held = "none" if lease is None else f"a process fetches a token; it has {_span(lease['left'])} left"
+    held = "none" if lease is None else f"a process fetches a token; it has {span(lease['left'])} left"
     lines.append(_line("lease", held))
     if failure is None:
         lines.append(_line("failure", "none"))
@@ -176,7 +187,7 @@ def _lines(row: dict[str, Any]) -> list[str]:
         by = f", by {failure['reported_by']}" if failure.get("reported_by") else ""
         reason = f"{failure['reason']}: " if failure["reason"] else ""
         lines.append(
-            _line("failure", f"{reason}{failure['text']}{count}{by}; the note expires in {_span(failure['left'])}")
+            _line("failure", f"{reason}{failure['text']}{count}{by}; the note expires in {span(failure['left'])}")
         )
     lines.append(
         _line(
@@ -195,13 +206,9 @@ def _line(name: str, text: str) -> str:
 
 def _refresh(earliest: float, latest: float) -> str:
     if latest <= 0:
-        return f"due for {_span(-latest)}"
-    return f"due in {_span(max(0.0, earliest))} to {_span(latest)}, with each instance's jitter"
+        return f"due for {span(-latest)}"
+    return f"due in {span(max(0.0, earliest))} to {span(latest)}, with each instance's jitter"
 
 
 def _until(left: float | None) -> str:
-    return "without an end" if left is None else f"for {_span(left)}"
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return "without an end" if left is None else f"for {span(left)}"

@@ -30,6 +30,14 @@ __all__ = ["run_rotate", "verdicts"]
 
 _PLAIN: Final = bytes(4)
 _CONNECTIONS: Final = "users' connections"
+_ONE: Final = {
+    "tokens": "token",
+    "sessions": "session",
+    "failure notes": "failure note",
+    "pairs of users' tokens": "pair of a user's tokens",
+    "heartbeats of instances": "heartbeat of an instance",
+    _CONNECTIONS: "connection of a user",
+}
 _PAGE: Final = 100
 _KEY_ID: Final = slice(9, 13)  # of a value's header
 _NEEDS_SCAN: Final = "This user may not run SCAN, which only this command needs: ACL SETUSER <user> +scan"
@@ -152,7 +160,7 @@ def _until(found: KeyUsage, now: float) -> str:
 def _counts(found: KeyUsage | None) -> str:
     if found is None:
         return "nothing yet"
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(found.counts.items()))
+    return ", ".join(f"{count} {_ONE[kind] if count == 1 else kind}" for kind, count in sorted(found.counts.items()))
 
 
 def _data(usage: Mapping[bytes, KeyUsage], settings: Settings) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.commands.target import TargetError, find_broker
 from tokenmw.errors import TokenmwError
-from tokenmw.observe.throttle import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CommandError", "Output", "as_json", "progress", "quiet_log", "run_command"]
 
+_written: Final = logging.getLogger("tokenmw")
 _PROGRESS_AFTER: Final = 1.0  # seconds
+_MOST_KEPT: Final = 1000
 _AUDITED: Final = "action"  # the kind of the log lines of operators' actions
 _CLEAR_LINE: Final = "\r\x1b[K"
 
@@ -75,20 +76,27 @@ def as_json(output: Output, *, indent: int | None = 2) -> str:
 
 
 @contextlib.contextmanager
-def quiet_log() -> Generator[None]:
-    """Leave out the log lines of this package that the output repeats; those of operators' actions are written."""
+def quiet_log() -> Generator[list[tuple[str, str]]]:
+    """Keep this package's log lines from being written, because the output repeats them; but not those of actions.
+
+    Give a list that gets the kind and the text of each that was kept back, up to a bound.
+    """
+    kept: list[tuple[str, str]] = []
 
     def is_audited(record: logging.LogRecord) -> bool:
-        return record.__dict__.get("tokenmw.kind") == _AUDITED
+        kind = str(record.__dict__.get("tokenmw.kind", ""))
+        if kind != _AUDITED and len(kept) < _MOST_KEPT:
+            kept.append((kind, record.getMessage().removeprefix("tokenmw: ")))
+        return kind == _AUDITED
 
-    level = LOGGER.level
-    LOGGER.addFilter(is_audited)
-    LOGGER.setLevel(logging.INFO)
+    level = _written.level
+    _written.addFilter(is_audited)
+    _written.setLevel(logging.INFO)
     try:
-        yield
+        yield kept
     finally:
-        LOGGER.removeFilter(is_audited)
-        LOGGER.setLevel(level)
+        _written.removeFilter(is_audited)
+        _written.setLevel(level)
 
 
 @contextlib.asynccontextmanager

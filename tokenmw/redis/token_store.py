@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import TokenUnavailable
@@ -152,9 +152,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Tombstoned:
-    """Tokens up to this version are invalid and must not be used."""
+    """Tokens up to this version are invalid and must not be used; `at` is the server's time, in seconds since 1970."""
 
     version: int
+    at: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +330,7 @@ class RedisTokenStore(Unpicklable):
         for _ in range(_TRIES):
             kind, value, value_left, tombstone, now = await self._run("tombstone", keys.all, args)
             if kind == b"tombstone":
-                return Tombstoned(int(tombstone))
+                return Tombstoned(int(tombstone), now / 1_000_000)
             if kind == b"clock":
                 return ClockMismatch(now / 1_000_000)
             found = await self._found(keys, value, value_left, now)
@@ -350,7 +351,8 @@ class RedisTokenStore(Unpicklable):
             raise RedisUnavailable("response")
         if self._hints:
             with suppress(RedisUnavailable):  # without it, the next request of each instance reads it
-                await self._connection.execute(lambda client: client.publish(self._hints, hint), key=keys.token)
+                publish = ("PUBLISH", self._hints, hint)
+                await self._connection.execute(lambda client: client.execute_command(*publish), key=keys.token)
         return version
 
     async def _run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:

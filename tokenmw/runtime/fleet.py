@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from tokenmw.status import InstanceStatus
     from tokenmw.tokens.entry import TokenEntry
 
-__all__ = ["Fleet"]
+__all__ = ["Fleet", "digest_of"]
 
 _EVERY: Final = 5.0  # seconds
 _KEPT: Final = 2.0  # seconds for which a status page shows the same fleet
 _FIRST: Final = 1.0  # seconds after the start by which the first heartbeat is written
 _RETRY: Final = 1.0  # seconds until it is known again whether Redis is available
+# Seconds over which a fleet spreads heartbeats that are wanted earlier. Times in Redis are exact to 1 ms.
+_EARLY: Final = (0.005, 0.05)
+_EARLY_EVERY: Final = 1.0  # seconds between two of those
 _AT_ONCE: Final = 500  # entries that are counted before the event loop runs again
 _DIGEST: Final = 8  # characters
 
@@ -48,6 +51,8 @@ class Fleet(Unpicklable):
     __slots__ = (
         "_clock",
         "_data",
+        "_early",
+        "_early_at",
         "_read_at",
         "_reading",
         "_redis",
@@ -68,6 +73,8 @@ class Fleet(Unpicklable):
         self._session_sync = session_sync
         self._store = FleetStore(redis, names=settings.names, sealer=settings.sealer)
         self._started_at = settings.clock.time()
+        self._early: asyncio.Task[None] | None = None
+        self._early_at = float("-inf")
         self._read_at = float("-inf")
         self._reading: asyncio.Task[tuple[InstanceStatus, ...]] | None = None
         self._task = asyncio.get_running_loop().create_task(self._run(), name="tokenmw heartbeats")
@@ -87,8 +94,16 @@ class Fleet(Unpicklable):
         self._data.instances = instances_of(beats, own=mine.instance, names=names, check_seconds=check_seconds)
         return self._data.instances
 
+    def soon(self) -> None:
+        """Write a heartbeat now: a token was invalidated, and its operator waits for the confirmation of each instance.
+
+        It is written within 50 ms, so that a fleet does not write at the same moment, and at most once a second.
+        """
+        if self._early is None or self._early.done():
+            self._early = asyncio.get_running_loop().create_task(self._write_early(), name="tokenmw heartbeats")
+
     async def refresh(self, *, wait: float) -> None:
-        """Read the fleet again unless that was done 2 s ago; wait for it for so many seconds at most."""
+        """Read the fleet again unless that was done within 2 s; return after `wait` seconds at the latest."""
         if self._reading is None or (self._reading.done() and self._clock.monotonic() >= self._read_at + _KEPT):
             self._read_at = self._clock.monotonic()
             self._reading = asyncio.get_running_loop().create_task(self.read(), name="tokenmw reading heartbeats")
@@ -96,7 +111,7 @@ class Fleet(Unpicklable):
 
     async def close(self) -> None:
         """Stop writing and reading."""
-        tasks = [task for task in (self._task, self._reading) if task is not None]
+        tasks = [task for task in (self._task, self._early, self._reading) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -106,7 +121,7 @@ class Fleet(Unpicklable):
         await self._store.delete()
 
     async def _run(self) -> None:
-        task, clock, log = asyncio.current_task(), self._clock, self._settings.log
+        task, clock = asyncio.current_task(), self._clock
         pause = random.uniform(0.0, _FIRST)
         # As in housekeeping: a client of the program's own can lose a cancellation.
         while task is None or not task.cancelling():
@@ -114,15 +129,27 @@ class Fleet(Unpicklable):
             pause = _RETRY
             if not self._redis.settled:
                 continue
-            try:
-                heartbeat, _ = await self._heartbeat()
-                await self._store.write(heartbeat)
-            except RedisUnavailable:
-                continue  # it was counted and logged
-            except Exception as error:  # noqa: BLE001  nobody would notice that the heartbeats have stopped
-                place, reason = with_place(error, called=self._run), type(error).__name__
-                log.problem("heartbeat", "Heartbeats: writing one raised %s", place, reason=reason)
-            pause = _EVERY * random.uniform(0.9, 1.0)
+            if await self._write():
+                pause = _EVERY * random.uniform(0.9, 1.0)
+
+    async def _write_early(self) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(random.uniform(*_EARLY), self._early_at + _EARLY_EVERY - loop.time()))
+        self._early_at = loop.time()
+        if self._redis.settled:
+            await self._write()
+
+    async def _write(self) -> bool:
+        """Write a heartbeat. Return False if Redis is unavailable."""
+        try:
+            heartbeat, _ = await self._heartbeat()
+            await self._store.write(heartbeat)
+        except RedisUnavailable:
+            return False  # it was counted and logged
+        except Exception as error:  # noqa: BLE001  nobody would notice that the heartbeats have stopped
+            place, reason = with_place(error, called=self._write), type(error).__name__
+            self._settings.log.problem("heartbeat", "Heartbeats: writing one raised %s", place, reason=reason)
+        return True
 
     async def _heartbeat(self) -> tuple[Heartbeat, dict[str, str]]:
         """Return the heartbeat of now, and the names of the providers in it by what it calls their credentials."""
@@ -135,7 +162,7 @@ class Fleet(Unpicklable):
             cached += current is not None
             failing += entry.failure is not None
             unshared += entry.token_unshared(now) + entry.tombstone_unshared(now)
-            if entry.named and len(tokens) < MAX_TOKENS and (digest := _digest_of(entry)):
+            if entry.named and len(tokens) < MAX_TOKENS and (digest := digest_of(entry)):
                 tokens[digest] = 0 if current is None or current.left(now) <= 0 else current.version
                 names[digest] = entry.name
             if number % _AT_ONCE == 0:
@@ -158,6 +185,6 @@ class Fleet(Unpicklable):
         return heartbeat, names
 
 
-def _digest_of(entry: TokenEntry) -> str:
+def digest_of(entry: TokenEntry) -> str:
     """Return the beginning of a credential's digest in Redis keys; "" if its token is not shared."""
     return "" if entry.keys is None else entry.keys.token.rpartition(b"{")[2][:_DIGEST].decode()

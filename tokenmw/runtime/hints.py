@@ -13,6 +13,7 @@ from tokenmw.tokens.hints import TokenHints
 if TYPE_CHECKING:
     from tokenmw.redis.connection import RedisConnection
     from tokenmw.runtime.data import BrokerData
+    from tokenmw.runtime.fleet import Fleet
     from tokenmw.runtime.settings import Settings
     from tokenmw.sessions.sync import SessionSync
     from tokenmw.tokens.manager import TokenManager
@@ -39,13 +40,20 @@ class Hints(Unpicklable):
         tokens: TokenManager,
         token_sync: TokenSync,
         session_sync: SessionSync,
+        fleet: Fleet,
     ) -> None:
         def usable() -> bool:
             return redis.usable
 
         limits, log = settings.limits, settings.log
         self._tokens = TokenHints(
-            cache=data.tokens, manager=tokens, sync=token_sync, usable=usable, limits=limits, log=log
+            cache=data.tokens,
+            manager=tokens,
+            sync=token_sync,
+            usable=usable,
+            on_invalidated=fleet.soon,
+            limits=limits,
+            log=log,
         )
         self._sessions = SessionHints(cache=data.sessions, sync=session_sync, log=log)
         self.listener = HintListener(

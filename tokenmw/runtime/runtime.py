@@ -224,6 +224,7 @@ class Runtime(Unpicklable):
                     tokens=self.tokens,
                     token_sync=self.token_sync,
                     session_sync=self.session_sync,
+                    fleet=self.fleet,
                 )
             self._redis_jobs = RedisJobs(
                 self.redis,

@@ -44,14 +44,14 @@ def instances_section(report: Mapping[str, Any]) -> str:
             _name(one),
             _heartbeat(one),
             escape(one["version"]),
-            f"{state_of(one['shared'])} {seconds_of(one['shared_seconds'])}" if one["host"] else "",
+            _shared(one),
             _differences(one),
             f"{one['tokens']} tokens, {one['sessions']} sessions" if one["host"] else "",
-            _to_do(one),
+            _problems(one),
         ]
         for one in first[:_MOST_ROWS]
     ]
-    names = ("Instance", "Heartbeat", "Version", "Redis", "Disagrees", "Has", "To do")
+    names = ("Instance", "Heartbeat", "Version", "Redis", "Disagrees", "Has", "Problems")
     title = f"Instances: {len(instances)}"
     if report["redis"]["state"] != "up" and len(instances) == 1:
         title = "Instances: the others are not known"
@@ -70,6 +70,12 @@ def _heartbeat(one: Mapping[str, Any]) -> str:
     return f'<span class="warn">stale, {text}</span>' if one["stale"] else text
 
 
+def _shared(one: Mapping[str, Any]) -> str:
+    if not one["host"]:
+        return ""
+    return f'<span class="line">{state_of(one["shared"])} {seconds_of(one["shared_seconds"])}</span>'
+
+
 def _differences(one: Mapping[str, Any]) -> str:
     texts = [_DIFFERENCES[name] for name in one["differs"]]
     if one["old_tokens"]:
@@ -77,7 +83,7 @@ def _differences(one: Mapping[str, Any]) -> str:
     return f'<span class="warn">{", ".join(texts)}</span>' if texts else ""
 
 
-def _to_do(one: Mapping[str, Any]) -> str:
+def _problems(one: Mapping[str, Any]) -> str:
     numbers = {"failing": one["failing"], "not in Redis": one["unshared"]}
     return ", ".join(f"{number} {text}" for text, number in numbers.items() if number)
 

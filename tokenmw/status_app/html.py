@@ -103,11 +103,11 @@ def outages_strip(outages: Sequence[Sequence[float | None]], now: float) -> str:
     for began, ended in outages:
         first, last = max(began or start, start), now if ended is None else ended
         lasted += max(0.0, last - first)
-        width = max(20.0, last - first)  # one of a second would not be seen
+        width = max(45.0, last - first)  # one of a second would not be seen
         rects += f'<rect class="out" x="{min(first - start, HOUR - width):.0f}" width="{width:.0f}" height="8"/>'
     times = "1 outage" if len(outages) == 1 else f"{len(outages)} outages"
     text = f"{times}, {seconds_of(lasted)}" if outages else "no outage"
     return (
-        f'{text}<svg viewBox="0 0 3600 8" preserveAspectRatio="none" aria-hidden="true">'
+        f'{text}<svg class="hour" viewBox="0 0 3600 8" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect class="up" width="3600" height="8"/>{rects}</svg>'
     )

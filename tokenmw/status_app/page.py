@@ -199,7 +199,9 @@ def _attempts(one: Mapping[str, Any]) -> str:
 def _fetches(one: Mapping[str, Any]) -> str:
     """Return how often a provider was asked in the last hour, and how long most requests took."""
     count, p95 = one["fetches_last_hour"], one["fetch_p95"]
-    return "" if not count else str(count) if p95 is None else f"{count}, 95 % within {duration(p95)}"
+    if not count or p95 is None:
+        return str(count or "")
+    return f'{count}, <span class="line">95 % within {duration(p95)}</span>'
 
 
 def _commands(commands: Mapping[str, Any]) -> str:
