@@ -67,7 +67,7 @@ def test_cores_are_the_sum_of_all_operations_the_dearest_first() -> None:
 
 def test_healing_uploads_a_session_of_many_instances_once() -> None:
     """The instances read together until each session has been read by one of them, which uploads it."""
-    tokens = (1_000 * (30 + 50) + 2 * 100 * 1_000 * 10) / 1e6
+    tokens = (1_000 * (30 + 50) + 100 * 1_000 * 10) / 1e6
     read_by_each = 10_000 * (1 - 10_000 ** (-1 / 100))
     sessions = (1.1 * 10_000 * 5 + 100 * read_by_each * 3) / 1e6
     assert tokens + sessions == pytest.approx(primary(FLEET, COSTS).healing_seconds)
@@ -75,7 +75,7 @@ def test_healing_uploads_a_session_of_many_instances_once() -> None:
 
 def test_sessions_of_one_instance_each_are_uploaded_without_a_read() -> None:
     """Callers that stay with an instance make more sessions, each of which is uploaded by that instance."""
-    tokens = (1_000 * (30 + 50) + 2 * 100 * 1_000 * 10) / 1e6
+    tokens = (1_000 * (30 + 50) + 100 * 1_000 * 10) / 1e6
     apart = replace(FLEET, distinct_sessions=100 * 10_000)
     assert tokens + 100 * 10_000 * 5 / 1e6 == pytest.approx(primary(apart, COSTS).healing_seconds)
 

@@ -49,7 +49,7 @@ from tokenmw.tokens.entry import TokenEntry
 from tokenmw.values import Grant, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from starlette.types import StatefulLifespan, StatelessLifespan
@@ -89,9 +89,9 @@ class TokenBroker(Unpicklable):
             depend on the request. The names appear in logs, metrics and error texts: at most 100 characters, no control
             characters. Two names with equal credentials share one token.
         redis: A URL (`redis://`, `rediss://`, `unix://`, `redis+cluster://`, `rediss+cluster://`; the last two need
-            redis-py 8.0.1) with special characters of the password as `%XX`, or a client of `redis.asyncio`, which is
-            never closed here and keeps its own connection pool and retries. None: nothing is shared. Each process
-            fetches its own tokens, and session ids agree only if there is a `name_key` to derive them from.
+            redis-py 8.0.1) with special characters of the password as `%XX`; a client of `redis.asyncio`, never closed
+            here, with its own pool and retries; or a `GlideClient` of valkey-glide or its configuration (extra
+            `glide`). None: nothing is shared, and session ids agree only if a `name_key` is there to derive them from.
         secret_key: Encrypts the values in Redis and hides the names there; at least 16 characters. A list during a
             rotation: the first one encrypts, all of them decrypt. None: anyone who reads Redis can read tokens. Without
             a `name_key` too, API keys can be guessed from names, and while Redis is unavailable a new caller gets a
@@ -354,11 +354,11 @@ class TokenBroker(Unpicklable):
         """
         return self._credentials.override(providers)
 
-    def _token_of(self, entry: TokenEntry) -> Token | Awaitable[Token]:
-        """Return a valid token of an entry from the local cache; if it has none, a coroutine that waits for one."""
+    async def _token_of(self, entry: TokenEntry) -> Token:
+        """Return a valid token of an entry, from the local cache without waiting."""
         runtime = self._runtime
         token = self._while_closed(entry) if runtime is None else runtime.tokens.fresh(entry)
-        return self._open().tokens.get(entry) if token is None else token
+        return token if token is not None else await self._open().tokens.get(entry)
 
     def _while_closed(self, entry: TokenEntry) -> Token | None:
         """Return a valid token of an entry without opening the broker, so that shutdown does not open it again."""

@@ -39,10 +39,11 @@ NAMES = (
     "hostile",
     "coherence",
     "healing",
+    "glide",
 )
 IN_SHORT = ("warm", "observed", "commands", "first", "keys", "construction", "dpop", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")
-PEERS = ("cashews", "aiocache", "dogpile.cache", "Authlib", "httpx-auth", "msal")
+PEERS = ("cashews", "aiocache", "dogpile.cache", "Authlib", "httpx-auth", "msal", "valkey-glide")
 
 
 def main() -> int:

@@ -47,6 +47,10 @@ LARGE = Fleet(
     connections=Limits().connections + 1,  # one listens for what other processes announce
 )
 CORES, CONNECTIONS, HEALING = 1.0, 4_000, 30.0  # the goals, for one primary
+BYTES = 150  # the goal, for a session
+# A key and a value that take less memory than those of a session in Redis 7.0: each has a header of 3 bytes and a zero
+# in 48 bytes, not in 64, and a value that short is in one allocation with its object.
+SHORT_KEY = SHORT_VALUE = 44
 
 Operation = Callable[[], Awaitable[object]]
 
@@ -57,6 +61,7 @@ async def run(plan: Plan) -> list[Row]:
     for executable in sorted({require_server(), wheel_server() or require_server()}):
         costs = await costs_of(executable, plan)
         rows += rows_of(costs, server=executable.name)
+        rows.append(await memory_of_a_session(executable))
     return rows
 
 
@@ -108,6 +113,26 @@ def rows_of(costs: Costs, *, server: str) -> list[Row]:
             notes=(f"{apart.gigabytes:.1f} GB if no two instances share a session",),
         ),
     ]
+
+
+async def memory_of_a_session(executable: Path) -> Row:
+    """Return what `MEMORY USAGE` says of a session, and of bare keys and values beside it."""
+    with RedisServer(executable=executable) as server:
+
+        def usage(key: bytes) -> Figure:
+            return Figure((float(server.command("MEMORY", "USAGE", key)),))
+
+        async with stores(server) as (_, sessions, _):
+            key = sessions.key(b"sk")
+            await sessions.get_or_create([(key, "0f8f0f8f-0f8f-4f8f-8f8f-0f8f0f8f0f8f")])
+        lengths = len(key), len(server.command("GET", key))
+        bare = {}
+        for key_length, value_length in (lengths, (SHORT_KEY, lengths[1]), (SHORT_KEY, SHORT_VALUE)):
+            server.command("SET", "k" * key_length, "v" * value_length, "PX", 60_000)
+            bare[f"a key of {key_length} and a value of {value_length} bytes"] = usage(b"k" * key_length)
+        ours = usage(key)
+    name = f"{executable.name}'s MEMORY USAGE of a sealed session"
+    return Row(name, "bytes", ours, bare, f"<= {BYTES}", ours.median <= BYTES)
 
 
 async def costs_of(executable: Path, plan: Plan) -> Costs:

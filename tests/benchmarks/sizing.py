@@ -11,7 +11,6 @@ __all__ = ["Costs", "Fleet", "Load", "Primary", "primaries_needed", "primary", "
 REFRESHED_AFTER = 0.775  # of a token's lifetime: on average a fresh token is requested in the middle of that window
 EPOCH_CHECK_SECONDS = 5.0  # seconds between two reads of a server's epoch marker
 HEARTBEAT_SECONDS = 4.75  # seconds between two heartbeats of an instance, on average
-UPLOADS_OF_TOKENS = 2  # rounds after a recovery; in each, nearly all tokens are found to be stored already
 UPLOADS_OF_A_SHARED_SESSION = 1.1  # instances that do not know of each other may upload the same one; see `healing`
 OTHER_BYTES_A_CONNECTION = 20_000  # of the server: buffers of a client that sends batches
 
@@ -43,7 +42,8 @@ class Fleet:
         tenants: Tokens in use in each instance; all instances use the same ones.
         session_ttl: Seconds.
         touches_per_ttl: How often a session in use is touched within its `session_ttl`, by each instance.
-        check_seconds: Seconds between two comparisons of a token in use with Redis.
+        check_seconds: Seconds between two comparisons of a token in use with Redis: ten times that of `Limits`, as each
+            process announces what it changes.
         token_seconds: Lifetime of a token.
         connections: Connections of an instance to each primary.
     """
@@ -83,7 +83,8 @@ class Primary:
         cores: Cores that they keep busy.
         connections: Client connections.
         gigabytes: Memory of tokens, sessions and connections.
-        healing_seconds: Seconds of one core to store all sessions and tokens again after the data were lost.
+        healing_seconds: Seconds of one core to store all sessions and tokens again after the data were lost. Each
+            process compares its tokens once, and finds nearly all of them stored by others.
         deploy_seconds: Seconds of one core to look up all sessions of all instances after all have restarted.
     """
 
@@ -140,7 +141,7 @@ def primary(fleet: Fleet, costs: Costs) -> Primary:
             uploads * costs.microseconds["upload"]
             + reads * costs.microseconds["session read"]
             + fleet.tenants * (costs.microseconds["read"] + costs.microseconds["commit"])
-            + UPLOADS_OF_TOKENS * tokens * costs.microseconds["check"]
+            + tokens * costs.microseconds["check"]
         )
         / 1e6,
         deploy_seconds=fleet.instances * fleet.sessions * costs.microseconds["first sight, known"] / 1e6,

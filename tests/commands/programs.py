@@ -26,7 +26,7 @@ PASSWORD: Final = "canary-of-the-password"
 API_KEY: Final = "canary-of-an-api-key"
 CANARY: Final = "canary-of-"
 PROGRAM: Final = """
-from tokenmw import TokenBroker
+from tokenmw import Limits, TokenBroker
 from tokenmw.connections import Connections, OAuthApp, RedisStore
 from tokenmw.providers import ClientCredentials, StaticToken
 
@@ -35,6 +35,7 @@ crm = ClientCredentials(token_url={url!r}, client_id="crm", client_secret={clien
 broker = TokenBroker(
     {{"crm": crm, "static": StaticToken("canary-of-a-token"), "tenant": lambda connection: crm}},
     redis={redis!r},
+    limits=Limits(command_seconds=2.0),
     {options}
 )
 brokers = {{"first": broker}}

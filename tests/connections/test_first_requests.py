@@ -88,21 +88,23 @@ async def test_another_machine_over_http(program: Connecting) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "text"),
+    ("call", "arguments", "options", "text"),
     [
-        (lambda users: users.token("crn", "ada"), "no app 'crn': did you mean 'crm'"),
-        (lambda users: users.token(None, "ada"), "app.*must be a str, not NoneType"),
-        (lambda users: users.token(["crm"], "ada"), "app.*must be a str, not list"),
-        (lambda users: users.token("crm", None), "subject must be.*not NoneType"),
-        (lambda users: users.save("crm", "ada", refresh_token="r", scope=["a"]), r"save\(scope=….*one str"),
-        (lambda users: users.save("crm", "ada", refresh_token="r", access_token="a"), "expires_in=… with access_token"),
-        (lambda users: users.save("crm", "ada", refresh_token="r", expires_in=60), "access_token=… with expires_in"),
+        ("token", ("crn", "ada"), {}, "no app 'crn': did you mean 'crm'"),
+        ("token", (None, "ada"), {}, "app.*must be a str, not NoneType"),
+        ("token", (["crm"], "ada"), {}, "app.*must be a str, not list"),
+        ("token", ("crm", None), {}, "subject must be.*not NoneType"),
+        ("save", ("crm", "ada"), {"refresh_token": "r", "scope": ["a"]}, r"save\(scope=….*one str"),
+        ("save", ("crm", "ada"), {"refresh_token": "r", "access_token": "a"}, "expires_in=… with access_token"),
+        ("save", ("crm", "ada"), {"refresh_token": "r", "expires_in": 60}, "access_token=… with expires_in"),
     ],
 )
-async def test_calls_outside_of_requests(world: Broker, call: Any, text: str) -> None:
+async def test_calls_outside_of_requests(
+    world: Broker, call: str, arguments: tuple[Any, ...], options: dict[str, Any], text: str
+) -> None:
     """Each wrong argument is named."""
     with pytest.raises(ConfigurationError, match=text):
-        await call(world.broker.connections)
+        await getattr(world.broker.connections, call)(*arguments, **options)
 
 
 async def test_the_token_of_a_user_has_no_request(world: Broker) -> None:

@@ -21,6 +21,8 @@ from tokenmw.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from starlette.requests import HTTPConnection
+
 
 @pytest.fixture
 async def world() -> AsyncGenerator[Connecting]:
@@ -113,7 +115,11 @@ async def test_a_proxy_that_hides_the_public_url_is_noticed(world: Connecting, h
 @pytest.mark.parametrize("user", ["None", " ", "\u3000"])
 async def test_no_user_is_not_a_user(world: Connecting, user: str) -> None:
     """`str(session.get("user"))` is one text for everyone who is not signed in: they would share a connection."""
-    object.__setattr__(world.users.config, "subject", lambda _connection: user)
+
+    def subject(_connection: HTTPConnection) -> str:
+        return user
+
+    object.__setattr__(world.users.config, "subject", subject)
     with pytest.raises(ConfigurationError, match=r"subject=….*return None"):
         await world.browser.get("/connect/crm")
 

@@ -19,23 +19,40 @@ from tokenmw.providers import ClientCredentials
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from starlette.requests import HTTPConnection
+
 CLIENT: dict[str, Any] = {"client_id": "crm", "client_secret": "a-secret"}
 ISSUER: dict[str, Any] = {"issuer": "https://idp.example", **CLIENT}
 SEALS = "k7Qm-secret-of-the-sealer-91"
 
 
+def with_wrong(options: dict[str, Any], **wrong: Any) -> dict[str, Any]:
+    """Return options with one that a type checker would refuse."""
+    return {**options, **wrong}
+
+
 def connections(apps: Any = None, **options: Any) -> Connections:
     """Make the configuration with one thing changed."""
-    given: dict[str, Any] = {"store": MemoryStore(), "subject": lambda _connection: "ada", **options}
+    given: dict[str, Any] = {"store": MemoryStore(), "subject": user_of, **options}
     return Connections({"crm": OAuthApp(**ISSUER)} if apps is None else apps, **given)
 
 
 def connect(broker: Any = None, **options: Any) -> ConnectApp:
     """Make the application with one thing changed."""
-    given: dict[str, Any] = {"allow": lambda _connection: True, **options}
+    given: dict[str, Any] = {"allow": anyone, **options}
     if broker is None:
         broker = TokenBroker({}, connections=connections(), secret_key=SEALS)
     return ConnectApp(broker, **given)
+
+
+def user_of(_connection: HTTPConnection) -> str:
+    """Return the user of each request."""
+    return "ada"
+
+
+def anyone(_connection: HTTPConnection) -> bool:
+    """Allow each request."""
+    return True
 
 
 def provider() -> ClientCredentials:
@@ -44,13 +61,16 @@ def provider() -> ClientCredentials:
 
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
-    "allow_private is text": (lambda: OAuthApp(**{**ISSUER, "allow_private": "no"}), "allow_private=….*True or False"),
+    "allow_private is text": (
+        lambda: OAuthApp(**with_wrong(ISSUER, allow_private="no")),
+        "allow_private=….*True or False",
+    ),
     "a scope of a platform in params": (
         lambda: known_apps.slack(**CLIENT, scope="a", params={"user_scope": "b"}),
         "params=….*user_scope.*leave it out",
     ),
     "params of a known app as a list": (
-        lambda: known_apps.google(**{**CLIENT, "params": [("prompt", "none")]}),
+        lambda: known_apps.google(**with_wrong(CLIENT, params=[("prompt", "none")])),
         r"google\(params=….*dict.*not list",
     ),
     "a tenant as a URL": (

@@ -16,10 +16,12 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 
 from tests.connections.memory_store import MemoryStore
+from tests.connections.world import documents_of
 from tests.interop.chromium import Chromium, chromium
 from tests.interop.running import imported
 from tokenmw import TokenBroker
 from tokenmw.connections import ConnectApp, Connections, OAuthApp
+from tokenmw.connections.document import DISCONNECTED
 from tokenmw.testing import ProviderServer
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ imported("itsdangerous")
 pytestmark = pytest.mark.sdk
 
 SECRET = "s3cret-of-a-client-91"
+SEALS = "k7Qm-secret-of-the-sealer-91"
 
 
 class Site:
@@ -52,7 +55,7 @@ class Site:
             for name in ("crm", "mail")
         }
         connections = Connections(apps, store=self.store, subject=_user)
-        self.broker = TokenBroker({}, connections=connections, secret_key="k7Qm-secret-of-the-sealer-91")
+        self.broker = TokenBroker({}, connections=connections, secret_key=SEALS)
         connect = ConnectApp(self.broker, allow=lambda _connection: True, return_to=("/", "/done"))
         self.app = Starlette(
             routes=[
@@ -68,7 +71,12 @@ class Site:
     @property
     def connected(self) -> set[tuple[str, str]]:
         """The apps and users of all connections."""
-        return {(key.app, key.subject) for key in self.store.rows}
+        documents = documents_of(self.store, secrets=(SEALS,))
+        return {
+            (key.app, key.subject)
+            for key, row in self.store.rows.items()
+            if documents.opened(key, row.value, version=row.version).reconnect != DISCONNECTED
+        }
 
 
 def _user(connection: HTTPConnection) -> str | None:

@@ -1,4 +1,4 @@
-"""The example of a backend for a front end: login and accounts at `oidc-provider`, two workers, SQLite."""
+"""The example of a backend for a front end: users of `oidc-provider`, two workers, SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import httpx
 import pytest
 
 from tests.interop.running import imported, node, running
+from tests.postgres import PostgresServer
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 imported("authlib")
 imported("itsdangerous")
@@ -36,12 +37,12 @@ class Example:
 
     Attributes:
         url: Where browsers reach it.
-        database: The file with the connections.
+        rows: Returns everything that its database has, as text.
     """
 
-    def __init__(self, url: str, database: Path) -> None:
+    def __init__(self, url: str, rows: Callable[[], list[str]]) -> None:
         self.url = url
-        self.database = database
+        self.rows = rows
 
     def browser(self) -> httpx.Client:
         """Return a new browser."""
@@ -67,11 +68,29 @@ def _free_port() -> int:
         return port
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.campaign)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[tuple[str, Callable[[], list[str]]]]:
+    """The URL of an empty database, and a function that returns its rows."""
+    if request.param == "sqlite":
+        path = tmp_path / "connections.db"
+        yield f"sqlite+aiosqlite:///{path}", lambda: _sqlite_rows(path)
+        return
+    with PostgresServer() as server:
+        yield server.url, lambda: server.command("SELECT row_to_json(t) FROM tokenmw_connections t").splitlines()
+
+
+def _sqlite_rows(path: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return [repr(row) for name in names for row in database.execute(f'SELECT * FROM "{name}"')]
+
+
 @pytest.fixture
-def example(tmp_path: Path) -> Generator[Example]:
+def example(database: tuple[str, Callable[[], list[str]]]) -> Generator[Example]:
     """The example with two workers, and a server that signs users in and has their accounts."""
     port = _free_port()
-    url, database = f"http://localhost:{port}", tmp_path / "connections.db"
+    url = f"http://localhost:{port}"
+    database_url, rows = database
     clients: list[dict[str, Any]] = [
         {
             "client_id": name,
@@ -91,12 +110,12 @@ def example(tmp_path: Path) -> Generator[Example]:
             "CRM_CLIENT_SECRET": SECRET,
             "CRM_API": f"{issuer}/me",
             "SECRET_KEY": "k7Qm-secret-of-the-sealer-91",
-            "DATABASE": f"sqlite+aiosqlite:///{database}",
+            "DATABASE": database_url,
             "PUBLIC_URL": url,
             "NO_PROXY": "*",
         }
         with _program(settings, port=port):
-            yield Example(url, database)
+            yield Example(url, rows)
 
 
 @contextlib.contextmanager
@@ -157,8 +176,6 @@ def test_the_database_has_no_readable_token(example: Example) -> None:
         example.go(ada, "/", login="ada")
         example.go(ada, "/connect/crm", login="ada")
         assert {"session"} == {cookie.name for cookie in ada.cookies.jar if cookie.name and cookie.name[0] != "_"}
-    with contextlib.closing(sqlite3.connect(example.database)) as database:
-        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        rows = [row for name in names for row in database.execute(f'SELECT * FROM "{name}"')]
-    assert 1 == len(rows)
-    assert "refresh_token" not in repr(rows)
+    (row,) = example.rows()
+    assert "crm" in row
+    assert "refresh_token" not in row

@@ -55,7 +55,8 @@ def orders(server: str, **options: Any) -> TokenExchange:
     """Make the exchange of the service behind the front end."""
     given: dict[str, Any] = {"token_url": f"{server}/token", "client_id": "orders", "client_secret": SECRETS["orders"]}
     # This server reads credentials in the form decoded, and does not decode those in the header.
-    return TokenExchange(**{**given, "auth_method": "client_secret_post", **options})
+    given |= {"auth_method": "client_secret_post", **options}
+    return TokenExchange(**given)
 
 
 async def exchanged(provider: TokenExchange) -> Token:

@@ -160,4 +160,5 @@ def test_assertion_of_a_source_is_known_by_the_source() -> None:
     assert Entra(client_assertion=FileSecret("/a"), credential_id="k", **given) == Entra(
         client_assertion=FileSecret("/b"), credential_id="k", **given
     )
-    assert one != Entra(client_assertion="file:/a", **given)
+    alike = SecretSource(lambda: "x.y.z", credential_id="a.b.c")
+    assert Entra(client_assertion=alike, **given) != Entra(client_assertion="a.b.c", **given)

@@ -23,9 +23,7 @@ from tokenmw.redis.client import address_of, checked_redis, close_client, open_c
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from tokenmw.redis.client import AnyClient
-
-    Open = Callable[..., AnyClient]
+    Open = Callable[..., Any]
 
 PASSWORD = "pass-w0rd"
 
@@ -33,9 +31,9 @@ PASSWORD = "pass-w0rd"
 @pytest.fixture
 async def opened() -> AsyncGenerator[Open]:
     """Open clients as a broker does; they are closed after the test."""
-    made: list[AnyClient] = []
+    made: list[Any] = []
 
-    def make(url: str, **limits: Any) -> AnyClient:
+    def make(url: str, **limits: Any) -> Any:
         client, ours = open_client(checked_redis(url), limits=Limits(**limits))
         assert ours
         made.append(client)

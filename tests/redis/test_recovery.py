@@ -44,7 +44,7 @@ async def test_no_command_gets_a_connection_attempt_of_the_outage(connect: Conne
 async def test_later_connection_attempts_continue(proxy: Proxy) -> None:
     """A slow handshake is not interrupted, and a client of the user is not touched."""
     proxy.connect_delay = 0.2
-    ours, _ = open_client(proxy.url, limits=Limits())
+    ours: Any = open_client(proxy.url, limits=Limits())[0]
     async with redis.asyncio.Redis(port=proxy.port) as users:
         before = asyncio.get_running_loop().time()
         waiting = [asyncio.ensure_future(client.ping()) for client in (ours, users)]

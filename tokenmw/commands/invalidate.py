@@ -79,7 +79,7 @@ async def _confirmed(
         known |= beats  # also those that have started meanwhile
         waiting = {
             instance: why
-            for instance, beat in known.items()
+            for instance in known
             if (why := unconfirmed(beats.get(instance), digest, tombstone)) is not None
         }
         took = loop.time() - began

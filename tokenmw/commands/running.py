@@ -14,7 +14,7 @@ from tokenmw.commands.target import TargetError, find_broker
 from tokenmw.errors import TokenmwError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
     from tokenmw.broker import TokenBroker
 
@@ -100,7 +100,7 @@ def quiet_log() -> Generator[list[tuple[str, str]]]:
 
 
 @contextlib.asynccontextmanager
-async def progress(text: str) -> Any:
+async def progress(text: str) -> AsyncGenerator[None]:
     """Show on stderr, if that is a terminal, what takes longer than a second."""
     showing = asyncio.create_task(_show(text)) if sys.stderr.isatty() else None
     try:

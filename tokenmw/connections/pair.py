@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redaction import Unpicklable, not_encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["AccessTokenUnusable", "GrantRefused", "TokenPair"]
 
@@ -56,4 +59,4 @@ class AccessTokenUnusable(TokenUnavailable):
     def __init__(self, text: str, *, refresh_token: str) -> None:
         super().__init__(text)
         # A function, because debuggers show an object's attributes.
-        self.refresh_token = lambda: refresh_token
+        self.refresh_token: Callable[[], str] = lambda: refresh_token

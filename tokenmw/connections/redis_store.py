@@ -41,8 +41,8 @@ class RedisStore(Unpicklable):
     Redis, tokens are sealed. All rows have one hash tag.
 
     Args:
-        redis: A URL as for `TokenBroker`, or a client of `redis.asyncio`, which belongs to one event loop and is not
-            closed.
+        redis: A URL as for `TokenBroker`; a client of `redis.asyncio`, which belongs to one event loop and is not
+            closed; or a `GlideClient` of valkey-glide or its configuration.
         namespace: What precedes all keys.
         seconds: How long one call may take. Then it fails, and may have been done nevertheless.
         replicas: How many replicas must confirm a write before it counts; for one server or a Sentinel.

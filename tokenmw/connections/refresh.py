@@ -302,12 +302,11 @@ class ConnectionRefresher(Unpicklable):
         if outcome == "disconnected":
             await self.revoke(provider, http, new)
             raise reconnect_required(provider, NOT_CONNECTED)
+        if bool(document.failing) != (pair is None):
+            state: Literal["ok", "failing"] = "failing" if pair is None else "ok"
+            self._observe(ConnectionChanged(key.app, state, new.failing))
         if pair is None:
-            if not document.failing:
-                self._observe(ConnectionChanged(key.app, "failing", "unavailable"))
             raise unusable or TokenUnavailable
-        if document.failing:
-            self._observe(ConnectionChanged(provider.app_name, "ok"))
         if self._rejected.discard(pair.access_token):
             self._log.problem(
                 f"connection-repeated:{key.app}",

@@ -123,6 +123,8 @@ class UserConnections(Unpicklable):
     ) -> None:
         """Store the tokens that a user has given another program, in place of what is stored.
 
+        A refresh token that was spent here for the one that is stored changes nothing.
+
         Args:
             name: The app's name.
             subject: The user.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlencode
 
 from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
@@ -319,8 +319,8 @@ def _checked_pin(thumbprint: str | None, *, pinned: bool, url: str) -> PinnedSer
 
 def _code_of(answer: Answer) -> str:
     """Return the error's code, which Service Fabric has inside of `error`; "" if there is none."""
-    error = (answer.fields or {}).get("error")
-    inner: object = error.get("code") if isinstance(error, dict) else error
+    error: Any = (answer.fields or {}).get("error")
+    inner: Any = cast("dict[str, Any]", error).get("code") if isinstance(error, dict) else error
     return inner if isinstance(inner, str) and _CODE.fullmatch(inner) else ""
 
 

@@ -198,7 +198,7 @@ class RedisConnection(Unpicklable):
         """Run a script; in the `background` if no request waits for it. Raises `RedisUnavailable`."""
         return await self._servers.of(keys[0]).guard.run_script(script, keys, args, background=background)
 
-    async def execute(self, command: Callable[[AnyClient], Awaitable[Any]], *, key: bytes, writes: bool = False) -> Any:
+    async def execute(self, command: Callable[[Any], Awaitable[Any]], *, key: bytes, writes: bool = False) -> Any:
         """Run one command for a key. `writes` is for one that always writes. Raises `RedisUnavailable`."""
         return await self._servers.of(key).guard.run(lambda: command(self._client), writes=writes)
 

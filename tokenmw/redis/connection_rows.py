@@ -17,7 +17,14 @@ import redis.asyncio as redis
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.redaction import Unpicklable
-from tokenmw.redis.client import address_of, checked_redis, close_client, open_client, renew_connection
+from tokenmw.redis.client import (
+    address_of,
+    checked_redis,
+    close_client,
+    open_client,
+    refresh_slots,
+    renew_connection,
+)
 from tokenmw.redis.errors import RedisUnavailable, classify
 from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.replies import send
@@ -32,11 +39,35 @@ __all__ = ["ConnectionRow", "ConnectionRows"]
 ConnectionRow = tuple[str, str, str, int, bytes]  # digest, app, subject, version, value
 _TAG: Final = "connections"
 _INDEX: Final = "index"
-_CONNECTIONS: Final = 8
+_CALLS: Final = 8  # at the same time; further ones wait, because the pool of a cluster's client refuses them
+_CONNECTIONS: Final = _CALLS + 2  # to each server: a cluster's client asks for the slots beside the calls
+# Failures that another node of a cluster would not fix: the node with the slot has answered.
+_OF_THE_NODE: Final = frozenset({"full", "permission", "auth", "replicas", "response", "busy"})
 _FOLDER: Final = files("tokenmw.redis") / "lua" / "connections"
 _SCRIPTS: Final = {name: (_FOLDER / f"{name}.lua").read_text() for name in ("save", "delete", "scan", "server")}
 _AOF: Final = re.compile(r"^aof_enabled:(\d)", re.MULTILINE)
 _POLICY: Final = re.compile(r"^maxmemory_policy:([a-z-]+)", re.MULTILINE)
+
+
+class _InLoop:
+    """The client of one event loop, whether it is closed here, and what bounds its calls."""
+
+    __slots__ = ("calls", "client", "ours", "refreshing")
+
+    def __init__(self, client: AnyClient, *, ours: bool) -> None:
+        self.client = client
+        self.ours = ours
+        self.calls = asyncio.Semaphore(_CALLS)
+        self.refreshing = False
+
+    async def refresh_slots(self) -> None:
+        """Ask a cluster again which node has the slot, once at a time: the node that had it may be gone."""
+        if not self.refreshing:
+            self.refreshing = True
+            try:
+                await refresh_slots(self.client)
+            finally:
+                self.refreshing = False
 
 
 class ConnectionRows(Unpicklable):
@@ -66,7 +97,7 @@ class ConnectionRows(Unpicklable):
             raise ConfigurationError("RedisStore: replicas needs a single server or a Sentinel, not a cluster.")
         # A function, because a URL has a password, and an object's attributes are shown by debuggers.
         self._given: Callable[[], str | RedisOption] = lambda: checked
-        self._clients: dict[asyncio.AbstractEventLoop, tuple[AnyClient, bool]] = {}
+        self._clients: dict[asyncio.AbstractEventLoop, _InLoop] = {}
         self._names = KeyNames(namespace, name_key=None)
         self._replicas = replicas
         self._seconds = seconds
@@ -74,7 +105,7 @@ class ConnectionRows(Unpicklable):
     @property
     def address(self) -> str:
         """The address of the server, or of one of a cluster."""
-        return address_of(self._client)
+        return address_of(self._in_this_loop().client)
 
     async def load(self, digest: str) -> tuple[int, bytes] | None:
         """Return version and value; None if there is no row."""
@@ -116,9 +147,9 @@ class ConnectionRows(Unpicklable):
 
     async def aclose(self) -> None:
         """Close the client of the running event loop, if it was made here."""
-        client, ours = self._clients.pop(asyncio.get_running_loop(), (None, False))
-        if client is not None and ours:
-            await close_client(client)
+        made = self._clients.pop(asyncio.get_running_loop(), None)
+        if made is not None and made.ours:
+            await close_client(made.client)
 
     async def _write(self, script: str, digest: str, *arguments: str | bytes) -> bool:
         command = ("EVAL", _SCRIPTS[script], 2, self._key(digest), self._key(_INDEX), digest, *arguments)
@@ -137,12 +168,13 @@ class ConnectionRows(Unpicklable):
         if waits:  # it concerns what its own connection has written before
             commands.append(("WAIT", self._replicas, int(self._seconds * 500)))
         try:
-            async with asyncio.timeout(self._seconds):
-                reply, *confirmed = await send(self._client, commands, echo=False)
+            made = self._in_this_loop()
+            async with asyncio.timeout(self._seconds), made.calls:
+                reply, *confirmed = await send(made.client, commands, echo=False)
         except Exception as error:  # noqa: BLE001  a client of the program's may raise anything
             reason = classify(error)
             if reason == "timeout":
-                await renew_connection(self._client)
+                await renew_connection(self._in_this_loop().client)
         else:
             failed = next((one for one in (reply, *confirmed) if isinstance(one, Exception)), None)
             if failed is not None:
@@ -153,16 +185,18 @@ class ConnectionRows(Unpicklable):
                 return reply
             else:
                 reason = "response"
+        if reason not in _OF_THE_NODE:
+            await self._in_this_loop().refresh_slots()
         raise RedisUnavailable(reason)
 
-    @property
-    def _client(self) -> AnyClient:
+    def _in_this_loop(self) -> _InLoop:
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
             for closed in [one for one in self._clients if one.is_closed()]:
                 del self._clients[closed]
-            self._clients[loop] = open_client(self._given(), limits=Limits(connections=_CONNECTIONS))
-        return self._clients[loop][0]
+            client, ours = open_client(self._given(), limits=Limits(connections=_CONNECTIONS))
+            self._clients[loop] = _InLoop(client, ours=ours)
+        return self._clients[loop]
 
     def _key(self, digest: str) -> bytes:
         return self._names.key(_TAG, digest)

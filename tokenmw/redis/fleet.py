@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 

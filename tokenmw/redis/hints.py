@@ -5,8 +5,8 @@ secret. It only makes this process read that key, so a forged hint costs a read,
 the next check. The scripts that change a key publish the hint. Each time the connection was made, all tokens are
 checked, because hints may have been missed; a session that was reset meanwhile is read at its next touch.
 
-redis-py makes the connection, also for a client of valkey-glide. The bytes that arrive after that are not parsed but searched for hints: garbage is
-skipped, and of a message of any length no more bytes are kept than the longest hint has.
+redis-py makes the connection, also beside a client of valkey-glide. The bytes that arrive after that are not parsed but
+searched for hints: garbage is skipped, and of a message of any length no more bytes are kept than the longest hint has.
 """
 
 from __future__ import annotations

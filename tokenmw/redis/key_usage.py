@@ -129,7 +129,8 @@ async def _scan(connection: RedisConnection, pattern: bytes) -> AsyncIterator[li
 
 def _step(reply: Any) -> tuple[bytes, list[bytes]]:
     match reply:
-        case [bytes() | int() as cursor, list() as keys]:
+        case [bytes() | int() as cursor, list()]:
+            keys: list[bytes] = reply[1]
             return (cursor if isinstance(cursor, bytes) else b"%d" % cursor), keys
     raise RedisUnavailable("response")
 

@@ -43,19 +43,23 @@ async def send(client: AnyClient, commands: Sequence[_Command], *, echo: bool) -
     Raises:
         WrongReply: A reply is not that of its command.
     """
-    batch: Any = client.pipeline(transaction=False)
-    for command in commands:
-        batch.execute_command(*command)
     nonce = os.urandom(_NONCE) if echo else b""
-    if echo:
-        batch.execute_command("EVAL", _ECHO, 1, _key_of(commands[0]), nonce)
-    replies: list[Any] = await batch.execute(raise_on_error=False)
+    sent = [*commands, ("EVAL", _ECHO, 1, _key_of(commands[0]), nonce)] if echo else commands
+    replies = await (client.send(sent) if isinstance(client, GlideAdapter) else _in_pipeline(client, sent))
     if echo and (last := replies.pop()) != nonce:
         if not isinstance(last, Exception):
             raise WrongReply
         if not all(isinstance(reply, Exception) for reply in replies):
             raise last
     return [checked(command, reply) for command, reply in zip(commands, replies, strict=True)]
+
+
+async def _in_pipeline(client: redis.Redis | redis.RedisCluster, commands: Sequence[_Command]) -> list[Any]:
+    batch: Any = client.pipeline(transaction=False)
+    for command in commands:
+        batch.execute_command(*command)
+    replies: list[Any] = await batch.execute(raise_on_error=False)
+    return replies
 
 
 def checked(command: _Command, reply: Any) -> Any:

@@ -114,11 +114,6 @@ class GlideAdapter(Unpicklable):
         """Run a script by its digest; `count` keys come first."""
         return await self.execute_command("EVALSHA", digest, count, *keys_and_args)
 
-    def pipeline(self, *, transaction: bool) -> _Pipeline:
-        """Return an empty batch of commands, which is none of a transaction."""
-        assert not transaction
-        return _Pipeline(self)
-
     async def renew(self) -> None:
         """Close the connection, if there is one. The next command makes another one. Waits for no server."""
         client, self._client = self._client, None
@@ -164,21 +159,6 @@ class GlideAdapter(Unpicklable):
     def _check_open(self) -> None:
         if self._closed:
             raise RedisConnectionError("The client was closed.")
-
-
-class _Pipeline(Unpicklable):
-    __slots__ = ("_adapter", "_commands")
-
-    def __init__(self, adapter: GlideAdapter) -> None:
-        self._adapter = adapter
-        self._commands: list[Sequence[_Word]] = []
-
-    def execute_command(self, *words: _Word) -> None:
-        self._commands.append(words)
-
-    async def execute(self, *, raise_on_error: bool) -> list[Any]:
-        assert not raise_on_error
-        return await self._adapter.send(self._commands)
 
 
 def _reply(reply: Any) -> Any:
