@@ -15,9 +15,10 @@ from tokenmw.errors import ConfigurationError, RequestError, TokenUnavailable, c
 from tokenmw.outgoing import TokenAuth, token_auth
 from tokenmw.redaction import Unpicklable
 from tokenmw.tokens.entry import TokenEntry
+from tokenmw.values import Token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from starlette.types import Scope
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tokenmw.callers.api_key import APIKeySource
     from tokenmw.credentials import ProviderOfRequest
     from tokenmw.providers.base import Provider
-    from tokenmw.values import Token
 
 __all__ = ["RequestState", "RequestTokens", "tokens_of"]
 
@@ -150,7 +150,7 @@ class RequestTokens(Unpicklable):
         runtime = self._broker._runtime
         token = self._broker._while_closed(entry) if runtime is None else runtime.tokens.fresh(entry)
         if token is None:
-            token = await self._token_of(entry)
+            token = await self._labelled(self._broker._open().tokens.get(entry), entry)
         return token if token.provider == name else token._under(name)
 
     def auth(self, name: str) -> TokenAuth:
@@ -258,9 +258,13 @@ class RequestTokens(Unpicklable):
             return await credential.provider(), entry
         return self._broker._credentials.provider(name, entry), entry
 
-    async def _token_of(self, entry: TokenEntry) -> Token:
+    def _token_of(self, entry: TokenEntry) -> Token | Awaitable[Token]:
+        token = self._broker._token_of(entry)
+        return token if isinstance(token, Token) else self._labelled(token, entry)
+
+    async def _labelled(self, waiting: Awaitable[Token], entry: TokenEntry) -> Token:
         try:
-            return await self._broker._token_of(entry)
+            return await waiting
         except RequestError:
             self._label(entry)
             raise

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,10 +69,9 @@ class FleetStore(Unpicklable):
         self._connection = connection
         self._names = names
         self._sealer = sealer
-        self._number: int = random.SystemRandom().randrange(
-            1, _INSTANCES
-        )  # a forked process shares the state of `random`
-        self._place: int = self._number % PLACES
+        # Not of `random`, whose state a forked process shares.
+        self._number = 1 + secrets.randbelow(_INSTANCES - 1)
+        self._place = self._number % PLACES
         self._value = b""
         self.instance = _named(self._number)
 
