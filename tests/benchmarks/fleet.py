@@ -24,6 +24,7 @@ from tokenmw.redis.heartbeat import Heartbeat
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import Leased, RedisTokenStore, TokenKeys, TokenRecord
 from tokenmw.sessions.cache import TOUCHES_PER_TTL
+from tokenmw.tokens.sync import RARER_IF_ANNOUNCED
 
 OPERATIONS = 4_000
 BATCH = 100  # tokens or sessions in one pipeline, as housekeeping sends them
@@ -41,7 +42,7 @@ LARGE = Fleet(
     tenants=10_000,
     session_ttl=TTL,
     touches_per_ttl=TOUCHES_PER_TTL,
-    check_seconds=Limits().check_seconds,
+    check_seconds=Limits().check_seconds * RARER_IF_ANNOUNCED,
     token_seconds=7200.0,
     connections=Limits().connections + 1,  # one listens for what other processes announce
 )
@@ -236,7 +237,8 @@ async def cost_of_epochs(server: RedisServer, count: int) -> float:
         redis = runtime_of(broker).redis
         assert redis is not None
         (key,) = redis.epoch_keys
-        return await cost(server, lambda _number: redis.run("marker", (key,), (secrets.token_hex(8),)), range(count))
+        keys, args = (key, key.replace(b":marker", b":silent")), (secrets.token_hex(8), 1)
+        return await cost(server, lambda _number: redis.run("marker", keys, args), range(count))
 
 
 async def costs_of_heartbeats(server: RedisServer, count: int) -> dict[str, float]:

@@ -13,6 +13,7 @@ from tokenmw import Limits, TokenBroker, __version__
 from tokenmw.providers import StaticToken
 from tokenmw.redis.fleet import Beat
 from tokenmw.redis.heartbeat import Heartbeat
+from tokenmw.runtime.fleet import read_fleet
 from tokenmw.runtime.fleet_status import instances_of
 
 if TYPE_CHECKING:
@@ -63,6 +64,17 @@ async def test_all_instances_are_shown(redis_server: RedisServer) -> None:
         assert [instance.instance for instance in fleet] == [shown.instance for shown in one.status().instances]
         await fleet_until(other, lambda fleet: len(fleet) == 2)
     assert redis_server.command("KEYS", "*beat*") == []
+
+
+async def test_a_process_that_is_no_instance_reads_the_fleet(redis_server: RedisServer) -> None:
+    """It writes nothing, and knows the names of old tokens by the configuration."""
+    async with broker_of(redis_server) as one, broker_of(redis_server) as other:
+        await fleet_until(one, lambda fleet: len(fleet) == 2)
+        await fleet_until(other, lambda fleet: len(fleet) == 2)
+        redis, command = runtime_of(one).redis, broker_of(redis_server)
+        assert redis is not None
+        found = await read_fleet(redis, command._settings, entries=command._data.tokens)
+        assert [(False, "up")] * 2 == [(instance.own, instance.shared) for instance in found]
 
 
 async def test_nothing_is_written_without_redis() -> None:

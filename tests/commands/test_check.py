@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.demo.commands import run
 from tests.faults.certificates import certificates
+from tests.interop.running import imported
 from tests.ports import free_port
 from tests.servers import RedisServer
 from tokenmw.commands.check_redis import findings_of
@@ -302,3 +303,27 @@ def test_plain_tcp_to_another_machine_is_a_warning() -> None:
     facts = ServerFacts("10.0.0.5:6379", 0.001, {"redis_version": "7.2.0"}, plain=True)
     warned = [one for one in findings_of(facts, processes=1) if one.result == "WARN"]
     assert [("rediss://" in one.text) for one in warned] == [True]
+
+
+@pytest.mark.sdk
+def test_a_client_of_valkey_glide_is_checked_as_a_url_is(check: Checked) -> None:
+    """The lines are the same, whichever client a program has."""
+    imported("glide")
+    with RedisServer() as server:
+        by_url = check(server.url)
+        given = f"__import__('glide').GlideClientConfiguration([__import__('glide').NodeAddress(port={server.port})])"
+        by_glide = check(Source(given))
+    assert 0 == by_glide.returncode, by_glide.stdout
+    address = f"127.0.0.1:{server.port}"
+    assert address in by_url.stdout
+    said = [re.sub(r"[\d.]+ m?s$|[\d.]+ ms;", "", text, flags=re.MULTILINE) for text in (by_url.stdout, by_glide.stdout)]
+    assert said[0] == said[1].replace(f"localhost:{server.port}", address)
+
+
+class Source(str):
+    """Source text of a program, which is not quoted."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)

@@ -19,7 +19,7 @@ from tokenmw.observe.metrics import METRICS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["OPERATIONS", "alerts", "dashboard_expressions", "problems", "read_yaml", "require"]
+__all__ = ["OPERATIONS", "alerts", "dashboard_panels", "dashboard_variables", "problems", "read_yaml", "require"]
 
 OPERATIONS: Final = Path(__file__).parents[2] / "examples" / "operations"
 _SCRAPED: Final = {"job", "instance"}
@@ -53,15 +53,22 @@ def alerts() -> dict[str, dict[str, Any]]:
     return {rule["alert"]: rule for rule in group["rules"]}
 
 
-def dashboard_expressions() -> Iterator[tuple[str, str]]:
-    """Yield each query of the dashboard with the title of its panel, and the queries of its variables."""
-    dashboard = json.loads((OPERATIONS / "dashboard.json").read_text(encoding="utf-8"))
-    for panel in dashboard["panels"]:
+def dashboard_panels() -> Iterator[tuple[str, str]]:
+    """Yield each query of the dashboard's panels with the title of the panel."""
+    for panel in _dashboard()["panels"]:
         for target in panel.get("targets", ()):
             yield panel["title"], target["expr"]
-    for variable in dashboard["templating"]["list"]:
+
+
+def dashboard_variables() -> Iterator[tuple[str, str]]:
+    """Yield the name and the query of each variable of the dashboard."""
+    for variable in _dashboard()["templating"]["list"]:
         query = variable["query"]
         yield variable["name"], query if isinstance(query, str) else query["query"]
+
+
+def _dashboard() -> Any:
+    return json.loads((OPERATIONS / "dashboard.json").read_text(encoding="utf-8"))
 
 
 def problems(expression: str) -> list[str]:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.operations.files import read_yaml, require
+from tests.operations.files import dashboard_panels, read_yaml, require
 from tests.operations.serving import SECRET, load, retry, running_service, wait_for
 from tests.ports import free_port
 from tokenmw.testing import ProviderServer
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="prometheus_client needs fork for several processes")
 PENDING: Final = "1s"
+WITHOUT_VALUES: Final = {
+    "Token expires in",  # there is none at that time
+    "Next attempt in",  # it may be due
+    "Connections of users",  # the service has none
+}
+"""The panels of the dashboard that may be empty while the provider rejects the credential."""
 
 
 class Prometheus:
@@ -47,6 +53,16 @@ class Prometheus:
     def alerts(self) -> dict[str, str]:
         """Return the active alerts by name, each `pending` or `firing`."""
         return {alert["labels"]["alertname"]: alert["state"] for alert in self.get("alerts")["alerts"]}
+
+    def rules(self) -> dict[str, str]:
+        """Return the health of each alert rule, "ok" if its expression was evaluated without an error."""
+        (group,) = self.get("rules")["groups"]
+        return {rule["name"]: rule["health"] for rule in group["rules"]}
+
+    def shows(self, expression: str) -> bool:
+        """Return whether a query of the dashboard has a value, with the variables that Grafana fills in."""
+        query = expression.replace("$job", ".*").replace("$provider", ".*").replace("$__rate_interval", "10s")
+        return bool(self.get("query", query=query)["result"])
 
     def value(self, query: str) -> float | None:
         """Return the value of a query that has one series, or None."""
@@ -106,6 +122,9 @@ def test_alerts_of_faults_fire_and_end(tmp_path: Path, private_redis: RedisServe
         assert statuses[502] > 0
         assert {200, 502} == set(statuses)
         tokens.clients = {"crm": SECRET}
+        assert {"ok"} == set(prometheus.rules().values())
+        empty = {title for title, query in dashboard_panels() if not prometheus.shows(query)}
+        assert empty <= WITHOUT_VALUES
         retry(url)  # as the runbook says; the next attempt would be in half a minute
         wait_for("there is a token", lambda: not firing(prometheus) & expected)
 

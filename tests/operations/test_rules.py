@@ -13,7 +13,15 @@ import pytest
 from tests.docs.pages import Page
 from tests.docs.project import BLOB
 from tests.docs.test_pages import FORBIDDEN
-from tests.operations.files import OPERATIONS, alerts, dashboard_expressions, problems, read_yaml, require
+from tests.operations.files import (
+    OPERATIONS,
+    alerts,
+    dashboard_panels,
+    dashboard_variables,
+    problems,
+    read_yaml,
+    require,
+)
 from tokenmw import cli
 from tokenmw.observe.metrics import METRICS
 
@@ -36,14 +44,14 @@ def test_alert_asks_for_metrics_that_exist(name: str) -> None:
 
 def test_dashboard_asks_for_metrics_that_exist() -> None:
     """Metrics, labels and their words are those of the observers, in panels and in variables."""
-    expressions = list(dashboard_expressions())
+    expressions = [*dashboard_panels(), *dashboard_variables()]
     assert len(expressions) > 30
     assert [] == [(title, found) for title, text in expressions if (found := problems(text))]
 
 
 def test_dashboard_shows_every_metric() -> None:
     """A metric that no panel shows would be searched for in vain."""
-    text = "\n".join(text for _, text in dashboard_expressions())
+    text = "\n".join(text for _, text in dashboard_panels())
     assert [] == [metric.name for metric in METRICS if metric.name not in text]
 
 

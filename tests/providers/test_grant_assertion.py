@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.providers.private_keys import jwk_of, make_key, pem_of, started
-from tests.providers.verifying import VerifiedGrants, verifying
+from tests.providers.verifying import granting
 from tokenmw import TokenBroker
 from tokenmw.errors import ConfigurationError, CredentialRejected
 from tokenmw.providers import ClientCredentials, FileSecret, JWTBearer, PrivateKeyJWT, SubjectToken
@@ -37,7 +37,7 @@ def bearer(key: object, **options: Any) -> JWTBearer:
 async def test_a_service_account_gets_a_token(key: PrivateKeyJWT) -> None:
     """The claims are signed as they are given, with the endpoint as audience and times of the assertion's own."""
     claims = {**ROBOT, "scope": "crm.read crm.write", "roles": ["reader"], "level": 2}
-    async with verifying(make_key("P-256").public_key(), algorithms=["ES256"], kind=VerifiedGrants) as (server, http):
+    async with granting(make_key("P-256").public_key(), algorithms=["ES256"]) as (server, http):
         robot = bearer(key, token_url=server.url, claims=claims)
         assert (await robot.fetch(http)).value != (await robot.fetch(http)).value
     (header, first), (_, second) = server.seen
@@ -50,7 +50,7 @@ async def test_a_service_account_gets_a_token(key: PrivateKeyJWT) -> None:
 async def test_claims_name_another_audience(key: PrivateKeyJWT) -> None:
     """As Salesforce wants its login host, whatever the endpoint is."""
     login = "https://login.salesforce.com"
-    async with verifying(make_key("P-256").public_key(), algorithms=["ES256"], kind=VerifiedGrants) as (server, http):
+    async with granting(make_key("P-256").public_key(), algorithms=["ES256"]) as (server, http):
         server.audience = login
         await bearer(key, token_url=server.url, claims={**ROBOT, "aud": login}).fetch(http)
         assert login == server.seen[0][1]["aud"]
@@ -58,14 +58,14 @@ async def test_claims_name_another_audience(key: PrivateKeyJWT) -> None:
 
 async def test_the_client_is_the_issuer(key: PrivateKeyJWT) -> None:
     """A client id is the issuer of claims that name none."""
-    async with verifying(make_key("P-256").public_key(), algorithms=["ES256"], kind=VerifiedGrants) as (server, http):
+    async with granting(make_key("P-256").public_key(), algorithms=["ES256"]) as (server, http):
         await bearer(key, token_url=server.url, client_id="crm", claims={"sub": "ada"}).fetch(http)
         assert "crm" == server.seen[0][1]["iss"]
 
 
 async def test_an_endpoint_that_is_found_is_the_audience(key: PrivateKeyJWT) -> None:
     """With an issuer, the endpoint of its document."""
-    async with verifying(make_key("P-256").public_key(), algorithms=["ES256"], kind=VerifiedGrants) as (server, _):
+    async with granting(make_key("P-256").public_key(), algorithms=["ES256"]) as (server, _):
         server.server.oauth2_metadata.script.then(Fault(fields={"token_endpoint": server.url}))
         async with TokenBroker(
             {"crm": bearer(key, token_url=None, issuer=server.url.removesuffix(server.path))}
@@ -76,7 +76,7 @@ async def test_an_endpoint_that_is_found_is_the_audience(key: PrivateKeyJWT) -> 
 
 async def test_a_refused_assertion_says_what_to_check(key: PrivateKeyJWT) -> None:
     """The key, the claims, and that none of them is the user."""
-    async with verifying(make_key("P-256").public_key(), algorithms=["ES256"], kind=VerifiedGrants) as (server, http):
+    async with granting(make_key("P-256").public_key(), algorithms=["ES256"]) as (server, http):
         with pytest.raises(CredentialRejected, match=r"invalid_grant, HTTP 400\): check claims \(iss, sub, aud\)"):
             await bearer(key, token_url=server.url, claims={**ROBOT, "sub": "bob"}).fetch(http)
         with pytest.raises(CredentialRejected, match=r"check claims \(iss, aud; no sub is given\), that .* clock"):
@@ -86,7 +86,7 @@ async def test_a_refused_assertion_says_what_to_check(key: PrivateKeyJWT) -> Non
 async def test_an_assertion_is_read_from_a_file(tmp_path: Path) -> None:
     """Such as that of a workload, which its platform replaces."""
     path = tmp_path / "assertion"
-    async with verifying(make_key("P-256").public_key(), algorithms=["ES256"], kind=VerifiedGrants) as (server, http):
+    async with granting(make_key("P-256").public_key(), algorithms=["ES256"]) as (server, http):
         key = await started(PEM)
         robot = bearer(FileSecret(path), token_url=server.url, claims=None)
         for _ in range(2):
@@ -141,7 +141,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"assertion": jwk_of(make_key("P-256"))}, "is a key and not a signed JWT"),
     ({"assertion": make_key("P-256")}, "is a key and not a signed JWT"),
     ({"assertion": PrivateKeyJWT}, "not the class PrivateKeyJWT"),
-    ({"assertion": 7}, "must be a PrivateKeyJWT, a function that returns a signed JWT, or one as text, not int"),
+    ({"assertion": b"a.b.c"}, "must be a str with a signed JWT.*, not bytes"),
+    ({"assertion": "/run/secrets/robot.pem"}, r"is a path .*: give PrivateKeyJWT\(file=…\) for a key, or FileSecret"),
+    (
+        {"assertion": {"type": "service_account", "private_key": PEM}},
+        r'PrivateKeyJWT\(account\["private_key"\], key_id',
+    ),
+    ({"assertion": SubjectToken()}, r"this service's own: the caller's token is subject=SubjectToken\(\)"),
+    ({"assertion": 7}, "must be a str with a signed JWT, a function that returns one, or a PrivateKeyJWT, not int"),
 ]
 
 
@@ -157,5 +164,7 @@ async def test_options_that_cannot_work_are_refused(key: PrivateKeyJWT, options:
 @pytest.mark.parametrize("given", [PEM, jwk_of(make_key("P-256")), make_key("P-256"), PrivateKeyJWT])
 def test_a_key_is_no_assertion_of_a_client(given: Any) -> None:
     """`client_assertion` has the same texts."""
-    with pytest.raises(ConfigurationError, match=r"client_assertion=…\) (is a key and not|must be a PrivateKeyJWT)"):
+    with pytest.raises(
+        ConfigurationError, match=r"client_assertion=…\) (is a key and not|must be a str with a signed JWT)"
+    ):
         ClientCredentials(token_url=URL, client_id="c", client_assertion=given)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tokenmw.testing.provider_server.fault import Fault
 
-__all__ = ["VerifiedGrants", "Verifying", "serving", "verifying"]
+__all__ = ["VerifiedGrants", "Verifying", "granting", "serving", "verifying"]
 
 V = TypeVar("V", bound="Verifying")
 
@@ -121,12 +121,16 @@ def serving(kind: type[V], *keys: Any, algorithms: list[str]) -> Generator[tuple
 
 
 @contextlib.asynccontextmanager
-async def verifying(
-    *keys: Any,
-    algorithms: list[str],
-    kind: type[V] = Verifying,  # type: ignore[assignment]
-) -> AsyncGenerator[tuple[V, TokenHTTP]]:
-    """Serve the endpoint on this machine, with a `TokenHTTP` to reach it."""
-    with serving(kind, *keys, algorithms=algorithms) as (endpoint, _):
+async def verifying(*keys: Any, algorithms: list[str]) -> AsyncGenerator[tuple[Verifying, TokenHTTP]]:
+    """Serve `Verifying` on this machine, with a `TokenHTTP` to reach it."""
+    with serving(Verifying, *keys, algorithms=algorithms) as (endpoint, _):
+        async with httpx.AsyncClient(trust_env=False) as client:
+            yield endpoint, TokenHTTP(client, limits=Limits(), clock=SYSTEM_CLOCK)
+
+
+@contextlib.asynccontextmanager
+async def granting(*keys: Any, algorithms: list[str]) -> AsyncGenerator[tuple[VerifiedGrants, TokenHTTP]]:
+    """Serve `VerifiedGrants` on this machine, with a `TokenHTTP` to reach it."""
+    with serving(VerifiedGrants, *keys, algorithms=algorithms) as (endpoint, _):
         async with httpx.AsyncClient(trust_env=False) as client:
             yield endpoint, TokenHTTP(client, limits=Limits(), clock=SYSTEM_CLOCK)

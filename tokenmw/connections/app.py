@@ -9,7 +9,7 @@ from tokenmw.connections.app_client import AppClient, app_auth
 from tokenmw.connections.device_codes import DEVICE_GRANT, DeviceCodes, read_device_pair
 from tokenmw.connections.dialect import STANDARD, Dialect
 from tokenmw.connections.endpoints import Endpoints
-from tokenmw.connections.options import checked_params, checked_scope, checked_separator
+from tokenmw.connections.options import check_query, checked_params, checked_scope, checked_separator
 from tokenmw.errors import ConfigurationError, CredentialRejected
 from tokenmw.options import checked_flag, checked_instance, optional_seconds
 from tokenmw.providers.body_codes import RejectionCodes
@@ -160,6 +160,7 @@ class OAuthApp(FrozenValue):
     ) -> None:
         name = type(self).__name__
         checked_flag(allow_http, option=f"{name}(allow_http=…)")
+        checked_flag(allow_private, option=f"{name}(allow_private=…)")
         checked_flag(json, option=f"{name}(json=…)")
         endpoints = Endpoints(
             owner=name,
@@ -201,13 +202,16 @@ class OAuthApp(FrozenValue):
                 f"DPoPKey(file=…) or DPoPKey(key)."
             )
         put = object.__setattr__
-        put(self, "_params", checked_params(params, option=f"{name}(params=…)", of="authorization"))
+        checked_instance(dialect, Dialect, option=f"{name}(dialect=…)", example="Dialect()")
+        own = (dialect.client_parameter, dialect.scope_parameter)
+        check_query(authorize_url, option=f"{name}(authorize_url=…)", also=own)
+        put(self, "_params", checked_params(params, option=f"{name}(params=…)", of="authorization", also=own))
         put(self, "_separator", checked_separator(scope_separator, option=f"{name}(scope_separator=…)"))
         put(self, "allow_http", allow_http)
         put(self, "allow_private", endpoints.allow_private)
         put(self, "certificate", certificate)
         put(self, "client_id", client_id)
-        put(self, "dialect", checked_instance(dialect, Dialect, option=f"{name}(dialect=…)", example="Dialect()"))
+        put(self, "dialect", dialect)
         put(self, "dpop", dpop)
         put(self, "_rejection", _rejection(dialect))
         put(self, "hosts", checked_hosts(hosts, option=f"{name}(hosts=…)"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -15,7 +17,7 @@ from tokenmw.connections.authorize import one_value
 from tokenmw.connections.connect_flow import ConnectFlows, problem_of
 from tokenmw.connections.connections import checked_subject
 from tokenmw.connections.flow_problem import STATUSES, TEXTS, FlowProblem
-from tokenmw.connections.origin import base_url_of, checked_public_url, is_from_same_origin
+from tokenmw.connections.origin import base_url_of, check_connect_path, checked_public_url, is_from_same_origin
 from tokenmw.connections.outcome import Connected, NotConnected
 from tokenmw.connections.pages import HEADERS, page, problem, wants_page
 from tokenmw.connections.return_paths import ReturnPaths
@@ -38,6 +40,10 @@ _CALLBACK: Final = "callback"
 _DISCONNECT: Final = "disconnect"
 _LOG_KIND: Final = "connect"
 _LOG_TEXT: Final = "A user could not connect an account of %s: %s"
+_NO_SESSION: Final = (
+    "the redirect back has the cookie of its flow and no user: the session's cookie must be SameSite=Lax, because "
+    "browsers leave one with SameSite=Strict out, and the user must still be signed in"
+)
 _LOGGED: Final = frozenset({"foreign", "refused", "unavailable"})
 _MAX_QUERY: Final = 16 << 10
 
@@ -101,7 +107,8 @@ class ConnectApp(Unpicklable):
                 takes = f"(connection, {'connected' if option == 'on_success' else 'not_connected'}) -> Response"
                 checked_callback(function, option=f"ConnectApp({option}=…)", takes=takes)
         if getattr(broker, "connections", None) is None:
-            raise ConfigurationError("ConnectApp takes a TokenBroker with connections=….")
+            kind = type(broker).__name__
+            raise ConfigurationError(f"ConnectApp takes a TokenBroker with connections=Connections(…), not {kind}.")
         self._allow = allow
         self._return_to = ReturnPaths(return_to, option="ConnectApp(return_to=…)")
         self._connections = broker.connections
@@ -110,6 +117,7 @@ class ConnectApp(Unpicklable):
         allowed = AllowedScopes(scopes, apps=self._names, option="ConnectApp(scopes=…)")
         self._flows = ConnectFlows(self._connections, scopes=allowed)
         self._public_url = checked_public_url(public_url)
+        check_connect_path(self._public_url, connect_path=self._connections.config.connect_path)
         self._on_success = on_success
         self._on_error = on_error
 
@@ -146,14 +154,29 @@ class ConnectApp(Unpicklable):
             await self._check_allowed(request)
             return await handle(request, subject=await self._subject(request))
         except FlowProblem as error:
+            if action == _CALLBACK:
+                await self._log_missing_user(request, app=name)
             return await self._failed(request, error, app=name, return_to=self._return_to.default)
+
+    async def _log_missing_user(self, request: Request, *, app: str) -> None:
+        """Log if the browser came back with the cookie of its flow, and without that of its session."""
+        with suppress(FlowProblem):
+            state = one_value(_query_of(request), "state")
+            base = base_url_of(request, self._public_url)
+            if not state or self._flows.find(request.cookies, state, base=base) is None:
+                return
+            try:
+                await self._subject(request)
+            except FlowProblem:
+                self._log(app, _NO_SESSION, reason="not_signed_in")
 
     async def _check_allowed(self, request: Request) -> None:
         allowed: object = self._allow(request)
         if inspect.isawaitable(allowed):
             allowed = await allowed
         if allowed is not True and allowed is not False:
-            raise ConfigurationError(f"ConnectApp(allow=…) must return True or False, not {type(allowed).__name__}.")
+            kind = type(allowed).__name__
+            raise ConfigurationError(f"ConnectApp(allow=…) must return True or False, not {kind}: use bool(…).")
         if not allowed:
             raise FlowProblem("not_allowed", "ConnectApp(allow=…) refuses the request")
 
@@ -171,7 +194,7 @@ class ConnectApp(Unpicklable):
             states = await self._connections.list(subject)
         except TokenUnavailable as error:
             raise problem_of(error) from None
-        return JSONResponse({name: _shown(states.get(name), f"{base}/{name}") for name in self._names})
+        return JSONResponse({name: _shown(states.get(name), f"{base}/{quote(name, safe='')}") for name in self._names})
 
     async def _begin(self, request: Request, *, app: str, subject: str) -> Response:
         base = base_url_of(request, self._public_url)
@@ -183,7 +206,7 @@ class ConnectApp(Unpicklable):
             app,
             subject,
             base=base,
-            redirect_uri=f"{base}/{app}/{_CALLBACK}",
+            redirect_uri=_redirect_uri(base, app),
             return_to=return_to,
             scopes=[value for name, value in query if name == "scope"],
             cookies=request.cookies,
@@ -198,7 +221,7 @@ class ConnectApp(Unpicklable):
         query = _query_of(request)
         state = one_value(query, "state")
         flow = self._flows.find(request.cookies, state, base=base) if state else None
-        redirect_uri = f"{base}/{app}/{_CALLBACK}"
+        redirect_uri = _redirect_uri(base, app)
         try:
             connected = await self._flows.finish(flow, query, name=app, subject=subject, redirect_uri=redirect_uri)
             response = await self._succeeded(request, connected)
@@ -229,14 +252,17 @@ class ConnectApp(Unpicklable):
 
     async def _failed(self, request: Request, error: FlowProblem, *, app: str, return_to: str) -> Response:
         if error.kind in _LOGGED:
-            log = self._connections.flow_parts().log
-            log.problem(f"{_LOG_KIND} {app}", _LOG_TEXT, app, error, provider=app, reason=error.kind)
+            self._log(app, error, reason=error.kind)
         failed = NotConnected(app, error.kind, STATUSES[error.kind], TEXTS[error.kind], return_to)
         if self._on_error is not None:
             return await _awaited(self._on_error(request, failed), option="on_error")
         if wants_page(request):
             return page("Account not connected", failed.detail, back=return_to, status=failed.status)
         return problem(failed.status, failed.detail, kind=failed.kind)
+
+    def _log(self, app: str, text: object, *, reason: str) -> None:
+        log = self._connections.flow_parts().log
+        log.problem(f"{_LOG_KIND} {app}", _LOG_TEXT, app, text, provider=app, reason=reason)
 
     def __repr__(self) -> str:
         return f"<ConnectApp of {', '.join(getattr(self, '_names', ()))}>"
@@ -246,6 +272,10 @@ def _path_below(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path[len(root) :] if path == root or path.startswith(f"{root}/") else path
+
+
+def _redirect_uri(base: str, app: str) -> str:
+    return f"{base}/{quote(app, safe='')}/{_CALLBACK}"
 
 
 def _query_of(request: Request) -> list[tuple[str, str]]:

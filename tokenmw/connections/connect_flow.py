@@ -123,7 +123,7 @@ class ConnectFlows(Unpicklable):
         kept = self.cookies(base).kept(flow)
         if kept is None:
             raise FlowProblem("invalid", "scope and return_to are too long for a cookie")
-        return Begun(url, [*self.cookies(base).surplus(cookies), kept])
+        return Begun(url, [*self.cookies(base).surplus(cookies, kept=kept), kept])
 
     async def finish(
         self, flow: PendingFlow | None, query: Sequence[tuple[str, str]], *, name: str, subject: str, redirect_uri: str
@@ -147,10 +147,11 @@ class ConnectFlows(Unpicklable):
         if flow.subject != subject:
             raise FlowProblem("other_user", "another user is signed in than at the beginning")
         app = self.app(name)
+        # By any response, also an error: the browser forgets the cookie then, and so does this program.
+        await self._use_once(flow)
         try:
             sends_issuer = await app.sends_issuer(self._connections.flow_parts().http)
             code = code_in(query, flow, app=app, sends_issuer=sends_issuer)
-            await self._use_once(flow)
             pair = await self._connections.connect(name, subject, partial(self._exchange, app, flow, code))
         except (GrantRefused, CredentialRejected, TokenUnavailable) as error:
             raise problem_of(error) from None

@@ -72,8 +72,11 @@ class ConnectionData(Unpicklable):
         self.newest: LRUCache[str, ConnectionDocument] = LRUCache(self.limit)
         self.unsaved: dict[str, Unsaved] = {}
 
-    def forget(self, digest: str) -> None:
-        """Forget a connection that the user has ended or made anew."""
+    def forget(self, digest: str, *, newest: ConnectionDocument | None) -> None:
+        """Forget a connection that the user has ended or made anew, but for what was made of the newest document."""
         self.claims.pop(digest, None)
-        self.newest.pop(digest, None)
-        self.unsaved.pop(digest, None)
+        own, unsaved = self.newest.get(digest), self.unsaved.get(digest)
+        if own is not None and not (newest and own.replaces(newest)):
+            del self.newest[digest]
+        if unsaved is not None and not (newest and unsaved.document.replaces(newest)):
+            del self.unsaved[digest]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.connections.app import OAuthApp
 from tokenmw.connections.dialect import STANDARD, Dialect
+from tokenmw.connections.options import checked_params
 from tokenmw.errors import ConfigurationError
 from tokenmw.options import credential_text
 
@@ -226,6 +227,9 @@ KNOWN_APPS: Final[Mapping[str, KnownApp]] = {
 """What differs, by the platforms' own documents."""
 
 
+_EXAMPLES: Final = {"tenant": "organizations", "host": "example.my.salesforce.com"}
+
+
 def _known(platform: str, /, *, params: Mapping[str, str] | None = None, **options: Any) -> OAuthApp:
     """Make an app at a platform of the table.
 
@@ -233,6 +237,7 @@ def _known(platform: str, /, *, params: Mapping[str, str] | None = None, **optio
         ConfigurationError: An option cannot work, or the platform gives no refresh token with this scope.
     """
     row = KNOWN_APPS[platform]
+    checked_params(params, option=f"{platform}(params=…)", of="authorization")
     given: dict[str, Any] = {"dialect": row.dialect, **row.urls, **row.options, **options}
     scope = given.get("scope", "")
     if row.needs and isinstance(scope, str) and not set(row.needs) & set(scope.split()):
@@ -245,7 +250,10 @@ def _known(platform: str, /, *, params: Mapping[str, str] | None = None, **optio
 def _of_host(platform: str, /, *, name: str, value: str, **options: Any) -> OAuthApp:
     text = credential_text(value, option=f"{platform}({name}=…)")
     if not text.replace(".", "").replace("-", "").isalnum():
-        raise ConfigurationError(f"{platform}({name}=…) must have letters, digits, dots and hyphens only.")
+        raise ConfigurationError(
+            f"{platform}({name}=…) must have letters, digits, dots and hyphens only, without https:// and a path, "
+            f'such as "{_EXAMPLES[name]}".'
+        )
     urls = {option: url.replace(f"{{{name}}}", text) for option, url in KNOWN_APPS[platform].urls.items()}
     merged: dict[str, Any] = {**urls, **options}
     return _known(platform, **merged)

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from tokenmw.connections.user_token import UserToken
     from tokenmw.observe.throttle import ThrottledLog
 
-__all__ = ["NOT_CONNECTED", "ConnectionLoader", "reconnect_required"]
+__all__ = ["FORESTALLED", "MAX_FORESTALLED", "NOT_CONNECTED", "ConnectionLoader", "reconnect_required"]
 
 NOT_CONNECTED: Final = "not connected"
+MAX_FORESTALLED: Final = 10  # writes of one exchange
+FORESTALLED: Final = (
+    "the store of connections refused each write, because the connection has another version than the one that was "
+    "read: it returns old values, as a replica does; give it the URL of the primary"
+)
 _DAMAGED: Final = "damaged"
 _UNREADABLE: Final = {
     "unknown-key": (
@@ -54,7 +59,7 @@ class ConnectionLoader(Unpicklable):
 
     async def load(self, provider: UserToken, key: ConnectionKey) -> Found:
         """Return the newest document, after storing one that a process could not store."""
-        while True:
+        for _ in range(MAX_FORESTALLED):
             try:
                 found = await self._documents.load(key)
             except StoreUnavailable as error:
@@ -78,6 +83,8 @@ class ConnectionLoader(Unpicklable):
                 raise reconnect_required(provider, NOT_CONNECTED)
             if not await self.store_newer(key, found):
                 break
+        else:
+            raise TokenUnavailable(FORESTALLED)
         if found.document.reconnect:
             raise reconnect_required(provider, found.document.reconnect)
         return found

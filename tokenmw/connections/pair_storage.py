@@ -34,6 +34,7 @@ __all__ = ["Kept", "PairStorage", "Storing"]
 Storing = Literal["stored", "unsaved", "superseded", "disconnected"]
 
 _TRIES: Final = 3
+_MAX_FORESTALLED: Final = 10  # writes of one pair; a store that refuses more returns old values
 _FIRST_BACKOFF: Final = 0.1  # seconds
 _KIND: Final = "connection-unsaved"
 
@@ -95,9 +96,9 @@ class PairStorage(Unpicklable):
             RedisUnavailable: It matters, and Redis cannot be asked.
         """
         unsaved = self._data.unsaved.get(key.digest)
-        own = self._data.newest.get(key.digest) if unsaved is None else unsaved.document
-        if own is not None and own.replaces(found.document):
-            return own
+        for own in (self._data.newest.get(key.digest), None if unsaved is None else unsaved.document):
+            if own is not None and own.replaces(found.document):
+                return own
         if self._kept is None or (found.document.claim is None and not found.document.reconnect and not required):
             return None
         try:
@@ -128,13 +129,17 @@ class PairStorage(Unpicklable):
             self._data.newest[key.digest] = document
             if self._kept is not None:
                 keeping = self._start(self._keep(self._kept, key, document))
-        outcome = await self._save(key, document, spent=spent, expected=expected, load_first=late, tries=_TRIES)
+        try:
+            outcome = await self._save(key, document, spent=spent, expected=expected, load_first=late, tries=_TRIES)
+        except asyncio.CancelledError:  # the broker is closed: it offers the pair once more
+            self._remember(key, document, spent, in_redis=False)
+            raise
         if outcome == "unsaved":
             self._remember(key, document, spent, in_redis=keeping is not None and await keeping is not None)
         else:
             self._data.unsaved.pop(key.digest, None)
             if keeping is not None and self._kept is not None:
-                self._start(self._discard(self._kept, key, after=keeping))
+                self._start(self._discard_value(self._kept, key, after=keeping))
         return outcome
 
     async def offer(self) -> list[tuple[ConnectionKey, ConnectionDocument]]:
@@ -143,23 +148,32 @@ class PairStorage(Unpicklable):
         for unsaved in list(self._data.unsaved.values()):
             key, document, spent = unsaved
             outcome = await self._save(key, document, spent=spent, expected=0, load_first=True, tries=1)
+            current = self._data.unsaved.get(key.digest) is unsaved
             if outcome == "unsaved":
-                return disconnected  # the store cannot answer: the others have to wait, too
-            if self._data.unsaved.get(key.digest) is unsaved:
+                if current:  # behind the others: perhaps the store takes those
+                    self._data.unsaved[key.digest] = self._data.unsaved.pop(key.digest)
+                return disconnected
+            if current:
                 del self._data.unsaved[key.digest]
             if outcome == "disconnected":
                 disconnected.append((key, document))
             if self._kept is not None:
-                await self._discard(self._kept, key)
+                await self._discard(self._kept, key, newest=document)
         if not self._data.unsaved:
             self._log.recovered(_KIND, "All new tokens of users are stored")
         return disconnected
 
-    async def forget(self, key: ConnectionKey) -> None:
-        """Forget the pairs of a connection that the user has ended or made anew."""
-        self._data.forget(key.digest)
+    async def forget(self, key: ConnectionKey, *, newest: ConnectionDocument | None) -> None:
+        """Forget the pairs of a connection that the user has ended or made anew.
+
+        Args:
+            key: The connection.
+            newest: The document that is stored now; None if the user has ended the connection. What a process has made
+                of it since then stays.
+        """
+        self._data.forget(key.digest, newest=newest)
         if self._kept is not None:
-            await self._discard(self._kept, key)
+            await self._discard(self._kept, key, newest=newest)
 
     async def close(self) -> None:
         """Wait for what is being kept or discarded: no longer than for a command of Redis each."""
@@ -176,11 +190,13 @@ class PairStorage(Unpicklable):
         load_first: bool,
         tries: int,
     ) -> Storing:
-        failures = 0
-        while True:
+        failures = forestalled = 0
+        while forestalled < _MAX_FORESTALLED:
             try:
-                if not load_first and await self._documents.save(key, document, expected=expected):
-                    return "stored"
+                if not load_first:
+                    if await self._documents.save(key, document, expected=expected):
+                        return "stored"
+                    forestalled += 1
                 load_first = False
                 found = await self._documents.load(key)
             except StoreUnavailable:
@@ -195,9 +211,12 @@ class PairStorage(Unpicklable):
                 return "disconnected"
             if document.same_tokens(found.document):
                 return "stored"  # by the write whose reply was lost
-            if found.document.refresh_token != spent.refresh_token:
+            if found.document.refresh_token != spent.refresh_token and not document.replaces(found.document):
                 return "superseded"
-            expected = found.version  # the token that was spent here, claimed by another process, or given up
+            # The token that was spent here, claimed by another process, or given up; or one from before, if the store
+            # has lost its last writes.
+            expected = found.version
+        return "unsaved"
 
     def _remember(
         self, key: ConnectionKey, document: ConnectionDocument, spent: ConnectionDocument, *, in_redis: bool
@@ -226,15 +245,28 @@ class PairStorage(Unpicklable):
         except RedisUnavailable:
             return None
 
-    async def _discard(
-        self, kept: Kept, key: ConnectionKey, *, after: asyncio.Task[bytes | None] | None = None
-    ) -> None:
+    async def _discard(self, kept: Kept, key: ConnectionKey, *, newest: ConnectionDocument | None) -> None:
+        """Delete the kept pair, unless it was made of the newest one: its process may not have stored it yet."""
         try:
-            value = await kept.find(key.digest) if after is None else await after
-            if value is not None:
+            value = await kept.find(key.digest)
+            if value is not None and not (newest and self._is_made_of(newest, key, value)):
                 await kept.forget(key.digest, value)
         except RedisUnavailable:
             return  # it expires, and is older than what the store has
+
+    def _is_made_of(self, newest: ConnectionDocument, key: ConnectionKey, value: bytes) -> bool:
+        try:
+            return self._documents.opened(key, value, version=0).replaces(newest)
+        except Unusable:
+            return False
+
+    async def _discard_value(self, kept: Kept, key: ConnectionKey, *, after: asyncio.Task[bytes | None]) -> None:
+        try:
+            value = await after
+            if value is not None:
+                await kept.forget(key.digest, value)
+        except RedisUnavailable:
+            return  # as above
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work, name="tokenmw kept pair")

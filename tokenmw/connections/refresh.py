@@ -5,6 +5,8 @@
     2. The stored access token is good: return it. Another process has refreshed it.
     3. Another process's claim: while the access token can be used, return it; else wait for another version. A claim
        whose process died is taken over when its version did not change for `claim_seconds` by this process's clock.
+       It is first replaced by a claim that sends nothing, for some seconds: if the other process lives, and the store
+       took no writes in the meantime, it stores its pair now.
     4. Claim the connection, by a write that compares the version. It proves that the store takes writes.
     5. Directly before the refresh token is sent: a claim that is too old is given up, as another process may take it
        over before the server answers. The process may have been suspended.
@@ -19,6 +21,7 @@ refresh token, and its answer is lost with the process or the network.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 from functools import partial
@@ -28,7 +31,13 @@ from tokenmw.clock import Instant
 from tokenmw.connections.data import SeenClaim
 from tokenmw.connections.document import Claim, ConnectionDocument
 from tokenmw.connections.documents import Found, Unusable
-from tokenmw.connections.loading import NOT_CONNECTED, ConnectionLoader, reconnect_required
+from tokenmw.connections.loading import (
+    FORESTALLED,
+    MAX_FORESTALLED,
+    NOT_CONNECTED,
+    ConnectionLoader,
+    reconnect_required,
+)
 from tokenmw.connections.pair import GrantRefused
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import CredentialRejected, RequestError, TokenUnavailable
@@ -60,6 +69,7 @@ _EXPIRED: Final = "expired"
 _MIN_POLL: Final = 0.05  # seconds
 _MAX_POLL: Final = 0.25
 _MIN_LEFT: Final = 1.0  # seconds
+_LAST_CALL: Final = 2.0  # seconds, twice the time after which a process offers a pair again that was not stored
 _WAIT_SHARE: Final = 0.8  # of `fetch_seconds`, for which another process's claim is waited for
 
 
@@ -135,7 +145,9 @@ class ConnectionRefresher(Unpicklable):
 
     async def _refresh(self, provider: UserToken, key: ConnectionKey, http: TokenHTTP, exchange: Exchange) -> Grant:
         started = self._clock.monotonic()
-        while True:
+        forestalled = 0
+        while forestalled < MAX_FORESTALLED:
+            loaded = Instant(self._clock)
             found = await self._loader.load(provider, key)
             document = found.document
             grant = self._usable(provider, document)
@@ -151,8 +163,12 @@ class ConnectionRefresher(Unpicklable):
                 if not self._may_take_over(key, found):
                     await self._wait(document, started=started)
                     continue
-                if not await self._loader.redis_has_none(key, found):
-                    continue
+                if await self._loader.redis_has_none(key, found):
+                    await self._announce(key, found)
+                continue
+            forestalled += 1
+            if Instant(self._clock).since(loaded) > self._limits.claim_seconds / 2:
+                continue  # this process was stopped: what it has read may be of a row that was deleted since
             exchange.spending = True
             try:
                 refreshed = await self._claim_and_spend(provider, key, http, found)
@@ -160,6 +176,7 @@ class ConnectionRefresher(Unpicklable):
                 exchange.spending = False
             if refreshed is not None:
                 return refreshed
+        raise TokenUnavailable(FORESTALLED)
 
     def _usable(self, provider: UserToken, document: ConnectionDocument) -> Grant | None:
         value, left = document.access_token, document.left(self._clock.time())
@@ -201,8 +218,7 @@ class ConnectionRefresher(Unpicklable):
     ) -> Grant | None:
         """Claim the connection, spend its refresh token and store the new pair. Return None to start again."""
         at = Instant(self._clock)
-        claim = Claim(id=secrets.token_hex(16), by=self._writer, at=at.wall)
-        self._data.ended_claims[claim.id] = self._writer  # until the refresh token may be sent
+        claim = self._new_claim(at)
         claimed = await self._claim(key, found, claim)
         if claimed is None:
             return None
@@ -214,6 +230,22 @@ class ConnectionRefresher(Unpicklable):
             return await self._spend(provider, key, http, claimed, at)
         finally:
             self._data.ended_claims[claim.id] = self._writer
+
+    async def _announce(self, key: ConnectionKey, found: Found) -> None:
+        """Replace a claim that is taken over by one that sends nothing, and let its process store what it has."""
+        claimed = await self._claim(key, found, self._new_claim(Instant(self._clock)))
+        if claimed is None:
+            return
+        try:
+            await self._clock.sleep(self._limits.store_seconds + _LAST_CALL)
+        except asyncio.CancelledError:
+            await self._release(key, claimed)
+            raise
+
+    def _new_claim(self, at: Instant) -> Claim:
+        claim = Claim(id=secrets.token_hex(16), by=self._writer, at=at.wall)
+        self._data.ended_claims[claim.id] = self._writer  # until the refresh token may be sent
+        return claim
 
     async def _claim(self, key: ConnectionKey, found: Found, claim: Claim) -> Found | None:
         document = found.document
@@ -287,7 +319,7 @@ class ConnectionRefresher(Unpicklable):
         self, provider: UserToken, key: ConnectionKey, claimed: Found, refused: GrantRefused
     ) -> Grant | None:
         reason = refused.code or "refused"
-        while True:
+        for _ in range(MAX_FORESTALLED):
             try:
                 found = await self._documents.load(key)
             except (StoreUnavailable, Unusable) as error:
@@ -308,6 +340,8 @@ class ConnectionRefresher(Unpicklable):
                     break
             except StoreUnavailable as error:
                 raise TokenUnavailable(f"the refresh token is refused ({reason}); not stored: {error}") from None
+        else:
+            raise TokenUnavailable(f"the refresh token is refused ({reason}); {FORESTALLED}")
         self._log.problem(
             f"connection-reconnect:{key.app}",
             "A user of %s has to connect again: the server refuses the refresh token (%s)",

@@ -307,11 +307,11 @@ class UserConnections(Unpicklable):
             if found is not None:
                 if found.document.replaces(document) and not found.document.reconnect:
                     if attempt:  # it was stored by a write whose reply was lost, and refreshed since
-                        await self._changed(provider, ConnectionChanged(provider.app_name, "ok"))
+                        await self._changed(provider, ConnectionChanged(provider.app_name, "ok"), newest=document)
                     return  # it is spent, and the store has what came of it
                 document = document.with_claim_of(found.document)
             if await self._tried(partial(documents.save, key, document, expected=version)):
-                await self._changed(provider, ConnectionChanged(provider.app_name, "ok"))
+                await self._changed(provider, ConnectionChanged(provider.app_name, "ok"), newest=document)
                 return
         raise TokenUnavailable("the connection was changed by other processes again and again")
 
@@ -331,7 +331,7 @@ class UserConnections(Unpicklable):
                 break
         else:
             raise TokenUnavailable("the connection was changed by other processes again and again")
-        await self._changed(provider, ConnectionChanged(provider.app_name, "disconnected"))
+        await self._changed(provider, ConnectionChanged(provider.app_name, "disconnected"), newest=None)
         if document is not None:
             await opened.parts.refresher.revoke(provider, opened.tokens.http, document)
         return True
@@ -344,9 +344,11 @@ class UserConnections(Unpicklable):
         parts.ended.note(key, version + 1)
         return True
 
-    async def _changed(self, provider: UserToken, event: ConnectionChanged) -> None:
+    async def _changed(
+        self, provider: UserToken, event: ConnectionChanged, *, newest: ConnectionDocument | None
+    ) -> None:
         opened = self._opened()
-        await opened.parts.storage.forget(self._key(provider))
+        await opened.parts.storage.forget(self._key(provider), newest=newest)
         await opened.sync.invalidate_current(opened.entry(provider))
         opened.parts.observe(event)
 

@@ -13,6 +13,7 @@ from tokenmw.providers.base import call_credential
 from tokenmw.providers.jwt_assertion import timed_claims
 from tokenmw.providers.private_key_jwt import PrivateKeyJWT, signed_text
 from tokenmw.providers.secret_sources import SecretSource
+from tokenmw.providers.subject import SubjectToken
 from tokenmw.redaction import FrozenValue, HiddenStr
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class GrantAssertion(FrozenValue):
             credential_text(credential_id, option=f"{provider}(credential_id=…)")
         put = object.__setattr__
         signs = isinstance(given, PrivateKeyJWT)
+        if isinstance(given, SubjectToken):
+            raise ConfigurationError(
+                f"{provider}(assertion=…) is this service's own: the caller's token is subject=SubjectToken()."
+            )
         known = signs or isinstance(given, SecretSource)
         if not known and (isinstance(given, type) or not callable(given)):
             given = HiddenStr(signed_text(given, option=f"{provider}(assertion=…)"))

@@ -116,13 +116,24 @@ def signed_text(given: object, *, option: str) -> str:
     Raises:
         ConfigurationError: It is a key, or no text.
     """
-    is_key = "PRIVATE KEY-----" in given if isinstance(given, str) else isinstance(given, (bytes, dict, Path))
+    if isinstance(given, dict) and "private_key" in given:
+        raise ConfigurationError(
+            f'{option} is a service account of Google: give PrivateKeyJWT(account["private_key"], '
+            f'key_id=account["private_key_id"]), which signs.'
+        )
+    if isinstance(given, str) and ("/" in given or "\\" in given) and "-----" not in given:
+        raise ConfigurationError(
+            f"{option} is a path and not a signed JWT: give PrivateKeyJWT(file=…) for a key, or FileSecret(…) for a "
+            f"file with a signed JWT."
+        )
+    content = given.decode("latin-1") if isinstance(given, bytes) else given
+    is_key = "PRIVATE KEY-----" in content if isinstance(content, str) else isinstance(given, (dict, Path))
     if is_key or (not isinstance(given, str) and hasattr(given, "private_bytes")):
         raise ConfigurationError(f"{option} is a key and not a signed JWT: give PrivateKeyJWT(…) of it, which signs.")
     if not isinstance(given, str):
         kind = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
         raise ConfigurationError(
-            f"{option} must be a PrivateKeyJWT, a function that returns a signed JWT, or one as text, not {kind}."
+            f"{option} must be a str with a signed JWT, a function that returns one, or a PrivateKeyJWT, not {kind}."
         )
     return secret_text(given, option=option)
 

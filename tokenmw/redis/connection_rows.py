@@ -55,7 +55,13 @@ class ConnectionRows(Unpicklable):
     __slots__ = ("_clients", "_given", "_names", "_replicas", "_seconds")
 
     def __init__(self, given: object, *, namespace: str, seconds: float, replicas: int) -> None:
-        checked = checked_redis(given)
+        problem, checked = "", None
+        try:
+            checked = checked_redis(given)
+        except ConfigurationError as error:
+            problem = str(error)
+        if checked is None:
+            raise ConfigurationError(f"RedisStore: {problem or 'redis is None.'}")
         if replicas and (isinstance(checked, redis.RedisCluster) or "+cluster:" in str(checked)[:20]):
             raise ConfigurationError("RedisStore: replicas needs a single server or a Sentinel, not a cluster.")
         # A function, because a URL has a password, and an object's attributes are shown by debuggers.

@@ -75,6 +75,10 @@ class HintListener(Unpicklable):
         usable: Returns whether commands reach Redis. If they do not, only that is logged.
         on_hint: Is called with each key that was announced.
         on_listening: Is called after each connection, for what was missed.
+
+    Attributes:
+        listening: Whether the connection is made, so that what other processes announce is heard.
+        refused: Whether the server has refused the channel at the last attempt, so that nothing is announced either.
     """
 
     __slots__ = (
@@ -93,6 +97,8 @@ class HintListener(Unpicklable):
         "_reported",
         "_took",
         "_usable",
+        "listening",
+        "refused",
     )
 
     def __init__(
@@ -123,6 +129,7 @@ class HintListener(Unpicklable):
         self._reported = False
         self._took: float | None = None
         self._failures = 0
+        self.listening = self.refused = False
 
     async def run(self) -> None:
         """Listen until cancelled. Nothing that the server, the network or the client does ends it."""
@@ -149,9 +156,11 @@ class HintListener(Unpicklable):
             await self._read(connection)
         except Exception as error:  # noqa: BLE001  a client calls the program's own code, which may raise anything
             reason = classify(error)
+            self.refused = reason in _REFUSALS
             self._lost(reason, fix=error.fix if isinstance(error, Unsuitable) else "")
             return reason
         finally:
+            self.listening = False
             if connection is not None:
                 await _abort(connection)
         return ""
@@ -206,6 +215,7 @@ class HintListener(Unpicklable):
 
     def _listening(self) -> None:
         self._lost_at, self._reported = None, False
+        self.listening, self.refused = True, False
         server = address_of(self._client)
         self._log.recovered("redis-hints", "Hints work again (%s)", server, server=server)
         self._on_listening()

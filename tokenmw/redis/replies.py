@@ -164,7 +164,7 @@ def _count_sessions(command: _Command) -> int:
 
 def _is_marker(reply: Any) -> bool:
     match reply:
-        case [bytes(), int(), int()]:
+        case [bytes(), int(), int(), int()]:
             return True
     return False
 

@@ -18,6 +18,8 @@ from tokenmw.redis.heartbeat import MAX_TOKENS, Heartbeat
 from tokenmw.runtime.fleet_status import instances_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tokenmw.redis.connection import RedisConnection
     from tokenmw.runtime.data import BrokerData
     from tokenmw.runtime.settings import Settings
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from tokenmw.status import InstanceStatus
     from tokenmw.tokens.entry import TokenEntry
 
-__all__ = ["Fleet", "digest_of"]
+__all__ = ["Fleet", "digest_of", "read_fleet"]
 
 _EVERY: Final = 5.0  # seconds
 _KEPT: Final = 2.0  # seconds for which a status page shows the same fleet
@@ -103,7 +105,7 @@ class Fleet(Unpicklable):
             self._early = asyncio.get_running_loop().create_task(self._write_early(), name="tokenmw heartbeats")
 
     async def refresh(self, *, wait: float) -> None:
-        """Read the fleet again unless that was done 2 s ago; wait for it for so many seconds at most."""
+        """Read the fleet again unless that was done within 2 s; return after `wait` seconds at the latest."""
         if self._reading is None or (self._reading.done() and self._clock.monotonic() >= self._read_at + _KEPT):
             self._read_at = self._clock.monotonic()
             self._reading = asyncio.get_running_loop().create_task(self.read(), name="tokenmw reading heartbeats")
@@ -185,6 +187,28 @@ class Fleet(Unpicklable):
         return heartbeat, names
 
 
+<<<<<<< HEAD
 def digest_of(entry: TokenEntry) -> str:
+=======
+async def read_fleet(
+    redis: RedisConnection, settings: Settings, *, entries: Iterable[TokenEntry]
+) -> tuple[InstanceStatus, ...]:
+    """Return all instances, for a process that is none of them, such as a command.
+
+    Args:
+        redis: The connection.
+        settings: The options of their broker.
+        entries: The token entries of its named providers, whose names are given to old tokens.
+
+    Raises:
+        RedisUnavailable: They cannot be read.
+    """
+    beats = await FleetStore(redis, names=settings.names, sealer=settings.sealer).read()
+    names = {digest: entry.name for entry in entries if entry.named and (digest := digest_of(entry))}
+    return instances_of(beats, own="", names=names, check_seconds=settings.limits.check_seconds)
+
+
+def digest_of(entry: TokenEntry) -> str:
+>>>>>>> bc7c49e4502de256e01aa2ee1a189059e90a093c
     """Return the beginning of a credential's digest in Redis keys; "" if its token is not shared."""
     return "" if entry.keys is None else entry.keys.token.rpartition(b"{")[2][:_DIGEST].decode()

@@ -23,9 +23,13 @@ __all__ = ["Hints"]
 
 
 class Hints(Unpicklable):
-    """Listens from when it is made until it is closed."""
+    """Listens from when it is made until it is closed.
 
-    __slots__ = ("_sessions", "_tasks", "_tokens")
+    Attributes:
+        listener: Listens to what other processes announce.
+    """
+
+    __slots__ = ("_sessions", "_tasks", "_tokens", "listener")
 
     def __init__(
         self,
@@ -52,7 +56,7 @@ class Hints(Unpicklable):
             log=log,
         )
         self._sessions = SessionHints(cache=data.sessions, sync=session_sync, log=log)
-        listener = HintListener(
+        self.listener = HintListener(
             redis.client,
             names=settings.names,
             limits=limits,
@@ -63,7 +67,7 @@ class Hints(Unpicklable):
         )
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(part.run(), name="tokenmw hints") for part in (self._tokens, self._sessions, listener)
+            loop.create_task(part.run(), name="tokenmw hints") for part in (self._tokens, self._sessions, self.listener)
         ]
 
     async def close(self) -> None:

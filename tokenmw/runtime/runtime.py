@@ -215,16 +215,6 @@ class Runtime(Unpicklable):
         self._hints: Hints | None = None
         self.fleet: Fleet | None = None
         if self.redis is not None and self.session_sync is not None:
-            self._redis_jobs = RedisJobs(
-                self.redis,
-                epochs=data.epochs,
-                recovery=recovery,
-                cache=data.tokens,
-                tokens=self.tokens,
-                token_sync=self.token_sync,
-                session_sync=self.session_sync,
-                clock=clock,
-            )
             self.fleet = Fleet(settings, data, redis=self.redis, session_sync=self.session_sync)
             if settings.hints:
                 self._hints = Hints(
@@ -236,6 +226,17 @@ class Runtime(Unpicklable):
                     session_sync=self.session_sync,
                     fleet=self.fleet,
                 )
+            self._redis_jobs = RedisJobs(
+                self.redis,
+                epochs=data.epochs,
+                recovery=recovery,
+                cache=data.tokens,
+                tokens=self.tokens,
+                token_sync=self.token_sync,
+                session_sync=self.session_sync,
+                clock=clock,
+                listener=None if self._hints is None else self._hints.listener,
+            )
         jobs = () if self._redis_jobs is None else self._redis_jobs.jobs
         if self._connections is not None:
             jobs = (*jobs, self._connections.offer_unsaved)

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from tokenmw.tokens.store import TokenStore
     from tokenmw.values import Grant, Token
 
-__all__ = ["TokenSync"]
+__all__ = ["RARER_IF_ANNOUNCED", "TokenSync"]
 
+RARER_IF_ANNOUNCED: Final = 10  # times `check_seconds` between two comparisons, where each change is announced
 _TOO_YOUNG: Final = 5.0  # seconds; an API may reject a younger token because it does not know it yet
 _MANY: Final = 10  # tokens of one provider's name that were invalidated within `_WINDOW` seconds
 _WINDOW: Final = 60.0
@@ -165,14 +166,18 @@ class TokenSync(Unpicklable):
         except RedisUnavailable:
             return False  # housekeeping uploads it later
 
-    def is_due(self, entry: TokenEntry, now: float) -> bool:
-        """Return whether an entry must be compared with Redis at this monotonic time."""
+    def is_due(self, entry: TokenEntry, now: float, *, announced: bool = False) -> bool:
+        """Return whether an entry must be compared with Redis at this monotonic time.
+
+        Where each change is `announced`, the periodic comparison only finds what Redis has evicted, and is rare.
+        """
         if entry.keys is None:
             return False
         current = entry.current
         if entry.tombstone_due_until > now or (current is not None and not current.shared):
             return True
-        return entry.used and current is not None and now - current.checked >= self._limits.check_seconds
+        seconds = self._limits.check_seconds * (RARER_IF_ANNOUNCED if announced else 1)
+        return entry.used and current is not None and now - current.checked >= seconds
 
     async def changed(self, entries: Sequence[TokenEntry], *, keep_used: bool = False) -> list[TokenEntry]:
         """Return the entries that must be compared one by one: Redis has another version or none, or gets a tombstone.

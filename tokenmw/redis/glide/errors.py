@@ -38,6 +38,8 @@ __all__ = ["redis_error"]
 _SIGNALLED: Final = "An error was signalled by the server: - "
 _CONNECTING: Final = re.compile(r"Received error for address `[^`]*`: (.*)", re.DOTALL)
 _CODED: Final = re.compile(r"([A-Za-z]{2,20}): (.*)", re.DOTALL)
+_NOT_CONNECTED: Final = "Standalone connect failed"
+_NO_PRIMARY: Final = "No primary node found"  # all addresses are replicas
 _BUSY: Final = "Reached maximum inflight requests"
 _CODE_OF_KIND: Final = {
     "BusyLoadingError": "LOADING",
@@ -74,7 +76,9 @@ def redis_error(error: Exception) -> Exception:
     names = {kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "glide_shared.exceptions"}
     if "TimeoutError" in names:
         return RedisTimeoutError("Timeout reading from server")
-    if names & {"ConnectionError", "ClosingError"}:
+    if "ClosingError" in names:  # a probe has replaced the client; the command had no reply by then
+        return RedisTimeoutError("Timeout reading from server")
+    if "ConnectionError" in names:
         return RedisConnectionError("The connection was lost.")
     if "ConfigurationError" in names:
         return Unsuitable("error", _REFUSED)
@@ -86,8 +90,9 @@ def redis_error(error: Exception) -> Exception:
 def _of_request(text: str) -> Exception:
     if _BUSY in text:
         return MaxConnectionsError("Too many connections")
-    if connecting := _CONNECTING.search(text):
-        return _of_connecting(connecting[1].strip())
+    if text.startswith(_NOT_CONNECTED):
+        connecting = _CONNECTING.search(text)
+        return _of_connecting(connecting[1].strip() if connecting else text)
     return _of_reply(text.removeprefix(_SIGNALLED))
 
 
@@ -96,7 +101,7 @@ def _of_connecting(text: str) -> Exception:
         return RedisTimeoutError("Timeout connecting to server")
     if _CODED.fullmatch(text.removeprefix(_SIGNALLED)):
         return _of_reply(text.removeprefix(_SIGNALLED))
-    return RedisConnectionError("Connection failed.")
+    return ReadOnlyError(_NO_PRIMARY) if _NO_PRIMARY in text else RedisConnectionError("Connection failed.")
 
 
 def _of_reply(text: str) -> Exception:
