@@ -49,7 +49,7 @@ from tokenmw.tokens.entry import TokenEntry
 from tokenmw.values import Grant, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from starlette.types import StatefulLifespan, StatelessLifespan
@@ -354,11 +354,11 @@ class TokenBroker(Unpicklable):
         """
         return self._credentials.override(providers)
 
-    async def _token_of(self, entry: TokenEntry) -> Token:
-        """Return a valid token of an entry, from the local cache without waiting."""
+    def _token_of(self, entry: TokenEntry) -> Token | Awaitable[Token]:
+        """Return a valid token of an entry from the local cache; if it has none, a coroutine that waits for one."""
         runtime = self._runtime
         token = self._while_closed(entry) if runtime is None else runtime.tokens.fresh(entry)
-        return token if token is not None else await self._open().tokens.get(entry)
+        return self._open().tokens.get(entry) if token is None else token
 
     def _while_closed(self, entry: TokenEntry) -> Token | None:
         """Return a valid token of an entry without opening the broker, so that shutdown does not open it again."""

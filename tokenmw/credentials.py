@@ -133,7 +133,7 @@ class Credentials(Unpicklable):
         if not isinstance(found, TokenEntry):
             raise ConfigurationError(
                 f"The credentials of {provider!r} depend on the request: use request.state.tokens.resolve({provider!r})"
-                f" and request.state.tokens.auth({provider!r})."
+                f" and request.state.tokens.auth({provider!r}){getattr(found, 'outside', '')}."
             )
         return found
 

@@ -12,7 +12,7 @@ from tests.connections.memory_users import MemoryUsers
 from tokenmw.connections.app import OAuthApp
 from tokenmw.connections.device import DeviceFlow, begin_device
 from tokenmw.connections.flow_problem import FlowProblem
-from tokenmw.errors import ConfigurationError
+from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.testing import Fault, ManualClock, ProviderServer
 
 if TYPE_CHECKING:
@@ -178,3 +178,33 @@ async def test_a_cancelled_wait_stops_polling(world: World) -> None:
     world.clock.advance(60.0)
     await asyncio.sleep(0)
     assert polls == len(world.polls)
+
+
+async def test_a_store_that_cannot_take_the_connection(world: World) -> None:
+    """The code is spent, so polling again could only fail with a misleading error."""
+    flow = await world.begin()
+    world.server.users.approve_device(flow.user_code, "ada")
+    world.users.store_fails = True
+    waiting = asyncio.create_task(flow.done())
+    await world.pass_time(waiting, 30)
+    with pytest.raises(TokenUnavailable, match="read-only"):
+        await waiting
+    assert 1 == len(world.polls)
+
+
+async def test_a_server_with_a_tiny_interval_is_not_flooded(world: World) -> None:
+    """RFC 8628 counts whole seconds."""
+    world.server.device.script.then(Fault(fields={"interval": 0.001}))
+    flow = await world.begin()
+    assert 1.0 == flow._codes.interval
+
+
+async def test_two_tasks_may_wait_for_one_flow(world: World) -> None:
+    """The code is spent once, and a later wait returns at once."""
+    flow = await world.begin()
+    world.server.users.approve_device(flow.user_code, "ada")
+    both = asyncio.gather(flow.done(), flow.done())
+    await world.pass_time(asyncio.ensure_future(both), 12)
+    await both
+    await flow.done()
+    assert 1 == len(world.polls)

@@ -135,6 +135,15 @@ async def test_a_session_that_the_redirect_back_lacks_is_logged(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("mode", ["cors", "no-cors", "same-origin"])
+async def test_only_a_navigation_begins_a_flow(world: Connecting, caplog: pytest.LogCaptureFixture, mode: str) -> None:
+    """An image of another page cannot begin one, and a script that fetches the URL learns why it gets nowhere."""
+    assert "invalid" == kind_of(await world.browser.get("/connect/crm", headers={"sec-fetch-mode": mode}))
+    assert "location.href" in caplog.text
+    assert not world.browser.cookies
+    assert 302 == (await world.browser.get("/connect/crm", headers={"sec-fetch-mode": "navigate"})).status_code
+
+
 def test_no_parameter_is_set_twice() -> None:
     """Not in the URL of the endpoint, and not under a platform's own name."""
     options: dict[str, Any] = {"token_url": f"{IDP}/t", "client_id": "crm", "client_secret": SECRET}

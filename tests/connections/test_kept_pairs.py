@@ -130,4 +130,3 @@ async def test_a_store_that_has_lost_its_last_writes_during_a_refresh() -> None:
     found = await first.documents.load(key)
     assert found is not None
     assert found.document.same_tokens(r2)
-

@@ -107,7 +107,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "two paths": (
         lambda: connect(public_url="https://app.example/accounts"),
-        r"public_url=…. has the path /accounts.*Connections\(connect_path=…\).*/connect",
+        r"path /accounts.*Connections\(connect_path=…\).*/connect.*public_url",
     ),
     "a database's file": (lambda: SQLStore("connections.db"), r"sqlite\+aiosqlite:///connections\.db"),
     "a Path": (lambda: SQLStore(Path("connections.db")), r"not PosixPath.*sqlite\+aiosqlite:///"),  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
@@ -13,7 +14,7 @@ from tokenmw import Limits, TokenBroker
 from tokenmw.connections import Connections, ConnectionStore, OAuthApp, RedisStore, SQLStore
 from tokenmw.errors import RequestError
 
-__all__ = ["FAST", "ask", "broker_over", "keep_asking", "pause_in_refresh", "store_of"]
+__all__ = ["FAST", "ask", "broker_over", "fork_in_claim", "keep_asking", "pause_in_refresh", "store_of"]
 
 FAST = {
     "fetch_seconds": 1.0,
@@ -21,6 +22,7 @@ FAST = {
     "wait_seconds": 8.0,
     "exchange_seconds": 1.0,
     "claim_seconds": 2.0,
+    "store_seconds": 1.0,
     "probe_seconds": 0.2,
     "backoff_seconds": 0.05,
 }
@@ -110,3 +112,36 @@ async def pause_in_refresh(*, database: str, at: str, when: str, **options: Any)
         except RequestError as error:
             value = f"{type(error).__name__}: {error}"
     return {"value": value}
+
+
+async def fork_in_claim(*, database: str, **options: Any) -> dict[str, Any]:
+    """Refresh the connection, and fork when the claim is written: the child asks with the same broker, and exits."""
+    forked = False
+
+    async def hook(name: str, moment: str) -> None:
+        nonlocal forked
+        if not forked and (name, moment) == ("claim", "after"):
+            forked = True
+            child = os.fork()
+            if not child:
+                asyncio._set_running_loop(None)  # that of the parent
+                try:
+                    asyncio.run(ask_once())
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)  # noqa: ASYNC222  the parent is to stand still meanwhile
+
+    async def ask_once() -> str:
+        try:
+            return (await broker.connections.token("crm", "user-1")).value
+        except RequestError as error:
+            return f"{type(error).__name__}: {error}"
+
+    async with broker_over(PausedStore(store_of(database), hook), **options) as broker:
+        value = await ask_once()
+        for _ in range(25):
+            if not value.startswith("TokenUnavailable"):
+                break
+            await asyncio.sleep(0.2)
+            value = await ask_once()
+    return {"value": value, "forked": forked}

@@ -20,7 +20,7 @@ from tokenmw.redis.sealing import Sealer
 from tokenmw.testing import ManualClock, ProviderServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable
 
     from tokenmw.connections.document import ConnectionDocument
     from tokenmw.connections.documents import Found
@@ -101,7 +101,7 @@ class World:
         for _ in range(300):
             await asyncio.sleep(0)
 
-    async def while_time_passes(self, work: Coroutine[Any, Any, Any], *, seconds: float = 60.0) -> Any:
+    async def while_time_passes(self, work: Awaitable[Any], *, seconds: float = 60.0) -> Any:
         """Let time pass until some work is done, for `seconds` at most."""
         task = asyncio.ensure_future(work)
         for _ in range(int(seconds * 10)):

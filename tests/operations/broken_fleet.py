@@ -127,12 +127,13 @@ class _Instance:
         await asyncio.sleep(1.5)  # counts are published once a second
         families = text_string_to_metric_families(generate_latest(self.registry).decode())
         page = (await self.client.get("/_tokenmw/")).text
+        json = (await self.client.get("/_tokenmw/status.json")).json()
         outputs = [
             (await asyncio.to_thread(run, command, "program:broker", directory=directory)).stdout
             for command in ("check", "inspect")
         ]
         return Seen(
-            (await self.client.get("/_tokenmw/status.json")).json(),
+            json,
             " ".join(re.sub(r"<style.*?</style>|<script.*?</script>|<[^>]+>", " ", page, flags=re.DOTALL).split()),
             [(sample.name, dict(sample.labels), sample.value) for family in families for sample in family.samples],
             *outputs,
@@ -171,7 +172,9 @@ async def see_broken_fleet(directory: Path) -> tuple[Seen, Seen]:
         program = _PROGRAM.format(good=good, busy=busy, redis=redis.url, key=SECRET_KEY)
         (directory / "program.py").write_text(program)
         providers = _providers(good, busy)
-        async with _instance(providers, redis.url) as one, _instance(providers, redis.url) as other:
+        # The third one has another secret, as after half of a rotation.
+        third = TokenBroker({}, redis=redis.url, secret_key="another secret of the tests")
+        async with _instance(providers, redis.url) as one, _instance(providers, redis.url) as other, third:
             for instance in (one, other):
                 assert [200, 502, 503] == [await instance.get(provider) for provider in PROVIDERS[:3]]
                 assert [502, 502] == [await instance.get("tenants", tenant=tenant) for tenant in ("a", "b")]

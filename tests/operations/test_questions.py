@@ -74,7 +74,7 @@ ANSWERS: Final = {
         {FAILING: lambda one: one.metric(FAILING, provider="erp", reason="rejected") == 1},
     ),
     "How often was it tried, and when is the next attempt?": Answer(
-        r"Attempts Next attempt",
+        r"Last error Attempts .*erp failing .* 1, next in \d+ s",
         {"providers[].attempts": lambda count: count >= 1, "providers[].next_attempt_in": lambda left: 0 < left < 60},
         {"inspect": r"attempt 1.*the note expires in \d"},
         {
@@ -115,7 +115,7 @@ ANSWERS: Final = {
         without_redis=True,
     ),
     "Is Redis the cause, which server, since when?": Answer(
-        r"Redis .*Server State Since Last error 127\.0\.0\.1:\d+ down ",
+        r"Redis .*Server State Since Last error .*127\.0\.0\.1:\d+ down ",
         {
             "redis.nodes[].node": lambda node: node.startswith("127.0.0.1:"),
             "redis.nodes[].state": lambda state: state == "down",
@@ -143,7 +143,26 @@ ANSWERS: Final = {
         {UNSHARED: lambda one: one.metric(UNSHARED, kind="token") == one.metric(UNSHARED, kind="tombstone") == 1},
         without_redis=True,
     ),
+    "Which instances run, and which disagree?": Answer(
+        r"Instances: 3 .*secret_key",
+        {
+            "instances[].pid": lambda pid: pid > 0,
+            "instances[].stale": lambda stale: stale is False,
+            "instances[].differs": lambda differs: differs == ["secret_key"],
+            "instances[].old_tokens": lambda names: names == [],
+        },
+        {"inspect": r"instances 3\n  instance \S+ .*sealed with a secret that this configuration does not have"},
+        {
+            "tokenmw_build_info": lambda one: one.metric("tokenmw_build_info") == 1,
+            EXPIRY: lambda one: one.metric(EXPIRY, provider="crm") > one.json["time"],
+        },
+    ),
     "How often is a token fetched, and how long does it take?": Answer(
+        r"Requests, last hour .*crm fresh .* \d, 95 % within",
+        {
+            "providers[].fetches_last_hour": lambda count: count >= 2,
+            "providers[].fetch_p95": lambda seconds: 0 < seconds < 5,
+        },
         metrics={
             FETCHES: lambda one: one.metric(FETCHES, provider="crm", outcome="granted") >= 1,
             "tokenmw_token_fetch_duration_seconds": lambda one: (
@@ -170,6 +189,8 @@ ANSWERS: Final = {
         without_redis=True,
     ),
     "Who invalidated what?": Answer(
+        r"Last events of this process .*crm token dropped: another instance invalidated it",
+        {"events[].text": lambda text: text == "token dropped: another instance invalidated it"},
         command_line={"inspect": r"tombstone +versions up to \d+ are invalid"},
         metrics={
             "tokenmw_tokens_invalidated_total": lambda one: (
@@ -197,7 +218,7 @@ ANSWERS: Final = {
         }
     ),
     "Is a token about to expire while its provider fails?": Answer(
-        r"Providers .*Token .*Next attempt",
+        r"Providers .*Token .*Attempts .*crm fresh .* left",
         {"providers[].expires_in": lambda left: left > 0, "providers[].next_attempt_in": lambda left: left > 0},
         {"check": r"provider +crm", "inspect": r"left of 3600 s"},
         {

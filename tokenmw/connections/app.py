@@ -10,6 +10,7 @@ from tokenmw.connections.device_codes import DEVICE_GRANT, DeviceCodes, read_dev
 from tokenmw.connections.dialect import STANDARD, Dialect
 from tokenmw.connections.endpoints import Endpoints
 from tokenmw.connections.options import check_query, checked_params, checked_scope, checked_separator
+from tokenmw.connections.pair_reader import read_refreshed
 from tokenmw.errors import ConfigurationError, CredentialRejected
 from tokenmw.options import checked_flag, checked_instance, optional_seconds
 from tokenmw.providers.body_codes import RejectionCodes
@@ -247,7 +248,7 @@ class OAuthApp(FrozenValue):
         fields = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         if scope:
             fields["scope"] = self._joined(scope)
-        return await self._client.grant(http, fields, secret=refresh_token)
+        return await self._client.grant(http, fields, secret=refresh_token, read=read_refreshed)
 
     @without_locals
     async def exchange_code(self, http: TokenHTTP, code: str, *, verifier: str, redirect_uri: str) -> TokenPair:
@@ -280,7 +281,9 @@ class OAuthApp(FrozenValue):
         """
         url = await self._client.endpoints.url(self._client.reach(http), "authorize_url")
         if not url:
-            raise CredentialRejected(f"the server of {self._client.name} publishes no authorization endpoint")
+            raise CredentialRejected(
+                f"the server of {self._client.name} publishes no authorization endpoint: give authorize_url=…"
+            )
         query = {
             "response_type": "code",
             self.dialect.client_parameter: self.client_id,

@@ -59,7 +59,11 @@ class FlowCookies(FrozenValue):
         return None if len(value) > _MAX_VALUE else self._line(name, value, seconds=int(FLOW_SECONDS))
 
     def find(self, cookies: Mapping[str, str], state: str, *, now: float) -> PendingFlow | None:
-        """Return the flow of a `state`; None if the browser has none, or it is too old or was changed."""
+        """Return the flow of a `state`; None if the browser has none, or it is too old or was changed.
+
+        Raises:
+            Unreadable: It is sealed with a secret that this instance does not have.
+        """
         name = self._name(state)
         value = cookies.get(name)
         if value is None or len(value) > _MAX_VALUE:
@@ -67,7 +71,11 @@ class FlowCookies(FrozenValue):
         try:
             sealed = base64.b64decode(f"{value}{'=' * (-len(value) % 4)}", altchars=b"-_", validate=True)
             version, body = self._sealer.open(sealed, key=_LABEL + name.encode())
-        except (binascii.Error, ValueError, Unreadable):
+        except (binascii.Error, ValueError):
+            return None
+        except Unreadable as unreadable:
+            if unreadable.reason == "unknown-key":
+                raise
             return None
         flow = PendingFlow.decode(body)
         if flow is None or int(flow.begun) != version or not -_SKEW <= now - flow.begun <= FLOW_SECONDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
 from tokenmw.caches import LRUCache
 from tokenmw.connections.authorize import PendingFlow, code_in
@@ -70,7 +70,11 @@ class ConnectFlows(Unpicklable):
         return FlowCookies(self._connections.flow_parts().sealer, secure=is_secure(base))
 
     def find(self, cookies: Mapping[str, str], state: str, *, base: str) -> PendingFlow | None:
-        """Return the flow that a browser has kept for a `state`; None if it has none, or one that is too old."""
+        """Return the flow that a browser has kept for a `state`; None if it has none, or one that is too old.
+
+        Raises:
+            Unreadable: It is sealed with a secret that this instance does not have.
+        """
         return self.cookies(base).find(cookies, state, now=self._connections.flow_parts().clock.time())
 
     async def begin(
@@ -170,14 +174,32 @@ class ConnectFlows(Unpicklable):
     async def _exchange(self, app: OAuthApp, flow: PendingFlow, code: str, http: TokenHTTP) -> TokenPair:
         pair = await app.exchange_code(http, code, verifier=flow.verifier, redirect_uri=flow.redirect_uri)
         if flow.nonce:
-            checked_claims(
-                pair.id_token,
-                issuer=app.dialect.openid_issuer or app.issuer,
-                client_id=app.client_id,
-                nonce=flow.nonce,
-                now=self._connections.flow_parts().clock.time(),
-            )
+            try:
+                checked_claims(
+                    pair.id_token,
+                    issuer=app.dialect.openid_issuer or app.issuer,
+                    client_id=app.client_id,
+                    nonce=flow.nonce,
+                    now=self._connections.flow_parts().clock.time(),
+                )
+            except FlowProblem:
+                await self._revoke(app, flow.app, pair, http)
+                raise
         return pair
+
+    async def _revoke(self, app: OAuthApp, name: str, pair: TokenPair, http: TokenHTTP) -> None:
+        """Revoke a pair that is not used (RFC 7009): else it would stay valid, and nobody would know it."""
+        hint: Literal["access_token", "refresh_token"] = "refresh_token" if pair.refresh_token else "access_token"
+        try:
+            await app.revoke(http, pair.refresh_token or pair.access_token, hint=hint)
+        except (TokenUnavailable, CredentialRejected) as error:
+            self._connections.flow_parts().log.problem(
+                f"connection-revoke:{name}",
+                "%s did not revoke the tokens that came with another flow's ID token: %s",
+                name,
+                error,
+                provider=name,
+            )
 
     async def _use_once(self, flow: PendingFlow) -> None:
         digest = hashlib.sha256(flow.state.encode()).digest()

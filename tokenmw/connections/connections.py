@@ -106,11 +106,12 @@ class Connections(FrozenValue):
 class _OfRequest:
     """Returns the provider of a request's user."""
 
-    __slots__ = ("_connections", "_name")
+    __slots__ = ("_connections", "_name", "outside")
 
     def __init__(self, connections: Connections, name: str) -> None:
         self._connections = connections
         self._name = name
+        self.outside = f", or broker.connections.token({name!r}, …) outside of a request"
 
     def __call__(self, connection: HTTPConnection) -> Provider | Awaitable[Provider]:
         subject = self._connections.subject(connection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from tokenmw.connections.connect_flow import problem_of
@@ -16,6 +16,8 @@ from tokenmw.redaction import Unpicklable, without_locals
 if TYPE_CHECKING:
     from tokenmw.connections.app import OAuthApp
     from tokenmw.connections.flow_parts import UsersConnections
+    from tokenmw.connections.pair import TokenPair
+    from tokenmw.providers.http import TokenHTTP
 
 __all__ = ["DeviceFlow", "begin_device"]
 
@@ -37,8 +39,10 @@ class DeviceFlow(Unpicklable):
         "_codes",
         "_connections",
         "_ends",
+        "_is_done",
         "_name",
         "_subject",
+        "_waiting",
         "expires_in",
         "user_code",
         "verification_uri",
@@ -53,6 +57,8 @@ class DeviceFlow(Unpicklable):
         self._subject = subject
         self._codes = codes
         self._ends = ends
+        self._is_done = False
+        self._waiting = asyncio.Lock()
         self.user_code = codes.user_code
         self.verification_uri = codes.verification_uri
         self.verification_uri_complete = codes.verification_uri_complete
@@ -60,16 +66,30 @@ class DeviceFlow(Unpicklable):
 
     @without_locals
     async def done(self) -> None:
-        """Wait until the user has consented, and store the connection.
+        """Wait until the user has consented, and store the connection. Several tasks may wait for one flow.
 
         Raises:
             FlowProblem: The user has denied (`kind` is `denied`), or the code has expired (`expired`), or the server
                 refuses it (`refused`).
             TokenUnavailable: The store cannot take the connection.
         """
+        async with self._waiting:
+            if not self._is_done:
+                await self._wait()
+                self._is_done = True
+
+    @without_locals
+    async def _wait(self) -> None:
         clock, interval = self._connections.flow_parts().clock, self._codes.interval
         app = cast("OAuthApp", self._connections.config.apps[self._name])
-        poll = partial(app.exchange_device_code, device_code=self._codes.device_code)
+        granted = False
+
+        async def poll(http: TokenHTTP) -> TokenPair:
+            nonlocal granted
+            pair = await app.exchange_device_code(http, self._codes.device_code)
+            granted = True
+            return pair
+
         while True:
             left = self._ends - clock.monotonic()
             if left <= interval:
@@ -82,6 +102,8 @@ class DeviceFlow(Unpicklable):
             except (GrantRefused, CredentialRejected) as error:
                 raise problem_of(error) from None
             except TokenUnavailable as error:
+                if granted:
+                    raise  # the store's: the code is spent
                 # A poll that timed out: less often from now on (RFC 8628 §3.5).
                 interval = min(max(2 * interval, error.retry_after or 0.0), max(interval, _MAX_INTERVAL))
             else:

@@ -86,9 +86,7 @@ class ConnectionDocument(Unpicklable):
         Without a refresh token in the pair, the old one stays (RFC 6749 §6).
         """
         old = None if before is None else before.refresh_token
-        spent = () if before is None else before.spent
-        if old and pair.refresh_token not in (None, old):
-            spent = (*spent, digest_of(old))[-_MAX_SPENT:]
+        spent = () if before is None else before._spent_after(pair.refresh_token)
         return cls(
             refresh_token=pair.refresh_token or old,
             access_token=pair.access_token,
@@ -130,6 +128,16 @@ class ConnectionDocument(Unpicklable):
         The clock of the process that stored it may be wrong, so it is never more than its lifetime.
         """
         return 0.0 if self.access_token is None else min(self.expires_at - now, self.lifetime)
+
+    def rotated(self, refresh_token: str) -> ConnectionDocument:
+        """Return this document with the refresh token that came in place of its own, and without its claim."""
+        return self.changed(refresh_token=refresh_token, spent=self._spent_after(refresh_token), claim=None)
+
+    def _spent_after(self, refresh_token: str | None) -> tuple[str, ...]:
+        old = self.refresh_token
+        if not old or refresh_token in (None, old):
+            return self.spent
+        return (*self.spent, digest_of(old))[-_MAX_SPENT:]
 
     def with_claim_of(self, other: ConnectionDocument) -> ConnectionDocument:
         """Return this document with the claim of the one that it replaces, if both have the same refresh token.

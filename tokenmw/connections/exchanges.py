@@ -61,6 +61,11 @@ class Exchanges(Unpicklable):
         self._by_key: dict[str, Exchange] = {}
         self._running: set[Exchange] = set()
 
+    @property
+    def closing(self) -> bool:
+        """Whether no refresh token is to be sent any more: the time until everything ends has begun."""
+        return self._closed
+
     def __len__(self) -> int:
         return len(self._running)
 

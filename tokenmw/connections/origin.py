@@ -11,7 +11,7 @@ from tokenmw.providers.urls import checked_base_url, is_loopback
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["base_url_of", "check_connect_path", "checked_public_url", "is_from_same_origin", "is_secure"]
+__all__ = ["base_url_of", "checked_public_url", "differing_paths", "is_from_same_origin", "is_secure"]
 
 _OPTION: Final = "ConnectApp(public_url=…)"
 _SAME: Final = "same-origin"
@@ -47,22 +47,17 @@ def checked_public_url(public_url: object) -> str | None:
     return checked_base_url(public_url, option=_OPTION, allow_http=False)
 
 
-def check_connect_path(public_url: str | None, *, connect_path: str) -> None:
-    """Raise if errors name another path for connecting accounts than the application has.
+def differing_paths(url: str, *, connect_path: str) -> tuple[str, str] | None:
+    """Return the path of the application and that of errors, if these lead users elsewhere; else None.
 
-    Raises:
-        ConfigurationError: The text names both.
+    Args:
+        url: The URL at which browsers reach the application.
+        connect_path: The path or URL of `Connections`. A path is the same on each host.
     """
-    if public_url is None:
-        return
-    # Of a path, that of each host is the same.
-    given = public_url if "://" in connect_path else unquote(urlsplit(public_url).path)
-    expected = connect_path if "://" in connect_path else unquote(connect_path)
-    if given.rstrip("/") != expected.rstrip("/"):
-        raise ConfigurationError(
-            f"{_OPTION} has the path {given or '/'}, and Connections(connect_path=…), which errors show to users, is "
-            f"{expected or '/'}: give both the same."
-        )
+    whole = "://" in connect_path
+    given, expected = (url, connect_path) if whole else (unquote(urlsplit(url).path), unquote(connect_path))
+    given, expected = given.rstrip("/"), expected.rstrip("/")
+    return None if given == expected else (given or "/", expected or "/")
 
 
 def base_url_of(request: Request, public_url: str | None) -> str:
@@ -76,8 +71,9 @@ def base_url_of(request: Request, public_url: str | None) -> str:
     url = request.url
     if url.scheme != "https" and not is_loopback(url.hostname or ""):
         raise ConfigurationError(
-            f"{_OPTION} is missing: the request came over {url.scheme}, so a proxy in front of this program hides its "
-            f'public URL. Set it to the URL of this application, such as "https://app.example/connect".'
+            f"{_OPTION} is missing: the request came over {url.scheme}, which is for this machine only (localhost), or "
+            f"a proxy in front of this program hides its public URL. Set it to the URL of this application, such as "
+            f'"https://app.example/connect".'
         )
     proxy = next((name for name in _OF_PROXIES if name in request.headers), "") if url.scheme != "https" else ""
     if proxy:

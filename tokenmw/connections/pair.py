@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenmw.errors import TokenUnavailable
 from tokenmw.redaction import Unpicklable, not_encoded
 
-__all__ = ["GrantRefused", "TokenPair"]
+__all__ = ["AccessTokenUnusable", "GrantRefused", "TokenPair"]
 
 
 @not_encoded
@@ -44,3 +45,15 @@ class GrantRefused(Exception):
     def __init__(self, text: str, *, code: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+class AccessTokenUnusable(TokenUnavailable):
+    """Raised for an answer to a refresh token that has the next one, but no access token that can be used.
+
+    The refresh token is spent, so the next one is to be stored all the same.
+    """
+
+    def __init__(self, text: str, *, refresh_token: str) -> None:
+        super().__init__(text)
+        # A function, because debuggers show an object's attributes.
+        self.refresh_token = lambda: refresh_token

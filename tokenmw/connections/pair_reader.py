@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from tokenmw.connections.pair import GrantRefused, TokenPair
+from tokenmw.connections.pair import AccessTokenUnusable, GrantRefused, TokenPair
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.providers.answer import number
 from tokenmw.values import MAX_LIFETIME
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.grant_reader import GrantReader
     from tokenmw.providers.proof import Proof
 
-__all__ = ["read_pair"]
+__all__ = ["read_pair", "read_refreshed"]
 
 _MAX_REFRESH_TOKEN: Final = 16 << 10  # characters
 _MAX_ID_TOKEN: Final = 64 << 10
@@ -57,9 +57,30 @@ def read_pair(answer: Answer, proof: Proof, *, reader: GrantReader, dialect: Dia
         expires_in=_lifetime(fields, grant.expires_in, has_refresh_token=refresh_token is not None),
         scope=scopes_in(fields.get("scope"), separator=dialect.answer_separator),
         token_type=grant.token_type,
-        id_token=_text(answer, fields, "id_token", limit=_MAX_ID_TOKEN),
+        id_token=_id_token(fields),
         extra={name: value for name, value in grant.extra.items() if name != "scope"},
     )
+
+
+def read_refreshed(answer: Answer, proof: Proof, *, reader: GrantReader, dialect: Dialect) -> TokenPair:
+    """Return what the endpoint granted for a refresh token, as `read_pair` does.
+
+    Raises:
+        AccessTokenUnusable: The answer has a new refresh token, and is not usable otherwise.
+        Exception: What `read_pair` raises.
+    """
+    try:
+        return read_pair(answer, proof, reader=reader, dialect=dialect)
+    except TokenUnavailable as error:
+        standard = dialect.standard(answer)
+        fields: Mapping[str, Any] = standard.fields or {}
+        if not 200 <= answer.status < 300 or fields.get("error"):
+            raise
+        token = _text(standard, fields, "refresh_token", limit=_MAX_REFRESH_TOKEN)
+        if token is None:
+            raise
+        unusable = AccessTokenUnusable(str(error), refresh_token=token)
+    raise unusable
 
 
 def scopes_in(given: object, *, separator: str = "") -> str | None:
@@ -84,6 +105,12 @@ def _lifetime(fields: Mapping[str, Any], seconds: float, *, has_refresh_token: b
     if all(fields.get(name) in (None, "") for name in _LIFETIME_FIELDS):
         return math.inf
     return max(seconds, number(fields.get("expires_in")) or 0.0) if seconds >= MAX_LIFETIME else seconds
+
+
+def _id_token(fields: Mapping[str, Any]) -> str | None:
+    # One that is no text counts as none: it must not cost the refresh token beside it.
+    value = fields.get("id_token")
+    return value if isinstance(value, str) and 0 < len(value) <= _MAX_ID_TOKEN and value.isprintable() else None
 
 
 def _text(answer: Answer, fields: Mapping[str, Any], name: str, *, limit: int) -> str | None:

@@ -207,14 +207,9 @@ class PairStorage(Unpicklable):
                 continue
             except Unusable:
                 return "unsaved"  # written by a process with a secret that this one does not have
-            if found is None or found.document.reconnect == DISCONNECTED:
-                return "disconnected"
-            if document.same_tokens(found.document):
-                return "stored"  # by the write whose reply was lost
-            if found.document.refresh_token != spent.refresh_token and not document.replaces(found.document):
-                return "superseded"
-            # The token that was spent here, claimed by another process, or given up; or one from before, if the store
-            # has lost its last writes.
+            outcome = _outcome_of(found, document, spent=spent)
+            if found is None or outcome is not None:
+                return outcome or "disconnected"
             expected = found.version
         return "unsaved"
 
@@ -273,3 +268,15 @@ class PairStorage(Unpicklable):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _outcome_of(found: Found | None, document: ConnectionDocument, *, spent: ConnectionDocument) -> Storing | None:
+    """Return what the store's document means for a new one; None if the new one is to replace it."""
+    if found is None or found.document.reconnect == DISCONNECTED:
+        return "disconnected"
+    if document.same_tokens(found.document):
+        return "stored"  # by a write whose reply was lost
+    # The token that was spent here, claimed by another process, or given up; or one from before, if the store has lost
+    # its last writes.
+    made_of_it = found.document.refresh_token == spent.refresh_token or document.replaces(found.document)
+    return None if made_of_it else "superseded"

@@ -52,8 +52,8 @@ class ConnectionParts(Unpicklable):
     """
 
     __slots__ = (
+        "_closing_seconds",
         "_connections",
-        "_exchange_seconds",
         "clock",
         "documents",
         "ended",
@@ -83,7 +83,8 @@ class ConnectionParts(Unpicklable):
         writer: str,
     ) -> None:
         self._connections = connections
-        self._exchange_seconds = limits.exchange_seconds
+        # What was sent is answered within the first, and stored within the second.
+        self._closing_seconds = limits.exchange_seconds + limits.store_seconds
         self.sealer = sealer
         self.used = used
         self.clock = clock
@@ -115,8 +116,8 @@ class ConnectionParts(Unpicklable):
         await self.ended.delete()
 
     async def close(self) -> None:
-        """Wait for running exchanges, for `exchange_seconds` at most, then close the store."""
-        await self.exchanges.close(self._exchange_seconds)
+        """Wait for running exchanges, for `exchange_seconds` and `store_seconds` at most, then close the store."""
+        await self.exchanges.close(self._closing_seconds)
         await self.storage.offer()
         await self.ended.delete(early=True)
         await self.storage.close()

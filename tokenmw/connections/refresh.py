@@ -38,7 +38,7 @@ from tokenmw.connections.loading import (
     ConnectionLoader,
     reconnect_required,
 )
-from tokenmw.connections.pair import GrantRefused
+from tokenmw.connections.pair import AccessTokenUnusable, GrantRefused, TokenPair
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import CredentialRejected, RequestError, TokenUnavailable
 from tokenmw.observe.events import ConnectionChanged
@@ -160,11 +160,7 @@ class ConnectionRefresher(Unpicklable):
             if not self._is_free(document):
                 if grant is not None and self._lasts(provider, document):
                     return grant  # another process refreshes it
-                if not self._may_take_over(key, found):
-                    await self._wait(document, started=started)
-                    continue
-                if await self._loader.redis_has_none(key, found):
-                    await self._announce(key, found)
+                await self._wait_or_take_over(key, found, started=started)
                 continue
             forestalled += 1
             if Instant(self._clock).since(loaded) > self._limits.claim_seconds / 2:
@@ -177,6 +173,12 @@ class ConnectionRefresher(Unpicklable):
             if refreshed is not None:
                 return refreshed
         raise TokenUnavailable(FORESTALLED)
+
+    async def _wait_or_take_over(self, key: ConnectionKey, found: Found, *, started: float) -> None:
+        if not self._may_take_over(key, found):
+            await self._wait(found.document, started=started)
+        elif await self._loader.redis_has_none(key, found):
+            await self._announce(key, found)
 
     def _usable(self, provider: UserToken, document: ConnectionDocument) -> Grant | None:
         value, left = document.access_token, document.left(self._clock.time())
@@ -274,17 +276,25 @@ class ConnectionRefresher(Unpicklable):
         self, provider: UserToken, key: ConnectionKey, http: TokenHTTP, claimed: Found, at: Instant
     ) -> Grant | None:
         document = claimed.document
-        sender = http.with_seconds(self._limits.exchange_seconds, may_send=lambda: not self._is_late(at))
+        sender = http.with_seconds(
+            self._limits.exchange_seconds, may_send=lambda: not self._is_late(at) and not self._exchanges.closing
+        )
+        pair: TokenPair | None = None
+        unusable: TokenUnavailable | None = None
+        asked = self._clock.time()
         try:
-            asked = self._clock.time()
             pair = await provider.app.refresh(sender, document.refresh_token or "", scope="")
         except GrantRefused as refused:
             return await self._refused(provider, key, claimed, refused)
+        except AccessTokenUnusable as error:
+            unusable = TokenUnavailable(str(error))
+            new = document.rotated(error.refresh_token()).without_claim(failing="unavailable", now=asked)
         except Exception as error:
             rejected = isinstance(error, CredentialRejected)
             await self._release(key, claimed, failing="credential rejected" if rejected else "unavailable")
             raise
-        new = ConnectionDocument.of_pair(pair, now=asked, before=document)
+        else:
+            new = ConnectionDocument.of_pair(pair, now=asked, before=document)
         late = Instant(self._clock).since(at) > self._limits.claim_seconds
         outcome = await self._storage.store(key, new, spent=document, expected=claimed.version, late=late)
         if outcome == "superseded":
@@ -292,6 +302,10 @@ class ConnectionRefresher(Unpicklable):
         if outcome == "disconnected":
             await self.revoke(provider, http, new)
             raise reconnect_required(provider, NOT_CONNECTED)
+        if pair is None:
+            if not document.failing:
+                self._observe(ConnectionChanged(key.app, "failing", "unavailable"))
+            raise unusable or TokenUnavailable
         if document.failing:
             self._observe(ConnectionChanged(provider.app_name, "ok"))
         if self._rejected.discard(pair.access_token):

@@ -13,6 +13,7 @@ from tokenmw.connections.device import begin_device
 from tokenmw.connections.document import DISCONNECTED, ConnectionDocument
 from tokenmw.connections.documents import Found, Unusable
 from tokenmw.connections.flow_parts import FlowParts
+from tokenmw.connections.options import checked_scope
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.observe.events import ConnectionChanged
@@ -138,7 +139,11 @@ class UserConnections(Unpicklable):
         lifetime = 0.0
         if access_token is not None:
             secret_text(access_token, option="save(access_token=…)")
+            if expires_in is None:
+                raise ConfigurationError("save needs expires_in=… with access_token=…, in seconds.")
             lifetime = positive_seconds(expires_in, option="save(expires_in=…)")
+        elif expires_in is not None:
+            raise ConfigurationError("save needs access_token=… with expires_in=…, which is its lifetime.")
         if refresh_token is not None:
             secret_text(refresh_token, option="save(refresh_token=…)")
         now = self._opened().parts.clock.time()
@@ -147,7 +152,7 @@ class UserConnections(Unpicklable):
             access_token=access_token,
             expires_at=now + lifetime if access_token else 0.0,
             lifetime=lifetime,
-            scope=scope or "",
+            scope=checked_scope(scope or "", option="save(scope=…)"),
             granted_at=now,
             refreshed_at=now,
         )
@@ -273,6 +278,8 @@ class UserConnections(Unpicklable):
                 return resealed
 
     def _provider(self, name: str, subject: str) -> UserToken:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"The name of an app must be a str, not {type(name).__name__}.")
         if name not in self.config.apps:
             raise ConfigurationError(
                 f"connections has no app {name[:100]!r}{did_you_mean(name, sorted(self.config.apps))}"

@@ -37,6 +37,7 @@ _OF_APP: Final = frozenset({7000114})  # `invalid_grant`, but the app may not ac
 _MAX_CLAIMS: Final = 4096  # characters; they go into a response header
 _FIXES: Final = {
     "invalid_grant": "the caller's token is expired, for another app, or its user has not consented",
+    "interaction_required": "the user must satisfy a policy, such as a second factor: the caller gets the claims",
     "invalid_request": "check tenant, cloud and the other options",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -13,6 +12,7 @@ from tokenmw.providers.answer import Answer, UnusableAnswer, read_body, retry_af
 from tokenmw.providers.http_client import checked_client, library_of, problem_of_client
 from tokenmw.providers.network.addresses import CLIENT_CERTIFICATE, ONLY_PUBLIC
 from tokenmw.providers.network.failures import Progress, expects_https, failure_of, server_of
+from tokenmw.providers.network.time_limit import time_limit
 from tokenmw.providers.quiet_http import hide_http2_headers, hide_query
 from tokenmw.providers.redirect_text import redirect_text
 from tokenmw.redaction import Unpicklable, without_locals
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Grants", "NestedTokens", "TokenHTTP", "ascii_host", "read_url"]
 
-# A step ends before the whole request is cancelled, and that before the fetch is, so that the error says what the
-# request waited for. Connecting ends earlier, because httpx does not close the connection of a TLS handshake that is
-# cancelled. Reading has nearly all of `fetch_seconds`: a response that arrives later is lost.
+# The request ends before the fetch is cancelled, so that the error says what the request waited for. Connecting ends
+# earlier, because httpx does not close the connection of a TLS handshake that is cancelled. Reading has nearly all of
+# `fetch_seconds`: a response that arrives later is lost. The client's own limits of reading are longer: they discard
+# what has arrived while this process was stopped.
 _CONNECT_SHARE: Final = 0.9  # of `fetch_seconds`
 _READ_MARGIN: Final = 0.02  # seconds before the end of `fetch_seconds`, at most a tenth of them
+_CLIENT_READ: Final = 2.0  # times `fetch_seconds`
 
 
 class NestedTokens(Protocol):
@@ -238,7 +240,7 @@ class TokenHTTP(Unpicklable):
                 extensions={
                     "timeout": {
                         **dict.fromkeys(("connect", "pool"), seconds * _CONNECT_SHARE),
-                        **dict.fromkeys(("read", "write"), seconds - margin),
+                        **dict.fromkeys(("read", "write"), seconds * _CLIENT_READ),
                     },
                     "trace": progress,
                     ONLY_PUBLIC: self._only_public,
@@ -250,7 +252,7 @@ class TokenHTTP(Unpicklable):
             progress.check()
             if request.url.query:
                 request.url = hide_query(request.url)
-            async with asyncio.timeout(seconds - margin / 2):
+            async with time_limit(seconds - margin):
                 return await self._send(request)
         except UnusableAnswer as unusable:
             return TokenUnavailable(f"{endpoint} {unusable}")
