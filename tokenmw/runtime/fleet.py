@@ -187,9 +187,6 @@ class Fleet(Unpicklable):
         return heartbeat, names
 
 
-<<<<<<< HEAD
-def digest_of(entry: TokenEntry) -> str:
-=======
 async def read_fleet(
     redis: RedisConnection, settings: Settings, *, entries: Iterable[TokenEntry]
 ) -> tuple[InstanceStatus, ...]:
@@ -209,6 +206,5 @@ async def read_fleet(
 
 
 def digest_of(entry: TokenEntry) -> str:
->>>>>>> bc7c49e4502de256e01aa2ee1a189059e90a093c
     """Return the beginning of a credential's digest in Redis keys; "" if its token is not shared."""
     return "" if entry.keys is None else entry.keys.token.rpartition(b"{")[2][:_DIGEST].decode()
