@@ -53,7 +53,7 @@ class ScriptCheck:
             await self._try_sessions()
             await self._try_others()
         finally:
-            kinds = ("session", "marker", "probe", "beat-0")
+            kinds = ("session", "marker", "silent", "probe", "beat-0")
             await self._execute("DEL", *self._keys.all, *(self._key(kind) for kind in kinds))
 
     async def _try_tokens(self) -> None:
@@ -85,7 +85,7 @@ class ScriptCheck:
 
     async def _try_others(self) -> None:
         marker = secrets.token_hex(8)
-        found = await self._call("marker", (self._key("marker"),), marker)
+        found = await self._call("marker", (self._key("marker"), self._key("silent")), marker, 1)
         self._expect("marker", found[0].startswith(marker.encode()))
         version = await self._call("probe", (self._key("probe"),))
         self._expect("probe", version[1] == b"")
