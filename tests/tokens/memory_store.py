@@ -212,9 +212,7 @@ class MemoryStore:
         asked = None if retry is None else Retry(retry.version, retry.owner, 60.0 - self.server.left(retry))
         return self.server.get(keys, "note") is not None, asked
 
-    async def write_retry(self, keys: TokenKeys, by: str, /) -> int:
+    async def write_retry(self, keys: TokenKeys, by: str, /, *, version: int) -> None:
         self._check_reachable()
-        version = self.server.now()
         self.server.delete(keys, "note")
         self.server.data[keys, "retry"] = StoredValue(self.server.expires_in(60.0), version=version, owner=by)
-        return version

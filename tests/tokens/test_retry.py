@@ -82,7 +82,7 @@ async def test_a_failure_after_the_request_is_not_ended(world: World) -> None:
 
 
 async def test_without_redis_only_this_instance_retries(world: World) -> None:
-    """The caller is told that the others do not know of it."""
+    """The result says that the others do not know of it."""
     await fail_everywhere(world)
     world.redis.up = False
     assert not await ask_to_retry(world, 0)

@@ -308,7 +308,8 @@ async def test_a_request_to_retry_deletes_the_note(shared: StoreUnderTest) -> No
     """Every process can read who made it; a later request has a higher version."""
     store = shared.store
     await store.release(KEYS, A, version=await lease(store, A), note=b"why", seconds=60)
-    first = await store.write_retry(KEYS, "an operator")
+    first = await store.server_time(KEYS)
+    await store.write_retry(KEYS, "an operator", version=first)
     noted, retry = await store.noted(KEYS)
     assert (noted, retry is not None and (retry.version, retry.by)) == (False, (first, "an operator"))
     assert retry is not None

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tokenmw.commands.running import CommandError
 from tokenmw.commands.spans import span
 from tokenmw.redis.fleet import FleetStore
-from tokenmw.runtime.fleet import digest_of
-from tokenmw.runtime.fleet_status import instances_of
+from tokenmw.runtime.fleet import read_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +27,7 @@ async def read_beats(access: Access) -> list[Beat]:
 
 async def read_instances(access: Access) -> Sequence[InstanceStatus]:
     """Return all instances, the stale ones and those that disagree marked. Raises `RedisUnavailable`."""
-    names = {digest_of(one.entry): one.name for one in _shared(access)}
-    check_seconds = access.settings.limits.check_seconds
-    return instances_of(await read_beats(access), own="", names=names, check_seconds=check_seconds)
+    return await read_fleet(access.redis, access.settings, entries=[one.entry for one in _shared(access)])
 
 
 def _shared(access: Access) -> list[Shared]:

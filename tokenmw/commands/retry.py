@@ -33,7 +33,8 @@ def run_retry(target: str, provider: str, *, wait: float | None, as_object: bool
         async with opened(broker) as access:
             shared = access.provider(provider)
             (before,) = await read_facts(access.redis, access.settings.sealer, [shared.keys])
-            await access.store.write_retry(shared.keys, operator())
+            version = await access.store.server_time(shared.keys)
+            await access.store.write_retry(shared.keys, operator(), version=version)
             audit(access, "retry", provider, provider=provider)
             seconds = access.settings.limits.lease_seconds + _MORE if wait is None else wait
             async with progress("Waiting for an instance to ask the provider"):

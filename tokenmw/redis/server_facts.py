@@ -89,8 +89,8 @@ async def read_servers(client: AnyClient, *, names: KeyNames, hints: bool, secon
             reached = True
             await _check_rights(client, names=names, hints=hints)
             if isinstance(client, redis.RedisCluster):
-                primaries = [await _facts(client, node, str(node.name), names) for node in client.get_primaries()]
-                return [*primaries, *[await _replica(node) for node in client.get_replicas()]]
+                found = [await _facts(client, node, str(node.name), names) for node in client.get_primaries()]
+                return [*found, *[await _replica(node) for node in client.get_replicas()]]
             return [await _facts(client, client, "", names)]
     except Exception as error:  # noqa: BLE001  a client of the program's own may raise anything
         reason = classify(error)

@@ -343,9 +343,9 @@ class RedisTokenStore(Unpicklable):
         left, *retry = await self._connection.pipeline([("PTTL", keys.note), *commands_to_read(keys.token)])
         return isinstance(left, int) and left > 0, retry_of(self._sealer, keys.token, *retry)
 
-    async def write_retry(self, keys: TokenKeys, by: str) -> int:
-        """Store and announce an operator's request to retry, and delete the failure note. Return its version."""
-        version, hint = await self.server_time(keys), keys.token[max(0, len(self._hints) - 5) :]
+    async def write_retry(self, keys: TokenKeys, by: str, *, version: int) -> None:
+        """Store and announce an operator's request to retry, of the server's time, and delete the failure note."""
+        hint = keys.token[max(0, len(self._hints) - 5) :]
         commands = commands_to_write(self._sealer, keys.token, keys.note, version=version, by=by)
         if any(reply is UNAVAILABLE for reply in await self._connection.pipeline(commands)):
             raise RedisUnavailable("response")
@@ -353,7 +353,6 @@ class RedisTokenStore(Unpicklable):
             with suppress(RedisUnavailable):  # without it, the next request of each instance reads it
                 publish = ("PUBLISH", self._hints, hint)
                 await self._connection.execute(lambda client: client.execute_command(*publish), key=keys.token)
-        return version
 
     async def _run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
         return await self._connection.run(script, keys, args, background=self._background)

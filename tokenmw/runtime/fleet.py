@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tokenmw.status import InstanceStatus
     from tokenmw.tokens.entry import TokenEntry
 
-__all__ = ["Fleet", "digest_of"]
+__all__ = ["Fleet", "digest_of", "read_fleet"]
 
 _EVERY: Final = 5.0  # seconds
 _KEPT: Final = 2.0  # seconds for which a status page shows the same fleet
@@ -183,6 +183,24 @@ class Fleet(Unpicklable):
             },
         )
         return heartbeat, names
+
+
+async def read_fleet(
+    redis: RedisConnection, settings: Settings, *, entries: Iterable[TokenEntry]
+) -> tuple[InstanceStatus, ...]:
+    """Return all instances, for a process that is none of them, such as a command.
+
+    Args:
+        redis: The connection.
+        settings: The options of their broker.
+        entries: The token entries of its named providers, whose names are given to old tokens.
+
+    Raises:
+        RedisUnavailable: They cannot be read.
+    """
+    beats = await FleetStore(redis, names=settings.names, sealer=settings.sealer).read()
+    names = {digest: entry.name for entry in entries if entry.named and (digest := digest_of(entry))}
+    return instances_of(beats, own="", names=names, check_seconds=settings.limits.check_seconds)
 
 
 def digest_of(entry: TokenEntry) -> str:

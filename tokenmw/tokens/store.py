@@ -75,6 +75,6 @@ class TokenStore(Protocol):
         """Return whether there is a failure note, and the last request of an operator to retry."""
         ...
 
-    async def write_retry(self, keys: TokenKeys, by: str, /) -> int:
-        """Store an operator's request to retry, and delete the failure note. Return the request's version."""
+    async def write_retry(self, keys: TokenKeys, by: str, /, *, version: int) -> None:
+        """Store an operator's request to retry, and delete the failure note."""
         ...

@@ -140,7 +140,9 @@ class TokenSync(Unpicklable):
         if self._store is None or entry.keys is None:
             return False
         try:
-            entry.retried_version = await self._store.write_retry(entry.keys, by)
+            # Known before it is written, so that a read that is under way does not follow it here, too.
+            entry.retried_version = await self._store.server_time(entry.keys)
+            await self._store.write_retry(entry.keys, by, version=entry.retried_version)
         except RedisUnavailable:
             return False
         return True
