@@ -139,7 +139,8 @@ class GlideAdapter(Unpicklable):
         """
         (known,) = await self._exec(client, [("SCRIPT", "EXISTS", *DIGESTS.values())])
         if isinstance(known, list):  # an ACL may forbid SCRIPT
-            unknown = [SOURCES[name] for name, there in zip(DIGESTS, known, strict=True) if not there]
+            flags: list[Any] = known
+            unknown = [SOURCES[name] for name, there in zip(DIGESTS, flags, strict=True) if not there]
             if unknown:
                 await self._exec(client, [("SCRIPT", "LOAD", text) for text in unknown])
         self._scripts_loaded = True
@@ -163,5 +164,6 @@ class GlideAdapter(Unpicklable):
 
 def _reply(reply: Any) -> Any:
     if isinstance(reply, list):
-        return [_reply(each) for each in reply]
+        replies: list[Any] = reply
+        return [_reply(each) for each in replies]
     return redis_error(reply) if isinstance(reply, Exception) else reply
