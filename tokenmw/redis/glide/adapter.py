@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
@@ -139,7 +139,7 @@ class GlideAdapter(Unpicklable):
         """
         (known,) = await self._exec(client, [("SCRIPT", "EXISTS", *DIGESTS.values())])
         if isinstance(known, list):  # an ACL may forbid SCRIPT
-            flags: list[Any] = known
+            flags = cast("list[Any]", known)
             unknown = [SOURCES[name] for name, there in zip(DIGESTS, flags, strict=True) if not there]
             if unknown:
                 await self._exec(client, [("SCRIPT", "LOAD", text) for text in unknown])
@@ -164,6 +164,5 @@ class GlideAdapter(Unpicklable):
 
 def _reply(reply: Any) -> Any:
     if isinstance(reply, list):
-        replies: list[Any] = reply
-        return [_reply(each) for each in replies]
+        return [_reply(each) for each in cast("list[Any]", reply)]
     return redis_error(reply) if isinstance(reply, Exception) else reply
