@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
@@ -138,9 +138,8 @@ class GlideAdapter(Unpicklable):
         A batch in which it knew some of them only would not be run in its order.
         """
         (known,) = await self._exec(client, [("SCRIPT", "EXISTS", *DIGESTS.values())])
-        if isinstance(known, list):  # an ACL may forbid SCRIPT
-            flags = cast("list[Any]", known)
-            unknown = [SOURCES[name] for name, there in zip(DIGESTS, flags, strict=True) if not there]
+        if not isinstance(known, Exception):  # an ACL may forbid SCRIPT
+            unknown = [SOURCES[name] for name, there in zip(DIGESTS, known, strict=True) if not there]
             if unknown:
                 await self._exec(client, [("SCRIPT", "LOAD", text) for text in unknown])
         self._scripts_loaded = True
@@ -163,6 +162,9 @@ class GlideAdapter(Unpicklable):
 
 
 def _reply(reply: Any) -> Any:
-    if isinstance(reply, list):
-        return [_reply(each) for each in cast("list[Any]", reply)]
+    match reply:
+        case [*replies]:
+            return [_reply(each) for each in replies]
+        case _:
+            pass
     return redis_error(reply) if isinstance(reply, Exception) else reply
