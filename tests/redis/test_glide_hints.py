@@ -90,7 +90,10 @@ def test_an_address_resolver_is_used_for_the_listener() -> None:
     def fails(host: str, port: int) -> tuple[str, int]:
         raise OSError(host, port)
 
-    assert ("10.0.0.7", 7) == _host(_options(address_resolver=lambda _host, _port: ("10.0.0.7", 7)))
+    def moves(host: str, port: int) -> tuple[str, int]:
+        return f"new.{host}", port + 6
+
+    assert ("new.127.0.0.1", 7) == _host(_options(address_resolver=moves))
     assert ("127.0.0.1", 1) == _host(_options(address_resolver=fails))
 
 

@@ -111,9 +111,10 @@ async def _check_rights(client: Any, *, names: KeyNames, hints: bool) -> None:
             await run("PUBLISH", names.hints, b"")
             ours = client.subscriber() if isinstance(client, GlideAdapter) else None
             try:
-                async with (ours or client).pubsub() as channel:
-                    await cast("Any", channel).subscribe(names.hints)
-                    await cast("Any", channel).get_message(timeout=1.0)
+                channel: Any
+                async with cast("Any", ours or client).pubsub() as channel:
+                    await channel.subscribe(names.hints)
+                    await channel.get_message(timeout=1.0)
             finally:
                 if ours is not None:
                     await ours.aclose()

@@ -138,7 +138,7 @@ class GlideAdapter(Unpicklable):
         A batch in which it knew some of them only would not be run in its order.
         """
         (known,) = await self._exec(client, [("SCRIPT", "EXISTS", *DIGESTS.values())])
-        if isinstance(known, list):  # an ACL may forbid SCRIPT
+        if not isinstance(known, Exception):  # an ACL may forbid SCRIPT
             unknown = [SOURCES[name] for name, there in zip(DIGESTS, known, strict=True) if not there]
             if unknown:
                 await self._exec(client, [("SCRIPT", "LOAD", text) for text in unknown])
@@ -162,6 +162,9 @@ class GlideAdapter(Unpicklable):
 
 
 def _reply(reply: Any) -> Any:
-    if isinstance(reply, list):
-        return [_reply(each) for each in reply]
+    match reply:
+        case [*replies]:
+            return [_reply(each) for each in replies]
+        case _:
+            pass
     return redis_error(reply) if isinstance(reply, Exception) else reply

@@ -67,7 +67,8 @@ def glide_configuration(given: object) -> Any | None:
         return None
     if isinstance(given, (glide.GlideClusterClient, glide.GlideClusterClientConfiguration)):
         raise ConfigurationError(_CLUSTER)
-    configuration = given.config if isinstance(given, glide.GlideClient) else given
+    passed: Any = given
+    configuration: Any = passed.config if isinstance(given, glide.GlideClient) else passed
     if not isinstance(configuration, glide.GlideClientConfiguration):
         return None
     if not hasattr(configuration, "lazy_connect"):
