@@ -43,6 +43,7 @@ MAY_BLOCK = frozenset(
         ("sqlalchemy.dialects.sqlite.pysqlite", "create_connect_args"),  # it makes the path of a new engine absolute
         ("redis.utils", "get_lib_version"),  # redis-py reads a file for each connection of a program's own client
         ("tokenmw.testing.provider_server.running", "running_app"),  # for tests that are not async
+        ("tokenmw.testing.provider_server.tls", "make_tls_files"),  # for tests that are not async
     }
 )
 """Functions that may block an event loop, by module and name."""

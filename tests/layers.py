@@ -31,8 +31,14 @@ HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 # Third-party library -> the only modules or folders that may import it.
 ALLOWED_IMPORTERS = {
     "cachetools": {"caches"},
-    "cryptography": {"redis.sealing", "providers.signing_key", "testing.provider_server.id_tokens"},
+    "cryptography": {
+        "redis.sealing",
+        "providers.signing_key",
+        "testing.provider_server.id_tokens",
+        "testing.provider_server.tls",
+    },
     "fastapi": {"fastapi"},
+    "glide": {"redis.glide"},
     "hiredis": set[str](),
     "httpcore": {"providers.network"},
     "httpx": {"providers.http", "providers.network", "outgoing"},

@@ -17,6 +17,7 @@ COSTS = Costs(
         "commit": 50.0,
         "read": 30.0,
         "epoch": 40.0,
+        "heartbeat": 30.0,
         "announcement": 1.0,
         "upload": 5.0,
         "session read": 3.0,
@@ -49,6 +50,7 @@ def test_each_operation_of_a_fleet_is_counted() -> None:
             "acquire": 100 * 1_000 / 775,
             "commit": 1_000 / 775,
             "epoch": 100 / 5,
+            "heartbeat": 100 / 4.75,
             "announcement": 100 * 1_000 / 775,
         }
     )

@@ -2,14 +2,6 @@
 
 The first task that enters opens it, the last one that leaves closes it. If it is entered again while a runtime is
 closing, a second runtime opens beside the first; each closes only what it has built.
-
-Closing runs in a task of its own, so that no cancellation of the leaving task leaves connections open. The leaving task
-waits for it, so that nothing is open after `async with broker:`.
-
-- An anyio cancel scope cancels every await inside it, so the wait is shielded. Closing has time limits of its own.
-- An asyncio cancellation is delivered once, before leaving begins. A further one ends the leaving task, and closing
-  continues without it.
-- An event loop that stops meanwhile cancels closing as well. Then nothing more is sent, but everything is closed.
 """
 
 from __future__ import annotations
@@ -18,10 +10,9 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-import anyio
-
 from tokenmw.callers.answers import checked_authenticate
 from tokenmw.callers.api_key import APIKeySource
+from tokenmw.callers.labels import CredentialLabels
 from tokenmw.clock import SYSTEM_CLOCK, Clock, Instant
 from tokenmw.connections.user_connections import UserConnections, checked_connections
 from tokenmw.credentials import Credentials
@@ -47,6 +38,7 @@ from tokenmw.redaction import HiddenStr, Unpicklable, without_locals
 from tokenmw.redis.client import checked_redis
 from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.sealing import Sealer
+from tokenmw.runtime.closing import close_in_task
 from tokenmw.runtime.data import BrokerData
 from tokenmw.runtime.runtime import Runtime, usable_here
 from tokenmw.runtime.settings import Settings
@@ -57,21 +49,22 @@ from tokenmw.tokens.entry import TokenEntry
 from tokenmw.values import Grant, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from starlette.types import StatefulLifespan, StatelessLifespan
 
     from tokenmw.callers.authenticate import Authenticate
+    from tokenmw.callers.labels import Label
     from tokenmw.connections.connections import Connections
     from tokenmw.credentials import ProviderOfRequest
     from tokenmw.observe.events import Observer
     from tokenmw.providers.base import Provider
     from tokenmw.providers.http_client import AsyncHTTPClient, HTTPOptions
-    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.client import RedisOption
     from tokenmw.sessions.derive import NewSessionIDs
     from tokenmw.sessions.manager import SessionPolicy
-    from tokenmw.status import Status
+    from tokenmw.status import InstanceStatus, Status
 
 __all__ = ["STATE_KEY", "MissingKey", "TokenBroker"]
 
@@ -137,6 +130,8 @@ class TokenBroker(Unpicklable):
             using an invalidated token within about 0.1 s. It takes one more connection for each process. False: they
             notice it when they compare their tokens with Redis, within `Limits(check_seconds=…)`, 30 s.
         connections: The accounts that users connect; each app's name is one of the broker's. It needs a `secret_key`.
+        label: `(connection) -> str`: what operators read on the status page beside the opaque name of a credential that
+            depends on the request, such as a tenant's name. It is called when the credential fails. None: no name.
 
     Attributes:
         connections: What a program does with users' connections outside of their requests.
@@ -166,7 +161,7 @@ class TokenBroker(Unpicklable):
         self,
         providers: Mapping[str, Provider | ProviderOfRequest],
         *,
-        redis: str | AnyClient | None = None,
+        redis: str | RedisOption | None = None,
         secret_key: str | Sequence[str] | None = None,
         name_key: str | None = None,
         seal: bool | None = None,
@@ -184,6 +179,7 @@ class TokenBroker(Unpicklable):
         clock: Clock = SYSTEM_CLOCK,
         hints: bool = True,
         connections: Connections | None = None,
+        label: Label | None = None,
     ) -> None:
         checked_choice(missing_key, option="missing_key", choices=("random", "reject"))
         checked_choice(session_policy, option="session_policy", choices=("available", "required"))
@@ -219,9 +215,10 @@ class TokenBroker(Unpicklable):
             hints=hints,
             clock=clock,
             log=log,
-            observe=Observers(observers, log=log),
+            observe=Observers(observers, log=log, clock=clock),
             names_follow_secrets=name_key is None and len(secrets) > 1,
-            connections=checked_connections(connections, sealer=sealer),
+            connections=checked_connections(connections, sealer=sealer, http=http),
+            labels=None if label is None else CredentialLabels(label, log=log),
         )
         self._data = BrokerData(self._settings)
         self.connections = UserConnections(connections, opened=lambda: self._open().connections)
@@ -235,7 +232,7 @@ class TokenBroker(Unpicklable):
         self._warned_of_costs = False
         self._warned_of_opening = False
         self._entered = 0
-        self._closing: set[asyncio.Task[None]] = set()  # an event loop keeps no strong reference to its tasks
+        self._closing: set[asyncio.Task[None]] = set()
         self._runtime: Runtime | None = None
 
     async def token(self, provider: str | Provider) -> Token:
@@ -322,12 +319,7 @@ class TokenBroker(Unpicklable):
         self._entered -= 1
         if self._entered <= 0 and self._runtime is not None:
             runtime, self._runtime = self._runtime, None
-            closing = asyncio.get_running_loop().create_task(runtime.close(), name="tokenmw closing")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([closing])
-            closing.result()
+            await close_in_task(runtime, self._closing)
 
     def lifespan(self, app: Any) -> AbstractAsyncContextManager[dict[str, Any]]:
         """Open and close with an application: `Starlette(lifespan=broker.lifespan)`."""
@@ -346,6 +338,14 @@ class TokenBroker(Unpicklable):
         """Return a snapshot of the broker, without secrets and without I/O."""
         return snapshot(self._settings, self._data, self._runtime, self._credentials)
 
+    async def fleet(self) -> tuple[InstanceStatus, ...]:
+        """Return all instances that share this Redis and namespace, by their last heartbeats, this one first.
+
+        While Redis is unavailable, it is this one alone; without Redis there is none.
+        """
+        fleet = self._open().fleet
+        return () if fleet is None else await fleet.read()
+
     @without_locals
     def override(self, providers: Mapping[str, Provider | ProviderOfRequest]) -> AbstractContextManager[None]:
         """Replace the providers of some names within a `with` block, in all threads and tasks; for tests.
@@ -354,11 +354,11 @@ class TokenBroker(Unpicklable):
         """
         return self._credentials.override(providers)
 
-    async def _token_of(self, entry: TokenEntry) -> Token:
-        """Return a valid token of an entry, from the local cache without waiting."""
+    def _token_of(self, entry: TokenEntry) -> Token | Awaitable[Token]:
+        """Return a valid token of an entry from the local cache; if it has none, a coroutine that waits for one."""
         runtime = self._runtime
         token = self._while_closed(entry) if runtime is None else runtime.tokens.fresh(entry)
-        return token if token is not None else await self._open().tokens.get(entry)
+        return self._open().tokens.get(entry) if token is None else token
 
     def _while_closed(self, entry: TokenEntry) -> Token | None:
         """Return a valid token of an entry without opening the broker, so that shutdown does not open it again."""

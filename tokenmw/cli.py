@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 import tokenmw
+from tokenmw.commands.parsers import Parser, add_parsers
 from tokenmw.errors import TokenmwError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
+    from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
 _INSTALL: Final = 'pip install "tokenmw[demo]"'
-_USAGE: Final = 64  # as sysexits.h has it: 2 is a report with warnings
 _REQUIRED: Final = ("uvicorn", "cryptography")
 
 
@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or with those of the process, and return its exit code.
 
     0: success. 1: an error, which is on stderr. 2: the command line is wrong, or an extra is not installed.
-    130: interrupted before there was a result. `check` returns 1 if something failed, 2 if there are only warnings, and
-    64 for a wrong command line.
+    130: interrupted before there was a result. The commands that take a `module:broker` return 1 if something failed, 2
+    if there are only warnings, and 64 for a wrong command line.
 
     >>> main(["demo", "--once"])                                           # doctest: +SKIP
     0
@@ -39,13 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tokenmw demo needs {' and '.join(missing)}: {_INSTALL}", file=sys.stderr)
         return 2
     try:
-        if options.command == "check":
-            from tokenmw.commands.check import run_check
-
-            return run_check(options.broker, processes=options.processes, json=options.json)
-        from tokenmw.demo.run import run_demo
-
-        return run_demo(once=options.once)
+        run: Callable[[argparse.Namespace], int] = options.run
+        return run(options)
     except TokenmwError as error:
         print(f"tokenmw {options.command}: {error}", file=sys.stderr)
         return 1
@@ -57,18 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose exit code for a wrong command line can be another one than argparse's 2."""
-
-    usage_code = 2
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(self.usage_code, f"{self.prog}: error: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="tokenmw", description="Shared access tokens and stable session ids for ASGI services.")
+    parser = Parser(prog="tokenmw", description="Shared access tokens and stable session ids for ASGI services.")
     parser.add_argument("--version", action="version", version=f"tokenmw {tokenmw.__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
@@ -83,29 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         help="send requests before, during and after an outage of Redis, print the answers, and exit: "
         "0 if everything was shared, else 1",
     )
-    demo.set_defaults(parser=demo)
-    check = commands.add_parser(
-        "check",
-        help="check a program's broker: its configuration, Redis, providers and the store of connections",
-        description="Open a program's broker once and report what works. Exit code 0: everything is ok; 1: something "
-        "failed; 2: there are only warnings; 64: the command line is wrong.",
-    )
-    check.usage_code = _USAGE
-    check.set_defaults(parser=check)
-    check.add_argument("broker", metavar="module:broker", help="a module, and the name of the TokenBroker in it")
-    check.add_argument("--json", action="store_true", help="print one JSON object")
-    check.add_argument(
-        "--processes",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="how many processes of the program share Redis, to compare with its maxclients; 1 by default",
-    )
+    demo.set_defaults(parser=demo, run=_run_demo)
+    add_parsers(commands)
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("it must be at least 1")
-    return number
+def _run_demo(options: argparse.Namespace) -> int:
+    from tokenmw.demo.run import run_demo
+
+    return run_demo(once=options.once)

@@ -133,7 +133,7 @@ class Credentials(Unpicklable):
         if not isinstance(found, TokenEntry):
             raise ConfigurationError(
                 f"The credentials of {provider!r} depend on the request: use request.state.tokens.resolve({provider!r})"
-                f" and request.state.tokens.auth({provider!r})."
+                f" and request.state.tokens.auth({provider!r}){getattr(found, 'outside', '')}."
             )
         return found
 
@@ -376,9 +376,9 @@ def _checked_providers(providers: object, *, option: str) -> dict[str, Provider 
         if isinstance(provider, Provider):
             continue
         if not callable(provider):
+            kind = type(provider).__name__ + ": give it to connections=Connections(…)" * hasattr(provider, "revoke")
             raise ConfigurationError(
-                f"{option}[{name!r}] must be a Provider or a callable (connection) -> Provider, "
-                f"not {type(provider).__name__}."
+                f"{option}[{name!r}] must be a Provider or a callable (connection) -> Provider, not {kind}."
             )
         if isinstance(provider, type) and issubclass(cast("type[object]", provider), Provider):
             raise ConfigurationError(f"{option}[{name!r}] is a class, not a provider: make an object of it.")

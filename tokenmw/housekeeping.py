@@ -2,8 +2,8 @@
 
 Recovery: when Redis is available again, or has lost data, everything in use is uploaded again. The newer token wins,
 and of session ids the one that Redis has. Instances notice a recovery some seconds apart, each with its next probe, and
-the first one cannot see what others invalidated during the outage. So tokens are uploaded and compared a second time,
-when the last instance has uploaded its own.
+the first one cannot see what others invalidated during the outage. They announce it when they upload it. Where not all
+changes are announced, tokens are uploaded and compared a second time, when the last instance has uploaded its own.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.redis.connection import RedisConnection
     from tokenmw.redis.epoch import EpochMarkers
+    from tokenmw.redis.hints import HintListener
     from tokenmw.sessions.sync import SessionSync
     from tokenmw.tokens.cache import TokenCache
     from tokenmw.tokens.entry import TokenEntry
@@ -85,7 +86,7 @@ class Housekeeping(Unpicklable):
 
 
 class Recovery(Unpicklable):
-    """Schedules two uploads after each recovery, with jitter between instances."""
+    """Schedules two uploads after each recovery, with jitter between instances; the second one is not always needed."""
 
     __slots__ = ("_clock", "_first_at", "_second_at")
 
@@ -129,9 +130,11 @@ class RedisJobs(Unpicklable):
         token_sync: TokenSync,
         session_sync: SessionSync,
         clock: Clock,
+        listener: HintListener | None = None,
     ) -> None:
         self._connection = connection
         self._epochs = epochs
+        self._listener = listener
         self._recovery = recovery
         self._cache = cache
         self._tokens = tokens
@@ -153,12 +156,13 @@ class RedisJobs(Unpicklable):
         now = self._clock.monotonic()
         if now >= self._check_epochs_at and self._connection.usable:
             self._check_epochs_at = now + _CHECK_EPOCHS_EVERY
-            if await self._epochs.changed(self._connection):
+            announces = self._listener is not None and not self._listener.refused
+            if await self._epochs.changed(self._connection, announces=announces):
                 self._recovery.schedule()
         if self._recovery.first_due():
             self._mark_tokens_unshared()
             self._session_sync.begin_reupload()
-        if self._recovery.second_due():
+        if self._recovery.second_due() and not self._all_announced:
             self._mark_tokens_unshared()
 
     async def compare_tokens(self) -> None:
@@ -166,7 +170,8 @@ class RedisJobs(Unpicklable):
         if not self._connection.settled:
             return
         now = self._clock.monotonic()
-        due = [entry for entry in self._cache if self._token_sync.is_due(entry, now)]
+        announced = self._all_announced
+        due = [entry for entry in self._cache if self._token_sync.is_due(entry, now, announced=announced)]
         random.shuffle(due)  # so that after a loss of data the instances of a fleet upload different ones
         while due:
             batch = due[: self._pace.size]
@@ -203,6 +208,14 @@ class RedisJobs(Unpicklable):
         """Upload the next part of the sessions that Redis may have lost."""
         if self._connection.settled:
             await self._session_sync.send_reupload()
+
+    @property
+    def _all_announced(self) -> bool:
+        """Whether this process hears of each change that another one makes.
+
+        What was announced before it listened is no exception: when it begins to, all tokens are compared.
+        """
+        return self._listener is not None and self._listener.listening and not self._epochs.silent
 
     def _mark_tokens_unshared(self) -> None:
         now = self._clock.monotonic()

@@ -69,8 +69,8 @@ class Limits:
         commands: Redis commands in progress or waiting for a connection at the same time. A further one is not sent,
             and its request is served as while Redis is unavailable.
         check_seconds: Seconds between two comparisons of a token in use with Redis, beside those that a hint causes.
-            Where hints are off, an instance may use a token for up to 30 s after another one has invalidated it. Each
-            token in use costs one command in that time.
+            Where hints are off, an instance may use a token for up to 30 s after another one has invalidated it. While
+            it hears the hints of all others, ten times as many: an evicted token is stored again after up to 300 s.
         exchange_seconds: Seconds for the request that spends a user's refresh token; less than `claim_seconds`. It is
             longer than `fetch_seconds`, because an answer that comes late has a new refresh token. No request waits for
             all of these 20 s, but closing the broker does, and for `store_seconds` more.

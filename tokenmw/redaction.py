@@ -30,6 +30,8 @@ _UNDER_US: Final = sys.stdlib_module_names | {
     "asyncpg",
     "cachetools",
     "cryptography",
+    "glide",
+    "glide_shared",
     "h11",
     "httpcore",
     "httpcore2",

@@ -59,6 +59,11 @@ class Flight(Unpicklable, Generic[T]):
         # One timer task for all waiters: one for each would cost more than the wait.
         self._timer = None if wait_seconds is None else self._loop.create_task(self._wake_in_order(wait_seconds))
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for it."""
+        return len(self._waiters)
+
     async def wait(self, seconds: float | None = None) -> bool:
         """Wait until the task is done, for `seconds` at most. Return whether it is done.
 
@@ -145,6 +150,11 @@ class SingleFlight(Unpicklable, Generic[T]):
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._flights
+
+    @property
+    def waiting(self) -> dict[Hashable, int]:
+        """How many wait for each flight that any waits for."""
+        return {key: flight.waiting for key, flight in self._flights.items() if flight.waiting}
 
     def get(self, key: Hashable) -> Flight[T] | None:
         """Return the flight in progress for a key, if there is one."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping  # noqa: TC003  pydantic reads the annotatio
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["ProviderStatus", "ServerStatus", "Status"]
+__all__ = ["InstanceStatus", "ProviderStatus", "ServerStatus", "Status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,48 @@ class ServerStatus:
     error_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceStatus:
+    """One instance of the fleet: a broker of one process, by its last heartbeat.
+
+    Attributes:
+        instance: A random name of 13 characters, another one after each start.
+        own: Whether it is the broker that was asked.
+        host: The name of its host; "" if the heartbeat is sealed with a secret that this process does not have.
+        pid: Its process.
+        version: Its version of this package.
+        started_at: When it was opened, in seconds since 1970 (UTC), by its own clock.
+        shared: The state of Redis as it sees it, as in `Status.shared`.
+        shared_seconds: For how many seconds it has seen that state.
+        tokens: Tokens in its local cache.
+        sessions: Session ids in its local cache.
+        unshared: What it has yet to store in Redis.
+        failing: Credentials for which its last attempt failed.
+        age: Seconds since its heartbeat; it writes one every 5 s, and Redis has it for 15 s.
+        stale: Whether its heartbeat is older than 8 s: it has stopped, hangs, or does not reach Redis.
+        differs: In what it differs from the others: `version` (of this package), `redis` (the state that it sees),
+            `tokens` (an older one, for longer than the check takes) or `secret_key` (its heartbeat does not open).
+        old_tokens: The providers, by the names of the broker that was asked, of which it has an older token.
+    """
+
+    instance: str
+    own: bool
+    host: str
+    pid: int
+    version: str
+    started_at: float
+    shared: str
+    shared_seconds: float
+    tokens: int
+    sessions: int
+    unshared: int
+    failing: int
+    age: float
+    stale: bool
+    differs: tuple[str, ...] = ()
+    old_tokens: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """The state of a broker in this process.
@@ -69,6 +111,7 @@ class Status:
         shared_error_at: When that failure happened, in seconds since 1970 (UTC); None if `shared_error` is "".
         servers: The servers of Redis by their addresses: one, or the primaries of a cluster that have been used. Empty
             if `shared` is `off`.
+        instances: The fleet as `await broker.fleet()` has read it last, which the status page does; empty before.
     """
 
     shared: Literal["unknown", "up", "down", "unsupported", "off"]
@@ -85,6 +128,7 @@ class Status:
     sealed: bool
     shared_error_at: float | None = None
     servers: Mapping[str, ServerStatus] = field(default_factory=dict[str, ServerStatus])
+    instances: tuple[InstanceStatus, ...] = ()
 
     @property
     def unshared(self) -> int:

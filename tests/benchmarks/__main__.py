@@ -29,6 +29,7 @@ NAMES = (
     "instructions",
     "keys",
     "construction",
+    "dpop",
     "tenants",
     "imports",
     "cancelled",
@@ -39,7 +40,7 @@ NAMES = (
     "coherence",
     "healing",
 )
-IN_SHORT = ("warm", "observed", "commands", "first", "keys", "construction", "imports", "cancelled")
+IN_SHORT = ("warm", "observed", "commands", "first", "keys", "construction", "dpop", "imports", "cancelled")
 OURS = ("tokenmw", "redis", "cachetools", "starlette", "uvicorn", "uvloop")
 PEERS = ("cashews", "aiocache", "dogpile.cache", "Authlib", "httpx-auth", "msal")
 

@@ -19,9 +19,12 @@ from tests.benchmarks.sizing import Costs, Fleet, primaries_needed, primary, ste
 from tests.brokers import runtime_of
 from tests.servers import RedisServer, require_server, wheel_server
 from tokenmw import Limits, TokenBroker
+from tokenmw.redis.fleet import FleetStore
+from tokenmw.redis.heartbeat import Heartbeat
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import Leased, RedisTokenStore, TokenKeys, TokenRecord
 from tokenmw.sessions.cache import TOUCHES_PER_TTL
+from tokenmw.tokens.sync import RARER_IF_ANNOUNCED
 
 OPERATIONS = 4_000
 BATCH = 100  # tokens or sessions in one pipeline, as housekeeping sends them
@@ -39,7 +42,7 @@ LARGE = Fleet(
     tenants=10_000,
     session_ttl=TTL,
     touches_per_ttl=TOUCHES_PER_TTL,
-    check_seconds=Limits().check_seconds,
+    check_seconds=Limits().check_seconds * RARER_IF_ANNOUNCED,
     token_seconds=7200.0,
     connections=Limits().connections + 1,  # one listens for what other processes announce
 )
@@ -119,6 +122,7 @@ async def costs_of(executable: Path, plan: Plan) -> Costs:
             microseconds |= await costs_of_sessions(server, sessions, count)
             # Not MEMORY USAGE: it leaves out the entries of the server's two tables, of all keys and of their TTLs.
             session_bytes = (used_memory(server) - before) / count
+        microseconds |= await costs_of_heartbeats(server, count)
         microseconds["announcement"] = cost_of_an_announcement(server, count)
     return Costs(microseconds, token_bytes, session_bytes)
 
@@ -233,7 +237,43 @@ async def cost_of_epochs(server: RedisServer, count: int) -> float:
         redis = runtime_of(broker).redis
         assert redis is not None
         (key,) = redis.epoch_keys
-        return await cost(server, lambda _number: redis.run("marker", (key,), (secrets.token_hex(8),)), range(count))
+        keys, args = (key, key.replace(b":marker", b":silent")), (secrets.token_hex(8), 1)
+        return await cost(server, lambda _number: redis.run("marker", keys, args), range(count))
+
+
+async def costs_of_heartbeats(server: RedisServer, count: int) -> dict[str, float]:
+    """Return the microseconds of writing one of 1 000 heartbeats, and of reading all of them."""
+    server.command("FLUSHALL", "SYNC")
+    limits = Limits(command_seconds=5.0)
+    tokens = {f"{number:08}": 1_795_857_247_123_456 + number for number in range(4)}
+    counts = {"tokens": 10_000, "sessions": 100_000, "unshared": 0, "failing": 3}
+    said = Heartbeat(
+        host="web-12.prod.example",
+        pid=12345,
+        version="1.0.0",
+        started_at=1_795_857_247.8,
+        shared="up",
+        shared_seconds=1234.5,
+        tokens=tokens,
+        counts=counts,
+    )
+    async with TokenBroker({}, redis=server.url, secret_key=SECRET, limits=limits) as broker:
+        redis, settings = runtime_of(broker).redis, broker._settings
+        assert redis is not None
+        stores = [FleetStore(redis, names=settings.names, sealer=settings.sealer) for _ in range(LARGE.instances)]
+
+        async def write(number: int) -> None:
+            assert await stores[number % len(stores)].write(said)
+
+        async def read(_number: int) -> None:
+            assert len(await stores[0].read()) >= len(stores)
+
+        for number in range(len(stores)):
+            await write(number)
+        return {
+            "heartbeat": await cost(server, write, range(count)),
+            "heartbeats of 1 000 instances, read": await cost(server, read, range(16)),
+        }
 
 
 def cost_of_an_announcement(server: RedisServer, count: int) -> float:

@@ -10,6 +10,7 @@ __all__ = ["Costs", "Fleet", "Load", "Primary", "primaries_needed", "primary", "
 
 REFRESHED_AFTER = 0.775  # of a token's lifetime: on average a fresh token is requested in the middle of that window
 EPOCH_CHECK_SECONDS = 5.0  # seconds between two reads of a server's epoch marker
+HEARTBEAT_SECONDS = 4.75  # seconds between two heartbeats of an instance, on average
 UPLOADS_OF_TOKENS = 2  # rounds after a recovery; in each, nearly all tokens are found to be stored already
 UPLOADS_OF_A_SHARED_SESSION = 1.1  # instances that do not know of each other may upload the same one; see `healing`
 OTHER_BYTES_A_CONNECTION = 20_000  # of the server: buffers of a client that sends batches
@@ -108,6 +109,7 @@ def steady_loads(fleet: Fleet, costs: Costs) -> list[Load]:
         "acquire": fleet.instances * refreshes,
         "commit": refreshes,
         "epoch": fleet.instances / EPOCH_CHECK_SECONDS,
+        "heartbeat": fleet.instances / HEARTBEAT_SECONDS,
         "announcement": fleet.instances * refreshes,  # one for each instance that hears of a commit
     }
     loads = [Load(name, count, count * costs.microseconds[name] / 1e6) for name, count in per_second.items()]

@@ -26,7 +26,7 @@ class Parts:
     def __iter__(self) -> Any:
         return iter(ENTRIES)
 
-    def is_due(self, _entry: str, _now: float) -> bool:
+    def is_due(self, _entry: str, _now: float, *, announced: bool) -> bool:
         """Return that every entry is due."""
         return True
 

@@ -144,6 +144,32 @@ async def test_a_writer_without_hints_is_noticed_by_the_check(redis_server: Redi
             await second.loses_its_token(within=QUICK)
 
 
+async def test_tokens_are_compared_rarely_while_all_changes_are_announced(redis_server: RedisServer) -> None:
+    """Every 300 s, and every 30 s while this process hears nothing, or another one announces nothing."""
+    clock = ManualClock()
+    async with pair(redis_server, clock=clock) as (_, second):
+        runtime = runtime_of(second.broker)
+        jobs, hints = runtime._redis_jobs, runtime._hints
+        assert jobs is not None
+        assert hints is not None
+        await second.broker.hand_in("crm", Grant("lasting", expires_in=7200))
+        current = second.entry.current
+        assert current is not None
+        await until(lambda: jobs._all_announced, within=5)
+        jobs._check_epochs_at = clock.monotonic() + 1e6
+        for listening, silent, seconds in ((True, False, 300), (True, True, 30), (False, False, 30)):
+            hints.listener.listening, second.broker._data.epochs.silent = listening, silent
+            checked = current.checked
+            await second.value()
+            clock.advance(checked + seconds - 2 - clock.monotonic())
+            await jobs.compare_tokens()
+            assert checked == current.checked
+            clock.advance(4)
+            due = checked + seconds
+            await jobs.compare_tokens()  # or housekeeping does it at the same time
+            await until(lambda due=due: current.checked >= due, within=5)  # type: ignore[misc]
+
+
 async def test_hints_can_be_off(redis_server: RedisServer) -> None:
     """Such an instance opens no further connection, subscribes to nothing and publishes nothing."""
     one = Instance(redis_server.url, ["first"], hints=False)

@@ -68,7 +68,8 @@ async def test_what_was_made_during_an_outage_is_counted_and_uploaded(private_re
             await one.session_id(f"new-{number}")
         await one.token("crm")
         status = one.status()
-        assert ("down", "refused", clock.time()) == (status.shared, status.shared_error, status.shared_since)
+        assert ("down", clock.time()) == (status.shared, status.shared_since)
+        assert status.shared_error in {"refused", "reset"}  # of a new connection, or of one that was open
         assert (1, 5, 6) == (status.unshared_tokens, status.unshared_sessions, status.unshared)
         private_redis.restart()
         await passes(clock, lambda: one.status().shared == "up" and not one.status().unshared, within=15)

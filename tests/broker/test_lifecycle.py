@@ -65,7 +65,7 @@ async def test_a_closed_broker_returns_cached_tokens_without_opening_itself(capl
     app = TokenMiddleware(answering(session_of), broker=broker, inject=["a"])
     async with broker:
         tokens = (await call(app)).scope["state"]["tokens"]
-    found = [tokens["a"], await tokens.resolve("a"), await broker.token("a"), await broker._token_of(_entry(broker))]
+    found = [tokens["a"], await tokens.resolve("a"), await broker.token("a"), broker._token_of(_entry(broker))]
     assert ["t-1"] * 4 == [token.value for token in found]
     clock.advance(7200)
     with pytest.raises(TokenUnavailable, match="the token has expired since it was injected, and the broker is closed"):

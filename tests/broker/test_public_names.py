@@ -11,6 +11,7 @@ NAMES: dict[type, set[str]] = {
     TokenBroker: {
         "auth",
         "connections",
+        "fleet",
         "hand_in",
         "invalidate",
         "invalidate_provider",

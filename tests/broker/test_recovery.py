@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 from tests.brokers import runtime_of
@@ -12,12 +13,12 @@ from tokenmw.providers import StaticToken
 from tokenmw.testing import ManualClock
 
 
-def broker(server: RedisServer, clock: ManualClock) -> TokenBroker:
+def broker(server: RedisServer, clock: ManualClock, *, hints: bool = False) -> TokenBroker:
     """Make one of two instances, each with its own clock."""
     crm = StaticToken(lambda: "t", credential_id="c")
     secret = "a-secret-of-some-length"
     limits = Limits(command_seconds=5.0, check_seconds=300.0)
-    return TokenBroker({"crm": crm}, redis=server.url, secret_key=secret, limits=limits, clock=clock)
+    return TokenBroker({"crm": crm}, redis=server.url, secret_key=secret, limits=limits, clock=clock, hints=hints)
 
 
 async def test_an_invalidation_after_the_first_upload_is_found_by_the_second(redis_server: RedisServer) -> None:
@@ -40,6 +41,30 @@ async def test_an_invalidation_after_the_first_upload_is_found_by_the_second(red
         await two.invalidate_provider("crm")
         await passes(clock, lambda: entry.invalid_version >= before, within=9)
         assert entry.current is None or entry.current.version > before
+
+
+async def test_without_silent_processes_there_is_no_second_upload(redis_server: RedisServer) -> None:
+    """What others invalidated is announced when they upload it, so the tokens of a large fleet are compared once."""
+    clock = ManualClock()
+    async with broker(redis_server, clock, hints=True) as one:
+        await one.token("crm")
+        runtime, (entry,) = runtime_of(one), one._data.tokens
+        jobs = runtime._redis_jobs
+        assert jobs is not None
+        await until(lambda: jobs._all_announced, within=5)
+        current = entry.current
+        assert current is not None
+        for processes_are_silent in (False, True):
+            one._data.epochs.silent = processes_are_silent
+            before = current.checked
+            jobs._check_epochs_at = clock.monotonic() + 100.0
+            jobs._recovery.schedule()
+            await passes(clock, lambda before=before: current.checked > before, within=4)  # type: ignore[misc]
+            first = current.checked
+            for _ in range(40):
+                clock.advance(0.25)
+                await asyncio.sleep(0.02)
+            assert (current.checked > first) is processes_are_silent
 
 
 async def test_a_token_fetched_after_an_invalidation_survives_a_server_that_was_suspended() -> None:

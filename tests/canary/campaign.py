@@ -169,3 +169,5 @@ async def _use_all_clients(clients: Clients) -> None:
             await clients.open_websocket(f"{prefix}/{phase}")
         await clients.get(f"{prefix}/operations")
         await clients.get(f"{prefix}/report")
+        await clients.get(f"{prefix}/status/")
+        await clients.get(f"{prefix}/status/status.json")

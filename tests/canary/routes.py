@@ -20,6 +20,7 @@ from tests.canary.credentials import API_KEYS, KINDS, TICKET, providers_of, tick
 from tests.canary.program import INJECTED, Program
 from tokenmw import TokenBroker, TokenMiddleware, TokenmwError
 from tokenmw.providers import FeishuTicket
+from tokenmw.status_app import StatusApp
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
@@ -55,6 +56,7 @@ class Routes:
             Route("/operations/all", self.operations_of_all_brokers),
             Route("/operations/new-brokers", self.operations_of_new_brokers),
             Route("/report", self.report),
+            Mount("/status", StatusApp(self._broker, allow_all=True)),
             WebSocketRoute("/{phase}", self.websocket),
         ]
 

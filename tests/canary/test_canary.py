@@ -46,7 +46,11 @@ async def test_the_campaign_takes_place(outputs: Outputs) -> None:
     assert {"app_ticket", "token of basic", "token of wecom", "token of dingtalk"} <= outputs.received
     statuses = {response.split(b" ")[1] for response in outputs.responses if response.startswith(b"HTTP/1.1 ")}
     assert {b"200", b"401", b"500", b"502", b"503"} <= statuses
-    assert b"application/problem+json" in b"".join(outputs.responses)
+    responses = b"".join(outputs.responses)
+    assert b"application/problem+json" in responses
+    assert b"<h2>Last events of this process</h2><ol" in responses
+    assert b'"events":[{' in responses
+    assert b'"instances":[{' in responses
     for event in ("error='auth'", "error='refused'", "error='full'", "why='damaged'", "why='unknown-key'"):
         assert event.encode() in outputs.stdout
     log = outputs.stderr.decode(errors="replace")

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import re
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from tests.demo.commands import run
+from tests.faults.certificates import certificates
+from tests.interop.running import imported
 from tests.ports import free_port
 from tests.servers import RedisServer
 from tokenmw.commands.check_redis import findings_of
 from tokenmw.redis.acl import ACL_RULES, CATEGORIES
-from tokenmw.redis.server_facts import ServerFacts
+from tokenmw.redis.scripts import SOURCES
+from tokenmw.redis.server_facts import ServerFacts, TLSFacts
 from tokenmw.testing import ProviderServer
 
 if TYPE_CHECKING:
@@ -23,8 +33,10 @@ if TYPE_CHECKING:
 SECRET: Final = "canary-of-the-secret-key"
 CLIENT_SECRET: Final = "canary-of-the-client-secret"
 PASSWORD: Final = "canary-of-the-password"
+CLUSTER: Final = ("--cluster-enabled", "yes")
 PROGRAM: Final = """
 from tokenmw import TokenBroker
+from tokenmw.connections import Connections, OAuthApp, RedisStore
 from tokenmw.providers import ClientCredentials, StaticToken
 
 print("canary of the program's output")
@@ -184,8 +196,136 @@ def test_a_wrong_command_line_is_exit_code_64(tmp_path: Path, arguments: list[st
     assert done.stderr.startswith("usage: tokenmw check")
 
 
+def test_each_script_is_tried(check: Checked) -> None:
+    """All of them work by their digests, and none of the keys that were tried is left."""
+    with RedisServer() as server:
+        done = check(server.url)
+        left = server.command("KEYS", "*probe-*")
+    count = len(SOURCES)
+    assert f"{count} of {count} scripts work by EVALSHA" in done.stdout, done.stdout
+    assert left == []
+
+
+def test_a_script_that_does_not_work_fails() -> None:
+    """Those that work by their text alone are a warning."""
+    facts = ServerFacts("h:1", 0.001, {}, plain=False, scripts=14, failed=["session", "put"])
+    (failed,) = (one for one in findings_of(facts, processes=1) if one.result == "FAIL")
+    assert "12 of 14 scripts work; not session, put." in failed.text
+    facts = ServerFacts("h:1", 0.001, {}, plain=False, scripts=14, by_text=True)
+    assert any("EVALSHA does not find" in one.text for one in findings_of(facts, processes=1) if one.result == "WARN")
+
+
+def test_tls_is_shown_with_the_end_of_the_certificate(check: Checked, tmp_path: Path) -> None:
+    """The line has the version and the days that are left; a certificate that is not verified is a warning."""
+    files, port = certificates(tmp_path), free_port()
+    options = ["--tls-port", str(port), "--tls-cert-file", files.certificate("server")]
+    options += ["--tls-key-file", files.key("server"), "--tls-ca-cert-file", files.certificate("ca")]
+    try:
+        server = RedisServer(*options, "--tls-auth-clients", "no").start()
+    except RuntimeError as error:
+        if "tls" in str(error).lower():
+            pytest.skip("The server was built without TLS")
+        raise
+    try:
+        done = check(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={files.certificate('ca')}")
+        unverified = check(f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=none&ssl_check_hostname=false")
+    finally:
+        server.stop()
+    assert re.search(
+        r"WARN +redis +127.0.0.1:\d+: TLSv1.3, its certificate expires in \d+ days\. Renew it", done.stdout
+    )
+    assert "the server's certificate is not verified" in unverified.stdout
+    assert (done.returncode, unverified.returncode) == (2, 2)
+
+
+def test_a_certificate_with_time_left_is_ok() -> None:
+    """Less than three weeks are a warning."""
+    with_time = TLSFacts("TLSv1.2", certificate_for(days=60), verified=True)
+    short = TLSFacts("TLSv1.2", certificate_for(days=20), verified=True)
+    found: dict[TLSFacts, list[str]] = {}
+    for tls in (with_time, short):
+        facts = ServerFacts("h:1", 0.001, {}, plain=False, tls=tls)
+        found[tls] = [one.result for one in findings_of(facts, processes=1) if "TLSv1.2" in one.text]
+    assert found == {with_time: ["ok"], short: ["WARN"]}
+
+
+def test_each_primary_and_replica_of_a_cluster_has_its_maxclients(check: Checked) -> None:
+    """Each of two primaries is checked, with its scripts and the connections of all processes."""
+    with RedisServer(*CLUSTER, "--maxclients", "100") as one, RedisServer(*CLUSTER, "--maxclients", "5000") as two:
+        for server, slots in ((one, (0, 8191)), (two, (8192, 16383))):
+            server.command("CLUSTER", "ADDSLOTSRANGE", *slots)
+        two.command("CONFIG", "SET", "cluster-announce-ip", "127.0.0.1")
+        one.command("CLUSTER", "MEET", "127.0.0.1", two.port)
+        deadline = time.monotonic() + 20
+        while not all(b"cluster_state:ok" in server.command("CLUSTER", "INFO") for server in (one, two)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        done = check(one.url.replace("redis://", "redis+cluster://").removesuffix("/0"), "--processes", "50")
+    assert done.returncode == 2, done.stdout
+    assert f"127.0.0.1:{one.port}: maxclients is 100; 50 processes with 4 connections each need 200" in done.stdout
+    assert f"127.0.0.1:{two.port}: maxclients is 5000; 50 processes with 4 connections each need 200" in done.stdout
+    assert done.stdout.count("scripts work by EVALSHA") == 2
+
+
+def test_the_store_of_connections_is_read(check: Checked) -> None:
+    """A server that loses its data is a warning; so many connections are there."""
+    more = (
+        f"secret_key={SECRET!r}, connections=Connections("
+        '{{"app": OAuthApp(client_id="a", client_secret="canary-of-the-password", issuer="https://idp.example")}}, '
+        "store=RedisStore({url!r}), subject=lambda connection: None)"
+    )
+    with RedisServer() as server:
+        done = check(server.url, options=more.format(url=server.url))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert re.search(r"ok +connections +RedisStore answers in \S+ ms; it has 0 connections", done.stdout)
+    assert re.search(r"WARN +connections +RedisStore: the server loses its data when it restarts", done.stdout)
+
+
+def certificate_for(*, days: int) -> bytes:
+    """Return a certificate, in DER, that expires after some days."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=days, hours=1))
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.DER)
+    )
+
+
 def test_plain_tcp_to_another_machine_is_a_warning() -> None:
     """The line names the scheme with TLS."""
     facts = ServerFacts("10.0.0.5:6379", 0.001, {"redis_version": "7.2.0"}, plain=True)
     warned = [one for one in findings_of(facts, processes=1) if one.result == "WARN"]
     assert [("rediss://" in one.text) for one in warned] == [True]
+
+
+@pytest.mark.sdk
+def test_a_client_of_valkey_glide_is_checked_as_a_url_is(check: Checked) -> None:
+    """The lines are the same, whichever client a program has."""
+    imported("glide")
+    with RedisServer() as server:
+        by_url = check(server.url)
+        given = f"__import__('glide').GlideClientConfiguration([__import__('glide').NodeAddress(port={server.port})])"
+        by_glide = check(Source(given))
+    assert 0 == by_glide.returncode, by_glide.stdout
+    address = f"127.0.0.1:{server.port}"
+    assert address in by_url.stdout
+    said = [
+        re.sub(r"[\d.]+ m?s$|[\d.]+ ms;", "", text, flags=re.MULTILINE) for text in (by_url.stdout, by_glide.stdout)
+    ]
+    assert said[0] == said[1].replace(f"localhost:{server.port}", address)
+
+
+class Source(str):
+    """Source text of a program, which is not quoted."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)

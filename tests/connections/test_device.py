@@ -180,13 +180,31 @@ async def test_a_cancelled_wait_stops_polling(world: World) -> None:
     assert polls == len(world.polls)
 
 
-async def test_a_store_that_takes_no_connection_ends_the_wait(world: World) -> None:
-    """The code is used, so that no further poll would get a pair: the program gets the store's error."""
+async def test_a_store_that_cannot_take_the_connection(world: World) -> None:
+    """The code is spent, so polling again could only fail with a misleading error."""
     flow = await world.begin()
-    waiting = asyncio.create_task(flow.done())
     world.server.users.approve_device(flow.user_code, "ada")
     world.users.store_fails = True
+    waiting = asyncio.create_task(flow.done())
     await world.pass_time(waiting, 30)
     with pytest.raises(TokenUnavailable, match="read-only"):
         await waiting
+    assert 1 == len(world.polls)
+
+
+async def test_a_server_with_a_tiny_interval_is_not_flooded(world: World) -> None:
+    """RFC 8628 counts whole seconds."""
+    world.server.device.script.then(Fault(fields={"interval": 0.001}))
+    flow = await world.begin()
+    assert 1.0 == flow._codes.interval
+
+
+async def test_two_tasks_may_wait_for_one_flow(world: World) -> None:
+    """The code is spent once, and a later wait returns at once."""
+    flow = await world.begin()
+    world.server.users.approve_device(flow.user_code, "ada")
+    both = asyncio.gather(flow.done(), flow.done())
+    await world.pass_time(asyncio.ensure_future(both), 12)
+    await both
+    await flow.done()
     assert 1 == len(world.polls)

@@ -125,10 +125,19 @@ REFUSALS = [
     ("slack", 200, {"ok": False, "error": "internal_error"}, TokenUnavailable),
     ("feishu", 400, {"code": 20064, "error": "invalid_grant"}, GrantRefused),
     ("feishu", 400, {"code": 20037, "error": "invalid_grant"}, GrantRefused),
+    *(("feishu", 200, {"code": code, "msg": "no"}, GrantRefused) for code in (20024, 20026, 20037, 20064, 20073)),
+    *(("lark", 400, {"code": code, "error": "server_error"}, TokenUnavailable) for code in (20050, 20072)),
+    ("lark", 400, {"code": 20050}, TokenUnavailable),
     ("feishu", 400, {"code": 20002, "error": "invalid_client"}, CredentialRejected),
+    ("feishu", 400, {"code": 20002}, CredentialRejected),
+    ("feishu", 400, {"code": 20074, "msg": "the app must not refresh"}, CredentialRejected),
     ("feishu", 200, {"code": 20999, "msg": "unknown"}, CredentialRejected),
     ("dingtalk", 400, {"code": "invalidParameter.authCode.notFound", "message": "no"}, GrantRefused),
     ("dingtalk", 400, {"code": "invalidParameter.refreshToken.notFound", "message": "no"}, GrantRefused),
+    *(
+        ("dingtalk", 400, {"code": code, "message": "no"}, GrantRefused)
+        for code in ("invalid_refresh_token", "refresh_token_expired", "refresh_token_revoked")
+    ),
     ("dingtalk", 400, {"code": "invalidClientIdOrSecret", "message": "no"}, CredentialRejected),
     ("dingtalk", 400, {"code": "qps.exceed.limit", "message": "no"}, TokenUnavailable),
     ("atlassian", 403, {"error": "invalid_grant"}, GrantRefused),

@@ -31,6 +31,9 @@ CLASSES: Final[tuple[type, ...]] = (
     providers.HTTPOptions,
     providers.PrivateKeyJWT,
     providers.DPoPKey,
+    connections.Connections,
+    connections.OAuthApp,
+    connections.ConnectApp,
     connections.SQLStore,
     connections.RedisStore,
     *(
@@ -137,6 +140,7 @@ def _default(value: Any) -> str:
 def _type(annotation: Any) -> str:
     """Return an annotation as text, with the package's own aliases written out."""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    text = re.sub(r"Literal\[['\"](\w+)['\"]\]", r'"\1"', text)  # one choice beside an alias
     return re.sub(r"\b[A-Z]\w+\b", lambda found: _alias(found[0]), text).replace("'", "")
 
 

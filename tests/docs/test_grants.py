@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
+import jwt
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from starlette.testclient import TestClient
 import tokenmw
 from tests.docs.pages import page
 from tests.docs.world import World
+from tests.providers.private_keys import make_key
 from tokenmw import providers
 from tokenmw.providers import secret_sources
 
@@ -77,6 +79,27 @@ def test_two_servers_need_more(hosts: World) -> None:
     """Both are made with the options of their documentation."""
     with hosts.run(GUIDE, "What is the token for?") as running:
         assert running["zoom"] != running["box"]
+
+
+def test_a_service_account_signs_its_claims(hosts: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program's claims are signed with the key of the environment."""
+    public = make_key("P-256").public_key()
+    signed: list[dict[str, Any]] = []
+
+    def user(assertion: str) -> str:
+        signed.append(jwt.decode(assertion, public, algorithms=["ES256"], options={"verify_aud": False}))
+        return str(signed[-1]["sub"])
+
+    monkeypatch.setattr(hosts.server.subjects, "user", user)
+    with hosts.run(GUIDE, "A service account") as running:
+
+        async def ask() -> str:
+            async with running["broker"] as broker:
+                return str((await broker.token("calendar")).token_type)
+
+        assert "Bearer" == running.call(ask)
+    assert hosts.text("https://idp.example/oauth2/token") == signed[0]["aud"]
+    assert ("robot@project.example", "calendar.readonly") == (signed[0]["iss"], signed[0]["scope"])
 
 
 def test_azure_gives_an_identity(hosts: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,11 +26,11 @@ def test_the_page_of_options_is_what_the_script_writes() -> None:
 
 
 def test_the_page_of_options_has_every_provider() -> None:
-    """Each public class that is a provider is on it, and those of the core and the three of providers are."""
+    """Each public class that is a provider is on it, and the core, connections and three of providers are."""
     public = {name for name in providers.__all__ if isinstance(getattr(providers, name), type)}
     made = {name for name in public if issubclass(getattr(providers, name), tokenmw.Provider)} - {"Provider"}
     others = {"TokenBroker", "TokenMiddleware", "APIKeySource", "Limits", "HTTPOptions", "PrivateKeyJWT", "DPoPKey"}
-    others |= {"SQLStore", "RedisStore", "StatusApp"}
+    others |= {"Connections", "OAuthApp", "ConnectApp", "SQLStore", "RedisStore", "StatusApp"}
     assert made | others == {one.__name__ for one in CLASSES}
 
 

@@ -134,7 +134,11 @@ async def _run(outage: Outage, long_lived_url: str) -> Result:
         if outage.by_name:
             urls = [url.replace("127.0.0.1", HOST) for url in urls]
         arguments: dict[str, Any] = {"base_url": base_url, "long_lived_url": long_lived_url}
-        arguments |= {"limits": {"command_seconds": COMMAND_SECONDS}, "broker": dict(outage.broker)}
+        arguments |= {
+            "client": outage.client,
+            "limits": {"command_seconds": COMMAND_SECONDS},
+            "broker": dict(outage.broker),
+        }
         own = [{"redis": urls[number // 2]} for number in range(outage.workers)]
         target = "tests.faults.load:under_load"
         workers = await stack.enter_async_context(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tests.brokers import runtime_of
 from tests.faults.name_server import Resolver
 from tests.processes import receive, send
+from tests.redis.glides import configuration_of
 from tokenmw import Limits, TokenBroker
 from tokenmw.observe.throttle import LOGGER
 from tokenmw.providers import ClientCredentials
@@ -135,14 +136,21 @@ class _Load:
 
 
 async def under_load(
-    *, redis: Any, base_url: str, long_lived_url: str, limits: dict[str, Any], broker: dict[str, Any] | None = None
+    *,
+    redis: str,
+    base_url: str,
+    long_lived_url: str,
+    limits: dict[str, Any],
+    client: str = "redis-py",
+    broker: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Make requests until the test stops them, and return the results of all phases.
 
     The test sends commands. `{"phase": name, "keys": keys}` begins a phase with new API keys. `{"phase": "idle"}` stops
     the requests, so that only background tasks share anything. `{"ask": keys}` is answered with the worker's state.
     `{"drop": name}` invalidates a provider's token and fetches another one. `{"resolve": address}` is where the name of
-    the server is from now on. `{"stop": true}` ends the load. `broker` has further options of the broker.
+    the server is from now on. `{"stop": true}` ends the load. `client` is "redis-py" or "glide"; `broker` has further
+    options of the broker.
     """
     resolver = Resolver()
     resolver.install()
@@ -155,7 +163,8 @@ async def under_load(
         for name in names
     }
     options: dict[str, Any] = {"secret_key": SECRET, "limits": Limits(**limits), **(broker or {})}
-    async with TokenBroker(providers, redis=redis, **options) as made:
+    given = redis if client == "redis-py" else configuration_of(redis)
+    async with TokenBroker(providers, redis=given, **options) as made:
         for name in LONG_LIVED:
             await made.token(name)
         load = _Load(made)

@@ -64,6 +64,7 @@ class Outage:
         state: `status().shared` during the fault; "either" if it depends on the timing.
         direct: Whether the workers connect to the server without the proxy.
         by_name: Whether the workers connect to the proxy by a host name.
+        client: Which client the workers have, "redis-py" or "glide".
         workers: Their number, 2 or 4. Of four, the last two have another proxy, without a fault.
         options: Additional command line options of the server.
         broker: Additional options of the workers' brokers.
@@ -77,6 +78,7 @@ class Outage:
     state: Literal["up", "down", "either"] = "down"
     direct: bool = False
     by_name: bool = False
+    client: Literal["redis-py", "glide"] = "redis-py"
     workers: int = 2
     options: tuple[str, ...] = ()
     broker: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))

@@ -13,14 +13,16 @@ import pytest
 from tests.faults.campaign import COMMAND_SECONDS, RECOVERED_WITHIN, TOKEN_LIFETIME, campaign
 from tests.faults.load import NAMES
 from tests.faults.outages import OUTAGES
+from tests.faults.outages_glide import GLIDE
 
 if TYPE_CHECKING:
     from tests.faults.campaign import Result
     from tests.faults.outage import Outage, Promise
 
 pytestmark = pytest.mark.campaign
-EACH = pytest.mark.parametrize("outage", OUTAGES, ids=lambda outage: outage.name)
-RECOVERING = [pytest.param(outage, id=outage.name) for outage in OUTAGES if outage.recovers]
+ALL = (*OUTAGES, *GLIDE)
+EACH = pytest.mark.parametrize("outage", ALL, ids=lambda outage: outage.name)
+RECOVERING = [pytest.param(outage, id=outage.name) for outage in ALL if outage.recovers]
 SLACK = 0.45  # seconds, for a busy machine; a wait at each new key would exceed it
 
 
@@ -30,7 +32,7 @@ def results(request: pytest.FixtureRequest) -> dict[str, Result]:
     params = [item.callspec.params for item in request.session.items if isinstance(item, pytest.Function)
               and hasattr(item, "callspec")]  # fmt: skip
     selected = {id(value["outage"]) for value in params if "outage" in value}
-    return asyncio.run(campaign(outage for outage in OUTAGES if id(outage) in selected))
+    return asyncio.run(campaign(outage for outage in ALL if id(outage) in selected))
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from tokenmw.providers import (
     FeishuStoreTenant,
     FeishuTenant,
     FeishuTicket,
+    JWTBearer,
     ManagedIdentity,
     WeCom,
 )
@@ -37,7 +38,7 @@ __all__ = ["TARGETS"]
 _MOST_STEPS = 15_000
 """Calls of functions for one response; 64 fields whose names are compared with the secret take most of them."""
 
-_WITH_TIMES = (ClientCredentials, Entra, ManagedIdentity)
+_WITH_TIMES = (ClientCredentials, Entra, JWTBearer, ManagedIdentity)
 """Providers whose responses may have the time of expiry in place of the lifetime."""
 
 Fields = dict[str, Any]
@@ -115,6 +116,11 @@ KINDS = {
             token_url="https://idp.example/token", client_id="crm", client_secret=SECRET, scheme="Acme-token"
         ),
         default=600.0,
+    ),
+    "jwt_bearer": Kind(
+        JWTBearer(token_url="https://idp.example/token", assertion=SECRET, log_description=True),
+        default=600.0,
+        refusals=_DESCRIBED,
     ),
     "bot_framework": Kind(
         BotFramework(app_id="app", app_secret=SECRET, log_description=True), default=600.0, refusals=_DESCRIBED

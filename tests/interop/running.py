@@ -19,12 +19,15 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-__all__ = ["imported", "node", "python", "result_of", "running", "unavailable"]
+__all__ = ["compiled", "imported", "node", "python", "result_of", "running", "unavailable"]
 
 PROGRAMS = Path(__file__).parent / "programs"
 REQUIRED = "TOKENMW_REQUIRE_SERVERS"
 """The environment variable that makes a missing server a failure, as CI does."""
 START_SECONDS = 30.0
+GO_PACKAGES = Path("/usr/share/gocode")
+"""Where Debian's packages of Go libraries are."""
+COMPILE_SECONDS = 300.0
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -50,6 +53,28 @@ def node(program: str) -> list[str]:
     if not (PROGRAMS.parent / "node_modules").is_dir():
         unavailable("the npm packages are not installed: npm ci --prefix tests/interop")
     return [executable, str(PROGRAMS / program)]
+
+
+def compiled(program: str, *, package: str, directory: Path) -> list[str]:
+    """Compile a Go program in a directory, with Debian's copy of a package, and return its command."""
+    executable = shutil.which("go")
+    if executable is None or not (GO_PACKAGES / "src" / package).is_dir():
+        unavailable(f"Go or {package} is not installed: apt-get install golang-go golang-golang-x-oauth2-dev")
+    made = directory / Path(program).stem
+    environment = {
+        **_environment(),
+        "CGO_ENABLED": "0",  # there may be no C compiler
+        "GO111MODULE": "off",
+        "GOCACHE": str(directory / "cache"),
+        "GOFLAGS": "",
+        "GOPATH": str(GO_PACKAGES),
+    }
+    command = [executable, "build", "-o", str(made), str(PROGRAMS / program)]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False
+    )
+    assert 0 == done.returncode, done.stderr
+    return [str(made)]
 
 
 def python(program: str, *, modules: Sequence[str]) -> list[str]:

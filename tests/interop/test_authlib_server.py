@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from tests.interop.running import python, running
-from tests.providers.private_keys import jwk_of, make_key, public_jwk_of
+from tests.providers.private_keys import jwk_of, make_key, public_jwk_of, started
 from tokenmw import CredentialRejected, TokenBroker
 from tokenmw.errors import SubjectRefused
 from tokenmw.providers import ClientCredentials, JWTBearer, PrivateKeyJWT, Provider
@@ -122,6 +122,16 @@ async def test_an_assertion_is_exchanged_for_a_token(server: str) -> None:
     token = await fetched(robot)
     assert {"client": "ES256", "user": "ada", "scope": "orders.write"} == await known(server, token)
     assert 690 < token.expires_at - time.time() <= 700
+
+
+async def test_an_assertion_is_signed_here(server: str) -> None:
+    """With a key and claims in place of a function."""
+    key = await started(jwk_of(make_key("P-256")))
+    claims = {"iss": "ES256", "sub": "ada"}
+    token = await fetched(JWTBearer(token_url=f"{server}/token", assertion=key, claims=claims, scope="orders.read"))
+    assert {"client": "ES256", "user": "ada", "scope": "orders.read"} == await known(server, token)
+    with pytest.raises(CredentialRejected, match=r"invalid_grant, HTTP 400\): check claims \(iss, sub, aud\)"):
+        await fetched(JWTBearer(token_url=f"{server}/token", assertion=key, claims={**claims, "aud": "https://other"}))
 
 
 async def test_a_callers_assertion_caps_its_token(server: str) -> None:

@@ -90,6 +90,27 @@ OF_PACKAGE = (
         tests=("tests/test_singleflight_limits.py",),
     ),
     Mutation(
+        name="housekeeping: a process that hears nothing compares its tokens rarely",
+        file="tokenmw/housekeeping.py",
+        old="self._listener is not None and self._listener.listening and not self._epochs.silent",
+        new="self._listener is not None and not self._epochs.silent",
+        tests=("tests/broker/test_hints.py",),
+    ),
+    Mutation(
+        name="housekeeping: tokens are compared rarely although a process announces nothing",
+        file="tokenmw/housekeeping.py",
+        old="self._listener is not None and self._listener.listening and not self._epochs.silent",
+        new="self._listener is not None and self._listener.listening",
+        tests=("tests/broker/test_hints.py",),
+    ),
+    Mutation(
+        name="housekeeping: tokens are compared a second time although all changes are announced",
+        file="tokenmw/housekeeping.py",
+        old="if self._recovery.second_due() and not self._all_announced:",
+        new="if self._recovery.second_due():",
+        tests=("tests/broker/test_recovery.py",),
+    ),
+    Mutation(
         name="housekeeping: one server of a cluster that is down stops the comparison with the others",
         file="tokenmw/housekeeping.py",
         old="""\

@@ -113,6 +113,27 @@ OF_REDIS = (
         tests=("tests/redis/test_adversary.py",),
     ),
     Mutation(
+        name="marker: a version before hints is not noticed",
+        file="tokenmw/redis/lua/marker.lua",
+        old="local silent = ARGV[2] ~= '1' or (mark and redis.call('PTTL', KEYS[1]) <= DAY)",
+        new="local silent = ARGV[2] ~= '1'",
+        tests=("tests/redis/test_epoch.py",),
+    ),
+    Mutation(
+        name="marker: only the next reader learns that a process announces nothing",
+        file="tokenmw/redis/lua/marker.lua",
+        old="  silent = get(KEYS[2])",
+        new="  silent = false",
+        tests=("tests/redis/test_epoch.py",),
+    ),
+    Mutation(
+        name="marker: a process that announces nothing seems to announce",
+        file="tokenmw/redis/epoch.py",
+        old="args = secrets.token_hex(8), int(announces)",
+        new="args = secrets.token_hex(8), 1",
+        tests=("tests/redis/test_epoch.py",),
+    ),
+    Mutation(
         name="replay: a token is used after the end of its lifetime",
         file="tokenmw/redis/token_store.py",
         old="if until_over <= 0:",

@@ -6,13 +6,19 @@ import pytest
 
 from tests.providers.microsoft import TENANT, bot, entra
 from tokenmw.errors import ConfigurationError
+from tokenmw.providers import EntraOnBehalfOf, SubjectToken
+
+
+def on_behalf_of(**options: Any) -> EntraOnBehalfOf:
+    """Make an app that acts for its callers."""
+    return EntraOnBehalfOf(tenant=TENANT, client_id="app", client_secret="s", subject=SubjectToken(), **options)
 
 
 @pytest.mark.parametrize("tenant", ["common", "Organizations", "consumers"])
 @pytest.mark.parametrize("make", [entra, bot])
 def test_common_is_refused_with_the_reason(make: Any, tenant: str) -> None:
     """An app signs in without a user, so `common` names no tenant."""
-    with pytest.raises(ConfigurationError, match="signs in without a user"):
+    with pytest.raises(ConfigurationError, match="No user signs in here"):
         make(tenant=tenant)
 
 
@@ -37,6 +43,27 @@ def test_options_that_cannot_work_are_refused_at_construction(options: dict[str,
     """The text names the option."""
     with pytest.raises(ConfigurationError, match=text):
         entra(**options)
+
+
+@pytest.mark.parametrize("make", [entra, bot, on_behalf_of])
+def test_the_login_host_of_another_cloud_is_refused(make: Any) -> None:
+    """Its tokens are for other APIs than those of `cloud`, by which scope and hosts are chosen."""
+    other = r'\(base_url=…\) is the login host of cloud="{}", and cloud is "{}".*: give cloud="{}" alone'
+    for cloud, named, url in (
+        ("public", "usgov", "https://login.microsoftonline.us"),
+        ("china", "public", "https://LOGIN.microsoftonline.com:443/"),
+        ("usdod", "china", "https://login.partner.microsoftonline.cn"),
+    ):
+        with pytest.raises(ConfigurationError, match=other.format(named, cloud, named)):
+            make(cloud=cloud, base_url=url)
+    with pytest.raises(ConfigurationError, match=r"\(base_url=…\) has a path, which begins with tenant=…: leave"):
+        make(base_url="https://login.microsoftonline.com/contoso")
+    for cloud in ("usgov", "usdod"):  # they share one
+        make(cloud=cloud, base_url="https://login.microsoftonline.us")
+    elsewhere = make(cloud="china", base_url="https://login.test")
+    assert elsewhere.token_url.startswith("https://login.test/")
+    assert "login.test" in elsewhere.hosts
+    assert elsewhere.hosts & make(cloud="china").hosts
 
 
 def test_error_texts_of_a_bot_name_the_bot_s_options() -> None:

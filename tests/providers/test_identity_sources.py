@@ -200,6 +200,15 @@ def test_ids_and_sources_are_parts_of_the_credential() -> None:
             {"source": "cloud_shell", "identity_endpoint": "http://localhost", "client_id": "c"},
             r"\(client_id=…\): Cloud Shell does not take it: leave it out",
         ),
+        (
+            {"source": "service_fabric", "identity_endpoint": "https://10.0.0.4:2377", "identity_header": "h"},
+            "needs server_thumbprint=…, the value of IDENTITY_SERVER_THUMBPRINT",
+        ),
+        (
+            {"source": "service_fabric", "identity_endpoint": "https://10.0.0.4:2377", "server_thumbprint": "a" * 40},
+            "needs identity_header=…",
+        ),
+        ({"server_thumbprint": "a" * 40}, r'server_thumbprint=…\) is for source="service_fabric": give that, or leave'),
     ],
 )
 def test_contradicting_options_are_refused(options: dict[str, Any], text: str) -> None:
@@ -217,7 +226,22 @@ def test_contradicting_options_are_refused(options: dict[str, Any], text: str) -
         (
             {"IDENTITY_ENDPOINT": "https://l", "IDENTITY_HEADER": "h", "IDENTITY_SERVER_THUMBPRINT": "t"},
             {},
-            "IDENTITY_SERVER_THUMBPRINT is set, .* use StaticToken with a function",
+            "The variable IDENTITY_SERVER_THUMBPRINT must be the SHA-1 thumbprint .* in 40 hexadecimal digits",
+        ),
+        (
+            {"IDENTITY_ENDPOINT": "http://localhost", "IDENTITY_HEADER": "h", "IDENTITY_SERVER_THUMBPRINT": "a" * 40},
+            {},
+            "needs an https identity_endpoint, because it verifies a certificate",
+        ),
+        (
+            {"IDENTITY_ENDPOINT": "https://l", "IDENTITY_HEADER": "h", "IDENTITY_SERVER_THUMBPRINT": "a" * 40},
+            {"client_id": "c"},
+            "Service Fabric does not take it: leave it out, the identity that the application's manifest gives",
+        ),
+        (
+            {"IDENTITY_ENDPOINT": "https://l", "IDENTITY_SERVER_THUMBPRINT": "a" * 40},
+            {},
+            "IDENTITY_ENDPOINT is set, and neither IDENTITY_HEADER",
         ),
         (
             {"IDENTITY_ENDPOINT": "http://10.0.0.1/msi", "IDENTITY_HEADER": "h"},

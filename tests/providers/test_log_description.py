@@ -121,3 +121,12 @@ def test_a_piece_of_an_encoded_secret_is_found() -> None:
     for text in ("", "Client not found", "AADSTS7000215: Invalid client secret provided.", secret[:5]):
         assert not proof.has_piece_in(text)
     assert Proof("cr", form={}, headers={}).has_piece_in("a crm")
+
+
+def test_each_secret_of_a_request_is_found_in_base64() -> None:
+    """A request may have several: a client's, an assertion, the caller's token."""
+    proof = Proof("", form={}, headers={}).with_secret("the assertion").with_secret("another secret")
+    for secret in ("the assertion", "another secret"):
+        for before in (b"", b"a:", b"ab:"):
+            assert proof.has_piece_in(f"you sent {base64.b64encode(before + secret.encode()).decode()}")
+    assert not proof.has_piece_in("nothing of them")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.proxies import Proxy
+from tests.redis.glides import configuration
 from tests.redis.guarded_client import GuardedClient
 from tests.redis.scripted import Scripts
 from tests.servers import RedisServer
@@ -53,6 +54,12 @@ async def proxy(redis_server: RedisServer) -> AsyncGenerator[Proxy]:
     """A proxy in front of the server, which a test can make slow or cut off."""
     async with Proxy(redis_server.port) as proxy:
         yield proxy
+
+
+@pytest.fixture(params=["redis-py", pytest.param("glide", marks=pytest.mark.sdk)])
+def given(request: pytest.FixtureRequest, redis_server: RedisServer) -> Any:
+    """What a program passes as `redis=`: a URL, or the configuration of a client of valkey-glide."""
+    return redis_server.url if request.param == "redis-py" else configuration(redis_server.port)
 
 
 @pytest.fixture

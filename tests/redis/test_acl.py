@@ -65,6 +65,9 @@ async def use(url: str, server: RedisServer) -> None:
             await runtime._redis_jobs.compare_tokens()
             await broker.invalidate(token)
             await broker.reset_session("k")
+            heartbeat, _ = await runtime.fleet._heartbeat()
+            assert await runtime.fleet._store.write(heartbeat)
+            assert len(await runtime.fleet._store.read()) == 1
             server.command("DEL", *(runtime.session_sync.key(key, session.active(key)) for key in session))
             runtime.session_sync.begin_reupload()
             await runtime.session_sync.send_reupload()

@@ -169,11 +169,11 @@ def test_huge_value_is_not_transferred(scripts: Scripts, any_server: RedisServer
 def test_marker_that_is_none_is_replaced(scripts: Scripts, planted: bytes) -> None:
     """Otherwise each process would read it whole every five seconds."""
     scripts.command("SET", "marker", planted)
-    marker, made, _time = scripts.run("marker", (b"marker",), "0123456789abcdef")
+    marker, made, _time, _silent = scripts.run("marker", (b"marker", b"silent"), "0123456789abcdef", 1)
     assert marker.startswith(b"0123456789abcdef")
     assert made == 1
     assert scripts.command("GET", "marker") == b"0123456789abcdef"
-    assert scripts.run("marker", (b"marker",), "fedcba9876543210")[:2] == [marker, 0]
+    assert scripts.run("marker", (b"marker", b"silent"), "fedcba9876543210", 1)[:2] == [marker, 0]
 
 
 def test_scripts_work_where_an_acl_does_not_allow_getrange(scripts: Scripts, any_server: RedisServer) -> None:

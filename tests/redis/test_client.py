@@ -314,8 +314,8 @@ async def test_address_behind_a_sentinel_is_the_primary_that_it_named(redis_serv
         assert address_of(client) == f"127.0.0.1:{redis_server.port}"
 
 
-def test_a_client_of_valkey_glide_is_refused_with_the_fix() -> None:
-    """It has neither redis-py's pipelines nor its connections."""
-    glide: type[object] = type("GlideClient", (), {"__module__": "glide.glide_client"})
-    with pytest.raises(ConfigurationError, match=r"not GlideClient\. valkey-glide's .* pass the server's URL instead"):
+def test_a_sync_client_of_valkey_glide_is_refused_with_the_fix() -> None:
+    """It would block the event loop."""
+    glide: type[object] = type("GlideClient", (), {"__module__": "glide_sync.glide_client"})
+    with pytest.raises(ConfigurationError, match=r"would block the event loop: pass a GlideClientConfiguration"):
         checked_redis(glide())

@@ -123,7 +123,7 @@ async def test_handshake_has_as_many_round_trips_as_redis_pys(
     await first.connect()
     await second.connect()
     texts = first.sends[-1]
-    assert 12 == texts.count(b"\r\nLOAD\r\n")
+    assert 14 == texts.count(b"\r\nLOAD\r\n")
     assert first.sends[:-1] == second.sends
     *_, asked = second.sends
     assert 2 == len(second.sends)

@@ -201,11 +201,11 @@ async def test_each_primary_has_an_epoch_marker(connect: Connect, pair: tuple[Re
     connection = connect(f"redis+cluster://127.0.0.1:{low.port}", command_seconds=2.0)
     assert await connection.open()
     markers = EpochMarkers()
-    assert await markers.changed(connection)
+    assert await markers.changed(connection, announces=True)
     assert [1, 1] == [sum(b":marker" in key for key in one.command("KEYS", "*")) for one in pair]
-    assert not await markers.changed(connection)
+    assert not await markers.changed(connection, announces=True)
     high.command("FLUSHALL")
-    assert await markers.changed(connection)
+    assert await markers.changed(connection, announces=True)
 
 
 async def test_scripts_for_many_keys_reach_servers_that_do_not_know_them(

@@ -37,9 +37,9 @@ def unreadable() -> list[str]:
 
 
 @pytest.fixture
-def make(connect: Connect, redis_server: RedisServer, names: KeyNames, unreadable: list[str]) -> MakeStore:
+def make(connect: Connect, given: Any, names: KeyNames, unreadable: list[str]) -> MakeStore:
     """Make the stores of several instances."""
-    connection = connect(redis_server.url, command_seconds=1.0)
+    connection = connect(given, command_seconds=1.0)
 
     def store(*secrets: str) -> RedisSessionStore:
         return RedisSessionStore(

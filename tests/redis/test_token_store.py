@@ -58,9 +58,9 @@ def keys(names: KeyNames) -> TokenKeys:
 
 
 @pytest.fixture
-def connection(connect: Connect, redis_server: RedisServer) -> RedisConnection:
+def connection(connect: Connect, given: Any) -> RedisConnection:
     """A connection to Redis."""
-    return connect(redis_server.url, command_seconds=1.0)
+    return connect(given, command_seconds=1.0)
 
 
 @pytest.fixture(params=["sealed", "plain"])

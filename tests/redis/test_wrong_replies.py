@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import RedisCluster
 
 from tests.proxies import Proxy
+from tests.redis.glides import configuration_of
 from tokenmw import Limits, TokenBroker
 from tokenmw.providers import ClientCredentials
 from tokenmw.testing import ProviderServer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tests.servers import RedisServer
 
 NAMES = ("crm", "billing", "support")
+CLIENTS = pytest.mark.parametrize("client", ["redis-py", pytest.param("glide", marks=pytest.mark.sdk)])
 KEYS = [f"key-{number}" for number in range(6)]
 
 
@@ -63,14 +65,20 @@ def broker_of(given: Any, base_url: str, **options: Any) -> TokenBroker:
     return TokenBroker(providers, redis=given, secret_key="a secret for the tests only", limits=limits, **options)
 
 
+def given(proxy: Proxy, client: str) -> Any:
+    """Return what a program passes as `redis=`."""
+    return proxy.url if client == "redis-py" else configuration_of(proxy.url)
+
+
+@CLIENTS
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "plain"])
 async def test_a_stale_reply_gives_nobody_a_foreign_token(
-    redis_server: RedisServer, proxy: StaleProxy, base_url: str, *, seal: bool
+    redis_server: RedisServer, proxy: StaleProxy, base_url: str, client: str, *, seal: bool
 ) -> None:
     """The reply with another provider's token has the right form: it is seen to be stale all the same."""
     async with (
         broker_of(redis_server.url, base_url, seal=seal) as first,
-        broker_of(proxy.url, base_url, seal=seal) as second,
+        broker_of(given(proxy, client), base_url, seal=seal) as second,
     ):
         stored = {name: (await first.token(name)).value for name in NAMES}
         await second.token("support")
@@ -80,15 +88,16 @@ async def test_a_stale_reply_gives_nobody_a_foreign_token(
     assert {} == foreign
 
 
+@CLIENTS
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "plain"])
 async def test_a_stale_reply_gives_nobody_a_foreign_session_id(
-    redis_server: RedisServer, proxy: StaleProxy, base_url: str, *, seal: bool
+    redis_server: RedisServer, proxy: StaleProxy, base_url: str, client: str, *, seal: bool
 ) -> None:
     """Nor do several keys of one batch."""
     options = {"seal": seal, "session_ids": "random"}
     async with (
         broker_of(redis_server.url, base_url, **options) as first,
-        broker_of(proxy.url, base_url, **options) as second,
+        broker_of(given(proxy, client), base_url, **options) as second,
     ):
         stored = {key: await first.session_id(key) for key in KEYS}
         proxy.stale = True

@@ -131,7 +131,7 @@ async def test_a_candidate_that_arrives_after_its_deadline_is_not_stored(private
     """A server that was frozen runs the commands in its sockets, and the ids that requests got meanwhile stay."""
     async with Instance(private_redis, **QUICK) as one, Instance(private_redis, **QUICK) as two:
         for each in (one, two):
-            await EpochMarkers().changed(each.connection)
+            await EpochMarkers().changed(each.connection, announces=True)
         reset_statistics(private_redis)
         private_redis.freeze()
         mine, theirs = await asyncio.gather(one.get(KEY), two.get(KEY))

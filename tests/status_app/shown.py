@@ -64,5 +64,6 @@ async def fill(broker: TokenBroker, *, tenants: int, sessions: int) -> None:
     for number in range(tenants):
         scope = scope_of("http", headers=[(b"x-tenant", f"{SECRET}{number}".encode())])
         await asyncio.gather(RequestTokens(broker, scope).resolve("tenants"), return_exceptions=True)
-    for number in range(sessions):
-        await broker.session_id(f"{SECRET}-{number}")
+    for first in range(0, sessions, 100):
+        keys = (f"{SECRET}-{number}" for number in range(first, min(first + 100, sessions)))
+        await asyncio.gather(*map(broker.session_id, keys))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.interop.chromium import Chromium, Tab, chromium
+from tests.status_app.fleets import write_heartbeats
 from tests.status_app.serving import AT, everyone, serve_status
 from tests.status_app.shown import SECRET, broker_of, fill
+from tokenmw.observe import RedisStateChanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
+
+    from tests.servers import RedisServer
 
 pytestmark = pytest.mark.sdk
 
@@ -44,11 +49,17 @@ CONTRASTS = """
 
 
 @contextlib.asynccontextmanager
-async def shown(**options: Any) -> AsyncGenerator[tuple[Chromium, str, Any]]:
+async def shown(server: RedisServer, **options: Any) -> AsyncGenerator[tuple[Chromium, str, Any]]:
     """Serve a broker in a bad hour, and yield a browser, the page's URL, and the broker."""
-    broker = broker_of()
+    broker = broker_of(redis=server.url, label=lambda connection: f"Customer {len(connection.headers['x-tenant'])}")
     async with serve_status(broker, allow_all=True, **options) as client, chromium() as browser:
         await fill(broker, tenants=12, sessions=40)
+        broker._settings.observe(RedisStateChanged(f"127.0.0.1:{server.port}", up=False, error="timeout"))
+        await asyncio.sleep(1)
+        broker._settings.observe(RedisStateChanged(f"127.0.0.1:{server.port}", up=True))
+        await write_heartbeats(broker, 6, wrong=2)
+        with server.connect() as connection:  # a stale one
+            connection.call("PEXPIRE", connection.call("KEYS", "*beat*")[0], 6_000)
         yield browser, f"{client.base_url}{AT}/".replace("//_", "/_"), broker
 
 
@@ -69,9 +80,9 @@ async def emulate(tab: Tab, *, width: int, scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-async def test_the_page_is_readable(width: int, scheme: str, tmp_path: Path) -> None:
+async def test_the_page_is_readable(width: int, scheme: str, redis_server: RedisServer, tmp_path: Path) -> None:
     """Nothing is wider than the screen, each text has a contrast of 4.5, controls are 44 px high; with a picture."""
-    async with shown(allow_actions=everyone) as (browser, url, _):
+    async with shown(redis_server, allow_actions=everyone) as (browser, url, _):
         tab = await browser.tab("about:blank")
         await emulate(tab, width=width, scheme=scheme)
         await tab.open(url)
@@ -89,9 +100,9 @@ async def test_the_page_is_readable(width: int, scheme: str, tmp_path: Path) -> 
         (tmp_path / f"status-{width}-{scheme}.png").write_bytes(base64.b64decode(picture["data"]))
 
 
-async def test_the_page_is_live_and_its_forms_work() -> None:
+async def test_the_page_is_live_and_its_forms_work(redis_server: RedisServer) -> None:
     """A change arrives without a reload and without moving the focus; the forms pass the check of the origin."""
-    async with shown(allow_actions=everyone) as (browser, url, broker):
+    async with shown(redis_server, allow_actions=everyone) as (browser, url, broker):
         tab = await browser.tab(url)
         await tab.wait_for("Live.")
         await tab.run("window.kept = true; document.getElementById('key').focus()")

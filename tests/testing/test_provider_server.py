@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tests.testing.conftest import BASE, CRM, FORM, token_of
-from tokenmw.errors import ConfigurationError
+from tokenmw import TokenBroker
+from tokenmw.errors import ConfigurationError, TokenUnavailable
+from tokenmw.providers import ClientCredentials, HTTPOptions
 from tokenmw.testing import ManualClock, ProviderServer, make_token
 from tokenmw.testing.provider_server import Fault, TokenEndpoint, json_response
 
@@ -145,3 +149,36 @@ async def test_own_endpoint_is_a_small_class() -> None:
         headers = {"authorization": f"Bearer {answer['ticket']}"}
         assert "a" == (await client.get("/api/x", headers=headers)).json()["client"]
     assert 1 == server.calls["ticket"]
+
+
+async def test_the_server_runs_over_tls() -> None:
+    """A client that trusts its authority gets a token by its issuer; others refuse its certificate."""
+    server = ProviderServer(clients={"crm": "s"}, tls=True)
+    assert server.ca_file is not None
+    other = ProviderServer(tls=True)
+    with server.running() as base_url:
+        assert base_url.startswith("https://127.0.0.1:")
+        by_name = base_url.replace("127.0.0.1", "localhost")
+        clients = [ClientCredentials(issuer=url, client_id="crm", client_secret="s") for url in (base_url, by_name)]
+        for crm in clients:
+            async with TokenBroker({"crm": crm}, http=HTTPOptions(ca_file=server.ca_file)) as broker:
+                assert server.issued.find((await broker.token("crm")).value) is not None
+        for options in (HTTPOptions(ca_file=other.ca_file), None):
+            async with TokenBroker({"crm": clients[0]}, http=options) as broker:
+                with pytest.raises(TokenUnavailable, match=r"certificate.*HTTPOptions\(ca_file=…\)"):
+                    await broker.token("crm")
+    assert 0o700 == Path(server.ca_file).parent.stat().st_mode & 0o777
+
+
+def test_the_files_of_a_certificate_are_removed() -> None:
+    """When the process ends."""
+    program = "from tokenmw.testing import ProviderServer; print(ProviderServer(tls=True).ca_file)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not Path(done.stdout.strip()).parent.exists()
+
+
+def test_tls_needs_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the extra."""
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'tokenmw\[crypto\]'"):
+        ProviderServer(tls=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.retries import Retry
 from tokenmw.redis.token_store import (
     Busy,
     ClockMismatch,
@@ -205,6 +206,15 @@ class MemoryStore:
         self.server.data[keys, "tomb"] = StoredValue(self.server.expires_in(left), version=version)
         return Tombstoned(version)
 
-    async def has_note(self, keys: TokenKeys, /) -> bool:
+    async def noted(self, keys: TokenKeys, /) -> tuple[bool, Retry | None]:
         self._check_reachable()
-        return self.server.get(keys, "note") is not None
+        retry = self.server.get(keys, "retry")
+        asked = None if retry is None else Retry(retry.version, retry.owner, 60.0 - self.server.left(retry))
+        return self.server.get(keys, "note") is not None, asked
+
+    async def write_retry(self, keys: TokenKeys, by: str, /) -> int:
+        self._check_reachable()
+        version = self.server.now()
+        self.server.delete(keys, "note")
+        self.server.data[keys, "retry"] = StoredValue(self.server.expires_in(60.0), version=version, owner=by)
+        return version

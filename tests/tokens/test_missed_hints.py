@@ -23,6 +23,7 @@ class Entry:
         self.keys = self
         self.token = b"%d" % number
         self.used = used
+        self.named, self.invalid_version = True, 0
 
 
 class Parts:
@@ -72,6 +73,7 @@ def hints_of(parts: Any) -> TokenHints:
         manager=parts,
         sync=parts,
         usable=lambda: True,
+        on_invalidated=lambda: None,
         limits=Limits(),
         log=ThrottledLog(SYSTEM_CLOCK),
     )

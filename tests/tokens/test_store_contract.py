@@ -294,11 +294,22 @@ async def test_a_tombstone_that_is_written_late_does_not_cover_later_tokens(shar
     assert Stored() == reply
 
 
-async def test_has_note_until_the_note_is_deleted(shared: StoreUnderTest) -> None:
+async def test_a_note_is_there_until_it_is_deleted(shared: StoreUnderTest) -> None:
     """A process that has read a note asks again when it is deleted."""
     store = shared.store
-    assert not await store.has_note(KEYS)
+    assert (False, None) == await store.noted(KEYS)
     await store.release(KEYS, A, version=await lease(store, A), note=b"why", seconds=60)
-    assert await store.has_note(KEYS)
+    assert (True, None) == await store.noted(KEYS)
     await shared.lose("note")
-    assert not await store.has_note(KEYS)
+    assert (False, None) == await store.noted(KEYS)
+
+
+async def test_a_request_to_retry_deletes_the_note(shared: StoreUnderTest) -> None:
+    """Every process can read who made it; a later request has a higher version."""
+    store = shared.store
+    await store.release(KEYS, A, version=await lease(store, A), note=b"why", seconds=60)
+    first = await store.write_retry(KEYS, "an operator")
+    noted, retry = await store.noted(KEYS)
+    assert (noted, retry is not None and (retry.version, retry.by)) == (False, (first, "an operator"))
+    assert retry is not None
+    assert 0 <= retry.age < 5

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from tokenmw.broker import STATE_KEY
 from tokenmw.credentials import RequestCredential, no_provider
-from tokenmw.errors import ConfigurationError, TokenUnavailable, copy_of
+from tokenmw.errors import ConfigurationError, RequestError, TokenUnavailable, copy_of
 from tokenmw.outgoing import TokenAuth, token_auth
 from tokenmw.redaction import Unpicklable
 from tokenmw.tokens.entry import TokenEntry
@@ -150,7 +150,7 @@ class RequestTokens(Unpicklable):
         runtime = self._broker._runtime
         token = self._broker._while_closed(entry) if runtime is None else runtime.tokens.fresh(entry)
         if token is None:
-            token = await self._broker._open().tokens.get(entry)
+            token = await self._token_of(entry)
         return token if token.provider == name else token._under(name)
 
     def auth(self, name: str) -> TokenAuth:
@@ -158,7 +158,8 @@ class RequestTokens(Unpicklable):
         broker = self._broker
         broker._credentials.find(name)
         find, withheld = partial(self._find, name), broker._data.withheld.of(name)
-        return token_auth(find, get_token=broker._token_of, invalidate=broker.invalidate, withheld=withheld)
+        get_token = broker._token_of if broker._settings.labels is None else self._token_of
+        return token_auth(find, get_token=get_token, invalidate=broker.invalidate, withheld=withheld)
 
     async def _inject(self, names: Sequence[str]) -> None:
         """Resolve tokens before the handler runs, concurrently. An exception is kept, and raised when it is used."""
@@ -174,6 +175,8 @@ class RequestTokens(Unpicklable):
             self._injected = {**self._injected, name: entry}
             await self._broker._open().tokens.get_for_injection(entry)
         except Exception as error:  # noqa: BLE001  a route that does not need the token must not fail
+            if entry is not None:
+                self._label(entry)
             self._injected = {**self._injected, name: entry}
             self._errors = {**(self._errors or {}), name: (error, error.__traceback__)}
 
@@ -254,6 +257,19 @@ class RequestTokens(Unpicklable):
         if credential is not None and credential.callable is self._broker._credentials.find(name):
             return await credential.provider(), entry
         return self._broker._credentials.provider(name, entry), entry
+
+    async def _token_of(self, entry: TokenEntry) -> Token:
+        try:
+            return await self._broker._token_of(entry)
+        except RequestError:
+            self._label(entry)
+            raise
+
+    def _label(self, entry: TokenEntry) -> None:
+        """Note what the program calls this request's credential, which has failed."""
+        labels = self._broker._settings.labels
+        if labels is not None and self._scope is not None and not (entry.named or entry.given_label):
+            entry.given_label = labels.of(HTTPConnection(self._scope))
 
     def _error(self, name: str, entry: TokenEntry | None) -> Exception:
         """Return why an injected token is not valid, and start a refresh in the background."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from tokenmw.commands.check_redis import check_redis
 from tokenmw.commands.report import Finding, as_json, as_text, exit_code
+from tokenmw.commands.running import progress, quiet_log
 from tokenmw.commands.target import TargetError, find_broker
+from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import TokenmwError
 from tokenmw.tokens.entry import TokenEntry
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run_check"]
 
+_PAGE: Final = 100  # connections that are read of the store
+
 
 def run_check(target: str, *, processes: int, json: bool) -> int:
     """Check the broker `module:name`, print the report, and return the exit code."""
@@ -27,11 +31,17 @@ def run_check(target: str, *, processes: int, json: bool) -> int:
     except TargetError as error:
         print(f"tokenmw check: {error}", file=sys.stderr)
         return 1
-    # The report has what the log would repeat.
-    logging.getLogger("tokenmw").setLevel(logging.CRITICAL + 1)
-    findings = asyncio.run(check(broker, processes=processes))
+    with quiet_log() as logged:
+        findings = asyncio.run(_checked(broker, processes=processes))
+    # What a store has found out about its database.
+    findings += [Finding("WARN", "connections", text) for kind, text in logged if kind == "store-not-durable"]
     print(as_json(findings) if json else as_text(findings))
     return exit_code(findings)
+
+
+async def _checked(broker: TokenBroker, *, processes: int) -> list[Finding]:
+    async with progress("Checking"):
+        return await check(broker, processes=processes)
 
 
 async def check(broker: TokenBroker, *, processes: int) -> list[Finding]:
@@ -93,12 +103,22 @@ async def _store(settings: Settings) -> list[Finding]:
     connections, subject = settings.connections, "connections"
     if connections is None:
         return []
-    kind = type(connections.store).__name__
+    kind, began = type(connections.store).__name__, time.monotonic()
     try:
         async with asyncio.timeout(settings.limits.store_seconds):
-            await connections.store.scan(after=None, limit=1)
+            page = await connections.store.scan(after=None, limit=_PAGE)
+    except StoreUnavailable as error:
+        return [Finding("FAIL", subject, f"{kind}: {error}")]
     except Exception as error:  # noqa: BLE001  a store is the program's own, and its text may have an address with a password
         return [
             Finding("FAIL", subject, f"{kind} does not answer ({type(error).__name__}). Check its address and login.")
         ]
-    return [Finding("ok", subject, f"{kind} answers")]
+    took = (time.monotonic() - began) * 1000
+    count = f"{_PAGE} connections or more" if len(page) == _PAGE else f"{len(page)} connections"
+    found = [Finding("ok", subject, f"{kind} answers in {took:.1f} ms; it has {count}")]
+    known = {bytes(4), *settings.sealer.key_ids}
+    unknown = sum(stored.value[9:13] not in known for _, stored in page)
+    if unknown:
+        text = f"{unknown} of the {len(page)} that were read are sealed with a secret that secret_key=[…] does not have"
+        found.append(Finding("FAIL", subject, f"{text}. Put it into the list."))
+    return found

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import redirect_stdout
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tokenmw.broker import TokenBroker
 from tokenmw.errors import TokenmwError
@@ -50,7 +50,13 @@ def find_broker(target: str) -> TokenBroker:
             f"{target} is a function, which is not called. Assign its broker to a global name, as in "
             f"`broker = {name}()`, and give that name."
         )
-    raise TargetError(f"{target} is a {type(found).__name__}, not a TokenBroker. Give the name of the broker.")
+    kind = type(found).__name__
+    held = list(cast("dict[object, object]", found).values()) if isinstance(found, dict) else found
+    if isinstance(held, (list, tuple)) and any(isinstance(one, TokenBroker) for one in cast("list[object]", held)):
+        raise TargetError(
+            f"{target} is a {kind} of TokenBrokers. Assign the one that you mean to a global name, and give that name."
+        )
+    raise TargetError(f"{target} is a {kind}, not a TokenBroker. Give the name of the broker.")
 
 
 def _imported(name: str) -> ModuleType:

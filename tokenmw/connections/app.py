@@ -5,20 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlencode
 
-from tokenmw.connections.app_client import AppClient
+from tokenmw.connections.app_client import AppClient, app_auth
 from tokenmw.connections.device_codes import DEVICE_GRANT, DeviceCodes, read_device_pair
 from tokenmw.connections.dialect import STANDARD, Dialect
 from tokenmw.connections.endpoints import Endpoints
-from tokenmw.connections.options import checked_params, checked_scope, checked_separator
+from tokenmw.connections.options import check_query, checked_params, checked_scope, checked_separator
 from tokenmw.connections.pair_reader import read_refreshed
 from tokenmw.errors import ConfigurationError, CredentialRejected
 from tokenmw.options import checked_flag, checked_instance, optional_seconds
 from tokenmw.providers.body_codes import RejectionCodes
-from tokenmw.providers.client_auth import ClientAuth, default_method
 from tokenmw.providers.grant_reader import bearer_rejected
 from tokenmw.providers.oauth_client import OAuthClient
-from tokenmw.providers.proof import shown_option
-from tokenmw.providers.public_client import PublicClient
 from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import FrozenValue, without_locals
 
@@ -28,6 +25,8 @@ if TYPE_CHECKING:
     from tokenmw.connections.pair import TokenPair
     from tokenmw.providers.base import OutgoingAnswer, OutgoingRequest
     from tokenmw.providers.client_auth import AuthMethod
+    from tokenmw.providers.client_certificate import ClientCertificate
+    from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.private_key_jwt import PrivateKeyJWT
     from tokenmw.providers.secret_sources import Secret
@@ -82,8 +81,13 @@ class OAuthApp(FrozenValue):
         allow_private: False refuses private addresses, for URLs that others choose. Default: True.
         log_description: Whether the log shows the server's `error_description` of a refusal. Default: False.
         dialect: What the platform does otherwise than OAuth 2.0. Default: nothing.
+        certificate: A `ClientCertificate`, which connections to the server show (RFC 8705), as of `ClientCredentials`.
+            Default: none.
+        dpop: A `DPoPKey` to which the server binds codes and tokens (RFC 9449), as of `ClientCredentials`. All
+            processes need the same key, because they use the same connections. Default: none, bearer tokens.
 
     Attributes:
+        certificate, dpop: The options.
         client_id: The client's id.
         scope: The scopes, separated by spaces.
         issuer: The server's issuer, or "".
@@ -100,8 +104,10 @@ class OAuthApp(FrozenValue):
         "_separator",
         "allow_http",
         "allow_private",
+        "certificate",
         "client_id",
         "dialect",
+        "dpop",
         "hosts",
         "issuer",
         "refresh_before",
@@ -110,8 +116,10 @@ class OAuthApp(FrozenValue):
 
     allow_http: bool
     allow_private: bool
+    certificate: ClientCertificate | None
     client_id: str
     dialect: Dialect
+    dpop: DPoPKey | None
     hosts: frozenset[str] | None
     issuer: str
     refresh_before: float | None
@@ -148,9 +156,12 @@ class OAuthApp(FrozenValue):
         allow_private: bool = True,
         log_description: bool = False,
         dialect: Dialect = STANDARD,
+        certificate: ClientCertificate | None = None,
+        dpop: DPoPKey | None = None,
     ) -> None:
         name = type(self).__name__
         checked_flag(allow_http, option=f"{name}(allow_http=…)")
+        checked_flag(allow_private, option=f"{name}(allow_private=…)")
         checked_flag(json, option=f"{name}(json=…)")
         endpoints = Endpoints(
             owner=name,
@@ -166,7 +177,7 @@ class OAuthApp(FrozenValue):
         )
         if not (endpoints.given("authorize_url") or endpoints.given("device_url")):
             raise ConfigurationError(f"{name} needs authorize_url=… (or device_url=…) beside token_url=….")
-        auth = _auth(
+        auth = app_auth(
             client_id,
             provider=name,
             method=auth_method,
@@ -175,6 +186,7 @@ class OAuthApp(FrozenValue):
             assertion=client_assertion,
             credential_id=credential_id,
             form_encode_basic=form_encode_basic,
+            certificate=certificate,
         )
         client = OAuthClient(
             auth,
@@ -183,14 +195,25 @@ class OAuthApp(FrozenValue):
             issuer=issuer,
             allow_http=allow_http,
             allow_private=endpoints.allow_private,
+            dpop=dpop,
         )
+        if dpop is not None and not dpop.shareable:
+            raise ConfigurationError(
+                f"{name}(dpop=DPoPKey()) has a key that no other process has, and connections outlive a process: give "
+                f"DPoPKey(file=…) or DPoPKey(key)."
+            )
         put = object.__setattr__
-        put(self, "_params", checked_params(params, option=f"{name}(params=…)", of="authorization"))
+        checked_instance(dialect, Dialect, option=f"{name}(dialect=…)", example="Dialect()")
+        own = (dialect.client_parameter, dialect.scope_parameter)
+        check_query(authorize_url, option=f"{name}(authorize_url=…)", also=own)
+        put(self, "_params", checked_params(params, option=f"{name}(params=…)", of="authorization", also=own))
         put(self, "_separator", checked_separator(scope_separator, option=f"{name}(scope_separator=…)"))
         put(self, "allow_http", allow_http)
         put(self, "allow_private", endpoints.allow_private)
+        put(self, "certificate", certificate)
         put(self, "client_id", client_id)
-        put(self, "dialect", checked_instance(dialect, Dialect, option=f"{name}(dialect=…)", example="Dialect()"))
+        put(self, "dialect", dialect)
+        put(self, "dpop", dpop)
         put(self, "_rejection", _rejection(dialect))
         put(self, "hosts", checked_hosts(hosts, option=f"{name}(hosts=…)"))
         put(self, "issuer", endpoints.issuer)
@@ -258,7 +281,9 @@ class OAuthApp(FrozenValue):
         """
         url = await self._client.endpoints.url(self._client.reach(http), "authorize_url")
         if not url:
-            raise CredentialRejected(f"the server of {self._client.name} publishes no authorization endpoint")
+            raise CredentialRejected(
+                f"the server of {self._client.name} publishes no authorization endpoint: give authorize_url=…"
+            )
         query = {
             "response_type": "code",
             self.dialect.client_parameter: self.client_id,
@@ -271,6 +296,8 @@ class OAuthApp(FrozenValue):
             query |= {"code_challenge": challenge, "code_challenge_method": "S256"}
         if nonce:
             query["nonce"] = nonce
+        if self.dpop is not None:
+            query["dpop_jkt"] = self.dpop.thumbprint  # the code is of no use without the key (RFC 9449 §10)
         return f"{url}{'&' if '?' in url else '?'}{urlencode({**query, **self._params})}"
 
     async def sends_issuer(self, http: TokenHTTP) -> bool:
@@ -339,31 +366,3 @@ def _rejection(dialect: Dialect) -> RejectionCodes | None:
     if not dialect.rejected_field:
         return None
     return RejectionCodes(code_field=dialect.rejected_field, codes=dialect.rejected, statuses=dialect.rejected_statuses)
-
-
-def _auth(
-    client_id: str,
-    *,
-    provider: str,
-    method: AuthMethod | Literal["none"] | None,
-    issuer: str | None,
-    secret: Secret | None,
-    assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None,
-    credential_id: str | None,
-    form_encode_basic: bool,
-) -> ClientAuth | PublicClient:
-    if method != "none":
-        return ClientAuth(
-            client_id,
-            provider=provider,
-            method=method or default_method(assertion=assertion, issuer=issuer),
-            secret=secret,
-            assertion=assertion,
-            credential_id=credential_id,
-            form_encode_basic=form_encode_basic,
-        )
-    if secret is not None or assertion is not None:
-        raise ConfigurationError(
-            f'{provider}(auth_method="none") is for a public client: leave client_secret and client_assertion out.'
-        )
-    return PublicClient(client_id, provider=provider, name=shown_option("client_id", client_id, secrets=()))

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tokenmw.connections.pair_reader import read_pair
+from tokenmw.errors import ConfigurationError
+from tokenmw.providers.client_auth import ClientAuth, default_method
 from tokenmw.providers.discovery import METHODS_FOUND, TokenEndpoint
-from tokenmw.providers.proof import Proof
+from tokenmw.providers.proof import Proof, shown_option
+from tokenmw.providers.public_client import PublicClient
 from tokenmw.providers.request_fields import RequestFields
 from tokenmw.redaction import FrozenValue, without_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from tokenmw.connections.dialect import Dialect
     from tokenmw.connections.endpoints import Endpoints
     from tokenmw.connections.pair import TokenPair
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.client_auth import AuthMethod
+    from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.grant_reader import GrantReader
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.providers.oauth_client import OAuthClient
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+    from tokenmw.providers.secret_sources import Secret
 
-__all__ = ["AppClient"]
+__all__ = ["AppClient", "app_auth"]
 
 
 class _Fields(RequestFields):
@@ -130,10 +136,12 @@ class AppClient(FrozenValue):
             CredentialRejected: The endpoint refuses the client or the request.
             TokenUnavailable: The server cannot be reached, or is busy.
         """
-        http = self.reach(http)
-        url = await self.endpoints.url(http, option)
+        certificate, http = self._client.certificate, self.reach(http)
+        url = await self.endpoints.url(http, option, mtls=certificate is not None)
         if not url:
             return None
+        if certificate is not None:
+            http = http.with_certificate(certificate)
 
         async def send(proof: Proof) -> Answer:
             answer = await http.request("POST", url, headers=proof.headers, data={**fields, **proof.form})
@@ -153,3 +161,39 @@ class AppClient(FrozenValue):
 
     def __repr__(self) -> str:
         return f"<AppClient {self._client!r}>"
+
+
+def app_auth(
+    client_id: str,
+    *,
+    provider: str,
+    method: AuthMethod | Literal["none"] | None,
+    issuer: str | None,
+    secret: Secret | None,
+    assertion: str | Callable[[], str | Awaitable[str]] | PrivateKeyJWT | None,
+    credential_id: str | None,
+    form_encode_basic: bool,
+    certificate: ClientCertificate | None,
+) -> ClientAuth | PublicClient:
+    """Return how an app's client authenticates; the method `"none"` is that of a public client.
+
+    Raises:
+        ConfigurationError: An option is missing, or contradicts another one.
+    """
+    if method != "none":
+        return ClientAuth(
+            client_id,
+            provider=provider,
+            method=method or default_method(assertion=assertion, issuer=issuer, secret=secret, certificate=certificate),
+            secret=secret,
+            assertion=assertion,
+            credential_id=credential_id,
+            form_encode_basic=form_encode_basic,
+            certificate=certificate,
+        )
+    if any(given is not None for given in (secret, assertion, certificate)):
+        raise ConfigurationError(
+            f'{provider}(auth_method="none") is for a public client: leave client_secret, client_assertion and '
+            f"certificate out."
+        )
+    return PublicClient(client_id, provider=provider, name=shown_option("client_id", client_id, secrets=()))

@@ -15,7 +15,7 @@ from tokenmw.redaction import FrozenValue
 from tokenmw.redis.sealing import Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from tokenmw.redis.sealing import Sealer
 
@@ -25,7 +25,9 @@ _NAME: Final = "tokenmw-connect-"
 _HOST: Final = "__Host-"
 _LABEL: Final = b"tokenmw/connect-cookie/"  # before the name, so that no other sealed value opens as a cookie
 _MAX_VALUE: Final = 3800  # characters; browsers keep cookies of 4096 bytes with name and attributes
-_MAX_OPEN: Final = 8  # flows of one browser; each cookie is sent with every request
+# Of the flows of one browser: each cookie is sent with every request, and servers refuse headers of more than 8 KiB.
+_MAX_OPEN: Final = 8
+_MAX_ALL: Final = 4096  # characters of names and values
 _SKEW: Final = 60.0  # seconds by which the clocks of two instances may differ
 
 
@@ -57,7 +59,11 @@ class FlowCookies(FrozenValue):
         return None if len(value) > _MAX_VALUE else self._line(name, value, seconds=int(FLOW_SECONDS))
 
     def find(self, cookies: Mapping[str, str], state: str, *, now: float) -> PendingFlow | None:
-        """Return the flow of a `state`; None if the browser has none, or it is too old or was changed."""
+        """Return the flow of a `state`; None if the browser has none, or it is too old or was changed.
+
+        Raises:
+            Unreadable: It is sealed with a secret that this instance does not have.
+        """
         name = self._name(state)
         value = cookies.get(name)
         if value is None or len(value) > _MAX_VALUE:
@@ -65,7 +71,11 @@ class FlowCookies(FrozenValue):
         try:
             sealed = base64.b64decode(f"{value}{'=' * (-len(value) % 4)}", altchars=b"-_", validate=True)
             version, body = self._sealer.open(sealed, key=_LABEL + name.encode())
-        except (binascii.Error, ValueError, Unreadable):
+        except (binascii.Error, ValueError):
+            return None
+        except Unreadable as unreadable:
+            if unreadable.reason == "unknown-key":
+                raise
             return None
         flow = PendingFlow.decode(body)
         if flow is None or int(flow.begun) != version or not -_SKEW <= now - flow.begun <= FLOW_SECONDS:
@@ -76,10 +86,22 @@ class FlowCookies(FrozenValue):
         """Return the `Set-Cookie` line that makes the browser forget a flow."""
         return self._line(self._name(state), "", seconds=0)
 
-    def surplus(self, cookies: Iterable[str]) -> list[str]:
-        """Return the `Set-Cookie` lines that make the browser forget all flows, if it has too many of them."""
-        names = [name for name in cookies if name.startswith(self._prefix)]
-        return [self._line(name, "", seconds=0) for name in names] if len(names) >= _MAX_OPEN else []
+    def surplus(self, cookies: Mapping[str, str], *, kept: str) -> list[str]:
+        """Return the `Set-Cookie` lines that make the browser forget its oldest flows, if there are too many of them.
+
+        Args:
+            cookies: The cookies that the browser has, the oldest first, as it sends them (RFC 6265 §5.4).
+            kept: The line of the flow that begins.
+        """
+        sizes = {name: len(name) + len(value) for name, value in cookies.items() if name.startswith(self._prefix)}
+        too_many, too_long = len(sizes) + 1 - _MAX_OPEN, sum(sizes.values()) + kept.index(";") - _MAX_ALL
+        forgotten: list[str] = []
+        for name, size in sizes.items():
+            if too_many <= 0 and too_long <= 0:
+                break
+            forgotten.append(self._line(name, "", seconds=0))
+            too_many, too_long = too_many - 1, too_long - size
+        return forgotten
 
     def _name(self, state: str) -> str:
         return self._prefix + hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()[:24]

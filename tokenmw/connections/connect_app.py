@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -15,20 +17,23 @@ from tokenmw.connections.authorize import one_value
 from tokenmw.connections.connect_flow import ConnectFlows, problem_of
 from tokenmw.connections.connections import checked_subject
 from tokenmw.connections.flow_problem import STATUSES, TEXTS, FlowProblem
-from tokenmw.connections.origin import base_url_of, checked_public_url, is_from_same_origin
+from tokenmw.connections.origin import base_url_of, checked_public_url, differing_paths, is_from_same_origin
 from tokenmw.connections.outcome import Connected, NotConnected
 from tokenmw.connections.pages import HEADERS, page, problem, wants_page
 from tokenmw.connections.return_paths import ReturnPaths
 from tokenmw.connections.scopes import AllowedScopes
 from tokenmw.errors import ConfigurationError, TokenUnavailable
+from tokenmw.observe.throttle import warn
 from tokenmw.options import checked_callback
 from tokenmw.redaction import Unpicklable, without_locals
+from tokenmw.redis.sealing import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from starlette.types import Receive, Scope, Send
 
+    from tokenmw.connections.authorize import PendingFlow
     from tokenmw.connections.flow_parts import BrokerOfUsers
     from tokenmw.connections.user_connections import ConnectionState
 
@@ -38,7 +43,25 @@ _CALLBACK: Final = "callback"
 _DISCONNECT: Final = "disconnect"
 _LOG_KIND: Final = "connect"
 _LOG_TEXT: Final = "A user could not connect an account of %s: %s"
-_LOGGED: Final = frozenset({"foreign", "refused", "unavailable"})
+_NAVIGATE: Final = "navigate"
+_FETCHED: Final = (
+    "a script or a part of a page requests the URL, and only the browser's own navigation can follow the redirect: "
+    "use a link, or location.href"
+)
+_TITLES: Final = ("Accounts not available", "Account not disconnected")  # without an app's name, and with one
+_OTHER_PATH: Final = (
+    "ConnectApp is at the path %s, and Connections(connect_path=…), which errors show to users, is %s: give both the "
+    "same, by public_url, the mount or connect_path."
+)
+_OTHER_SECRET: Final = (
+    "the cookie of its flow is sealed with a secret that this instance does not have; give all instances the same "
+    "secret_key=[…]"
+)
+_NO_SESSION: Final = (
+    "the redirect back has the cookie of its flow and no user: the session's cookie must be SameSite=Lax, because "
+    "browsers leave one with SameSite=Strict out, and the user must still be signed in"
+)
+_LOGGED: Final = frozenset({"foreign", "invalid", "refused", "unavailable"})
 _MAX_QUERY: Final = 16 << 10
 
 
@@ -74,6 +97,7 @@ class ConnectApp(Unpicklable):
 
     __slots__ = (
         "_allow",
+        "_checked_path",
         "_connections",
         "_flows",
         "_names",
@@ -101,7 +125,8 @@ class ConnectApp(Unpicklable):
                 takes = f"(connection, {'connected' if option == 'on_success' else 'not_connected'}) -> Response"
                 checked_callback(function, option=f"ConnectApp({option}=…)", takes=takes)
         if getattr(broker, "connections", None) is None:
-            raise ConfigurationError("ConnectApp takes a TokenBroker with connections=….")
+            kind = type(broker).__name__
+            raise ConfigurationError(f"ConnectApp takes a TokenBroker with connections=Connections(…), not {kind}.")
         self._allow = allow
         self._return_to = ReturnPaths(return_to, option="ConnectApp(return_to=…)")
         self._connections = broker.connections
@@ -110,6 +135,10 @@ class ConnectApp(Unpicklable):
         allowed = AllowedScopes(scopes, apps=self._names, option="ConnectApp(scopes=…)")
         self._flows = ConnectFlows(self._connections, scopes=allowed)
         self._public_url = checked_public_url(public_url)
+        paths = None if self._public_url is None else self._differing_paths(self._public_url)
+        if paths is not None:
+            raise ConfigurationError(_OTHER_PATH % paths)
+        self._checked_path = self._public_url is not None
         self._on_success = on_success
         self._on_error = on_error
 
@@ -146,14 +175,32 @@ class ConnectApp(Unpicklable):
             await self._check_allowed(request)
             return await handle(request, subject=await self._subject(request))
         except FlowProblem as error:
-            return await self._failed(request, error, app=name, return_to=self._return_to.default)
+            if action == _CALLBACK:
+                await self._log_missing_user(request, app=name)
+            if name and action != _DISCONNECT:
+                return await self._failed(request, error, app=name, return_to=self._return_to.default)
+            return await self._shown_problem(
+                request, error, app=name, return_to=self._return_to.default, title=_TITLES[bool(name)]
+            )
+
+    async def _log_missing_user(self, request: Request, *, app: str) -> None:
+        """Log if the browser came back with the cookie of its flow, and without that of its session."""
+        with suppress(FlowProblem):
+            state = one_value(_query_of(request), "state")
+            if not state or self._find(request, state, app=app) is None:
+                return
+            try:
+                await self._subject(request)
+            except FlowProblem:
+                self._log(app, _NO_SESSION, reason="not_signed_in")
 
     async def _check_allowed(self, request: Request) -> None:
         allowed: object = self._allow(request)
         if inspect.isawaitable(allowed):
             allowed = await allowed
         if allowed is not True and allowed is not False:
-            raise ConfigurationError(f"ConnectApp(allow=…) must return True or False, not {type(allowed).__name__}.")
+            kind = type(allowed).__name__
+            raise ConfigurationError(f"ConnectApp(allow=…) must return True or False, not {kind}: use bool(…).")
         if not allowed:
             raise FlowProblem("not_allowed", "ConnectApp(allow=…) refuses the request")
 
@@ -171,10 +218,20 @@ class ConnectApp(Unpicklable):
             states = await self._connections.list(subject)
         except TokenUnavailable as error:
             raise problem_of(error) from None
-        return JSONResponse({name: _shown(states.get(name), f"{base}/{name}") for name in self._names})
+        return JSONResponse({name: _shown(states.get(name), f"{base}/{quote(name, safe='')}") for name in self._names})
+
+    def _differing_paths(self, url: str) -> tuple[str, str] | None:
+        return differing_paths(url, connect_path=self._connections.config.connect_path)
 
     async def _begin(self, request: Request, *, app: str, subject: str) -> Response:
         base = base_url_of(request, self._public_url)
+        if not self._checked_path:
+            self._checked_path = True
+            paths = self._differing_paths(base)
+            if paths is not None:
+                warn("connect-path", _OTHER_PATH % paths)
+        if request.headers.get("sec-fetch-mode", _NAVIGATE) != _NAVIGATE:
+            raise FlowProblem("invalid", _FETCHED)
         query = _query_of(request)
         return_to = one_value(query, "return_to") or self._return_to.default
         if return_to and not self._return_to.allows(return_to):
@@ -183,7 +240,7 @@ class ConnectApp(Unpicklable):
             app,
             subject,
             base=base,
-            redirect_uri=f"{base}/{app}/{_CALLBACK}",
+            redirect_uri=_redirect_uri(base, app),
             return_to=return_to,
             scopes=[value for name, value in query if name == "scope"],
             cookies=request.cookies,
@@ -197,8 +254,8 @@ class ConnectApp(Unpicklable):
         base = base_url_of(request, self._public_url)
         query = _query_of(request)
         state = one_value(query, "state")
-        flow = self._flows.find(request.cookies, state, base=base) if state else None
-        redirect_uri = f"{base}/{app}/{_CALLBACK}"
+        flow = self._find(request, state, app=app) if state else None
+        redirect_uri = _redirect_uri(base, app)
         try:
             connected = await self._flows.finish(flow, query, name=app, subject=subject, redirect_uri=redirect_uri)
             response = await self._succeeded(request, connected)
@@ -208,6 +265,13 @@ class ConnectApp(Unpicklable):
         if state:
             response.headers.append("Set-Cookie", self._flows.cookies(base).forgotten(state))
         return response
+
+    def _find(self, request: Request, state: str, *, app: str) -> PendingFlow | None:
+        try:
+            return self._flows.find(request.cookies, state, base=base_url_of(request, self._public_url))
+        except Unreadable as unreadable:
+            self._log(app, _OTHER_SECRET, reason=unreadable.reason)
+            return None
 
     async def _succeeded(self, request: Request, connected: Connected) -> Response:
         if self._on_success is not None:
@@ -229,14 +293,22 @@ class ConnectApp(Unpicklable):
 
     async def _failed(self, request: Request, error: FlowProblem, *, app: str, return_to: str) -> Response:
         if error.kind in _LOGGED:
-            log = self._connections.flow_parts().log
-            log.problem(f"{_LOG_KIND} {app}", _LOG_TEXT, app, error, provider=app, reason=error.kind)
+            self._log(app, error, reason=error.kind)
+        return await self._shown_problem(request, error, app=app, return_to=return_to, title="Account not connected")
+
+    async def _shown_problem(
+        self, request: Request, error: FlowProblem, *, app: str, return_to: str, title: str
+    ) -> Response:
         failed = NotConnected(app, error.kind, STATUSES[error.kind], TEXTS[error.kind], return_to)
         if self._on_error is not None:
             return await _awaited(self._on_error(request, failed), option="on_error")
         if wants_page(request):
-            return page("Account not connected", failed.detail, back=return_to, status=failed.status)
+            return page(title, failed.detail, back=return_to, status=failed.status)
         return problem(failed.status, failed.detail, kind=failed.kind)
+
+    def _log(self, app: str, text: object, *, reason: str) -> None:
+        log = self._connections.flow_parts().log
+        log.problem(f"{_LOG_KIND} {app}", _LOG_TEXT, app, text, provider=app, reason=reason)
 
     def __repr__(self) -> str:
         return f"<ConnectApp of {', '.join(getattr(self, '_names', ()))}>"
@@ -246,6 +318,10 @@ def _path_below(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path[len(root) :] if path == root or path.startswith(f"{root}/") else path
+
+
+def _redirect_uri(base: str, app: str) -> str:
+    return f"{base}/{quote(app, safe='')}/{_CALLBACK}"
 
 
 def _query_of(request: Request) -> list[tuple[str, str]]:

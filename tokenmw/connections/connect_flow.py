@@ -16,6 +16,7 @@ from tokenmw.connections.outcome import Connected
 from tokenmw.connections.pair import GrantRefused
 from tokenmw.errors import CredentialRejected, TokenUnavailable
 from tokenmw.redaction import Unpicklable
+from tokenmw.redis.errors import RedisUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +70,11 @@ class ConnectFlows(Unpicklable):
         return FlowCookies(self._connections.flow_parts().sealer, secure=is_secure(base))
 
     def find(self, cookies: Mapping[str, str], state: str, *, base: str) -> PendingFlow | None:
-        """Return the flow that a browser has kept for a `state`; None if it has none, or one that is too old."""
+        """Return the flow that a browser has kept for a `state`; None if it has none, or one that is too old.
+
+        Raises:
+            Unreadable: It is sealed with a secret that this instance does not have.
+        """
         return self.cookies(base).find(cookies, state, now=self._connections.flow_parts().clock.time())
 
     async def begin(
@@ -122,7 +127,7 @@ class ConnectFlows(Unpicklable):
         kept = self.cookies(base).kept(flow)
         if kept is None:
             raise FlowProblem("invalid", "scope and return_to are too long for a cookie")
-        return Begun(url, [*self.cookies(base).surplus(cookies), kept])
+        return Begun(url, [*self.cookies(base).surplus(cookies, kept=kept), kept])
 
     async def finish(
         self, flow: PendingFlow | None, query: Sequence[tuple[str, str]], *, name: str, subject: str, redirect_uri: str
@@ -146,10 +151,11 @@ class ConnectFlows(Unpicklable):
         if flow.subject != subject:
             raise FlowProblem("other_user", "another user is signed in than at the beginning")
         app = self.app(name)
+        # By any response, also an error: the browser forgets the cookie then, and so does this program.
+        await self._use_once(flow)
         try:
             sends_issuer = await app.sends_issuer(self._connections.flow_parts().http)
             code = code_in(query, flow, app=app, sends_issuer=sends_issuer)
-            self._use_once(flow)
             pair = await self._connections.connect(name, subject, partial(self._exchange, app, flow, code))
         except (GrantRefused, CredentialRejected, TokenUnavailable) as error:
             raise problem_of(error) from None
@@ -182,7 +188,7 @@ class ConnectFlows(Unpicklable):
         return pair
 
     async def _revoke(self, app: OAuthApp, name: str, pair: TokenPair, http: TokenHTTP) -> None:
-        """Revoke a pair that is not used (RFC 7009): else it would stay valid, and nobody would know it."""
+        """Revoke a pair that is not used (RFC 7009): else it would stay valid, and it would not be known."""
         hint: Literal["access_token", "refresh_token"] = "refresh_token" if pair.refresh_token else "access_token"
         try:
             await app.revoke(http, pair.refresh_token or pair.access_token, hint=hint)
@@ -195,11 +201,19 @@ class ConnectFlows(Unpicklable):
                 provider=name,
             )
 
-    def _use_once(self, flow: PendingFlow) -> None:
+    async def _use_once(self, flow: PendingFlow) -> None:
         digest = hashlib.sha256(flow.state.encode()).digest()
         if digest in self._used:
             raise FlowProblem("expired", "the flow was completed before")
         self._used[digest] = None
+        used = self._connections.flow_parts().used
+        try:
+            first = used is None or await used.use(flow.state)
+        except RedisUnavailable:
+            # The cookie and the code have one use of their own, and users connect accounts while Redis is unavailable.
+            return
+        if not first:
+            raise FlowProblem("expired", "the flow was completed before, in another process")
 
 
 def problem_of(error: Exception) -> FlowProblem:

@@ -6,19 +6,24 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
 
 from tokenmw.connections.store import ConnectionStore
 from tokenmw.connections.user_token import ConnectionApp, UserToken
 from tokenmw.errors import NOT_SIGNED_IN, ConfigurationError, ReconnectRequired
-from tokenmw.options import checked_callback
+from tokenmw.options import checked_callback, checked_instance
+from tokenmw.providers.base import Provider
+from tokenmw.providers.http_client import check_client
 from tokenmw.redaction import FrozenValue, without_locals
 
 if TYPE_CHECKING:
-    from tokenmw.providers.base import Provider
+    from tokenmw.providers.http_client import AsyncHTTPClient
+    from tokenmw.providers.network.options import HTTPOptions
+    from tokenmw.redis.sealing import Sealer
 
-__all__ = ["Connections", "Subject", "checked_subject"]
+__all__ = ["Connections", "Subject", "checked_connections", "checked_subject"]
 
 Subject = Callable[[HTTPConnection], str | Awaitable[str | None] | None]
 
@@ -33,7 +38,7 @@ class Connections(FrozenValue):
         connections = Connections(
             {"google": OAuthApp(issuer="https://accounts.google.com", client_id="…", client_secret="…")},
             store=SQLStore("sqlite+aiosqlite:///connections.db", create=True),
-            subject=lambda connection: connection.user.identity,
+            subject=lambda connection: connection.session.get("user"),
         )
 
     Each app's name is one of the broker's names: `tokens.resolve("google")` is the token of the request's user.
@@ -43,7 +48,8 @@ class Connections(FrozenValue):
         store: Where connections are kept: an `SQLStore`, a `RedisStore`, or any `ConnectionStore`.
         subject: `(connection) -> str | None`, sync or async: the user of a request, as the program knows it for ever;
             None if no user is signed in.
-        connect_path: The path or URL below which `ConnectApp` is mounted. Errors have it, with the app's name.
+        connect_path: The path or URL below which `ConnectApp` is mounted. Errors have it, with the app's name. Default:
+            `/connect`.
 
     Raises:
         ConfigurationError: An option cannot work.
@@ -78,7 +84,7 @@ class Connections(FrozenValue):
 
     def connect_url(self, name: str) -> str:
         """Return where a user connects an app."""
-        return f"{self.connect_path}/{name}"
+        return f"{self.connect_path}/{quote(name, safe='')}"
 
     def of_requests(self, providers: Mapping[str, Any]) -> dict[str, Callable[[HTTPConnection], Any]]:
         """Return a callable `(connection) -> UserToken` for each app.
@@ -100,11 +106,12 @@ class Connections(FrozenValue):
 class _OfRequest:
     """Returns the provider of a request's user."""
 
-    __slots__ = ("_connections", "_name")
+    __slots__ = ("_connections", "_name", "outside")
 
     def __init__(self, connections: Connections, name: str) -> None:
         self._connections = connections
         self._name = name
+        self.outside = f", or broker.connections.token({name!r}, …) outside of a request"
 
     def __call__(self, connection: HTTPConnection) -> Provider | Awaitable[Provider]:
         subject = self._connections.subject(connection)
@@ -135,38 +142,91 @@ def checked_subject(subject: object, *, option: str) -> str:
             f"{option} must be a str, or None if no user is signed in: not {type(subject).__name__}."
         )
     if not subject or len(subject) > _MAX_SUBJECT or not subject.isprintable():
-        raise ConfigurationError(f"{option} must have 1 to {_MAX_SUBJECT} printable characters.")
+        raise ConfigurationError(
+            f"{option} must have 1 to {_MAX_SUBJECT} printable characters; if no user is signed in, return None."
+        )
+    if subject == "None" or subject.isspace():
+        # All requests without a user would share a connection.
+        raise ConfigurationError(
+            f"{option} is {subject!r}, perhaps the text of a missing value: if no user is signed in, return None."
+        )
     return subject
 
 
-def _checked_apps(apps: object) -> Mapping[str, ConnectionApp]:
-    kind = type(apps).__name__
-    if not isinstance(apps, Mapping) or not apps:
+def checked_connections(
+    connections: object, *, sealer: Sealer, http: AsyncHTTPClient | HTTPOptions | None
+) -> Connections | None:
+    """Return the broker's option `connections`.
+
+    Raises:
+        ConfigurationError: It is something else, refresh tokens would be stored unsealed, or an app needs the broker's
+            own HTTP client.
+    """
+    if connections is None:
+        return None
+    given = checked_instance(connections, Connections, option="connections", example="Connections({…}, store=…)")
+    if not sealer.sealing:
         raise ConfigurationError(
-            f'Connections takes a dict of names to apps, such as {{"google": OAuthApp(…)}}, not {kind}.'
+            "connections needs a secret_key, and not seal=False: refresh tokens of users are never stored unsealed."
         )
+    for name in given.apps:
+        check_client(given.provider(name, "anyone"), http=http, option=f"connections[{name!r}]")
+    return given
+
+
+def _checked_apps(apps: object) -> Mapping[str, ConnectionApp]:
+    example = 'a dict of names to apps, such as {"google": OAuthApp(…)}'
+    if not isinstance(apps, Mapping):
+        raise ConfigurationError(f"Connections takes {example}, not {type(apps).__name__}.")
+    if not apps:
+        raise ConfigurationError(f"Connections is empty: give it {example}.")
     given = dict(cast("Mapping[object, object]", apps))
     for name, app in given.items():
-        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _MAX_NAME or "/" in name:
+        if not isinstance(name, str) or not _is_name(name):
             raise ConfigurationError(
-                f"Connections: each name is text of 1 to {_MAX_NAME} printable characters without a slash."
+                f"Connections: each name is text of 1 to {_MAX_NAME} printable characters without a slash, not "
+                f"{name!r:.120}."
             )
         if isinstance(app, type) or not isinstance(app, ConnectionApp):
-            raise ConfigurationError(f"Connections: {name!r} must be an OAuthApp, not {type(app).__name__}.")
+            raise ConfigurationError(f"Connections: {name!r} must be an OAuthApp, not {_kind_of(app)}")
     return MappingProxyType(cast("dict[str, ConnectionApp]", given))
+
+
+def _is_name(name: str) -> bool:
+    # Browsers remove "." and ".." from paths.
+    return 0 < len(name) <= _MAX_NAME and name.isprintable() and "/" not in name and name not in (".", "..")
+
+
+def _kind_of(given: object) -> str:
+    """Return what was given in place of an object, and the fix if it is plain, as the end of a sentence."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}: make an object of it, {given.__name__}(…)."
+    if isinstance(given, Provider):
+        return f"{type(given).__name__}, whose tokens are the program's own: give it to TokenBroker({{…}})."
+    return f"{type(given).__name__}{': call it, and give what it returns' * callable(given)}."
 
 
 def _checked_store(store: object) -> ConnectionStore:
     if isinstance(store, type) or not isinstance(store, ConnectionStore):
-        missing = [name for name in _STORE_METHODS if not callable(getattr(store, name, None))]
-        raise ConfigurationError(
-            f"Connections(store=…) must be a ConnectionStore, such as SQLStore(…), not {type(store).__name__}"
-            + (f", which has no {missing[0]}." if missing and not isinstance(store, type) else ".")
-        )
+        missing = next((name for name in _STORE_METHODS if not callable(getattr(store, name, None))), "")
+        kind = _kind_of(store)
+        if isinstance(store, str):
+            kind = 'str: write SQLStore("…"), or RedisStore("…").'
+        elif missing and store is not None and not callable(store):
+            kind = f"{type(store).__name__}, which has no {missing}."
+        raise ConfigurationError(f"Connections(store=…) must be a ConnectionStore, such as SQLStore(…), not {kind}")
     return store
 
 
 def _checked_path(path: object) -> str:
-    if not isinstance(path, str) or not path.startswith(("/", "https://", "http://")) or not path.isprintable():
-        raise ConfigurationError("Connections(connect_path=…) must be a path or URL, such as '/connect'.")
+    if (
+        not isinstance(path, str)
+        or not path.startswith(("/", "https://", "http://"))
+        or path.startswith("//")
+        or not path.isprintable()
+        or set(path) & set("?# ")
+    ):
+        raise ConfigurationError(
+            "Connections(connect_path=…) must be a path or URL without a query, such as '/connect'."
+        )
     return path.rstrip("/")

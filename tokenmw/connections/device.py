@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from tokenmw.connections.connect_flow import problem_of
@@ -38,8 +39,10 @@ class DeviceFlow(Unpicklable):
         "_codes",
         "_connections",
         "_ends",
+        "_is_done",
         "_name",
         "_subject",
+        "_waiting",
         "expires_in",
         "user_code",
         "verification_uri",
@@ -54,6 +57,8 @@ class DeviceFlow(Unpicklable):
         self._subject = subject
         self._codes = codes
         self._ends = ends
+        self._is_done = False
+        self._waiting = asyncio.Lock()
         self.user_code = codes.user_code
         self.verification_uri = codes.verification_uri
         self.verification_uri_complete = codes.verification_uri_complete
@@ -61,20 +66,27 @@ class DeviceFlow(Unpicklable):
 
     @without_locals
     async def done(self) -> None:
-        """Wait until the user has consented, and store the connection.
+        """Wait until the user has consented, and store the connection. Several tasks may wait for one flow.
 
         Raises:
             FlowProblem: The user has denied (`kind` is `denied`), or the code has expired (`expired`), or the server
                 refuses it (`refused`).
             TokenUnavailable: The store cannot take the connection.
         """
+        async with self._waiting:
+            if not self._is_done:
+                await self._wait()
+                self._is_done = True
+
+    @without_locals
+    async def _wait(self) -> None:
         clock, interval = self._connections.flow_parts().clock, self._codes.interval
         app = cast("OAuthApp", self._connections.config.apps[self._name])
         granted = False
 
         async def poll(http: TokenHTTP) -> TokenPair:
             nonlocal granted
-            pair = await app.exchange_device_code(http, device_code=self._codes.device_code)
+            pair = await app.exchange_device_code(http, self._codes.device_code)
             granted = True
             return pair
 
@@ -91,7 +103,7 @@ class DeviceFlow(Unpicklable):
                 raise problem_of(error) from None
             except TokenUnavailable as error:
                 if granted:
-                    raise  # the store cannot take the pair, and the code is used
+                    raise  # the store's: the code is spent
                 # A poll that timed out: less often from now on (RFC 8628 §3.5).
                 interval = min(max(2 * interval, error.retry_after or 0.0), max(interval, _MAX_INTERVAL))
             else:

@@ -23,6 +23,7 @@ __all__ = ["DEVICE_GRANT", "DeviceCodes", "DevicePending", "read_device_pair"]
 
 DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 _INTERVAL: Final = 5.0  # seconds between two polls, if the server does not say (RFC 8628 §3.2)
+_MIN_INTERVAL: Final = 1.0
 _MAX_CODE: Final = 4096
 _MAX_USER_CODE: Final = 100
 _MAX_URL: Final = 2000
@@ -74,7 +75,8 @@ class DeviceCodes(FrozenValue):
         put(self, "verification_uri_complete", whole and _url(answer, whole))
         put(self, "expires_in", lifetime(fields.get("expires_in"), field="expires_in"))
         interval = number(fields.get("interval"))
-        put(self, "interval", _INTERVAL if interval is None or not 0 < interval < math.inf else interval)
+        usable = interval is not None and 0 < interval < math.inf
+        put(self, "interval", max(interval or 0.0, _MIN_INTERVAL) if usable else _INTERVAL)
 
     def __repr__(self) -> str:
         return "<DeviceCodes>"

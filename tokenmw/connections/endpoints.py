@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.providers.discovery import ServerMetadata
+from tokenmw.providers.discovery import MTLS, ServerMetadata
 from tokenmw.providers.urls import checked_private, checked_token_url
 from tokenmw.redaction import FrozenValue, without_locals
 
@@ -91,8 +91,13 @@ class Endpoints(FrozenValue):
         """Return whether an endpoint was given or may be found by the issuer."""
         return option in self._urls or self.metadata is not None
 
-    async def url(self, http: TokenHTTP, option: str) -> str:
+    async def url(self, http: TokenHTTP, option: str, *, mtls: bool = False) -> str:
         """Return the URL of an endpoint by its option; "" if the server has none.
+
+        Args:
+            http: Gets the issuer's metadata.
+            option: The option.
+            mtls: Whether the client shows a certificate; servers may have other URLs for that (RFC 8705 §5).
 
         Raises:
             TokenUnavailable: The issuer's metadata are not available now, or name an endpoint that cannot be used.
@@ -100,12 +105,13 @@ class Endpoints(FrozenValue):
         if option in self._urls:
             return self._urls[option]
         found = await self._found(http)
-        url = str(found.get(_FIELDS[option], ""))
+        field = _FIELDS[option]
+        url = str((found.get(f"{MTLS}{field}") if mtls else None) or found.get(field, ""))
         if not url:
             return ""
         try:
-            checked_token_url(url, option=f"its {_FIELDS[option]}", allow_http=self._allow_http)
-            checked_private(self.allow_private, url=url, option=f"its {_FIELDS[option]}")
+            checked_token_url(url, option=f"its {field}", allow_http=self._allow_http)
+            checked_private(self.allow_private, url=url, option=f"its {field}")
         except ConfigurationError as error:
             problem = str(error)
         else:

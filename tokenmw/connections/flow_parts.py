@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.redis.sealing import Sealer
+    from tokenmw.redis.used_flows import UsedFlows
 
 __all__ = ["BrokerOfUsers", "FlowParts", "UsersConnections"]
 
@@ -26,12 +27,14 @@ class FlowParts(NamedTuple):
         sealer: Seals the cookies of flows; it has a secret.
         clock: Time.
         log: Where failures are logged.
+        used: The flows that were completed in any process; None without Redis.
     """
 
     http: TokenHTTP
     sealer: Sealer
     clock: Clock
     log: ThrottledLog
+    used: UsedFlows | None = None
 
 
 class UsersConnections(Protocol):

@@ -30,7 +30,7 @@ TEXTS: Final[dict[ProblemKind, str]] = {
     "foreign": "This response does not belong to the account that was to be connected. Begin again.",
     "other_user": "Another user began to connect this account. Begin again.",
     "refused": "The other service did not accept the connection. Begin again; if it fails again, ask the operator.",
-    "unavailable": "The other service cannot be reached now. Try again later.",
+    "unavailable": "This is not possible now, because a service cannot be reached. Try again later.",
     "invalid": "This request is not valid.",
     "not_allowed": "You may not do that.",
     "not_signed_in": "Sign in first.",

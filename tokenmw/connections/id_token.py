@@ -53,7 +53,8 @@ def checked_claims(id_token: str | None, *, issuer: str, client_id: str, nonce: 
     if ("azp" in claims or len(audiences) > 1) and not _is(claims.get("azp"), client_id):
         raise FlowProblem("foreign", "the id_token has the azp of another client")
     expiry = claims.get("exp")
-    if isinstance(expiry, bool) or not isinstance(expiry, (int, float)) or not now < expiry + _LEEWAY:
+    # Compared without a sum: an integer of JSON may be too large for a float.
+    if isinstance(expiry, bool) or not isinstance(expiry, (int, float)) or not now - _LEEWAY < expiry:
         raise FlowProblem("foreign", "the id_token has expired, or this machine's clock is wrong")
     if not _is(claims.get("nonce"), nonce):
         raise FlowProblem("foreign", "the id_token has another nonce")

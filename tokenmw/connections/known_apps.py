@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.connections.app import OAuthApp
 from tokenmw.connections.dialect import STANDARD, Dialect
+from tokenmw.connections.options import checked_params
 from tokenmw.errors import ConfigurationError
 from tokenmw.options import credential_text
 
@@ -59,10 +60,14 @@ class KnownApp:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+# The codes of a refresh are those of the vendor's own clients: larksuite/cli, internal/errclass/codemeta.go, and
+# larksuite/openclaw-lark, src/core/auth-errors.ts. Beside most stands the standard's word, such as `invalid_grant`.
 _FEISHU: Final = Dialect(
     error_code="code",
-    # Beside the number stands the standard's word, such as `invalid_grant` beside 20064.
-    grant_refused=frozenset({"20064"}),
+    # Of another client, invalid, expired, revoked, used before.
+    grant_refused=frozenset({"20024", "20026", "20037", "20064", "20073"}),
+    client_refused=frozenset({"20002"}),
+    transient=frozenset({"20050", "20072"}),
     rejected_field="code",
     rejected=frozenset({"99991661", "99991663", "99991664", "99991668", "99991671", "99991677"}),
     rejected_statuses=frozenset({200, 400, 401}),
@@ -166,6 +171,9 @@ KNOWN_APPS: Final[Mapping[str, KnownApp]] = {
             },
             answer_names={"accessToken": "access_token", "refreshToken": "refresh_token", "expireIn": "expires_in"},
             error_code="code",
+            # A refresh is refused by these, and by that of a code: the vendor's own client,
+            # DingTalk-Real-AI/dingtalk-workspace-cli, ClassifyRefreshFailure in internal/auth.
+            grant_refused=frozenset({"invalid_refresh_token", "refresh_token_expired", "refresh_token_revoked"}),
             grant_refused_prefixes=("invalidParameter.authCode", "invalidParameter.refreshToken"),
             client_refused=frozenset({"invalidClientIdOrSecret"}),
             transient=frozenset({"qps.exceed.limit"}),
@@ -219,6 +227,9 @@ KNOWN_APPS: Final[Mapping[str, KnownApp]] = {
 """What differs, by the platforms' own documents."""
 
 
+_EXAMPLES: Final = {"tenant": "organizations", "host": "example.my.salesforce.com"}
+
+
 def _known(platform: str, /, *, params: Mapping[str, str] | None = None, **options: Any) -> OAuthApp:
     """Make an app at a platform of the table.
 
@@ -226,6 +237,7 @@ def _known(platform: str, /, *, params: Mapping[str, str] | None = None, **optio
         ConfigurationError: An option cannot work, or the platform gives no refresh token with this scope.
     """
     row = KNOWN_APPS[platform]
+    checked_params(params, option=f"{platform}(params=…)", of="authorization")
     given: dict[str, Any] = {"dialect": row.dialect, **row.urls, **row.options, **options}
     scope = given.get("scope", "")
     if row.needs and isinstance(scope, str) and not set(row.needs) & set(scope.split()):
@@ -238,7 +250,10 @@ def _known(platform: str, /, *, params: Mapping[str, str] | None = None, **optio
 def _of_host(platform: str, /, *, name: str, value: str, **options: Any) -> OAuthApp:
     text = credential_text(value, option=f"{platform}({name}=…)")
     if not text.replace(".", "").replace("-", "").isalnum():
-        raise ConfigurationError(f"{platform}({name}=…) must have letters, digits, dots and hyphens only.")
+        raise ConfigurationError(
+            f"{platform}({name}=…) must have letters, digits, dots and hyphens only, without https:// and a path, "
+            f'such as "{_EXAMPLES[name]}".'
+        )
     urls = {option: url.replace(f"{{{name}}}", text) for option, url in KNOWN_APPS[platform].urls.items()}
     merged: dict[str, Any] = {**urls, **options}
     return _known(platform, **merged)

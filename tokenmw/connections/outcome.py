@@ -31,7 +31,7 @@ class NotConnected:
     """What `ConnectApp(on_error=…)` gets.
 
     Attributes:
-        app: The app's name.
+        app: The app's name; "" for a list of states.
         kind: What happened, as of `FlowProblem`.
         status: The HTTP status.
         detail: A sentence for the user.

@@ -23,7 +23,8 @@ HEADERS: Final[Mapping[str, str]] = {
 }
 """The headers of every response: the URL of a callback has a code, which no page may pass on."""
 _PAGE_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "X-Frame-Options": "DENY",
 }
 _STYLE: Final = "body{font:1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:15vh auto;padding:0 1rem}"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.redis.keys import KeyNames
     from tokenmw.redis.sealing import Sealer
+    from tokenmw.redis.used_flows import UsedFlows
     from tokenmw.tokens.cache import RejectedTokens, TokenCache
     from tokenmw.tokens.entry import TokenEntry
     from tokenmw.tokens.manager import TokenManager
@@ -47,6 +48,7 @@ class ConnectionParts(Unpicklable):
         sealer: Seals documents, and the cookies of flows.
         clock: Time.
         log: Where failures are logged.
+        used: The flows that were completed in any process; None without Redis.
     """
 
     __slots__ = (
@@ -61,6 +63,7 @@ class ConnectionParts(Unpicklable):
         "refresher",
         "sealer",
         "storage",
+        "used",
     )
 
     def __init__(
@@ -69,6 +72,7 @@ class ConnectionParts(Unpicklable):
         *,
         data: ConnectionData,
         kept: Kept | None,
+        used: UsedFlows | None,
         names: KeyNames,
         sealer: Sealer,
         rejected: RejectedTokens,
@@ -82,6 +86,7 @@ class ConnectionParts(Unpicklable):
         # What was sent is answered within the first, and stored within the second.
         self._closing_seconds = limits.exchange_seconds + limits.store_seconds
         self.sealer = sealer
+        self.used = used
         self.clock = clock
         self.log = log
         self.observe = observe

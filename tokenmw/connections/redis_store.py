@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
     from typing import TypeVar
 
-    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.client import RedisOption
 
     T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class RedisStore(Unpicklable):
     __slots__ = ("_checked", "_rows")
 
     def __init__(
-        self, redis: str | AnyClient, *, namespace: str = "tokenmw", seconds: float = 5.0, replicas: int = 0
+        self, redis: str | RedisOption, *, namespace: str = "tokenmw", seconds: float = 5.0, replicas: int = 0
     ) -> None:
         if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
             raise ConfigurationError("RedisStore: replicas must be an int, 0 or more.")

@@ -38,12 +38,15 @@ class AllowedScopes(FrozenValue):
         names = list(apps)
         for app, named in _items(scopes, option=option):
             if app not in names:
-                raise ConfigurationError(f"{option}: there is no app {app!r}{did_you_mean(app, names)}")
+                form = f'; write {{"{names[0]}": {{"NAME": "SCOPE"}}}}.' if names else "."
+                raise ConfigurationError(f"{option}: there is no app {app!r}{did_you_mean(app, names)[:-1]}{form}")
             by_app[app] = {}
             for name, scope in _items(named, option=f"{option}[{app!r}]"):
                 if not name or set(name) & {" ", ","}:
                     raise ConfigurationError(f"{option}[{app!r}]: {name!r} must be one word.")
                 by_app[app][name] = checked_scope(scope, option=f"{option}[{app!r}][{name!r}]")
+                if not by_app[app][name]:
+                    raise ConfigurationError(f"{option}[{app!r}][{name!r}] is empty: name a scope, or leave it out.")
         object.__setattr__(self, "_by_app", by_app)
 
     def has(self, app: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tokenmw.connections.sql_errors import failure_text
@@ -30,6 +31,7 @@ _RECYCLE_SECONDS: Final = 1_800  # firewalls forget connections that are idle fo
 _LOCK_PART: Final = 0.8  # of the time limit: SQLite's own error says more than a timeout
 _INSTALL: Final = 'pip install "tokenmw[sql]"'
 _ASYNC_FORMS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_FILE: Final = "sqlite+aiosqlite:///connections.db"
 _SYNC_NAMES: Final = {"postgres": "postgresql"}  # a name that other libraries know
 
 
@@ -140,6 +142,17 @@ class Database(Unpicklable):
             return None, failure_text(error, place=self._place)
 
 
+def _kind_of(given: object) -> str:
+    kind = type(given).__name__
+    if given is None:
+        return f"{kind}: is the variable set that it is read from?"
+    if isinstance(given, PurePath):
+        return f"{kind}: write {_FILE}."
+    if hasattr(given, "connect") or hasattr(given, "begin"):
+        return f"{kind}: make the engine with sqlalchemy.ext.asyncio.create_async_engine."
+    return f"{kind}."
+
+
 def _checked_url(given: str | URL) -> URL:
     from sqlalchemy.engine import URL, make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -147,7 +160,7 @@ def _checked_url(given: str | URL) -> URL:
     url: URL | None = None
     is_async = unknown = False
     if not isinstance(given, (str, URL)):
-        raise ConfigurationError(f"SQLStore takes a URL or an AsyncEngine, not {type(given).__name__}.")
+        raise ConfigurationError(f"SQLStore takes a URL or an AsyncEngine, not {_kind_of(given)}")
     name = (given.partition(":")[0] if isinstance(given, str) else given.drivername)[:60]
     try:
         url = make_url(given)
@@ -161,15 +174,23 @@ def _checked_url(given: str | URL) -> URL:
     backend = _SYNC_NAMES.get(name.partition("+")[0], name.partition("+")[0])
     form = _ASYNC_FORMS.get(backend, "postgresql+asyncpg")
     if url is None:
+        if isinstance(given, str) and "://" not in given:
+            raise ConfigurationError(
+                f"SQLStore: the URL is not valid. Write {_FILE}, or {form}://user:password@host/name."
+            )
         raise ConfigurationError(
             f"SQLStore: the URL is not valid. Write {form}://…, and special characters in a password as %XX."
         )
+    if name.startswith(("redis", "valkey", "unix")):
+        raise ConfigurationError("SQLStore is for SQLite and PostgreSQL: for Redis, write RedisStore(…).")
     if unknown or not is_async:
         raise ConfigurationError(f"SQLStore needs an async driver: write {form}://… and not {name}://….")
+    if backend == "sqlite" and url.host:
+        raise ConfigurationError(f"SQLStore: write three slashes before the path of a file, as in {_FILE}.")
     if backend == "sqlite" and (url.database in (None, "", ":memory:") or url.query.get("mode") == "memory"):
         raise ConfigurationError(
             "SQLStore: a database in memory is lost with the process, and other workers have none. "
-            "Name a file: sqlite+aiosqlite:///connections.db"
+            f"Name a file: {_FILE}"
         )
     return url
 

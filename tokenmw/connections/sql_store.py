@@ -10,7 +10,7 @@ from tokenmw.connections.sql_errors import is_missing_table
 from tokenmw.connections.store import ConnectionKey, StoredConnection, StoreUnavailable
 from tokenmw.errors import ConfigurationError
 from tokenmw.observe.throttle import warn
-from tokenmw.options import positive_number
+from tokenmw.options import checked_flag, positive_number
 from tokenmw.redaction import Unpicklable
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class SQLStore(Unpicklable):
             raise ConfigurationError(
                 "SQLStore: table must be a name of letters, digits and _, perhaps behind a schema."
             )
+        checked_flag(create, option="SQLStore(create=…)")
         self._create = create
         self._database = Database(database, seconds=positive_number(seconds, option="SQLStore: seconds"))
         self._table = _make_table(table)

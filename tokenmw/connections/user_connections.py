@@ -8,15 +8,16 @@ from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from tokenmw.connections.connections import Connections, checked_subject
+from tokenmw.connections.connections import Connections, checked_connections, checked_subject
 from tokenmw.connections.device import begin_device
 from tokenmw.connections.document import DISCONNECTED, ConnectionDocument
 from tokenmw.connections.documents import Found, Unusable
 from tokenmw.connections.flow_parts import FlowParts
+from tokenmw.connections.options import checked_scope
 from tokenmw.connections.store import StoreUnavailable
 from tokenmw.errors import ConfigurationError, TokenUnavailable
 from tokenmw.observe.events import ConnectionChanged
-from tokenmw.options import checked_instance, did_you_mean, positive_seconds, secret_text
+from tokenmw.options import did_you_mean, positive_seconds, secret_text
 from tokenmw.redaction import Unpicklable, without_locals
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from tokenmw.connections.store import ConnectionKey
     from tokenmw.connections.user_token import UserToken
     from tokenmw.providers.http import TokenHTTP
-    from tokenmw.redis.sealing import Sealer
     from tokenmw.values import Token
 
 __all__ = ["ConnectionState", "UserConnections", "checked_connections"]
@@ -141,7 +141,11 @@ class UserConnections(Unpicklable):
         lifetime = 0.0
         if access_token is not None:
             secret_text(access_token, option="save(access_token=…)")
+            if expires_in is None:
+                raise ConfigurationError("save needs expires_in=… with access_token=…, in seconds.")
             lifetime = positive_seconds(expires_in, option="save(expires_in=…)")
+        elif expires_in is not None:
+            raise ConfigurationError("save needs access_token=… with expires_in=…, which is its lifetime.")
         if refresh_token is not None:
             secret_text(refresh_token, option="save(refresh_token=…)")
         now = self._opened().parts.clock.time()
@@ -150,7 +154,7 @@ class UserConnections(Unpicklable):
             access_token=access_token,
             expires_at=now + lifetime if access_token else 0.0,
             lifetime=lifetime,
-            scope=scope or "",
+            scope=checked_scope(scope or "", option="save(scope=…)"),
             granted_at=now,
             refreshed_at=now,
         )
@@ -213,7 +217,8 @@ class UserConnections(Unpicklable):
     def flow_parts(self) -> FlowParts:
         """Return what flows use, in the running event loop. For this package's own modules."""
         opened = self._opened()
-        return FlowParts(opened.tokens.http, opened.parts.sealer, opened.parts.clock, opened.parts.log)
+        parts = opened.parts
+        return FlowParts(opened.tokens.http, parts.sealer, parts.clock, parts.log, parts.used)
 
     async def state(self, name: str, subject: str) -> ConnectionState | None:
         """Return the state of a user's connection; None if there is none.
@@ -275,6 +280,8 @@ class UserConnections(Unpicklable):
                 return resealed
 
     def _provider(self, name: str, subject: str) -> UserToken:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"The name of an app must be a str, not {type(name).__name__}.")
         if name not in self.config.apps:
             raise ConfigurationError(
                 f"connections has no app {name[:100]!r}{did_you_mean(name, sorted(self.config.apps))}"
@@ -365,22 +372,6 @@ class UserConnections(Unpicklable):
                     raise TokenUnavailable(f"the store of connections cannot answer: {error}") from None
                 await clock.sleep(_STORE_BACKOFF)
         raise AssertionError  # the loop returns or raises
-
-
-def checked_connections(connections: object, *, sealer: Sealer) -> Connections | None:
-    """Return the broker's option `connections`.
-
-    Raises:
-        ConfigurationError: It is something else, or refresh tokens would be stored unsealed.
-    """
-    if connections is None:
-        return None
-    given = checked_instance(connections, Connections, option="connections", example="Connections({…}, store=…)")
-    if not sealer.sealing:
-        raise ConfigurationError(
-            "connections needs a secret_key, and not seal=False: refresh tokens of users are never stored unsealed."
-        )
-    return given
 
 
 def _state_of(document: ConnectionDocument) -> ConnectionState:

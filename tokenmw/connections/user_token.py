@@ -80,7 +80,18 @@ class UserToken(Provider):
         connect_url: Where the user connects the account.
     """
 
-    __slots__ = ("allow_http", "allow_private", "app", "app_name", "connect_url", "hosts", "refresh_before", "subject")
+    __slots__ = (
+        "allow_http",
+        "allow_private",
+        "app",
+        "app_name",
+        "certificate",
+        "connect_url",
+        "dpop",
+        "hosts",
+        "refresh_before",
+        "subject",
+    )
 
     kind: ClassVar[str] = "connection"
     per_subject = True
@@ -99,10 +110,16 @@ class UserToken(Provider):
         self.refresh_before = app.refresh_before
         self.allow_http = app.allow_http
         self.allow_private = app.allow_private
+        # An app of the program's own class need not know them.
+        self.certificate = getattr(app, "certificate", None)
+        self.dpop = getattr(app, "dpop", None)
 
     def identity(self) -> tuple[object, ...]:
-        """Return the app's name, its client and the user. A changed secret of the client makes no other connection."""
-        return (self.app_name, self.app.client_id, self.subject)
+        """Return the app's name, its client and the user. A changed secret of the client makes no other connection.
+
+        A token that is bound to another key is another token.
+        """
+        return (self.app_name, self.app.client_id, self.subject, *(() if self.dpop is None else self.dpop.identity()))
 
     async def fetch(self, http: TokenHTTP) -> Grant:
         """Return the connection's access token, refreshed if necessary.

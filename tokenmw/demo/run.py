@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
-import json
+import contextlib
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
+from tokenmw.demo.keyboard import is_terminal, open_keyboard
 from tokenmw.demo.processes import Child, DemoFailed
 from tokenmw.demo.report import Answer, faults, table
-from tokenmw.demo.servers import TOKEN_LIFETIME, Demo, running_demo
+from tokenmw.demo.servers import STATUS_PATH, TOKEN_LIFETIME, Demo, running_demo
+from tokenmw.demo.traffic import answer_of, steady_requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ __all__ = ["run_demo"]
 _API_KEYS: Final = ("alice", "bob", "carol")
 _NEW_KEY: Final = "dave"  # first seen while Redis is unavailable
 _HEADERS: Final = ("Authorization", "X-API-Key")
-_ANSWER_SECONDS: Final = 5.0
+_SHORT_LIFETIME: Final = 12.0  # seconds; with keys, one waits until a fault of the token server shows
 _RECOVERY_SECONDS: Final = 15.0
 _TEXT: Final = """
 Try in another terminal:
@@ -31,13 +32,22 @@ Try in another terminal:
   curl -s {other}/ -H "X-API-Key: alice"
   curl -s {one}/ -H "X-API-Key: bob"
 
+The status of each worker is a page: {one}{status}/ and {other}{status}/
+
 - alice has one session_id in both workers, whichever header carries the key; bob has another one.
 - Both workers use one token: only the first request causes a fetch. Each fetch is printed here.
 - In the last quarter of the token's {lifetime:.0f} s a request gets the old token without waiting, while one of the
   workers fetches the next one.
 - `tokenmw demo --once` also kills Redis, and starts it again.
+"""
+_KEYS: Final = """\
+Keys, with the page in a browser beside:
 
-Ctrl-C stops everything."""
+  b  breaks Redis: it is killed. Again: it is started, empty.
+  p  breaks the provider: it answers 503. Again: it answers. Each worker gets two requests a second meanwhile.
+  q  stops everything.
+"""
+_END: Final = "Ctrl-C stops everything."
 
 
 def run_demo(*, once: bool = False) -> int:
@@ -55,23 +65,38 @@ def run_demo(*, once: bool = False) -> int:
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     try:
-        with running_demo() as demo:
-            return _check(demo) if once else _show(demo)
+        if once:
+            with running_demo() as demo:
+                return _check(demo)
+        keys = is_terminal()
+        lifetime = _SHORT_LIFETIME if keys else TOKEN_LIFETIME
+        with running_demo(lifetime) as demo:
+            return _show(demo, lifetime=lifetime, keys=keys)
     except KeyboardInterrupt:
         return 130 if once else 0
 
 
-def _show(demo: Demo) -> NoReturn:
+def _show(demo: Demo, *, lifetime: float, keys: bool) -> int:
     one, other = (f"http://127.0.0.1:{worker.port}" for worker in demo.workers)
-    print(_TEXT.format(one=one, other=other, lifetime=TOKEN_LIFETIME), flush=True)
+    text = _TEXT.format(one=one, other=other, status=STATUS_PATH, lifetime=lifetime)
     fetches = 0
-    while True:
-        for worker in demo.workers:
-            worker.check()
-        if demo.fetches > fetches:
-            fetches = demo.fetches
-            print(f"The token server was asked for a token: fetch {fetches}", flush=True)
-        time.sleep(0.05)
+    with open_keyboard() as keyboard, steady_requests(demo.workers) if keys else contextlib.nullcontext():
+        print(text, *([_KEYS] if keys else []), _END, sep="\n", flush=True)
+        while True:
+            for worker in demo.workers:
+                worker.check()
+            if demo.fetches > fetches:
+                fetches = demo.fetches
+                print(f"The token server was asked for a token: fetch {fetches}", flush=True)
+            match keyboard.read(0.05):
+                case "b":
+                    print(demo.toggle_valkey(), flush=True)
+                case "p":
+                    print(demo.toggle_provider(), flush=True)
+                case "q":
+                    return 0
+                case _:
+                    pass
 
 
 def _check(demo: Demo) -> int:
@@ -107,24 +132,7 @@ def _ask(demo: Demo, api_keys: Sequence[str]) -> list[Answer]:
     """Send each API key to each worker in both headers, all at the same time; print the answers."""
     calls = list(product(api_keys, enumerate(demo.workers, start=1), _HEADERS))
     with ThreadPoolExecutor(len(calls)) as pool:
-        futures = [pool.submit(_answer, worker, number, key, header) for key, (number, worker), header in calls]
+        futures = [pool.submit(answer_of, worker, number, key, header) for key, (number, worker), header in calls]
         answers = [future.result() for future in futures]
     print(f"{table(answers, fetches=demo.fetches)}\n", flush=True)
     return answers
-
-
-def _answer(worker: Child, number: int, api_key: str, header: str) -> Answer:
-    value = f"Bearer {api_key}" if header == "Authorization" else api_key
-    # http.client uses no proxy from the environment.
-    connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=_ANSWER_SECONDS)
-    try:
-        connection.request("GET", "/", headers={header: value})
-        response = connection.getresponse()
-        body = response.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise DemoFailed(f"{worker.name} did not answer ({type(error).__name__}).") from None
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise DemoFailed(f"{worker.name} answered {response.status}: {body.decode(errors='replace').strip()}")
-    return Answer(api_key, number, **json.loads(body))

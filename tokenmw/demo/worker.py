@@ -14,10 +14,11 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from tokenmw import TokenBroker, TokenMiddleware
 from tokenmw.providers import ClientCredentials
+from tokenmw.status_app import StatusApp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["make_app", "serve"]
 
 
-def make_app(credential: Mapping[str, Any], broker_options: Mapping[str, Any]) -> Starlette:
-    """Make the service. It answers each request with the caller's session id and the end of its token."""
+def make_app(credential: Mapping[str, Any], broker_options: Mapping[str, Any], *, status: str) -> Starlette:
+    """Make the service. It answers each request with the caller's session id and the end of its token.
+
+    At the path `status` it shows its status to everyone who reaches it: it listens on this machine only.
+    """
     broker = TokenBroker({"crm": ClientCredentials(**credential)}, **broker_options)
 
     async def show(request: Request) -> Response:
@@ -41,14 +45,15 @@ def make_app(credential: Mapping[str, Any], broker_options: Mapping[str, Any]) -
         }
         return Response(json.dumps(content, ensure_ascii=False) + "\n", media_type="application/json")
 
-    return Starlette(routes=[Route("/", show)], middleware=[Middleware(TokenMiddleware, broker=broker)])
+    routes = [Route("/", show), Mount(status, StatusApp(broker, allow_all=True))]
+    return Starlette(routes=routes, middleware=[Middleware(TokenMiddleware, broker=broker, exempt=[f"{status}/*"])])
 
 
 def serve() -> None:
     """Run the service until stdin closes, which it does when the demo ends in any way."""
     settings = json.loads(sys.stdin.readline())
     logging.basicConfig(stream=sys.stdout, format=f"worker {settings['worker']}: %(message)s")
-    app = make_app(settings["credential"], settings["broker"])
+    app = make_app(settings["credential"], settings["broker"], status=settings["status"])
     # A caller's open connection must not delay the end.
     config = uvicorn.Config(app, port=settings["port"], access_log=False, log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

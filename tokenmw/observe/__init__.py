@@ -1,9 +1,10 @@
 """What the package reports about itself: events for observers, and its own log.
 
-`events` has the public event classes, and `observers` publishes them. `throttle` is the log that an outage cannot
-flood, and `error_place` finds the place of an error in a program's own code. `prometheus`, `opentelemetry`, `logging`
-and `structlog` are an observer each; `metrics` and `measuring` say what the first two count. Only the module of an
-observer may import its library; nothing in the package imports these modules.
+`events` has the public event classes, and `observers` publishes them. `recorder` remembers those of the last hour for
+the status. `throttle` is the log that an outage cannot flood, and `error_place` finds the place of an error in a
+program's own code. `prometheus`, `opentelemetry`, `logging` and `structlog` are an observer each; `metrics` and
+`measuring` say what the first two count. Only the module of an observer may import its library; nothing in the package
+imports these modules.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tokenmw.observe.events import (
 from tokenmw.observe.state_events import (
     BrokerClosed,
     BrokerOpened,
+    OperatorActed,
     RedisCommandFinished,
     RedisStateChanged,
     StateSampled,
@@ -49,6 +51,7 @@ __all__ = [
     "FailureAdopted",
     "LeaseChanged",
     "Observer",
+    "OperatorActed",
     "RedisCommandFinished",
     "RedisStateChanged",
     "RefreshEnded",

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from tokenmw.clock import SYSTEM_CLOCK
 from tokenmw.errors import ConfigurationError
 from tokenmw.observe.error_place import with_place
+from tokenmw.observe.recorder import Recorder
 from tokenmw.options import checked_callback
 
 if TYPE_CHECKING:
+    from tokenmw.clock import Clock
     from tokenmw.observe.events import Event, Observer
     from tokenmw.observe.throttle import ThrottledLog
 
@@ -22,19 +25,21 @@ class Observers:
     """Calls all observers with each event; an error of an observer is logged and affects nothing else.
 
     Attributes:
-        active: Whether there is any. Without one nothing is counted or sampled.
+        active: Whether the program has any. Without one nothing is counted or sampled.
+        recorder: Remembers what the status shows, also without any.
 
     Raises:
         ConfigurationError: `observers` is not iterable, or one of them is not a sync callable.
     """
 
-    __slots__ = ("_counts", "_log", "_observers", "active")
+    __slots__ = ("_counts", "_log", "_observers", "active", "recorder")
 
-    def __init__(self, observers: Iterable[Observer], *, log: ThrottledLog) -> None:
+    def __init__(self, observers: Iterable[Observer], *, log: ThrottledLog, clock: Clock = SYSTEM_CLOCK) -> None:
         if not isinstance(observers, Iterable):
             raise ConfigurationError(f"observers must be a list of observers, not {type(observers).__name__}.")
         self._observers = tuple(observers)
         self._log = log
+        self.recorder = Recorder(clock)
         self._counts: Counter[tuple[Any, ...]] = Counter()
         self.active = bool(self._observers)
         for number, observer in enumerate(self._observers):
@@ -48,6 +53,7 @@ class Observers:
 
     def __call__(self, event: Event) -> None:
         """Call all observers with an event."""
+        self.recorder(event)
         for observer in self._observers:
             try:
                 observer(event)

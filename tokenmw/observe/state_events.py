@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tokenmw.observe.events import Event
 
-__all__ = ["BrokerClosed", "BrokerOpened", "RedisCommandFinished", "RedisStateChanged", "StateSampled"]
+__all__ = ["BrokerClosed", "BrokerOpened", "OperatorActed", "RedisCommandFinished", "RedisStateChanged", "StateSampled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,19 @@ class RedisCommandFinished(Event):
     operation: str
     seconds: float
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorActed(Event):
+    """An operator has acted on the status page.
+
+    Attributes:
+        action: `retry`, `invalidate` or `reset-session`.
+        provider: The provider's name; "" for a session.
+    """
+
+    action: str
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)

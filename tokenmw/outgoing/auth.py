@@ -14,17 +14,17 @@ from tokenmw.outgoing.request import OriginalRequest, authorized, is_replayable,
 from tokenmw.outgoing.response import discard, is_rejected, is_rejected_by_body, is_rejected_by_head
 from tokenmw.providers.base import check_provider
 from tokenmw.redaction import Unpicklable
+from tokenmw.values import Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
     from tokenmw.providers.base import Provider
     from tokenmw.tokens.entry import TokenEntry
-    from tokenmw.values import Token
 
     Credential = tuple[Provider, TokenEntry]
     FindCredential = Callable[[], Credential | Awaitable[Credential]]
-    GetToken = Callable[[TokenEntry], Awaitable[Token]]
+    GetToken = Callable[[TokenEntry], Token | Awaitable[Token]]
     Invalidate = Callable[[Token], Awaitable[bool]]
     Withheld = Callable[[Any], None]
 
@@ -62,7 +62,7 @@ class TokenAuth(Unpicklable, httpx.Auth):
 
     Args:
         find_credential: Returns the provider as the program gave it, and the entry of its token.
-        get_token: Returns a valid token of an entry; waits for a refresh if there is none.
+        get_token: Returns a valid token of an entry, or if there is none, a coroutine that waits for a refresh.
         invalidate: Drops a token that an API rejected, if it is still the current one.
         withheld: Is called with each URL whose host is not one of the provider's, so that it gets no token.
 
@@ -89,7 +89,8 @@ class TokenAuth(Unpicklable, httpx.Auth):
             calls.withheld(start)
             yield request
             return
-        token = await calls.get_token(entry)
+        got = calls.get_token(entry)
+        token = got if isinstance(got, Token) else await got
         original = authorized(request, token, provider=provider)
         response = yield request
         if original is not None and needs_nonce(response, provider=provider):
@@ -140,7 +141,8 @@ class TokenAuth(Unpicklable, httpx.Auth):
         if not replayable:
             return None
         try:
-            token = await self._calls.get_token(entry)
+            got = self._calls.get_token(entry)
+            token = got if isinstance(got, Token) else await got
         except RequestError:
             return None  # the API's own answer tells the caller more than this error
         return token if token.value != rejected.value else None

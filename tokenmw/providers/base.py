@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.network.pinned import PinnedServer
     from tokenmw.values import Grant, Token
 
 __all__ = ["OutgoingAnswer", "OutgoingRequest", "Provider", "call_credential", "check_provider", "check_same_class"]
@@ -132,7 +133,7 @@ class Provider(FrozenValue):
     hosts: frozenset[str] | None = None
     allow_http: bool = False
     allow_private: bool = True
-    certificate: ClientCertificate | None = None
+    certificate: ClientCertificate | PinnedServer | None = None
     scheme: str | None = "Bearer"
     dpop: DPoPKey | None = None
     per_subject: bool = False

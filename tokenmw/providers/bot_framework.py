@@ -43,7 +43,8 @@ class BotFramework(Entra):
             tokens that a function obtains are not shared with other provider objects or through Redis, so every
             process fetches its own.
         cloud: The national cloud: `"public"`, `"usgov"`, `"usdod"` or `"china"`. Default: `"public"`.
-        base_url: Another login host than the cloud's, such as a test server. Default: the cloud's.
+        base_url: Another login host than the cloud's, such as a test server or a gateway. `cloud` still decides the
+            default tenant, the scope and the hosts; the login host of another cloud is refused. Default: the cloud's.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
             the lifetime, at most 3600 s; or earlier, after the seconds that the server sends as `refresh_in`.
         hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below

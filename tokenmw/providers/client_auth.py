@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 from urllib.parse import quote
 
 from tokenmw.errors import ConfigurationError, TokenUnavailable
-from tokenmw.options import checked_choice, checked_flag, credential_text, did_you_mean, secret_text
+from tokenmw.options import checked_choice, checked_flag, credential_text, did_you_mean
 from tokenmw.providers.base import call_credential
 from tokenmw.providers.client_certificate import ClientCertificate
 from tokenmw.providers.client_secrets import ClientSecrets
 from tokenmw.providers.jwt_assertion import SecretAlgorithm, client_claims, signed_with_secret
-from tokenmw.providers.private_key_jwt import PrivateKeyJWT
+from tokenmw.providers.private_key_jwt import PrivateKeyJWT, signed_text
 from tokenmw.providers.proof import Proof, shown_option
 from tokenmw.providers.secret_sources import SecretSource
 from tokenmw.redaction import FrozenValue, HiddenStr
@@ -129,11 +129,13 @@ class ClientAuth(FrozenValue):
         makes = method == "client_secret_jwt" or isinstance(assertion, PrivateKeyJWT)
         _check_assertion_options(method, provider=provider, audience=audience, algorithm=algorithm, makes=makes)
         texts: dict[str, object] = {"client_id": client_id, "credential_id": credential_id}
-        if not (callable(assertion) or isinstance(assertion, (PrivateKeyJWT, SecretSource))):
+        if isinstance(assertion, type) or not (
+            callable(assertion) or isinstance(assertion, (PrivateKeyJWT, SecretSource))
+        ):
             texts["client_assertion"] = assertion
         for name, text in texts.items():
             if text is not None or name == "client_id":
-                checked = secret_text if name == "client_assertion" else credential_text
+                checked = signed_text if name == "client_assertion" else credential_text
                 checked(text, option=f"{provider}({name}=…)")
         if method in (None, "client_secret_basic") and not form_encode_basic and ":" in client_id:
             raise ConfigurationError(

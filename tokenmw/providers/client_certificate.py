@@ -84,6 +84,8 @@ class ClientCertificate(FrozenValue):
     __slots__ = ("_files",)
 
     _files: _Files
+    needed_by = "certificate=…"
+    """What needs the client of our own, for error texts."""
 
     @without_locals
     def __init__(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.http import TokenHTTP
     from tokenmw.values import Token
 
-__all__ = ["METHODS_FOUND", "ServerMetadata", "TokenEndpoint", "request_at_issuer"]
+__all__ = ["METHODS_FOUND", "MTLS", "ServerMetadata", "TokenEndpoint", "request_at_issuer"]
 
 R = TypeVar("R")
 
@@ -36,7 +36,9 @@ _LIFETIME: Final = 86_400.0  # seconds; an endpoint that has moved is noticed be
 METHODS_FOUND: Final[tuple[AuthMethod, ...]] = ("client_secret_basic", "client_secret_post")
 _DEFAULT_METHOD: Final = "client_secret_basic"  # of a server that does not say (RFC 8414 §2)
 _ALIASES: Final = "mtls_endpoint_aliases"  # RFC 8705 §5
-_MTLS_URL: Final = "mtls_token_endpoint"
+MTLS: Final = "mtls_"
+"""What precedes an endpoint's name in the grant's `extra`, for clients with a certificate."""
+_MTLS_URL: Final = f"{MTLS}token_endpoint"
 _METHOD: Final = "auth_method"  # the field of the grant's `extra`
 # Further fields of the document that the grant's `extra` has: endpoints for users, and RFC 9207.
 _KEPT_URLS: Final = ("authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint")
@@ -168,11 +170,15 @@ class ServerMetadata(Provider):
         return Grant(url, expires_in=_LIFETIME, extra=extra)
 
     def _mtls_in(self, fields: dict[str, Any]) -> dict[str, str]:
-        """Return the token endpoint for clients with a certificate, if there is one and it may be used."""
+        """Return the endpoints for clients with a certificate, as far as there are some and they may be used."""
         aliases = fields.get(_ALIASES)
-        url = cast("dict[str, Any]", aliases).get("token_endpoint") if isinstance(aliases, dict) else None
-        usable = isinstance(url, str) and _KEPT_URL.fullmatch(url) and not self._problem_of(url)
-        return {_MTLS_URL: str(url)} if usable else {}
+        found = cast("dict[str, Any]", aliases) if isinstance(aliases, dict) else {}
+        urls = {name: found.get(name) for name in ("token_endpoint", *_KEPT_URLS)}
+        return {
+            f"{MTLS}{name}": url
+            for name, url in urls.items()
+            if isinstance(url, str) and _KEPT_URL.fullmatch(url) and not self._problem_of(url)
+        }
 
     def _problem_of(self, url: str) -> str:
         option = "its token_endpoint"

@@ -108,9 +108,13 @@ class DPoPKey(FrozenValue):
                 or to a request of an auth object; or none.
 
         Raises:
-            ConfigurationError: The URL is not absolute.
+            ConfigurationError: The URL is not absolute, or an argument is of another type.
         """
         target, origin = _target_of(url)
+        if not isinstance(cast("object", method), str):
+            raise ConfigurationError(f"DPoPKey.proof(method) must be a str, not {type(method).__name__}.")
+        if not isinstance(cast("object", token), (str, Token, type(None))):
+            raise ConfigurationError(f"DPoPKey.proof(token=…) must be a Token or a str, not {type(token).__name__}.")
         claims = {
             "jti": secrets.token_urlsafe(16),
             "htm": method.upper(),
@@ -206,7 +210,8 @@ def _signing_key(given: Any) -> SigningKey:
 def _target_of(url: Any) -> tuple[str, str]:
     """Return a URL without query and fragment as it is sent, and its origin."""
     parsed = read_url(url) if isinstance(url, str) else url
-    if not parsed.netloc or not parsed.scheme:
+    # The client encodes what no host name can have, and another reader of the URL may see another host.
+    if not getattr(parsed, "netloc", None) or not parsed.scheme or b"%" in parsed.netloc:
         raise ConfigurationError("DPoPKey needs the whole URL of the request, such as https://api.example/orders.")
     # Of `HTTPS://…:443` the clients keep the port.
     netloc = parsed.netloc.decode("ascii").removesuffix(_DEFAULT_PORTS.get(parsed.scheme, ""))

@@ -45,7 +45,10 @@ async def post_token_request(
     if code == NONCE_REQUIRED:
         if has_nonce:
             raise _NonceRequired(answer.endpoint)
-        raise TokenUnavailable(f"{answer.endpoint} wants a nonce in the DPoP proof and sends none ({NONCE_REQUIRED})")
+        raise TokenUnavailable(
+            f"{answer.endpoint} wants a nonce in the DPoP proof and sends none ({NONCE_REQUIRED}): check whether a "
+            f"proxy removes the DPoP-Nonce header"
+        )
     if code == _INVALID_PROOF:
         # Not `said`: it may be this machine's clock, and others have their own.
         raise TokenUnavailable(
@@ -72,4 +75,7 @@ async def with_nonce(grant: Callable[[], Awaitable[R]]) -> R:
             return await grant()
         except _NonceRequired as required:
             endpoint = required.endpoint
-    raise TokenUnavailable(f"{endpoint} refuses the nonce in the DPoP proof that it has just sent ({NONCE_REQUIRED})")
+    raise TokenUnavailable(
+        f"{endpoint} refuses the nonce in the DPoP proof that it has just sent ({NONCE_REQUIRED}): check whether "
+        f"several servers answer there, each with nonces of its own"
+    )

@@ -11,10 +11,10 @@ from tokenmw.providers.base import OutgoingAnswer, Provider
 from tokenmw.providers.client_auth import ClientAuth
 from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.grant_reader import bearer_rejected
-from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
+from tokenmw.providers.microsoft_clouds import Cloud, checked_login, checked_tenant, cloud_of, hosts_of_resource
 from tokenmw.providers.oauth_client import OAuthClient
 from tokenmw.providers.request_fields import RequestFields
-from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
+from tokenmw.providers.urls import checked_hosts, host_of
 from tokenmw.providers.workload_identity import workload_options
 from tokenmw.redaction import without_locals
 
@@ -82,7 +82,8 @@ class Entra(Provider):
             process fetches its own.
         scope: One resource followed by `/.default`. Default: Microsoft Graph of the cloud.
         cloud: The national cloud: `"public"`, `"usgov"`, `"usdod"` or `"china"`. Default: `"public"`.
-        base_url: Another login host than the cloud's, such as a test server. Default: the cloud's.
+        base_url: Another login host than the cloud's, such as a test server or a gateway. `cloud` still decides the
+            default scope and hosts; the login host of another cloud is refused. Default: the cloud's.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
             the lifetime, at most 3600 s; or earlier, after the seconds that the server sends as `refresh_in`.
         hosts: Host names to which auth objects send the token; one that begins with a dot stands for every name below
@@ -137,11 +138,7 @@ class Entra(Provider):
         name = type(self).__name__
         chosen = cloud_of(cloud, option=f"{name}(cloud=…)")
         self.tenant = checked_tenant(tenant, option=f"{name}(tenant=…)")
-        login = checked_base_url(
-            f"https://{chosen.login}" if base_url is None else base_url,
-            option=f"{name}(base_url=…)",
-            allow_http=allow_http,
-        )
+        login = checked_login(cloud, base_url, provider=name, allow_http=allow_http)
         auth = ClientAuth(
             client_id,
             provider=name,

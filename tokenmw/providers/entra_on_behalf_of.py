@@ -6,16 +6,15 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from tokenmw.errors import ConfigurationError, CredentialRejected
-from tokenmw.options import credential_text
 from tokenmw.providers.client_auth import ClientAuth
 from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.entra import DEFAULT_LIFETIME, OPTIONS_OF_URL, entra_grant, error_codes
 from tokenmw.providers.grant_reader import bearer_rejected
-from tokenmw.providers.microsoft_clouds import Cloud, checked_tenant, cloud_of, hosts_of_resource
+from tokenmw.providers.microsoft_clouds import Cloud, checked_login, checked_tenant, cloud_of, hosts_of_resource
 from tokenmw.providers.oauth_client import OAuthClient
-from tokenmw.providers.request_fields import RequestFields
+from tokenmw.providers.request_fields import RequestFields, checked_scope
 from tokenmw.providers.subject import SubjectProvider, SubjectToken, subject_error
-from tokenmw.providers.urls import checked_base_url, checked_hosts, host_of
+from tokenmw.providers.urls import checked_hosts, host_of
 from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ _OF_APP: Final = frozenset({7000114})  # `invalid_grant`, but the app may not ac
 _MAX_CLAIMS: Final = 4096  # characters; they go into a response header
 _FIXES: Final = {
     "invalid_grant": "the caller's token is expired, for another app, or its user has not consented",
+    "interaction_required": "the user must satisfy a policy, such as a second factor: the caller gets the claims",
     "invalid_request": "check tenant, cloud and the other options",
 }
 
@@ -75,7 +75,7 @@ class EntraOnBehalfOf(SubjectProvider):
         scope: The scopes of the API, separated by spaces, such as `https://graph.microsoft.com/User.Read`. Default: all
             that were granted for Microsoft Graph of the cloud (`/.default`).
         cloud: The national cloud: `"public"`, `"usgov"`, `"usdod"` or `"china"`.
-        base_url: Another login host than the cloud's, such as a test server. Default: the cloud's.
+        base_url: Another login host than the cloud's, as for `Entra`. Default: the cloud's.
         hosts: Host names to which auth objects send the token. Default: as for `Entra`.
         allow_http: Allows plain HTTP to other machines. Default: False.
         log_description: As for `Entra`.
@@ -111,11 +111,7 @@ class EntraOnBehalfOf(SubjectProvider):
         name = type(self).__name__
         chosen = cloud_of(cloud, option=f"{name}(cloud=…)")
         self.tenant = checked_tenant(tenant, option=f"{name}(tenant=…)")
-        login = checked_base_url(
-            f"https://{chosen.login}" if base_url is None else base_url,
-            option=f"{name}(base_url=…)",
-            allow_http=allow_http,
-        )
+        login = checked_login(cloud, base_url, provider=name, allow_http=allow_http)
         auth = ClientAuth(
             client_id,
             provider=name,
@@ -137,7 +133,7 @@ class EntraOnBehalfOf(SubjectProvider):
             log_description=log_description,
         )
         default = f"https://{chosen.graph}/.default"
-        self._scope = " ".join(credential_text(scope or default, option=f"{name}(scope=…)").split())
+        self._scope = " ".join(checked_scope(scope or default, provider=name).split())
         _check_one_resource(self._scope, graph=chosen.graph, option=f"{name}(scope=…)")
         self._fields = RequestFields(
             provider=name, grant_type=_GRANT_TYPE, scope=self._scope, own={"requested_token_use": "on_behalf_of"}

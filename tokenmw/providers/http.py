@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.base import Provider
     from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.http_client import AsyncHTTPClient
+    from tokenmw.providers.network.pinned import PinnedServer
     from tokenmw.values import Grant, Token
 
 __all__ = ["Grants", "NestedTokens", "TokenHTTP", "ascii_host", "read_url"]
@@ -102,7 +103,7 @@ class TokenHTTP(Unpicklable):
         self._limits = limits
         self._clock = clock
         self._nested = nested
-        self._certificate: ClientCertificate | None = None
+        self._certificate: ClientCertificate | PinnedServer | None = None
         self._grants: Grants | None = None
         self._only_public = False
         self._seconds = limits.fetch_seconds
@@ -121,8 +122,8 @@ class TokenHTTP(Unpicklable):
         """Return a `TokenHTTP` over the same client that connects to public addresses only."""
         return self._with(_only_public=True)
 
-    def with_certificate(self, certificate: ClientCertificate) -> TokenHTTP:
-        """Return a `TokenHTTP` over the same client that shows a client certificate.
+    def with_certificate(self, certificate: ClientCertificate | PinnedServer) -> TokenHTTP:
+        """Return a `TokenHTTP` over the same client that shows a client certificate, or accepts one of a server only.
 
         Its requests fail if the client is not the broker's own, or the URL has no TLS.
         """
@@ -225,7 +226,8 @@ class TokenHTTP(Unpicklable):
         progress = Progress(self._may_send)
         problem = problem_of_client(self._client, only_public=self._only_public, certificate=self._certificate)
         if self._certificate is not None and not problem and not url.lower().startswith("https:"):
-            problem = "certificate=… needs an https URL, because a certificate is shown in the TLS handshake"
+            needed_by = self._certificate.needed_by
+            problem = f"{needed_by} needs an https URL, because certificates are shown in the TLS handshake"
         if problem:
             return TokenUnavailable(f"{endpoint} was not asked: {problem}")
         try:

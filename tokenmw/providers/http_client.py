@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tokenmw.limits import Limits
     from tokenmw.providers.base import Provider
     from tokenmw.providers.client_certificate import ClientCertificate
+    from tokenmw.providers.network.pinned import PinnedServer
 
 __all__ = [
     "AsyncHTTPClient",
@@ -32,7 +33,7 @@ _ONLY_OUR_CLIENT: Final = (
     f"{_OUR_CLIENT}"
 )
 _NO_CERTIFICATE: Final = (
-    f"certificate=… needs the HTTP client of tokenmw, because the TLS of another one is not ours to set: {_OUR_CLIENT}"
+    f"needs the HTTP client of tokenmw, because the TLS of another one is not ours to set: {_OUR_CLIENT}"
 )
 
 
@@ -94,7 +95,7 @@ def checked_http(http: AsyncHTTPClient | HTTPOptions | None) -> AsyncHTTPClient 
 def check_client(provider: Provider, *, http: AsyncHTTPClient | HTTPOptions | None, option: str) -> None:
     """Raise if a provider needs the client of our own, and the broker's option `http` is another one.
 
-    That is so if it must not reach private addresses, or has a client certificate.
+    That is so if it must not reach private addresses, has a client certificate, or accepts one server certificate.
 
     Raises:
         ConfigurationError: The text names the fix.
@@ -106,14 +107,16 @@ def check_client(provider: Provider, *, http: AsyncHTTPClient | HTTPOptions | No
         raise ConfigurationError(f"{option}: {problem}.")
 
 
-def problem_of_client(client: AsyncHTTPClient, *, only_public: bool, certificate: ClientCertificate | None) -> str:
+def problem_of_client(
+    client: AsyncHTTPClient, *, only_public: bool, certificate: ClientCertificate | PinnedServer | None
+) -> str:
     """Return why a client cannot send such a request, or ""."""
     transport = sys.modules.get("tokenmw.providers.network.transport")
     if transport is not None and isinstance(client, transport.TokenClient):
         return ""
     if only_public:
         return _ONLY_OUR_CLIENT
-    return "" if certificate is None else _NO_CERTIFICATE
+    return "" if certificate is None else f"{certificate.needed_by} {_NO_CERTIFICATE}"
 
 
 def default_client(options: HTTPOptions | None = None, *, limits: Limits) -> AsyncHTTPClient:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
     from tokenmw.providers.identity_sources import IdentitySource
 
-__all__ = ["IdentityEnvironment", "identity_environment"]
+__all__ = ["THUMBPRINT", "IdentityEnvironment", "identity_environment"]
 
 _ENDPOINT: Final = "IDENTITY_ENDPOINT"
 _HEADER: Final = "IDENTITY_HEADER"
+THUMBPRINT: Final = "IDENTITY_SERVER_THUMBPRINT"
+"""The variable by which Service Fabric names its endpoint's certificate."""
 _OLD_ENDPOINT: Final = "MSI_ENDPOINT"
 _OLD_SECRET: Final = "MSI_SECRET"
 
@@ -30,12 +32,14 @@ class IdentityEnvironment(Unpicklable):
         source: The source; `"workload"`: Entra, with the token of a Kubernetes service account.
         endpoint: The endpoint's URL; None: the source has no other one.
         header: The secret that belongs to it.
+        thumbprint: The thumbprint of its certificate, if only that verifies it.
         variable: The variable that has the URL, for error texts.
     """
 
     source: IdentitySource | Literal["workload"]
     endpoint: str | None = None
     header: HiddenStr | None = None
+    thumbprint: str | None = None
     variable: str = ""
 
 
@@ -43,7 +47,7 @@ def identity_environment(environ: Mapping[str, str]) -> IdentityEnvironment:
     """Return the source that the environment names, in the order of Microsoft's own library; empty is not set.
 
     Raises:
-        ConfigurationError: Service Fabric, which is not supported, or variables that no platform sets like this.
+        ConfigurationError: No platform sets these variables like this.
     """
     endpoint, header = environ.get(_ENDPOINT), environ.get(_HEADER)
     if endpoint:
@@ -76,10 +80,11 @@ def _with_endpoint(endpoint: str, header: str | None, environ: Mapping[str, str]
             f"ManagedIdentity.from_environment(): {_ENDPOINT} is set, and neither {_HEADER} (App Service) nor "
             f"IMDS_ENDPOINT (Azure Arc) is: pass them on to this process, or unset {_ENDPOINT}."
         )
-    if environ.get("IDENTITY_SERVER_THUMBPRINT"):
-        raise ConfigurationError(
-            "ManagedIdentity.from_environment(): IDENTITY_SERVER_THUMBPRINT is set, as in Service Fabric, whose "
-            "endpoint has a certificate that only this thumbprint verifies. tokenmw does not support that: use "
-            "StaticToken with a function that calls ManagedIdentityCredential of azure-identity."
-        )
-    return IdentityEnvironment(source="app_service", endpoint=endpoint, header=HiddenStr(header), variable=_ENDPOINT)
+    thumbprint = environ.get(THUMBPRINT)
+    return IdentityEnvironment(
+        source="service_fabric" if thumbprint else "app_service",
+        endpoint=endpoint,
+        header=HiddenStr(header),
+        thumbprint=thumbprint or None,
+        variable=_ENDPOINT,
+    )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IdentityRequest", "IdentitySource", "checked_endpoint", "confirms", "request_of", "user_assigned"]
 
-IdentitySource = Literal["imds", "app_service", "azure_arc", "azure_ml", "cloud_shell"]
+IdentitySource = Literal["imds", "app_service", "azure_arc", "azure_ml", "cloud_shell", "service_fabric"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,8 @@ class IdentityRequest:
         header: The name of the header for `identity_header`; None: the header is `Metadata: true`.
         posts: Whether the parameters are a form of a POST request.
         challenges: Whether the endpoint asks for the content of a file on this machine.
+        pinned: Whether only a thumbprint verifies the endpoint's certificate.
+        of: Whose identity is used where no option names one.
     """
 
     platform: str
@@ -41,6 +43,8 @@ class IdentityRequest:
     header: str | None = None
     posts: bool = False
     challenges: bool = False
+    pinned: bool = False
+    of: str = "the user's own identity"
 
     def headers(self, secret: str | None) -> dict[str, str]:
         """Return the header that a browser cannot be made to send, or the secret that the platform gave."""
@@ -77,6 +81,15 @@ _REQUESTS: Final[dict[IdentitySource, IdentityRequest]] = {
         header="secret",
     ),
     "cloud_shell": IdentityRequest(platform="Cloud Shell", version=None, ids=MappingProxyType({}), posts=True),
+    # https://learn.microsoft.com/azure/service-fabric/how-to-managed-identity-service-fabric-app-code
+    "service_fabric": IdentityRequest(
+        platform="Service Fabric",
+        version="2019-07-01-preview",
+        ids=MappingProxyType({}),
+        header="secret",
+        pinned=True,
+        of="the identity that the application's manifest gives this service",
+    ),
 }
 
 
@@ -103,7 +116,7 @@ def request_of(
     if header is not None and request.header is None:
         raise ConfigurationError(f"{option} takes no identity_header, and would not send it: leave it out.")
     if identity is not None and identity[0] not in request.ids:
-        fix = f"use {' or '.join(request.ids)}" if request.ids else "leave it out, the user's own identity is used"
+        fix = f"use {' or '.join(request.ids)}" if request.ids else f"leave it out, {request.of} is used"
         raise ConfigurationError(f"ManagedIdentity({identity[0]}=…): {request.platform} does not take it: {fix}.")
     return request
 

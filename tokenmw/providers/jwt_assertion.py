@@ -1,4 +1,4 @@
-"""The claims of a client's assertion (RFC 7523 §3), and a signature with the client's secret (`client_secret_jwt`)."""
+"""The claims of an assertion (RFC 7523 §3), and a signature with the client's secret (`client_secret_jwt`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenmw.clock import SYSTEM_CLOCK
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SecretAlgorithm", "client_claims", "signed_with_secret"]
+__all__ = ["SecretAlgorithm", "client_claims", "signed_with_secret", "timed_claims"]
 
 SecretAlgorithm = Literal["HS256", "HS384", "HS512"]
 
@@ -24,12 +24,15 @@ _DIGESTS: Final = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
 
 
 def client_claims(client_id: str, *, audience: str) -> dict[str, Any]:
-    """Return the claims of an assertion that is valid for 60 seconds, with a `jti` of its own."""
+    """Return the claims of a client's assertion that is valid for 60 seconds, with a `jti` of its own."""
+    return timed_claims({"iss": client_id, "sub": client_id, "aud": audience})
+
+
+def timed_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Return claims with the times of an assertion that is valid for 60 seconds, and with a `jti` of its own."""
     now = int(SYSTEM_CLOCK.time())
     return {
-        "iss": client_id,
-        "sub": client_id,
-        "aud": audience,
+        **claims,
         "jti": secrets.token_urlsafe(16),
         "iat": now - _BEFORE,
         "nbf": now - _BEFORE,

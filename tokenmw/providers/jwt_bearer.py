@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import secrets
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from tokenmw.errors import ConfigurationError, CredentialRejected, TokenUnavailable
-from tokenmw.options import credential_text, optional_seconds, secret_text
-from tokenmw.providers.base import OutgoingAnswer, call_credential
+from tokenmw.errors import ConfigurationError, CredentialRejected
+from tokenmw.options import optional_seconds
 from tokenmw.providers.client_auth import AuthMethod, ClientAuth, default_method
 from tokenmw.providers.construction import reuses_checks
+from tokenmw.providers.grant_assertion import GrantAssertion
 from tokenmw.providers.grant_reader import bearer_rejected
 from tokenmw.providers.oauth_client import OAuthClient
 from tokenmw.providers.public_client import PublicClient
 from tokenmw.providers.request_fields import RequestFields
 from tokenmw.providers.subject import SubjectProvider, SubjectToken, subject_error
 from tokenmw.providers.urls import checked_hosts
-from tokenmw.redaction import HiddenStr, without_locals
+from tokenmw.redaction import without_locals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from tokenmw.providers.answer import Answer
+    from tokenmw.providers.base import OutgoingAnswer
     from tokenmw.providers.client_certificate import ClientCertificate
     from tokenmw.providers.dpop import DPoPKey
     from tokenmw.providers.http import TokenHTTP
+    from tokenmw.providers.private_key_jwt import PrivateKeyJWT
     from tokenmw.providers.proof import Proof
-    from tokenmw.providers.secret_sources import Secret
+    from tokenmw.providers.secret_sources import Secret, SecretSource
     from tokenmw.values import Grant
 
 __all__ = ["JWTBearer"]
 
 _GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _METHODS: Final = ("client_secret_basic", "client_secret_post", "tls_client_auth", "self_signed_tls_client_auth")
-_MAX_ASSERTION: Final = 64 << 10  # characters
 _SUBJECT_CODES: Final = frozenset({"invalid_grant", "invalid_token"})
 _OPTIONS: Final = {
     "assertion": "assertion=…, or subject=…",
@@ -43,21 +43,23 @@ _OPTIONS: Final = {
     "grant_type": "ClientCredentials for another grant",
     "resource": "",
 }
-_FIXES_OF_ASSERTION: Final = {
-    "invalid_grant": "check key, iss, sub, aud and exp of the assertion, and this machine's clock",
-    "unsupported_grant_type": "this endpoint does not offer the JWT bearer grant (RFC 7523): check the URL",
-}
-_FIXES_OF_SUBJECT: Final = {
-    **_FIXES_OF_ASSERTION,
-    "invalid_grant": "the caller's token is expired, or not for this API",
-}
+_UNSUPPORTED: Final = "this endpoint does not offer the JWT bearer grant (RFC 7523): check the URL"
+_SUBJECT_FIX: Final = "the caller's token is expired, or not for this API"
 
 
 @reuses_checks
 class JWTBearer(SubjectProvider):
     """Exchanges a signed assertion for an access token (RFC 7523 §2.1): of a service account, or of the caller.
 
-    Of a service account, with a function that signs one:
+    Of a service account, with the key that signs one for each request, from the extra `jwt`::
+
+        JWTBearer(
+            token_url="https://oauth2.googleapis.com/token",
+            assertion=PrivateKeyJWT(file="/run/secrets/robot.pem", key_id="4f1c…"),
+            claims={"iss": "robot@project.example", "scope": "https://www.googleapis.com/auth/calendar"},
+        )
+
+    With a function that signs one:
 
     >>> JWTBearer(
     ...     token_url="https://idp.example/token", assertion=lambda: "eyJ…", credential_id="robot-key-2", scope="crm"
@@ -70,11 +72,17 @@ class JWTBearer(SubjectProvider):
 
     Args:
         token_url: The token endpoint: https, unless it is on this machine. Default: `issuer` is given in its place.
-        assertion: A signed JWT, or a function, sync or async, that returns a new one for each attempt.
+        assertion: A `PrivateKeyJWT`, which signs `claims` for each attempt; or a function, sync or async, that returns
+            a new signed JWT for each; or where to read one, such as `FileSecret(path)`; or one as text.
+        claims: The claims that a `PrivateKeyJWT` signs, as the server documents them: `iss`, the name by which it knows
+            the signer; `sub`, the account or user that the token is for, which most servers want; `aud`, if it is not
+            the token endpoint; and others, such as the `scope` that Google wants here and not in the request. `exp`,
+            `iat`, `nbf` and `jti` are made for each assertion, which is valid for 60 s. Default: `client_id` is the
+            `iss`.
         subject: The caller's token in place of `assertion`: text, or `SubjectToken()`.
         subject_expires_at: When the subject's token expires, in seconds since 1970. Default: its `exp`.
-        credential_id: A name for the key behind `assertion`; change it with the key. Default: none, and the tokens that
-            a function obtains are not shared with other provider objects or through Redis.
+        credential_id: A name for the key behind `assertion`; change it with the key. Default: none. A `PrivateKeyJWT`
+            needs none; the tokens that a function obtains are not shared with other provider objects or through Redis.
         client_id: The client's id, where the server wants the client to authenticate. Default: it does not, because
             the assertion is enough for most servers.
         client_secret: The client's secret; while it is changed, a list: the new one and the old one. Default: none;
@@ -102,7 +110,6 @@ class JWTBearer(SubjectProvider):
     __slots__ = (
         "_assertion",
         "_client",
-        "_credential_id",
         "_fields",
         "_reader",
         "allow_http",
@@ -125,7 +132,7 @@ class JWTBearer(SubjectProvider):
         self,
         *,
         token_url: str | None = None,
-        assertion: str | Callable[[], str | Awaitable[str]] | None = None,
+        assertion: str | PrivateKeyJWT | SecretSource | Callable[[], str | Awaitable[str]] | None = None,
         subject: str | SubjectToken | None = None,
         subject_expires_at: float | None = None,
         credential_id: str | None = None,
@@ -144,6 +151,7 @@ class JWTBearer(SubjectProvider):
         json: bool = False,
         certificate: ClientCertificate | None = None,
         dpop: DPoPKey | None = None,
+        claims: Mapping[str, Any] | None = None,
     ) -> None:
         name = type(self).__name__
         self._client = OAuthClient(
@@ -164,7 +172,7 @@ class JWTBearer(SubjectProvider):
             raise ConfigurationError(
                 f"{name} takes assertion=… of this service or subject=… of the caller: one of them."
             )
-        own = {"credential_id": credential_id, "refresh_before": refresh_before}
+        own = {"credential_id": credential_id, "refresh_before": refresh_before, "claims": claims}
         for option in (option for option, value in own.items() if subject is not None and value is not None):
             raise ConfigurationError(f"{name}({option}=…) is for assertion=…, not for subject=…: leave it out.")
         if subject is None and subject_expires_at is not None:
@@ -173,18 +181,15 @@ class JWTBearer(SubjectProvider):
             )
         self.per_subject = subject is not None
         self.renewal_window = 0.0 if self.per_subject else None
-        if credential_id is not None:
-            credential_text(credential_id, option=f"{name}(credential_id=…)")
         if subject is not None:
             self._set_subject(subject, expires_at=subject_expires_at)
             self._assertion = None
         else:
             self._subject, self._subject_ends = None, None
-            self._assertion = _checked_assertion(assertion, option=f"{name}(assertion=…)")
-        own_function = callable(assertion) and credential_id is None
-        # Two functions cannot be compared by the key they use, and id() is reused after its object is freed.
-        self._credential_id = f"object {secrets.token_hex(16)}" if own_function else credential_id
-        self.shareable = self._client.shareable and not own_function
+            self._assertion = GrantAssertion(
+                assertion, claims=claims, client_id=client_id, credential_id=credential_id, provider=name
+            )
+        self.shareable = self._client.shareable and (self._assertion is None or self._assertion.shareable)
         self._fields = RequestFields(
             provider=name,
             grant_type=_GRANT_TYPE,
@@ -197,18 +202,17 @@ class JWTBearer(SubjectProvider):
         self.refresh_before = optional_seconds(refresh_before, option=f"{name}(refresh_before=…)")
         self._reader = self._client.reader(
             default_life=default_life,
-            fixes=_FIXES_OF_SUBJECT if self.per_subject else _FIXES_OF_ASSERTION,
+            fixes={
+                "invalid_grant": _SUBJECT_FIX if self._assertion is None else self._assertion.fix,
+                "unsupported_grant_type": _UNSUPPORTED,
+            },
             log_description=log_description,
         )
 
     def identity(self) -> tuple[object, ...]:
         """Return the endpoint, the client with its secret, the assertion or the subject's digest, and the scope."""
-        if self.per_subject:
-            proof: object = self._subject_identity()
-        else:
-            # With a credential_id, a newer assertion is the same credential.
-            proof = self._assertion if isinstance(self._assertion, str) and self._credential_id is None else None
-        first = (*self._client.identity(), self.per_subject, proof, self._credential_id, self._fields.identity()[0])
+        proof, named = (self._subject_identity(), None) if self._assertion is None else self._assertion.identity()
+        first = (*self._client.identity(), self.per_subject, proof, named, self._fields.identity()[0])
         return (*first, *self._fields.more_identity(), *self._client.more_identity())
 
     @without_locals
@@ -223,9 +227,6 @@ class JWTBearer(SubjectProvider):
         """
         if self.per_subject:
             self._check_subject(now=http.time())
-            assertion = self._subject_text()
-        else:
-            assertion = await self._assert()
 
         def read(answer: Answer, proof: Proof, url: str) -> Grant:
             try:
@@ -233,30 +234,17 @@ class JWTBearer(SubjectProvider):
             except CredentialRejected as error:
                 raise subject_error(error, codes=_SUBJECT_CODES if self.per_subject else ()) from None
 
-        more = {"assertion": assertion}
-        grant = await self._client.grant(http, self._fields, read, more=more, secrets=(assertion,))
+        grant = await self._client.grant(http, self._fields, read, more=self._assertion_field)
         return self._capped(grant, now=http.time()) if self.per_subject else grant
 
     def is_rejected(self, answer: OutgoingAnswer) -> bool:
         """Return whether an API answered that the token is not valid (RFC 6750 §3.1)."""
         return bearer_rejected(answer)
 
-    async def _assert(self) -> str:
-        assertion = self._assertion
-        if callable(assertion):
-            assertion = await call_credential(assertion, option="assertion")
-        if not isinstance(assertion, str) or not assertion or len(assertion) > _MAX_ASSERTION:
-            raise TokenUnavailable(
-                f"assertion did not return a str of 1 to {_MAX_ASSERTION} characters: call the function by itself to "
-                "see its result"
-            )
-        return assertion
-
-
-def _checked_assertion(given: object, *, option: str) -> str | Callable[[], str | Awaitable[str]]:
-    if callable(given):
-        return cast("Callable[[], str | Awaitable[str]]", given)
-    return HiddenStr(secret_text(given, option=option))
+    async def _assertion_field(self, url: str) -> dict[str, str]:
+        # A new one each time: servers refuse an assertion that they have seen.
+        made = self._assertion
+        return {"assertion": self._subject_text() if made is None else await made.text(audience=url)}
 
 
 def _auth(

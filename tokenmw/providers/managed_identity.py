@@ -17,9 +17,10 @@ from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.entra import Entra
 from tokenmw.providers.expiry import remaining_seconds
 from tokenmw.providers.grant_reader import bearer_rejected, bearer_type
-from tokenmw.providers.identity_environment import identity_environment
+from tokenmw.providers.identity_environment import THUMBPRINT, identity_environment
 from tokenmw.providers.identity_sources import IdentitySource, checked_endpoint, confirms, request_of, user_assigned
 from tokenmw.providers.microsoft_clouds import hosts_of_resource
+from tokenmw.providers.network.pinned import PinnedServer
 from tokenmw.providers.proof import Proof, shown_option
 from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import HiddenStr, without_locals
@@ -39,7 +40,7 @@ _LONG: Final = 7200.0  # seconds
 _UNAUTHORIZED: Final = 401
 # Their names are a part of the credential, as their requests differ. The names of the other two are none, so that the
 # credential is that of earlier versions.
-_NAMED: Final = frozenset({"azure_arc", "azure_ml", "cloud_shell"})
+_NAMED: Final = frozenset({"azure_arc", "azure_ml", "cloud_shell", "service_fabric"})
 _BEING_UPDATED: Final = frozenset({404, 410})
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -52,8 +53,8 @@ class ManagedIdentity(Provider):
     <ManagedIdentity>
 
     That is the identity of a virtual machine. `ManagedIdentity.from_environment(resource=…)` finds the endpoint of each
-    platform by its environment variables: App Service, Functions, Container Apps, Azure Arc, Azure ML, Cloud Shell, and
-    AKS workload identity. Service Fabric is not supported.
+    platform by its environment variables: App Service, Functions, Container Apps, Service Fabric, Azure Arc, Azure ML,
+    Cloud Shell, and AKS workload identity.
 
     See https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token and
     https://learn.microsoft.com/azure/app-service/overview-managed-identity.
@@ -66,8 +67,8 @@ class ManagedIdentity(Provider):
             none.
         object_id: The object id of a user-assigned identity, instead of `client_id`. Default: none.
         source: Whose endpoint it is: `"imds"`, `"app_service"`, `"azure_arc"`, `"azure_ml"` (also old versions of App
-            Service) or `"cloud_shell"`. Default: `"app_service"` with `identity_header`, else `"imds"`, that of virtual
-            machines.
+            Service), `"cloud_shell"` or `"service_fabric"`. Default: `"app_service"` with `identity_header`, else
+            `"imds"`, that of virtual machines.
         identity_endpoint: The URL of the identity endpoint. Default: that of virtual machines (IMDS).
         identity_header: The secret that belongs to `identity_endpoint`. Default: none, as IMDS needs none.
         refresh_before: Seconds before expiry at which a new token is fetched in the background. Default: a quarter of
@@ -79,6 +80,9 @@ class ManagedIdentity(Provider):
         allow_http: Allows plain HTTP to other machines, for `identity_endpoint` and for requests of auth objects.
             Default: False, it is refused, because the network would see secret and token. Platforms have their
             endpoints on link-local addresses (169.254.…), which are always allowed.
+        server_thumbprint: The SHA-1 or SHA-256 thumbprint of the certificate of `identity_endpoint`, in hexadecimal
+            digits, for `"service_fabric"`, whose endpoint has a certificate that no authority has signed. It needs the
+            broker's own HTTP client. Default: none, the certificate is verified as usual.
 
     Raises:
         ConfigurationError: An option is missing, contradicts another one, or cannot work.
@@ -92,6 +96,7 @@ class ManagedIdentity(Provider):
         "_source",
         "_url",
         "allow_http",
+        "certificate",
         "hosts",
         "refresh_before",
         "shareable",
@@ -113,6 +118,7 @@ class ManagedIdentity(Provider):
         refresh_before: float | None = None,
         hosts: Iterable[str] | None = None,
         allow_http: bool = False,
+        server_thumbprint: str | None = None,
     ) -> None:
         ids = {"client_id": client_id, "resource_id": resource_id, "object_id": object_id}
         texts = {"resource": resource, **ids, "identity_header": identity_header}
@@ -129,6 +135,7 @@ class ManagedIdentity(Provider):
             if identity_endpoint is None
             else checked_endpoint(identity_endpoint, option=option, allow_http=allow_http)
         )
+        self.certificate = _checked_pin(server_thumbprint, pinned=self._request.pinned, url=self._url)
         self._resource = resource
         self._source = source
         self._header = None if identity_header is None else HiddenStr(identity_header)
@@ -152,7 +159,8 @@ class ManagedIdentity(Provider):
         """Make the identity of the platform that the program runs on, found by the variables that it sets.
 
         The order is that of Microsoft's own library: `IDENTITY_ENDPOINT` with `IDENTITY_HEADER` (App Service,
-        Functions, Container Apps) or with `IMDS_ENDPOINT` (Azure Arc); `MSI_ENDPOINT` with `MSI_SECRET` (Azure ML) or
+        Functions, Container Apps; with `IDENTITY_SERVER_THUMBPRINT` as well, Service Fabric) or with `IMDS_ENDPOINT`
+        (Azure Arc); `MSI_ENDPOINT` with `MSI_SECRET` (Azure ML) or
         without (Cloud Shell); `AZURE_FEDERATED_TOKEN_FILE` (AKS workload identity, for which it returns an `Entra`);
         else a virtual machine.
 
@@ -166,7 +174,7 @@ class ManagedIdentity(Provider):
             allow_http: As for the class.
 
         Raises:
-            ConfigurationError: A variable is missing or contradicts an option, or the platform is Service Fabric.
+            ConfigurationError: A variable is missing, cannot be used, or contradicts an option.
         """
         found = identity_environment(os.environ)
         if found.source == "workload":
@@ -186,6 +194,8 @@ class ManagedIdentity(Provider):
         if found.endpoint is not None:
             # Here, so that the text names the variable.
             checked_endpoint(found.endpoint, option=f"The variable {found.variable}", allow_http=allow_http)
+        if found.thumbprint is not None:
+            PinnedServer(found.thumbprint, option=f"The variable {THUMBPRINT}")
         return cls(
             resource=resource,
             client_id=client_id,
@@ -197,6 +207,7 @@ class ManagedIdentity(Provider):
             refresh_before=refresh_before,
             hosts=hosts,
             allow_http=allow_http,
+            server_thumbprint=found.thumbprint,
         )
 
     def identity(self) -> tuple[object, ...]:
@@ -225,7 +236,7 @@ class ManagedIdentity(Provider):
             answer = await self._send(http, authorization=f"Basic {secret}")
         answer.check_busy()
         proof = Proof(secret, form={}, headers={})
-        if answer.status in _BEING_UPDATED:
+        if answer.status in _BEING_UPDATED and not (self._request.pinned and _code_of(answer)):
             raise TokenUnavailable(self._not_there(answer, proof), retry_after=answer.retry_after)
         if not 200 <= answer.status < 300:
             # `said` is False: another machine may have the identity.
@@ -257,6 +268,8 @@ class ManagedIdentity(Provider):
     async def _send(self, http: TokenHTTP, **headers: str) -> Answer:
         parameters = self._request.parameters(self._resource, self._identity)
         headers |= self._request.headers(self._header)
+        if self.certificate is not None:
+            http = http.with_certificate(self.certificate)
         if self._request.posts:
             return await http.request("POST", self._url, data=parameters, headers=headers)
         separator = "&" if "?" in self._url else "?"
@@ -288,9 +301,31 @@ class ManagedIdentity(Provider):
         return bearer_rejected(answer)
 
 
-def _shown_code(answer: Answer, proof: Proof) -> str:
+def _checked_pin(thumbprint: str | None, *, pinned: bool, url: str) -> PinnedServer | None:
+    option = "ManagedIdentity(server_thumbprint=…)"
+    if thumbprint is None:
+        if pinned:
+            raise ConfigurationError(
+                f'ManagedIdentity(source="service_fabric") needs server_thumbprint=…, the value of {THUMBPRINT}, or '
+                f"use ManagedIdentity.from_environment()."
+            )
+        return None
+    if not pinned:
+        raise ConfigurationError(f'{option} is for source="service_fabric": give that, or leave it out.')
+    if not url.lower().startswith("https:"):
+        raise ConfigurationError(f"{option} needs an https identity_endpoint, because it verifies a certificate.")
+    return PinnedServer(thumbprint, option=option)
+
+
+def _code_of(answer: Answer) -> str:
+    """Return the error's code, which Service Fabric has inside of `error`; "" if there is none."""
     error = (answer.fields or {}).get("error")
-    code = error if isinstance(error, str) and _CODE.fullmatch(error) else ""
+    inner: object = error.get("code") if isinstance(error, dict) else error
+    return inner if isinstance(inner, str) and _CODE.fullmatch(inner) else ""
+
+
+def _shown_code(answer: Answer, proof: Proof) -> str:
+    code = _code_of(answer)
     return f"{code}, " if code and not proof.has_piece_in(code) else ""
 
 

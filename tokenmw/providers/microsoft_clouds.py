@@ -8,8 +8,9 @@ from typing import Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from tokenmw.errors import ConfigurationError
+from tokenmw.providers.urls import checked_base_url, host_of
 
-__all__ = ["Cloud", "CloudHosts", "checked_tenant", "cloud_of", "cloud_of_login", "hosts_of_resource"]
+__all__ = ["Cloud", "CloudHosts", "checked_login", "checked_tenant", "cloud_of", "cloud_of_login", "hosts_of_resource"]
 
 Cloud = Literal["public", "usgov", "usdod", "china"]
 
@@ -84,8 +85,32 @@ def cloud_of_login(host: str) -> Cloud | None:
     return next((name for name, cloud in _CLOUDS.items() if cloud.login == host), None)
 
 
+def checked_login(cloud: Cloud, base_url: str | None, *, provider: str, allow_http: bool) -> str:
+    """Return the URL of the login host: that of a cloud, or `base_url`, such as a test server in its place.
+
+    Raises:
+        ConfigurationError: `base_url` cannot be used, or is the login host of another cloud, whose tokens the APIs of
+            this one do not accept.
+    """
+    own = cloud_of(cloud, option=f"{provider}(cloud=…)").login
+    if base_url is None:
+        return f"https://{own}"
+    login = checked_base_url(base_url, option=f"{provider}(base_url=…)", allow_http=allow_http)
+    other = cloud_of_login(host_of(login))
+    if other is not None and urlsplit(login).path:
+        raise ConfigurationError(f"{provider}(base_url=…) has a path, which begins with tenant=…: leave the path out.")
+    if other is not None and _CLOUDS[other].login != own:
+        raise ConfigurationError(
+            f'{provider}(base_url=…) is the login host of cloud="{other}", and cloud is "{cloud}", which decides the '
+            f'default scope and hosts: give cloud="{other}" alone.'
+        )
+    return login
+
+
 def checked_tenant(tenant: str, *, option: str) -> str:
     """Return a tenant's id or domain in lower case.
+
+    An app that acts for its callers needs one as well: a tenant's keys have signed their tokens.
 
     Raises:
         ConfigurationError: The text is neither, or it leaves the tenant to the user who signs in (`common`,
@@ -94,8 +119,8 @@ def checked_tenant(tenant: str, *, option: str) -> str:
     named = tenant.lower() if isinstance(tenant, str) else ""
     if named in _NO_TENANT:
         raise ConfigurationError(
-            f"{option} is {named!r}, which leaves the tenant to the user who signs in. An app signs in without a user, "
-            f"so the token endpoint refuses it (AADSTS50059): give the tenant's id or domain."
+            f"{option} is {named!r}, which leaves the tenant to the user who signs in. No user signs in here, so the "
+            f"token endpoint refuses it (AADSTS50059): give the tenant's id or domain."
         )
     if not _TENANT.fullmatch(named):
         raise ConfigurationError(f'{option} must be a tenant\'s id or domain, such as "contoso.onmicrosoft.com".')

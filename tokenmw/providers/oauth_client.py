@@ -21,7 +21,7 @@ from tokenmw.redaction import FrozenValue, without_locals
 from tokenmw.values import MAX_LIFETIME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from tokenmw.providers.answer import Answer
     from tokenmw.providers.client_auth import ClientAuth
@@ -165,7 +165,7 @@ class OAuthClient(FrozenValue):
         fields: RequestFields,
         read: Callable[[Answer, Proof, str], R],
         *,
-        more: Mapping[str, str] | None = None,
+        more: Mapping[str, str] | Callable[[str], Awaitable[Mapping[str, str]]] | None = None,
         secrets: Iterable[str] = (),
     ) -> R:
         """Send a token request, and return what `read` makes of the response.
@@ -178,7 +178,8 @@ class OAuthClient(FrozenValue):
             http: Sends the request.
             fields: The request's fields.
             read: Reads a response. It gets what was sent, whose parts no text may repeat, and the endpoint's URL.
-            more: Fields of this one request.
+            more: Fields of this one request; or a function that returns them for the endpoint's URL, for each time that
+                the request is sent. Its values are secrets.
             secrets: The secrets among the fields of this one request.
 
         Raises:
@@ -189,9 +190,11 @@ class OAuthClient(FrozenValue):
         sent = (*fields.secrets, *secrets)
 
         async def request(url: str, statuses: list[int], proof: Proof) -> R:
-            answer = await self._send(http, url, proof, fields.body(proof, more))
+            own = await more(url) if callable(more) else more
+            answer = await self._send(http, url, proof, fields.body(proof, own))
             statuses.append(answer.status)
-            return read(answer, reduce(Proof.with_secret, sent, proof), url)
+            hidden = (*sent, *(own.values() if callable(more) and own else ()))
+            return read(answer, reduce(Proof.with_secret, hidden, proof), url)
 
         async def request_at(endpoint: TokenEndpoint, statuses: list[int]) -> R:
             if endpoint.method is None and self._metadata is not None and self.auth.chooses_method:

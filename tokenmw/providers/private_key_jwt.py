@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from tokenmw.errors import ConfigurationError
 from tokenmw.observe.throttle import warn
-from tokenmw.options import checked_choice, credential_text
+from tokenmw.options import checked_choice, credential_text, secret_text
 from tokenmw.providers.jwt_assertion import client_claims
 from tokenmw.providers.signing_key import KeyAlgorithm, SigningKey, read_key_file
 from tokenmw.redaction import FrozenValue, Unpicklable, without_locals
@@ -18,14 +18,14 @@ from tokenmw.redaction import FrozenValue, Unpicklable, without_locals
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PrivateKeyJWT"]
+__all__ = ["PrivateKeyJWT", "signed_text"]
 
 _CHECK_SECONDS: Final = 1.0  # until the key that was read before is used; a file system may hang
 _UNUSABLE: Final = "The key file %s has changed and cannot be used (%s); the key that was read before stays in use"
 
 
 class PrivateKeyJWT(FrozenValue):
-    """A private key that signs the assertions of a client, for `client_assertion` of `ClientCredentials` and `Entra`.
+    """A private key that signs assertions: `client_assertion` of `ClientCredentials`, `assertion` of `JWTBearer`.
 
     >>> KEY = PrivateKeyJWT(file="/run/secrets/crm.pem", key_id="crm-2")
     >>> ClientCredentials(token_url="https://idp.example/token", client_id="crm", client_assertion=KEY)
@@ -96,14 +96,46 @@ class PrivateKeyJWT(FrozenValue):
         return self._source.identity
 
     async def assertion(self, client_id: str, *, audience: str) -> str:
-        """Return an assertion for one token request; read the file before, if it has changed."""
+        """Return a client's assertion for one token request; read the file before, if it has changed."""
+        return await self.sign(client_claims(client_id, audience=audience))
+
+    async def sign(self, claims: Mapping[str, Any]) -> str:
+        """Return claims as a signed JWT; read the file before, if it has changed."""
         await self._source.read_again()
-        key, claims = self._source.key, client_claims(client_id, audience=audience)
+        key = self._source.key
         # 0.6 ms for RSA of 2048 bits, 0.1 ms for P-256: a thread would cost as much.
         return key.sign(claims) if key.quick else await asyncio.to_thread(key.sign, claims)
 
     def __repr__(self) -> str:
         return f"<PrivateKeyJWT {self._source.key.algorithm}>"
+
+
+def signed_text(given: object, *, option: str) -> str:
+    """Return a signed JWT that was given as text.
+
+    Raises:
+        ConfigurationError: It is a key, or no text.
+    """
+    if isinstance(given, dict) and "private_key" in given:
+        raise ConfigurationError(
+            f'{option} is a service account of Google: give PrivateKeyJWT(account["private_key"], '
+            f'key_id=account["private_key_id"]), which signs.'
+        )
+    if isinstance(given, str) and ("/" in given or "\\" in given) and "-----" not in given:
+        raise ConfigurationError(
+            f"{option} is a path and not a signed JWT: give PrivateKeyJWT(file=…) for a key, or FileSecret(…) for a "
+            f"file with a signed JWT."
+        )
+    content = given.decode("latin-1") if isinstance(given, bytes) else given
+    is_key = "PRIVATE KEY-----" in content if isinstance(content, str) else isinstance(given, (dict, Path))
+    if is_key or (not isinstance(given, str) and hasattr(given, "private_bytes")):
+        raise ConfigurationError(f"{option} is a key and not a signed JWT: give PrivateKeyJWT(…) of it, which signs.")
+    if not isinstance(given, str):
+        kind = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+        raise ConfigurationError(
+            f"{option} must be a str with a signed JWT, a function that returns one, or a PrivateKeyJWT, not {kind}."
+        )
+    return secret_text(given, option=option)
 
 
 class _KeySource(Unpicklable):

@@ -30,16 +30,18 @@ class Proof(FrozenValue):
         headers: Header lines.
     """
 
-    __slots__ = ("_sent", "form", "headers")
+    __slots__ = ("_secrets", "_sent", "form", "headers")
 
     form: Mapping[str, str]
     headers: Mapping[str, str]
+    _secrets: tuple[str, ...]
     _sent: tuple[str, ...]
 
     def __init__(self, secret: str, *, form: Mapping[str, str], headers: Mapping[str, str]) -> None:
         put = object.__setattr__
         encoded = [line.removeprefix("Basic ") for line in headers.values()]
         put(self, "_sent", (secret, quote(secret, safe=""), quote_plus(secret), *encoded))
+        put(self, "_secrets", (secret,) if secret else ())
         put(self, "form", form)
         put(self, "headers", headers)
 
@@ -56,8 +58,8 @@ class Proof(FrozenValue):
         if self.is_in(text):
             return True
         text = text.lower()
-        secret = self._sent[0]
-        encoded = _in_base64(secret.encode("utf-8", "replace")) if len(secret) <= _LONG else []
+        short = (secret.encode("utf-8", "replace") for secret in self._secrets if len(secret) <= _LONG)
+        encoded = [form for secret in short for form in _in_base64(secret)]
         forms = {form.lower() for form in (*self._sent, *encoded) if form}
         return any(_shares_piece(form, text) for form in forms)
 
@@ -66,6 +68,7 @@ class Proof(FrozenValue):
         other = Proof(secret, form=self.form, headers={})
         object.__setattr__(other, "headers", self.headers)
         object.__setattr__(other, "_sent", (*self._sent, *other._sent))
+        object.__setattr__(other, "_secrets", (*self._secrets, *other._secrets))
         return other
 
     def __repr__(self) -> str:

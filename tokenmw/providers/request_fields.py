@@ -15,7 +15,7 @@ from tokenmw.redaction import FrozenValue, HiddenStr
 if TYPE_CHECKING:
     from tokenmw.providers.proof import Proof
 
-__all__ = ["GrantType", "RequestFields", "checked_fields"]
+__all__ = ["GrantType", "RequestFields", "checked_fields", "checked_resource", "checked_scope"]
 
 GrantType = Literal["client_credentials", "account_credentials"]
 
@@ -80,12 +80,7 @@ class RequestFields(FrozenValue):
         own: Mapping[str, str | Sequence[str]] | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        given: object = scope
-        if isinstance(given, (list, tuple, set, frozenset)):
-            raise ConfigurationError(
-                f"{provider}(scope=…) must be one str, with spaces between the scopes, not a list."
-            )
-        credential_text(scope, option=f"{provider}(scope=…)", empty=True)
+        checked_scope(scope, provider=provider)
         if audience is not None:
             credential_text(audience, option=f"{provider}(audience=…)")
         checked_flag(as_json, option=f"{provider}(json=…)")
@@ -182,11 +177,27 @@ def _checked_resources(resource: object, *, option: str) -> str | tuple[str, ...
         raise ConfigurationError(
             f"{option} must be one resource, or a list of 2 to {_MAX_RESOURCES} different ones, not {len(listed)}."
         )
-    checked = tuple(_checked_resource(one, option=option) for one in listed)
+    checked = tuple(checked_resource(one, option=option) for one in listed)
     return checked if len(listed) > 1 else "".join(checked)
 
 
-def _checked_resource(resource: object, *, option: str) -> str:
+def checked_scope(scope: object, *, provider: str) -> str:
+    """Return scopes without blanks before and after them.
+
+    Raises:
+        ConfigurationError: They are no text.
+    """
+    if isinstance(scope, (list, tuple, set, frozenset)):
+        raise ConfigurationError(f"{provider}(scope=…) must be one str, with spaces between the scopes, not a list.")
+    return credential_text(scope, option=f"{provider}(scope=…)", empty=True).strip()
+
+
+def checked_resource(resource: object, *, option: str) -> str:
+    """Return the URI of an API (RFC 8707 §2, RFC 8693 §2.1).
+
+    Raises:
+        ConfigurationError: It is no absolute URI, or has a fragment.
+    """
     text = credential_text(resource, option=option)
     if "#" in text:
         raise ConfigurationError(f"{option} has a fragment (#…), which RFC 8707 §2 forbids: remove it.")

@@ -231,6 +231,11 @@ def _from_jwk(jwk: dict[str, Any], *, option: str, check: bool) -> tuple[Any, st
             f'{option} is a shared secret (kty "oct"): give a private key, or for assertions use '
             f'auth_method="client_secret_jwt" with client_secret=….'
         )
+    if "private_key" in jwk:
+        raise ConfigurationError(
+            f'{option} is a service account of Google: give account["private_key"], and '
+            f'key_id=account["private_key_id"].'
+        )
     if not isinstance(kind, str) or kind not in readers:
         raise ConfigurationError(f'{option} is not a JWK with a kty of "RSA", "EC" or "OKP".')
     if "d" not in jwk:

@@ -235,6 +235,11 @@ def expiry_of_jwt(token: str) -> float | None:
 def _checked_subject(subject: object, *, provider: str) -> str:
     if subject is None:
         raise ConfigurationError(f"{provider} needs subject=…: the caller's token, or SubjectToken().")
+    if not isinstance(subject, str):
+        kind = f"the class {subject.__name__}" if isinstance(subject, type) else type(subject).__name__
+        raise ConfigurationError(
+            f"{provider}(subject=…) must be SubjectToken(), or the caller's token as a str, not {kind}."
+        )
     text = secret_text(subject, option=f"{provider}(subject=…)")
     if len(text) > _MAX_SUBJECT:
         raise ConfigurationError(f"{provider}(subject=…) must have at most {_MAX_SUBJECT} characters.")

@@ -13,7 +13,7 @@ from tokenmw.providers.client_auth import AuthMethod, ClientAuth, default_method
 from tokenmw.providers.construction import reuses_checks
 from tokenmw.providers.grant_reader import bearer_rejected
 from tokenmw.providers.oauth_client import OAuthClient
-from tokenmw.providers.request_fields import RequestFields
+from tokenmw.providers.request_fields import RequestFields, checked_resource, checked_scope
 from tokenmw.providers.subject import SubjectProvider, SubjectToken, subject_error
 from tokenmw.providers.urls import checked_hosts
 from tokenmw.redaction import HiddenStr, without_locals
@@ -216,10 +216,11 @@ class TokenExchange(SubjectProvider):
             raise ConfigurationError(f"{name}(actor_type=…) is the type of actor=…: give an actor, or leave it out.")
         if requested_type is not None:
             form.append(("requested_token_type", _type_uri(requested_type, option=f"{name}(requested_type=…)")))
-        if credential_text(scope, option=f"{name}(scope=…)", empty=True).strip():
+        if checked_scope(scope, provider=name):
             form.append(("scope", scope.strip()))
         form += [("audience", one) for one in _several(audience, option=f"{name}(audience=…)")]
-        form += [("resource", one) for one in _several(resource, option=f"{name}(resource=…)")]
+        option = f"{name}(resource=…)"
+        form += [("resource", checked_resource(one, option=option)) for one in _several(resource, option=option)]
         self._form = tuple(form)
         self._fields = RequestFields(
             provider=name,
@@ -302,4 +303,10 @@ def _checked_actor(actor: object, *, option: str) -> str | Provider | None:
         if actor.depends_on_request:
             raise ConfigurationError(f"{option} is this service's own token: it cannot depend on the request.")
         return actor
+    if not isinstance(actor, str):
+        kind = f"the class {actor.__name__}" if isinstance(actor, type) else type(actor).__name__
+        raise ConfigurationError(
+            f"{option} must be this service's own provider, such as ClientCredentials(…), or its token as a str, not "
+            f"{kind}. The caller's token is subject=…."
+        )
     return HiddenStr(secret_text(actor, option=option))

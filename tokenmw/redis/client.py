@@ -31,6 +31,8 @@ from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.options import stripped_text
 from tokenmw.redis.background_connect import BACKGROUND_CONNECTIONS, BackgroundCluster, BackgroundConnection, abort
+from tokenmw.redis.glide.adapter import GlideAdapter
+from tokenmw.redis.glide.given import GlideClient, GlideClientConfiguration, glide_configuration
 from tokenmw.redis.name_lookup import NameLookups
 from tokenmw.redis.url import is_cluster, option_error, options_of, parameters_of, url_kwargs
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyClient",
+    "RedisOption",
     "abort_connecting",
     "address_of",
     "checked_redis",
@@ -47,20 +50,22 @@ __all__ = [
     "open_connections",
     "plain_options",
     "refresh_slots",
+    "renew_connection",
 ]
 
-AnyClient: TypeAlias = "redis.Redis | redis.RedisCluster"
+AnyClient: TypeAlias = "redis.Redis | redis.RedisCluster | GlideAdapter"
+RedisOption: TypeAlias = "redis.Redis | redis.RedisCluster | GlideClient | GlideClientConfiguration"
 
 _MAINTENANCE: Final = "maint_notifications_config"
 _REFRESH_SECONDS: Final = 1.0
 
 
-def checked_redis(given: object) -> str | AnyClient:
+def checked_redis(given: object) -> str | RedisOption:
     """Return the `redis` option if it can work. Nothing is connected.
 
     Raises:
-        ConfigurationError: It is neither a valid URL of a known scheme nor a client of `redis.asyncio`, or it is a
-            client that decodes responses: sealed values are bytes.
+        ConfigurationError: It is neither a valid URL of a known scheme, nor a client of `redis.asyncio`, nor client or
+            configuration of valkey-glide, or it is a client that decodes responses: sealed values are bytes.
     """
     if isinstance(given, str):
         stripped_text(given, option="redis: the URL")
@@ -72,20 +77,22 @@ def checked_redis(given: object) -> str | AnyClient:
                 "redis: the client has decode_responses=True, but values are bytes: create it without that option."
             )
         return given
+    if (configuration := glide_configuration(given)) is not None:
+        checked: GlideClientConfiguration = configuration
+        return checked
     kind, module, hint = type(given).__name__, type(given).__module__, ""
     if module.startswith("redis.asyncio."):
         hint = " For a pool, pass redis.asyncio.Redis(connection_pool=pool); for a Sentinel, sentinel.master_for(name)."
-    elif module.split(".")[0] in ("glide", "glide_shared", "glide_sync"):
-        hint = " valkey-glide's clients have other commands and pipelines: pass the server's URL instead."
     elif module.split(".")[0] == "redis":
         kind = f"the sync {kind}"
         hint = " A sync client would block the event loop: create it with redis.asyncio."
     raise ConfigurationError(
-        f"redis must be a URL, a redis.asyncio.Redis or a redis.asyncio.RedisCluster, not {kind}.{hint}"
+        f"redis must be a URL, a redis.asyncio.Redis, a redis.asyncio.RedisCluster or a glide.GlideClient, not {kind}."
+        f"{hint}"
     )
 
 
-def _connection_kwargs(client: AnyClient) -> dict[str, Any]:
+def _connection_kwargs(client: redis.Redis | redis.RedisCluster) -> dict[str, Any]:
     if isinstance(client, redis.RedisCluster):
         return dict(client.connection_kwargs)
     return dict(client.connection_pool.connection_kwargs)
@@ -120,13 +127,15 @@ def _can_open(url: str) -> bool:
     return True
 
 
-def open_client(given: str | AnyClient, *, limits: Limits) -> tuple[AnyClient, bool]:
+def open_client(given: str | RedisOption, *, limits: Limits) -> tuple[AnyClient, bool]:
     """Return a client for this event loop, and whether it was created here and so has to be closed here.
 
     Nothing is connected yet.
     """
-    if not isinstance(given, str):
+    if isinstance(given, (redis.Redis, redis.RedisCluster)):
         return given, False
+    if not isinstance(given, str):
+        return GlideAdapter(given, limits=limits), True
     kwargs: dict[str, Any] = {
         # The guard bounds commands, and the background task bounds the handshake. With a timeout of its own, redis-py
         # sends through asyncio.wait_for, which on Python 3.11 can lose a cancellation in the same turn of the loop.
@@ -176,6 +185,8 @@ def address_of(client: AnyClient, node: str = "") -> str:
     """
     if isinstance(client, redis.RedisCluster):
         return node or next(iter(client.nodes_manager.startup_nodes), "cluster")
+    if isinstance(client, GlideAdapter):
+        return client.address
     pool: Any = client.connection_pool
     if isinstance(pool, SentinelConnectionPool):
         # Which server is the primary is known once the Sentinels were asked.
@@ -217,6 +228,15 @@ async def refresh_slots(client: AnyClient) -> None:
         with suppress(RedisError, RedisClusterException, OSError):  # the next failed probe asks again
             async with asyncio.timeout(_REFRESH_SECONDS):
                 await client.nodes_manager.initialize()
+
+
+async def renew_connection(client: AnyClient) -> None:
+    """Let a probe through valkey-glide make a connection of its own. Does nothing for redis-py.
+
+    Glide keeps a connection whose commands have timed out, also if its peer is gone.
+    """
+    if isinstance(client, GlideAdapter):
+        await client.renew()
 
 
 async def abort_connecting(client: AnyClient, *, before: float) -> None:

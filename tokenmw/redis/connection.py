@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tokenmw.observe.events import Event
     from tokenmw.observe.throttle import ThrottledLog
     from tokenmw.redis.breaker import Breaker, State
-    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.client import AnyClient, RedisOption
     from tokenmw.redis.keys import KeyNames
 
 __all__ = ["OPERATIONS", "UNAVAILABLE", "Command", "RedisConnection"]
@@ -67,7 +67,7 @@ class RedisConnection(Unpicklable):
 
     def __init__(
         self,
-        given: str | AnyClient,
+        given: str | RedisOption,
         *,
         names: KeyNames,
         limits: Limits,

@@ -17,7 +17,14 @@ import redis.asyncio as redis
 from tokenmw.errors import ConfigurationError
 from tokenmw.limits import Limits
 from tokenmw.redaction import Unpicklable
-from tokenmw.redis.client import address_of, checked_redis, close_client, open_client, refresh_slots
+from tokenmw.redis.client import (
+    address_of,
+    checked_redis,
+    close_client,
+    open_client,
+    refresh_slots,
+    renew_connection,
+)
 from tokenmw.redis.errors import RedisUnavailable, classify
 from tokenmw.redis.keys import KeyNames
 from tokenmw.redis.replies import send
@@ -25,7 +32,7 @@ from tokenmw.redis.replies import send
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.client import AnyClient, RedisOption
 
 __all__ = ["ConnectionRow", "ConnectionRows"]
 
@@ -79,11 +86,17 @@ class ConnectionRows(Unpicklable):
     __slots__ = ("_clients", "_given", "_names", "_replicas", "_seconds")
 
     def __init__(self, given: object, *, namespace: str, seconds: float, replicas: int) -> None:
-        checked = checked_redis(given)
+        problem, checked = "", None
+        try:
+            checked = checked_redis(given)
+        except ConfigurationError as error:
+            problem = str(error)
+        if checked is None:
+            raise ConfigurationError(f"RedisStore: {problem or 'redis is None.'}")
         if replicas and (isinstance(checked, redis.RedisCluster) or "+cluster:" in str(checked)[:20]):
             raise ConfigurationError("RedisStore: replicas needs a single server or a Sentinel, not a cluster.")
         # A function, because a URL has a password, and an object's attributes are shown by debuggers.
-        self._given: Callable[[], str | AnyClient] = lambda: checked
+        self._given: Callable[[], str | RedisOption] = lambda: checked
         self._clients: dict[asyncio.AbstractEventLoop, _InLoop] = {}
         self._names = KeyNames(namespace, name_key=None)
         self._replicas = replicas
@@ -154,12 +167,14 @@ class ConnectionRows(Unpicklable):
         commands = [command]
         if waits:  # it concerns what its own connection has written before
             commands.append(("WAIT", self._replicas, int(self._seconds * 500)))
+        made = self._in_this_loop()
         try:
-            made = self._in_this_loop()
             async with asyncio.timeout(self._seconds), made.calls:
                 reply, *confirmed = await send(made.client, commands, echo=False)
         except Exception as error:  # noqa: BLE001  a client of the program's may raise anything
             reason = classify(error)
+            if reason == "timeout":
+                await renew_connection(made.client)
         else:
             failed = next((one for one in (reply, *confirmed) if isinstance(one, Exception)), None)
             if failed is not None:
@@ -171,7 +186,7 @@ class ConnectionRows(Unpicklable):
             else:
                 reason = "response"
         if reason not in _OF_THE_NODE:
-            await self._in_this_loop().refresh_slots()
+            await made.refresh_slots()
         raise RedisUnavailable(reason)
 
     def _in_this_loop(self) -> _InLoop:

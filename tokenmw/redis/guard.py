@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.advice import advice, check_probe, summary
 from tokenmw.redis.breaker import Breaker
-from tokenmw.redis.client import abort_connecting, refresh_slots
+from tokenmw.redis.client import abort_connecting, refresh_slots, renew_connection
 from tokenmw.redis.deadline import Deadline
 from tokenmw.redis.errors import UNKNOWN, RedisUnavailable, WrongReply, behind_retries, classify
 from tokenmw.redis.failure_log import FailureLog
@@ -376,6 +376,7 @@ class Guard(Unpicklable):
         began = asyncio.get_running_loop().time()
         try:
             try:
+                await renew_connection(self._client)
                 await self.probe()
             except RedisUnavailable:
                 await refresh_slots(self._client)  # another server of the cluster may have the slot by now

@@ -5,7 +5,7 @@ secret. It only makes this process read that key, so a forged hint costs a read,
 the next check. The scripts that change a key publish the hint. Each time the connection was made, all tokens are
 checked, because hints may have been missed; a session that was reset meanwhile is read at its next touch.
 
-redis-py makes the connection. The bytes that arrive after that are not parsed but searched for hints: garbage is
+redis-py makes the connection, also for a client of valkey-glide. The bytes that arrive after that are not parsed but searched for hints: garbage is
 skipped, and of a message of any length no more bytes are kept than the longest hint has.
 """
 
@@ -25,7 +25,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from tokenmw.redaction import Unpicklable
 from tokenmw.redis.background_connect import BackgroundConnection
 from tokenmw.redis.client import address_of, plain_options
-from tokenmw.redis.errors import UNKNOWN, classify
+from tokenmw.redis.errors import UNKNOWN, Unsuitable, classify
+from tokenmw.redis.glide.adapter import GlideAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +75,10 @@ class HintListener(Unpicklable):
         usable: Returns whether commands reach Redis. If they do not, only that is logged.
         on_hint: Is called with each key that was announced.
         on_listening: Is called after each connection, for what was missed.
+
+    Attributes:
+        listening: Whether the connection is made, so that what other processes announce is heard.
+        refused: Whether the server has refused the channel at the last attempt, so that nothing is announced either.
     """
 
     __slots__ = (
@@ -92,6 +97,8 @@ class HintListener(Unpicklable):
         "_reported",
         "_took",
         "_usable",
+        "listening",
+        "refused",
     )
 
     def __init__(
@@ -122,6 +129,7 @@ class HintListener(Unpicklable):
         self._reported = False
         self._took: float | None = None
         self._failures = 0
+        self.listening = self.refused = False
 
     async def run(self) -> None:
         """Listen until cancelled. Nothing that the server, the network or the client does ends it."""
@@ -148,9 +156,11 @@ class HintListener(Unpicklable):
             await self._read(connection)
         except Exception as error:  # noqa: BLE001  a client calls the program's own code, which may raise anything
             reason = classify(error)
-            self._lost(reason)
+            self.refused = reason in _REFUSALS
+            self._lost(reason, fix=error.fix if isinstance(error, Unsuitable) else "")
             return reason
         finally:
+            self.listening = False
             if connection is not None:
                 await _abort(connection)
         return ""
@@ -205,24 +215,25 @@ class HintListener(Unpicklable):
 
     def _listening(self) -> None:
         self._lost_at, self._reported = None, False
+        self.listening, self.refused = True, False
         server = address_of(self._client)
         self._log.recovered("redis-hints", "Hints work again (%s)", server, server=server)
         self._on_listening()
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, *, fix: str) -> None:
         now = asyncio.get_running_loop().time()
         if self._lost_at is None:
             self._lost_at = now
         if self._reported:
             return
         server, seconds = address_of(self._client), f"{self._check_seconds:g}"
-        fix = {
+        fix = fix or {
             "permission": _FIX_ACL % self._channel.decode(),
             "unsupported": _FIX_SUPPORT,
             "response": _FIX_SUPPORT,
             UNKNOWN: _FIX_CLIENT,
-        }.get(reason)
-        if fix is not None:
+        }.get(reason, "")
+        if fix:
             self._reported = True
             self._log.problem("redis-hints", _OFF, reason, server, fix, seconds, reason=reason, server=server)
         elif now - self._lost_at >= _REPORT_AFTER and self._usable():
@@ -238,7 +249,7 @@ def _new_connection(client: AnyClient) -> AbstractConnection:
         nodes = client.nodes_manager
         source = random.choice([*nodes.nodes_cache.values()] or [*nodes.startup_nodes.values()])
     else:
-        source = client.connection_pool
+        source = (client.subscriber() if isinstance(client, GlideAdapter) else client).connection_pool
     made: AbstractConnection = source.connection_class(**{**source.connection_kwargs, **plain_options()})
     return made
 
@@ -251,7 +262,7 @@ def _has_moved(client: AnyClient, connection: Any) -> bool:
     if isinstance(client, redis.RedisCluster):
         nodes = client.nodes_manager.nodes_cache
         return bool(nodes) and f"{connection.host}:{connection.port}" not in nodes
-    if not isinstance(client.connection_pool, SentinelConnectionPool):
+    if isinstance(client, GlideAdapter) or not isinstance(client.connection_pool, SentinelConnectionPool):
         return False
     primary: Any = client.connection_pool
     return primary.master_address not in (None, (connection.host, connection.port))

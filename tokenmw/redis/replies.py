@@ -21,6 +21,7 @@ import redis.asyncio as redis
 
 from tokenmw.redis.background_connect import BackgroundConnection
 from tokenmw.redis.errors import WrongReply
+from tokenmw.redis.glide.adapter import GlideAdapter
 from tokenmw.redis.scripts import DIGESTS, SOURCES
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ def checked(command: _Command, reply: Any) -> Any:
 
 async def close_idle(client: AnyClient) -> None:
     """Close the connections of a client that no command uses: one of them has just had a wrong reply."""
+    if isinstance(client, GlideAdapter):
+        await client.renew()  # all commands share its connection
+        return
     idle: list[Any]
     if isinstance(client, redis.RedisCluster):
         idle = [connection for node in client.get_nodes() for connection in list(getattr(node, "_free", ()))]
@@ -160,8 +164,16 @@ def _count_sessions(command: _Command) -> int:
 
 def _is_marker(reply: Any) -> bool:
     match reply:
-        case [bytes(), int(), int()]:
+        case [bytes(), int(), int(), int()]:
             return True
+    return False
+
+
+def _are_beats(reply: Any) -> bool:
+    match reply:
+        case [int(), *rest] if len(rest) % 3 == 0:
+            kinds = (int, bytes, int)
+            return all(isinstance(value, kinds[number % 3]) for number, value in enumerate(rest))
     return False
 
 
@@ -177,6 +189,8 @@ _OF_SCRIPTS: Final[dict[ScriptName, Callable[[Any], bool]]] = {
     "put": _is_integer,
     "replace": _is_text,
     "marker": _is_marker,
+    "beat": _is_integer,
+    "beats": _are_beats,
 }
 # By digest, by text and by name. Whatever a probe returns, it says that the server runs no scripts.
 _FORMS: Final[dict[Any, Callable[[Any], bool]]] = {

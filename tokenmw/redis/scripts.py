@@ -30,6 +30,8 @@ ScriptName = Literal[
     "replace",
     "probe",
     "marker",
+    "beat",
+    "beats",
 ]
 
 _FOLDER: Final = files("tokenmw.redis") / "lua"
@@ -48,6 +50,8 @@ _NAMES: Final[tuple[ScriptName, ...]] = (
     "replace",
     "probe",
     "marker",
+    "beat",
+    "beats",
 )
 # Each function of a prelude costs time in each call, so the others do not get those of tokens.
 _OF_TOKENS: Final[frozenset[ScriptName]] = frozenset({"read", "compare", "acquire", "commit", "release", "tombstone"})

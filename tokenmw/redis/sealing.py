@@ -79,6 +79,11 @@ class Sealer(Unpicklable):
         """Whether bodies are sealed."""
         return self._first is not None
 
+    @property
+    def key_ids(self) -> tuple[bytes, ...]:
+        """The key id of each secret, in the order of `secret_key`; none if bodies are not sealed."""
+        return tuple(self._ciphers)
+
     def seal(self, body: bytes, *, key: bytes, version: int) -> bytes:
         """Return the value to store under a Redis key."""
         header = self.header(version)

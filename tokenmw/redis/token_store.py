@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.errors import TokenUnavailable
 from tokenmw.redaction import Unpicklable, not_encoded
+from tokenmw.redis.connection import UNAVAILABLE
 from tokenmw.redis.errors import RedisUnavailable
+from tokenmw.redis.retries import commands_to_read, commands_to_write, retry_of
 from tokenmw.redis.scripts import script_command
 from tokenmw.redis.sealing import Unreadable
 from tokenmw.values import Grant
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from tokenmw.redis.connection import Command, RedisConnection
     from tokenmw.redis.keys import KeyNames
+    from tokenmw.redis.retries import Retry
     from tokenmw.redis.scripts import ScriptName
     from tokenmw.redis.sealing import Sealer
 
@@ -149,9 +152,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Tombstoned:
-    """Tokens up to this version are invalid and must not be used."""
+    """Tokens up to this version are invalid and must not be used; `at` is the server's time, in seconds since 1970."""
 
     version: int
+    at: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +330,7 @@ class RedisTokenStore(Unpicklable):
         for _ in range(_TRIES):
             kind, value, value_left, tombstone, now = await self._run("tombstone", keys.all, args)
             if kind == b"tombstone":
-                return Tombstoned(int(tombstone))
+                return Tombstoned(int(tombstone), now / 1_000_000)
             if kind == b"clock":
                 return ClockMismatch(now / 1_000_000)
             found = await self._found(keys, value, value_left, now)
@@ -334,10 +338,22 @@ class RedisTokenStore(Unpicklable):
                 return found
         raise RedisUnavailable("damaged")
 
-    async def has_note(self, keys: TokenKeys) -> bool:
-        """Return whether Redis has a failure note, judging by its TTL."""
-        (left,) = await self._connection.pipeline([("PTTL", keys.note)])
-        return isinstance(left, int) and left > 0
+    async def noted(self, keys: TokenKeys) -> tuple[bool, Retry | None]:
+        """Return whether Redis has a failure note, judging by its TTL, and the last request of an operator to retry."""
+        left, *retry = await self._connection.pipeline([("PTTL", keys.note), *commands_to_read(keys.token)])
+        return isinstance(left, int) and left > 0, retry_of(self._sealer, keys.token, *retry)
+
+    async def write_retry(self, keys: TokenKeys, by: str) -> int:
+        """Store and announce an operator's request to retry, and delete the failure note. Return its version."""
+        version, hint = await self.server_time(keys), keys.token[max(0, len(self._hints) - 5) :]
+        commands = commands_to_write(self._sealer, keys.token, keys.note, version=version, by=by)
+        if any(reply is UNAVAILABLE for reply in await self._connection.pipeline(commands)):
+            raise RedisUnavailable("response")
+        if self._hints:
+            with suppress(RedisUnavailable):  # without it, the next request of each instance reads it
+                publish = ("PUBLISH", self._hints, hint)
+                await self._connection.execute(lambda client: client.execute_command(*publish), key=keys.token)
+        return version
 
     async def _run(self, script: ScriptName, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Any:
         return await self._connection.run(script, keys, args, background=self._background)

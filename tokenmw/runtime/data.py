@@ -18,6 +18,7 @@ from tokenmw.tokens.cache import RejectedTokens, TokenCache
 
 if TYPE_CHECKING:
     from tokenmw.runtime.settings import Settings
+    from tokenmw.status import InstanceStatus
 
 __all__ = ["BrokerData"]
 
@@ -43,6 +44,7 @@ class BrokerData(Unpicklable):
 
     Attributes:
         number: A number that no other broker of this process has.
+        instances: The fleet as it was read last.
         missing_keys: The values of `missing_key` by which the broker's middlewares serve requests.
     """
 
@@ -50,6 +52,7 @@ class BrokerData(Unpicklable):
         "_settings",
         "connections",
         "epochs",
+        "instances",
         "missing_keys",
         "new_sessions",
         "number",
@@ -75,6 +78,7 @@ class BrokerData(Unpicklable):
         self.withheld = WithheldTokens()
         self.number = next(_NUMBERS)
         self.unreadable = 0
+        self.instances: tuple[InstanceStatus, ...] = ()
         self.missing_keys = set[str]()
 
     def purge(self) -> None:

@@ -13,6 +13,7 @@ from tokenmw.tokens.hints import TokenHints
 if TYPE_CHECKING:
     from tokenmw.redis.connection import RedisConnection
     from tokenmw.runtime.data import BrokerData
+    from tokenmw.runtime.fleet import Fleet
     from tokenmw.runtime.settings import Settings
     from tokenmw.sessions.sync import SessionSync
     from tokenmw.tokens.manager import TokenManager
@@ -22,9 +23,13 @@ __all__ = ["Hints"]
 
 
 class Hints(Unpicklable):
-    """Listens from when it is made until it is closed."""
+    """Listens from when it is made until it is closed.
 
-    __slots__ = ("_sessions", "_tasks", "_tokens")
+    Attributes:
+        listener: Listens to what other processes announce.
+    """
+
+    __slots__ = ("_sessions", "_tasks", "_tokens", "listener")
 
     def __init__(
         self,
@@ -35,16 +40,23 @@ class Hints(Unpicklable):
         tokens: TokenManager,
         token_sync: TokenSync,
         session_sync: SessionSync,
+        fleet: Fleet,
     ) -> None:
         def usable() -> bool:
             return redis.usable
 
         limits, log = settings.limits, settings.log
         self._tokens = TokenHints(
-            cache=data.tokens, manager=tokens, sync=token_sync, usable=usable, limits=limits, log=log
+            cache=data.tokens,
+            manager=tokens,
+            sync=token_sync,
+            usable=usable,
+            on_invalidated=fleet.soon,
+            limits=limits,
+            log=log,
         )
         self._sessions = SessionHints(cache=data.sessions, sync=session_sync, log=log)
-        listener = HintListener(
+        self.listener = HintListener(
             redis.client,
             names=settings.names,
             limits=limits,
@@ -55,7 +67,7 @@ class Hints(Unpicklable):
         )
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(part.run(), name="tokenmw hints") for part in (self._tokens, self._sessions, listener)
+            loop.create_task(part.run(), name="tokenmw hints") for part in (self._tokens, self._sessions, self.listener)
         ]
 
     async def close(self) -> None:

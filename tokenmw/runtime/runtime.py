@@ -24,6 +24,8 @@ from tokenmw.redis.errors import RedisUnavailable
 from tokenmw.redis.kept_pairs import KeptPairs
 from tokenmw.redis.session_store import RedisSessionStore
 from tokenmw.redis.token_store import RedisTokenStore
+from tokenmw.redis.used_flows import UsedFlows
+from tokenmw.runtime.fleet import Fleet
 from tokenmw.runtime.hints import Hints
 from tokenmw.runtime.sampling import Sampler
 from tokenmw.runtime.settings import REDIS_TTL
@@ -63,6 +65,7 @@ class Runtime(Unpicklable):
         sessions: Returns session ids to requests.
         session_sync: Sends touches and uploads of sessions; None without Redis.
         authenticator: Calls `authenticate`; None if there is none.
+        fleet: The heartbeats of all instances; None without Redis.
         redis: The connection to Redis; None without Redis.
     """
 
@@ -79,6 +82,7 @@ class Runtime(Unpicklable):
         "_sampling",
         "_settings",
         "authenticator",
+        "fleet",
         "redis",
         "session_sync",
         "sessions",
@@ -109,7 +113,7 @@ class Runtime(Unpicklable):
                 observe=observe,
                 on_recovered=recovery.schedule,
                 echo=not settings.sealer.sealing,
-                observe_commands=observe.active,
+                observe_commands=True,
             )
 
             def on_unreadable(kind: str, reason: str) -> None:
@@ -160,6 +164,7 @@ class Runtime(Unpicklable):
                 settings.connections,
                 data=data.connections,
                 kept=None if self.redis is None else KeptPairs(self.redis, names=settings.names),
+                used=None if self.redis is None else UsedFlows(self.redis, names=settings.names),
                 names=settings.names,
                 sealer=settings.sealer,
                 rejected=data.rejected,
@@ -201,13 +206,26 @@ class Runtime(Unpicklable):
             clock=clock,
         )
         self._sampler = self._make_sampler(data)
-        checked, refused = settings.authenticate, data.refused_keys
         self.authenticator = (
-            None if checked is None else Authenticator(checked, refused=refused, limits=limits, clock=clock, log=log)
+            None
+            if settings.authenticate is None
+            else Authenticator(settings.authenticate, refused=data.refused_keys, limits=limits, clock=clock, log=log)
         )
         self._redis_jobs: RedisJobs | None = None
         self._hints: Hints | None = None
+        self.fleet: Fleet | None = None
         if self.redis is not None and self.session_sync is not None:
+            self.fleet = Fleet(settings, data, redis=self.redis, session_sync=self.session_sync)
+            if settings.hints:
+                self._hints = Hints(
+                    settings,
+                    data,
+                    redis=self.redis,
+                    tokens=self.tokens,
+                    token_sync=self.token_sync,
+                    session_sync=self.session_sync,
+                    fleet=self.fleet,
+                )
             self._redis_jobs = RedisJobs(
                 self.redis,
                 epochs=data.epochs,
@@ -217,23 +235,16 @@ class Runtime(Unpicklable):
                 token_sync=self.token_sync,
                 session_sync=self.session_sync,
                 clock=clock,
+                listener=None if self._hints is None else self._hints.listener,
             )
-            if settings.hints:
-                self._hints = Hints(
-                    settings,
-                    data,
-                    redis=self.redis,
-                    tokens=self.tokens,
-                    token_sync=self.token_sync,
-                    session_sync=self.session_sync,
-                )
         jobs = () if self._redis_jobs is None else self._redis_jobs.jobs
         if self._connections is not None:
             jobs = (*jobs, self._connections.offer_unsaved)
         housekeeping = Housekeeping(jobs, purge=data.purge, clock=clock, log=log)
         self._housekeeping = self._loop.create_task(housekeeping.run(), name="tokenmw housekeeping")
-        sampler, loop = self._sampler, self._loop
-        self._sampling = None if sampler is None else loop.create_task(sampler.run(), name="tokenmw sampling")
+        self._sampling = (
+            None if self._sampler is None else self._loop.create_task(self._sampler.run(), name="tokenmw sampling")
+        )
 
     def _make_sampler(self, data: BrokerData) -> Sampler | None:
         if not (isinstance(self.tokens, ObservedTokenManager) and isinstance(self.sessions, ObservedSessionManager)):
@@ -305,10 +316,18 @@ class Runtime(Unpicklable):
             for task in background:
                 task.cancel()
             await asyncio.wait(background)
-            if self.session_sync is not None and self.redis is not None and self.redis.usable:
-                with suppress(RedisUnavailable, TimeoutError):  # sessions lose a quarter of their TTL at most
-                    async with asyncio.timeout(_CLOSE_DEADLINES * self._settings.limits.command_seconds):
-                        await self.session_sync.send_touches()
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Send the queued touches, and delete the heartbeat."""
+        if self.fleet is not None:
+            await self.fleet.close()
+        if self.session_sync is not None and self.redis is not None and self.redis.usable:
+            with suppress(RedisUnavailable, TimeoutError):  # sessions lose a quarter of their TTL at most
+                async with asyncio.timeout(_CLOSE_DEADLINES * self._settings.limits.command_seconds):
+                    await self.session_sync.send_touches()
+                    if self.fleet is not None:
+                        await self.fleet.leave()
 
 
 def usable_here(runtime: Runtime | None) -> Runtime | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from tokenmw.callers.authenticate import Authenticate
+    from tokenmw.callers.labels import CredentialLabels
     from tokenmw.clock import Clock
     from tokenmw.connections.connections import Connections
     from tokenmw.limits import Limits
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tokenmw.providers.base import Provider
     from tokenmw.providers.http_client import AsyncHTTPClient
     from tokenmw.providers.network.options import HTTPOptions
-    from tokenmw.redis.client import AnyClient
+    from tokenmw.redis.client import RedisOption
     from tokenmw.redis.sealing import Sealer
     from tokenmw.sessions.derive import SessionIds
     from tokenmw.sessions.manager import SessionPolicy
@@ -70,9 +71,10 @@ class Settings(Unpicklable):
         http: The program's own client for token requests, or the options of the one that each runtime makes.
         names_follow_secrets: Whether the names in Redis depend on a list of secrets, so that a rotation changes them.
         connections: The accounts that users connect; None without any.
+        labels: What the program calls credentials that depend on a request; None if it does not.
     """
 
-    redis: str | AnyClient | None
+    redis: str | RedisOption | None
     names: KeyNames
     sealer: Sealer
     session_ttl: float
@@ -88,6 +90,7 @@ class Settings(Unpicklable):
     observe: Observers
     names_follow_secrets: bool
     connections: Connections | None
+    labels: CredentialLabels | None
 
     @property
     def channel(self) -> bytes:

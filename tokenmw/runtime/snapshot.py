@@ -35,4 +35,5 @@ def snapshot(settings: Settings, data: BrokerData, runtime: Runtime | None, cred
         sealed=settings.sealer.sealing,
         shared_error_at=None if redis is None else redis.error_at,
         servers={} if redis is None else {server: ServerStatus(*state) for server, state in redis.servers.items()},
+        instances=data.instances,
     )

@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl
 
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from tokenmw.clock import Instant
 from tokenmw.connections.origin import is_from_same_origin
 from tokenmw.errors import ConfigurationError, SessionUnavailable
+from tokenmw.observe.state_events import OperatorActed
 from tokenmw.redaction import Unpicklable
 from tokenmw.tokens.entry import TokenEntry
 
@@ -82,13 +82,14 @@ class Actions(Unpicklable):
         fields = await _form(request)
         if fields is None:
             return PlainTextResponse("Too long.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        handlers: dict[str, Callable[[dict[str, str]], Awaitable[str | None]]] = {
+        address = request.client.host if request.client is not None else "?"
+        handlers: dict[str, Callable[[dict[str, str], str], Awaitable[str | None]]] = {
             "retry": self._retry,
             "invalidate": self._invalidate,
             "reset-session": self._reset,
         }
         try:
-            name = await handlers[action](fields)
+            name = await handlers[action](fields, address)
         except SessionUnavailable:
             return RedirectResponse(f"{base}/?done=unavailable", HTTPStatus.SEE_OTHER)
         except ConfigurationError:  # an API key that is none, of which nothing may be shown
@@ -96,32 +97,29 @@ class Actions(Unpicklable):
         if name is None:
             return PlainTextResponse("There is no such provider or API key.", HTTPStatus.BAD_REQUEST)
         self._reporter.forget()
-        address = request.client.host if request.client is not None else "?"
         log = self._broker._settings.log
+        self._broker._settings.observe(OperatorActed(action, name))
         changed = name or "an API key"
         log.event("action", "An operator at %s requested %s of %s", address, action, changed, provider=name)
         return RedirectResponse(f"{base}/?done={action}", HTTPStatus.SEE_OTHER)
 
-    async def _retry(self, fields: dict[str, str]) -> str | None:
+    async def _retry(self, fields: dict[str, str], address: str) -> str | None:
         broker, entry = self._broker, self._entry(fields.get("provider", ""))
         if entry is None:
             return None
-        now = Instant(broker._settings.clock)
-        if entry.served_for(now) <= 0:
-            await broker.invalidate_provider(entry.name)  # deletes the notes of other processes about the failure
-        elif entry.failure is not None:
-            entry.failure.end_backoff(now.mono)
-        broker._open().tokens.refresh_soon(entry)
+        runtime = broker._open()
+        await runtime.token_sync.retry(entry, by=address)
+        runtime.tokens.refresh_soon(entry)
         return entry.name
 
-    async def _invalidate(self, fields: dict[str, str]) -> str | None:
+    async def _invalidate(self, fields: dict[str, str], _address: str) -> str | None:
         name = fields.get("provider", "")
         if self._entry(name) is None:
             return None
         await self._broker.invalidate_provider(name)
         return name
 
-    async def _reset(self, fields: dict[str, str]) -> str | None:
+    async def _reset(self, fields: dict[str, str], _address: str) -> str | None:
         await self._broker.reset_session(fields.get("api_key", ""))
         return ""
 

@@ -158,7 +158,7 @@ class StatusApp(Unpicklable):
         if self._gate_of_actions is not None and await self._gate_of_actions.refusal(request) is None:
             forms = self._actions.forms(base=base)
         notice = NOTICES.get(request.query_params.get("done", ""), "")
-        content = page(self._reporter.report(), base=base, actions=forms, notice=notice)
+        content = page(await self._reporter.report(), base=base, actions=forms, notice=notice)
         # With "no-referrer", browsers send `Origin: null` with the forms.
         headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "same-origin"}
         return HTMLResponse(content, headers=headers)
@@ -174,7 +174,7 @@ class StatusApp(Unpicklable):
         return _probe(await self._readiness.is_ready())
 
     async def _status(self, _request: Request) -> Response:
-        return JSONResponse({**self._reporter.report(), "loop_lag": await loop_lag()})
+        return JSONResponse({**await self._reporter.report(), "loop_lag": await loop_lag()})
 
     def __repr__(self) -> str:
         return "<StatusApp>"

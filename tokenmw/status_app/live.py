@@ -59,15 +59,15 @@ class Live(Unpicklable):
             until = loop.time() + _LONGEST
             yield "retry: 1000\n\n"
             while runtime is not None and runtime is self._broker._runtime and loop.time() < until:
-                event = self._event()
+                event = await self._event()
                 yield ": alive\n\n" if event == sent else event
                 sent = event
                 await asyncio.sleep(_EVERY)
         finally:
             self._listeners -= 1
 
-    def _event(self) -> str:
-        report = self._reporter.report()
+    async def _event(self) -> str:
+        report = await self._reporter.report()
         level, text = summary(report)
         data = json.dumps({"level": level, "summary": text, "html": fragment(report)})
         return f"event: status\ndata: {data}\n\n"

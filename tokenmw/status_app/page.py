@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenmw.status_app.events_page import events_section
+from tokenmw.status_app.fleet_page import instances_section, instances_summary
+from tokenmw.status_app.html import due, duration, outages_strip, seconds_of, section, state_of, time_of
 from tokenmw.status_app.style import SCRIPT, STYLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["fragment", "page", "summary"]
 
 _MOST_ROWS: Final = 50
 _RELOAD: Final = 5  # seconds, without scripts
 _ORDER: Final = {"failing": 0, "aging": 1, "cold": 2, "fresh": 3, "per request": 4}
-_LEVELS: Final = {
-    **dict.fromkeys(("failing", "down", "unsupported"), "bad"),
-    **dict.fromkeys(("aging", "unknown"), "warn"),
-    **dict.fromkeys(("fresh", "up"), "good"),
-}
 
 
 def page(report: Mapping[str, Any], *, base: str, actions: str, notice: str) -> str:
@@ -44,7 +41,7 @@ def page(report: Mapping[str, Any], *, base: str, actions: str, notice: str) -> 
         f'<span id="connection">Reloads every {_RELOAD} s.</span></p>'
         f'<p id="summary" role="status" aria-live="polite" class="{level}">{escape(text)}</p>{noticed}</header>'
         f'<main><div id="live">{fragment(report)}</div>{actions}</main>'
-        f'<footer><p>One process; others have pages of their own. <a href="{escape(base)}/status.json">As JSON</a></p>'
+        f'<footer><p>One process, but for the instances. <a href="{escape(base)}/status.json">As JSON</a></p>'
         f"</footer><script>{SCRIPT}</script></body></html>"
     )
 
@@ -62,19 +59,27 @@ def summary(report: Mapping[str, Any]) -> tuple[str, str]:
     if redis["state"] in ("down", "unsupported"):
         warn.append(f"Redis is {redis['state']}" + (f" ({redis['error']})" if redis["error"] else ""))
     if failing:
-        bad.append(f"No token for {_names(failing)}")
+        bad.append(f"No token for {names_of(failing)}")
     if served:
-        warn.append(f"The token of {_names(served)} is not renewed")
+        warn.append(f"The token of {names_of(served)} is not renewed")
     if tenants:
         failing_ones = "credentials of callables are" if tenants > 1 else "credential of callables is"
         warn.append(f"{tenants} {failing_ones} failing")
+    warn += instances_summary(report["instances"])
     text = ". ".join([*bad, *warn]) or "Everything works"
     return ("bad" if bad else "warn" if warn else "good"), f"{text}."
 
 
 def fragment(report: Mapping[str, Any]) -> str:
     """Return the part of the page that changes."""
-    return _redis(report) + _providers(report) + _counts(report) + _failing(report)
+    return (
+        _redis(report)
+        + _providers(report)
+        + _failing(report)
+        + instances_section(report)
+        + _counts(report)
+        + events_section(report)
+    )
 
 
 def _redis(report: Mapping[str, Any]) -> str:
@@ -86,13 +91,16 @@ def _redis(report: Mapping[str, Any]) -> str:
     rows = [
         [
             escape(node["node"]),
-            _state(node["state"]),
-            _time(node["since"], now),
-            f"{escape(node['error'])} {_time(node['error_at'], now)}" if node["error"] else "",
+            state_of(node["state"]),
+            time_of(node["since"], now),
+            f"{escape(node['error'])} {time_of(node['error_at'], now)}" if node["error"] else "",
+            outages_strip(node["outages"], now),
         ]
         for node in redis["nodes"]
     ]
-    return _section("Redis", ("Server", "State", "Since", "Last error"), rows, none="No server was reached yet.")
+    return section(
+        "Redis", ("Server", "State", "Since", "Last error", "Last hour"), rows, none="No server was reached yet."
+    )
 
 
 def _providers(report: Mapping[str, Any]) -> str:
@@ -101,17 +109,18 @@ def _providers(report: Mapping[str, Any]) -> str:
     rows = [
         [
             escape(one["name"]),
-            _state(one["state"]),
-            _time(one.get("since"), now),
+            state_of(one["state"]),
+            time_of(one.get("since"), now),
             _lifetime(one),
             _error(one),
-            "" if one.get("attempts") is None else str(one["attempts"]),
-            _attempt(one.get("next_attempt_in")),
+            _attempts(one),
+            _fetches(one),
+            str(one["waiting"] or ""),
         ]
         for one in providers[:_MOST_ROWS]
     ]
-    names = ("Provider", "State", "Since", "Token", "Last error", "Attempts", "Next attempt")
-    return _section("Providers", names, rows, none="None.", left_out=len(providers) - len(rows))
+    names = ("Provider", "State", "Since", "Token", "Last error", "Attempts", "Requests, last hour", "Callers waiting")
+    return section("Providers", names, rows, none="None.", left_out=len(providers) - len(rows))
 
 
 def _failing(report: Mapping[str, Any]) -> str:
@@ -121,7 +130,7 @@ def _failing(report: Mapping[str, Any]) -> str:
     rows = [
         [
             escape(one["provider"]),
-            f"<code>{escape(one['credential'])}</code>",
+            f"<code>{escape(one['credential'])}</code>" + (f" {escape(one['label'])}" if one["label"] else ""),
             f'<span class="bad">{escape(one["reason"])}</span>',
             str(one["attempts"]),
             _attempt(one["next_attempt_in"]),
@@ -130,7 +139,7 @@ def _failing(report: Mapping[str, Any]) -> str:
     ]
     names = ("Provider", "Credential", "Reason", "Attempts", "Next attempt")
     title = f"Failing credentials of callables: {failing['count']}"
-    return _section(title, names, rows, none="", left_out=failing["count"] - len(rows), compact=True)
+    return section(title, names, rows, none="", left_out=failing["count"] - len(rows), compact=True)
 
 
 def _counts(report: Mapping[str, Any]) -> str:
@@ -145,47 +154,15 @@ def _counts(report: Mapping[str, Any]) -> str:
     if redis["state"] != "off":
         shown |= {
             "Not in Redis yet": f"{unshared[0]} tokens, {unshared[1]} invalidations, {unshared[2]} sessions",
-            "Commands to Redis": f"{redis['commands']['in_use']} running, {redis['commands']['waiting']} waiting",
+            "Commands to Redis, last hour": _commands(redis["commands"]),
+            "Failed, last hour": _errors(redis["commands"]["errors_last_hour"]),
+            "Connections to Redis": f"{redis['commands']['in_use']} of {redis['commands']['connections']} in use, "
+            f"{redis['commands']['waiting']} commands waiting",
             "Values in Redis": "sealed" if redis["sealed"] else "not sealed",
             "Unreadable values": redis["unreadable"],
         }
     pairs = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in shown.items())
     return f"<section><h2>Tokens, sessions and callers</h2><dl>{pairs}</dl></section>"
-
-
-def _section(
-    title: str,
-    names: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    none: str,
-    left_out: int = 0,
-    compact: bool = False,
-) -> str:
-    # With roles, because on a phone the rows are blocks, which browsers no longer take for a table.
-    body = "".join(
-        f'<tr role="row"><th scope="row" role="rowheader">{row[0]}</th>'
-        + "".join(
-            f'<td role="cell" data-label="{name}">{f"<div>{cell}</div>" if cell else ""}</td>'
-            for name, cell in zip(names[1:], row[1:], strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    if not body:
-        return f"<section><h2>{title}</h2><p>{none}</p></section>"
-    head = "".join(f'<th scope="col" role="columnheader">{name}</th>' for name in names)
-    kind = ' class="compact"' if compact else ""
-    more = f'<p class="dim">And {left_out} more.</p>' if left_out > 0 else ""
-    return (
-        f'<section><h2>{title}</h2><table role="table"{kind} aria-label="{title}">'
-        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead><tbody role="rowgroup">{body}</tbody></table>'
-        f"{more}</section>"
-    )
-
-
-def _state(state: str) -> str:
-    return f'<span class="state {_LEVELS.get(state, "")}">{escape(state)}</span>'
 
 
 def _lifetime(one: Mapping[str, Any]) -> str:
@@ -194,7 +171,7 @@ def _lifetime(one: Mapping[str, Any]) -> str:
     if left is None:
         return ""
     refresh = one["refresh_in"]
-    text = f"{_seconds(left)} left, refresh {_due(refresh)}"
+    text = f"{seconds_of(left)} left, refresh {due(refresh)}"
     whole = max(one["lifetime"], 0.001)
     width, mark = 100 * min(1.0, left / whole), 100 * min(1.0, max(0.0, (left - refresh) / whole))
     return (
@@ -211,32 +188,37 @@ def _error(one: Mapping[str, Any]) -> str:
     return f'<span class="bad">{escape(one["reason"])}</span>: {escape(one["error"])}{by}'
 
 
+def _attempts(one: Mapping[str, Any]) -> str:
+    """Return how often a provider was asked in vain, and when it is asked again."""
+    if one.get("attempts") is None:
+        return ""
+    due = _attempt(one.get("next_attempt_in"))
+    return f"{one['attempts']}, next {due}" if due else str(one["attempts"])
+
+
+def _fetches(one: Mapping[str, Any]) -> str:
+    """Return how often a provider was asked in the last hour, and how long most requests took."""
+    count, p95 = one["fetches_last_hour"], one["fetch_p95"]
+    if not count or p95 is None:
+        return str(count or "")
+    return f'{count}, <span class="line">95 % within {duration(p95)}</span>'
+
+
+def _commands(commands: Mapping[str, Any]) -> str:
+    if commands["p50"] is None:
+        return str(commands["last_hour"])
+    return f"{commands['last_hour']}, half within {duration(commands['p50'])}, 95 % within {duration(commands['p95'])}"
+
+
+def _errors(errors: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {escape(reason)}" for reason, count in errors.items()) or "none"
+
+
 def _attempt(seconds: float | None) -> str:
     """Return when a provider is asked again: no request is made for a credential that none needs."""
-    return "" if seconds is None else "at the next request" if seconds <= 0 else f"in {_seconds(max(1.0, seconds))}"
+    return "" if seconds is None else "at the next request" if seconds <= 0 else f"in {seconds_of(max(1.0, seconds))}"
 
 
-def _due(seconds: float) -> str:
-    return "now" if seconds <= 0 else f"in {_seconds(seconds)}"
-
-
-def _time(at: float | None, now: float) -> str:
-    if at is None:
-        return ""
-    instant = dt.datetime.fromtimestamp(at, dt.UTC)
-    today = dt.datetime.fromtimestamp(now, dt.UTC).date()
-    shown = instant.strftime("%H:%M:%S" if instant.date() == today else "%Y-%m-%d %H:%M:%S")
-    ago = _seconds(max(0.0, now - at))
-    return f'<span><time datetime="{instant:%Y-%m-%dT%H:%M:%SZ}">{shown} UTC</time> <span class="dim">({ago})</span>'
-
-
-def _seconds(seconds: float) -> str:
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _names(names: Sequence[str]) -> str:
+def names_of(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

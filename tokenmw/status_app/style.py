@@ -25,7 +25,7 @@ footer{padding-top:1rem;padding-bottom:2rem}
 #summary{font-weight:600;padding:.6rem .8rem;margin:.75rem 0 0;background:var(--raised);border-left:.3rem solid;
 border-radius:.25rem}
 .good{color:var(--good)}.warn{color:var(--warn)}.bad{color:var(--bad)}
-.state{font-weight:600;white-space:nowrap}
+.state{font-weight:600}.state,.line{white-space:nowrap}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;vertical-align:top;padding:.45rem .75rem .45rem 0;border-bottom:1px solid var(--line);
 overflow-wrap:anywhere}
@@ -35,6 +35,11 @@ td.number{font-variant-numeric:tabular-nums;white-space:nowrap}
 td[data-label=Token]{min-width:15.5rem}
 svg{display:block;width:7rem;height:.6rem;margin-top:.3rem}
 svg .whole{fill:var(--line)}svg .left{fill:var(--bar)}svg .refresh{fill:var(--ink)}
+svg.hour{width:13rem;max-width:100%}
+svg .up{fill:var(--good)}svg .out{fill:var(--bad)}
+.events{list-style:none;margin:0;padding:0}
+.events li{padding:.3rem 0;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
+.events time{color:var(--dim);font-size:.9rem;font-variant-numeric:tabular-nums;margin-right:.5rem}
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.75rem;margin:0}
 dt{color:var(--dim);font-size:.85rem}
 dd{margin:0;font-variant-numeric:tabular-nums}
@@ -56,6 +61,7 @@ td:empty{display:none}
 td[data-label=Token]{min-width:0}
 .compact tr{display:flex;flex-wrap:wrap;gap:0 .9rem}
 .compact td{display:block}
+.compact td:empty{display:none}
 .compact td::before{content:attr(data-label) " "}
 .compact td div{display:inline}
 dl{grid-template-columns:1fr 1fr}

@@ -126,6 +126,7 @@ class TokenEntry(Unpicklable):
         client: If the token is made from a caller's own, what all such entries of its client share; else None.
         name: The provider's name, for log lines, errors and `Token.provider`.
         named: Whether that name says which credential it is; not so for those that a callable has chosen.
+        given_label: What the program's `label` calls the credential, once it has failed; else "".
         keys: Its Redis keys; None if its token is not shared.
         current: The token in use, or None.
         failure: Why the last attempt gave no token; None after a success.
@@ -133,6 +134,7 @@ class TokenEntry(Unpicklable):
         refreshing_until: The monotonic time by which the last refresh is over. A time, not a count: a refresh whose
             event loop has stopped never ends.
         requested_version: The version of the token that was requested last, and perhaps is being fetched now.
+        retried_version: The version of the last request of an operator to retry that this process has followed.
         invalid_version: The highest version known to be invalid.
         tombstone_until: The monotonic time until which Redis must hold a tombstone for `invalid_version`.
         tombstone_due_until: The same while Redis may not have it yet; 0 once it does.
@@ -147,6 +149,7 @@ class TokenEntry(Unpicklable):
         "client",
         "current",
         "failure",
+        "given_label",
         "ignore_reports_until",
         "invalid_version",
         "keys",
@@ -156,6 +159,7 @@ class TokenEntry(Unpicklable):
         "refreshing_until",
         "rejections",
         "requested_version",
+        "retried_version",
         "tombstone_due_until",
         "tombstone_until",
         "used",
@@ -172,6 +176,7 @@ class TokenEntry(Unpicklable):
         self.provider = provider
         self.name = name
         self.named = False
+        self.given_label = ""
         self._digest = digest
         self.keys = keys
         self.client: ClientEntry | None = None
@@ -180,6 +185,7 @@ class TokenEntry(Unpicklable):
         self.used = False
         self.refreshing_until = float("-inf")
         self.requested_version = 0
+        self.retried_version = 0
         self.invalid_version = 0
         self.tombstone_until = self.tombstone_due_until = 0.0
         self.rejections = 0

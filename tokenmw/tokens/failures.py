@@ -79,6 +79,7 @@ class Failure:
         detail: What happened, without secrets.
         code: The provider's own error code.
         count: How many failures in a row.
+        failed_at: The monotonic time of the failure; minus infinity for one that was passed on.
         retry_at: The monotonic time before which the provider is not asked while a valid token is served.
         probe_at: The same while there is none; see `TokenEntry.in_backoff`.
         shareable: Whether other instances would get the same answer.
@@ -99,6 +100,7 @@ class Failure:
         "code",
         "count",
         "detail",
+        "failed_at",
         "kind",
         "note_until",
         "noted",
@@ -124,7 +126,7 @@ class Failure:
         self.retry_at = self.probe_at = retry_at
         self.shareable = shareable
         self.kind = OBEYED
-        self.note_until = float("-inf")
+        self.note_until = self.failed_at = float("-inf")
         self.place = ""
         self.cause: Cause | None = None
         self.system_error: OSError | None = None
@@ -175,6 +177,7 @@ class Failure:
             permanent=permanent, detail=detail, code=code, count=count, retry_at=now + wait.served, shareable=shareable
         )
         failure.probe_at = now + wait.unserved
+        failure.failed_at = now
         failure.system_error = system_error(error)
         failure.subject_claims = error.claims if isinstance(error, SubjectRefused) else None
         failure._set_note(wait, retry_after=retry_after, served=served_for > 0, limits=limits, now=now)
@@ -275,7 +278,7 @@ class Failure:
         failure = cls(
             permanent=permanent, detail=detail, code=code, count=count, retry_at=retry_at, shareable=shareable
         )
-        failure.kind, failure.writer, failure.noted = kind, writer, True
+        failure.kind, failure.writer, failure.noted, failure.failed_at = kind, writer, True, now
         failure.subject_claims = "" if of_subject else None
         if kind == OF_PROVIDER:
             failure.probe_at = min(retry_at, now + longest_probe_wait(limits))

@@ -59,6 +59,7 @@ class TokenHints(Unpicklable):
         manager: Refreshes entries that lost a token in use.
         sync: Compares entries with Redis.
         usable: Returns whether Redis can be asked now.
+        on_invalidated: Is called when another process has invalidated the token of a named provider.
         limits: `check_seconds` is the time in which housekeeping checks each entry once.
         log: Gets what a check raises.
     """
@@ -74,6 +75,7 @@ class TokenHints(Unpicklable):
         "_manager",
         "_missed",
         "_missed_at",
+        "_on_invalidated",
         "_sync",
         "_usable",
         "_wake",
@@ -86,6 +88,7 @@ class TokenHints(Unpicklable):
         manager: TokenManager,
         sync: TokenSync,
         usable: Callable[[], bool],
+        on_invalidated: Callable[[], None],
         limits: Limits,
         log: ThrottledLog,
     ) -> None:
@@ -93,6 +96,7 @@ class TokenHints(Unpicklable):
         self._manager = manager
         self._sync = sync
         self._usable = usable
+        self._on_invalidated = on_invalidated
         self._check_seconds = limits.check_seconds
         self._log = log
         self._loop = asyncio.get_running_loop()
@@ -212,7 +216,10 @@ class TokenHints(Unpicklable):
 
     async def _check_once(self, batch: list[TokenEntry]) -> list[TokenEntry]:
         """Check a batch. Return the entries whose server, one of a cluster, did not answer."""
+        before = [(entry, entry.invalid_version) for entry in batch if entry.named]
         lost, newer, unanswered = await self._sync.check_hinted(batch)
+        if any(entry.invalid_version > version for entry, version in before):
+            self._on_invalidated()
         results = await asyncio.gather(*map(self._sync.compare, newer), return_exceptions=True)
         lost += [entry for entry, result in zip(newer, results, strict=True) if result is True]
         for entry in lost:

@@ -14,7 +14,7 @@ from tokenmw.singleflight import SingleFlight, TooManyFlights
 from tokenmw.tokens.nested import NestedTokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Hashable
 
     from tokenmw.clock import Clock
     from tokenmw.limits import Limits
@@ -95,6 +95,11 @@ class TokenManager(Unpicklable):
     def http(self) -> TokenHTTP:
         """What sends token requests, with the tokens of other providers."""
         return self._http
+
+    @property
+    def waiting(self) -> dict[Hashable, int]:
+        """How many callers wait for a token, by provider."""
+        return self._refreshes.waiting | self._subject_refreshes.waiting
 
     async def close(self) -> None:
         """Cancel all refreshes. Fresh tokens are still returned."""
@@ -233,6 +238,10 @@ class TokenManager(Unpicklable):
             with contextlib.suppress(TooManyFlights):  # closed
                 self._refreshes.join(lost, lambda: self._end_lost_lease(entry, lost), counted=False)
 
+    async def _run_adoption(self, entry: TokenEntry) -> None:
+        if await self._refresher.adopt_stored(entry):
+            await self._run_refresh(entry)
+
     async def _end_lost_lease(self, entry: TokenEntry, lost: LeasedRefresh) -> None:
         # No request waits for it, but other processes wait for the token, which no upload could store under that lease.
         await lost.release_when_available()
@@ -249,7 +258,7 @@ class TokenManager(Unpicklable):
             return  # the entry of a cause has a refresh of its own, or the last read has not ended
         failure.redis_read_at = now
         with contextlib.suppress(TooManyFlights):
-            self._start(entry, lambda: self._refresher.adopt_stored(entry), counted=True)
+            self._start(entry, lambda: self._run_adoption(entry), counted=True)
 
     def _start(
         self, entry: TokenEntry, work: Callable[[], Coroutine[Any, Any, None]], *, counted: bool

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Refresher", "new_version", "record_of"]
 
 _MAX_WRITER: Final = 100  # characters
+_ACTION: Final = "An operator at %s requested %s of %s"
 _LEASE_ONLY: Final = (
     "each new token of this provider invalidates the one before, so only the holder of a lease in Redis may fetch one, "
     "and Redis is unavailable"
@@ -248,26 +249,36 @@ class Refresher(Unpicklable):
             entry.failure = copy(failure)
         return True
 
-    async def adopt_stored(self, entry: TokenEntry) -> None:
+    async def adopt_stored(self, entry: TokenEntry) -> bool:
         """Take what another process has stored, if it is better than the entry's token; never ask the provider.
 
         A failure that was read from a note ends with the note: it is deleted when an operator invalidates the token,
-        and is lost with the data of Redis.
+        and is lost with the data of Redis. Return whether an operator wants the provider to be asked now.
         """
         if self.store is None or entry.keys is None:
-            return
+            return False
         at, failure = Instant(self.clock), entry.failure
         try:
             found, _invalid = await self.store.read(entry.keys)
-            noted = failure is None or not failure.noted or await self.store.has_note(entry.keys)
+            noted, retry = (True, None) if failure is None else await self.store.noted(entry.keys)
         except (RedisUnavailable, Unreadable):
-            return
-        if failure is not None and not noted and entry.failure is failure:
+            return False
+        if failure is None or entry.failure is not failure:
+            retry = None
+        elif retry is not None:
+            # A failure that came after the request has its own backoff.
+            new = retry.version > entry.retried_version and retry.age < at.mono - failure.failed_at
+            retry = retry if new else None
+        if failure is not None and entry.failure is failure and (retry is not None or (failure.noted and not noted)):
             # A new object, so that the failures of entries that only passed this one on end, too.
             entry.failure = ended = copy(failure)
             ended.end_backoff(at.mono)
+        if retry is not None:
+            entry.retried_version = retry.version
+            self.log.event("action", _ACTION, retry.by, "retry", entry.label, provider=entry.name)
         if found is not None:
             self.adopt(entry, found, at)
+        return retry is not None and entry.failure is not None
 
     def _take(
         self, entry: TokenEntry, record: TokenRecord, *, version: int, left: float, at: Instant, shared: bool

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tokenmw.redis.retries import Retry
     from tokenmw.redis.token_store import (
         Busy,
         ClockMismatch,
@@ -70,6 +71,10 @@ class TokenStore(Protocol):
         """Write a tombstone: a version, and all before it, are invalid; None: `known`, and whatever is stored."""
         ...
 
-    async def has_note(self, keys: TokenKeys, /) -> bool:
-        """Return whether there is a failure note."""
+    async def noted(self, keys: TokenKeys, /) -> tuple[bool, Retry | None]:
+        """Return whether there is a failure note, and the last request of an operator to retry."""
+        ...
+
+    async def write_retry(self, keys: TokenKeys, by: str, /) -> int:
+        """Store an operator's request to retry, and delete the failure note. Return the request's version."""
         ...

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from tokenmw.tokens.store import TokenStore
     from tokenmw.values import Grant, Token
 
-__all__ = ["TokenSync"]
+__all__ = ["RARER_IF_ANNOUNCED", "TokenSync"]
 
+RARER_IF_ANNOUNCED: Final = 10  # times `check_seconds` between two comparisons, where each change is announced
 _TOO_YOUNG: Final = 5.0  # seconds; an API may reject a younger token because it does not know it yet
 _MANY: Final = 10  # tokens of one provider's name that were invalidated within `_WINDOW` seconds
 _WINDOW: Final = 60.0
@@ -129,6 +130,21 @@ class TokenSync(Unpicklable):
         entry.mark_invalid(server_time, until=until)
         await self._write_tombstone(self._store, entry, version=None)
 
+    async def retry(self, entry: TokenEntry, *, by: str) -> bool:
+        """Let this process and all others ask the provider again now, whatever backoff they are in.
+
+        Return whether the others can know of it: Redis has the request of the operator `by`.
+        """
+        if entry.failure is not None:
+            entry.failure.end_backoff(self._clock.monotonic())
+        if self._store is None or entry.keys is None:
+            return False
+        try:
+            entry.retried_version = await self._store.write_retry(entry.keys, by)
+        except RedisUnavailable:
+            return False
+        return True
+
     async def hand_in(self, entry: TokenEntry, grant: Grant) -> bool:
         """Give an entry a token that came without a request, with a version above those known here and in Redis.
 
@@ -150,14 +166,18 @@ class TokenSync(Unpicklable):
         except RedisUnavailable:
             return False  # housekeeping uploads it later
 
-    def is_due(self, entry: TokenEntry, now: float) -> bool:
-        """Return whether an entry must be compared with Redis at this monotonic time."""
+    def is_due(self, entry: TokenEntry, now: float, *, announced: bool = False) -> bool:
+        """Return whether an entry must be compared with Redis at this monotonic time.
+
+        Where each change is `announced`, the periodic comparison only finds what Redis has evicted, and is rare.
+        """
         if entry.keys is None:
             return False
         current = entry.current
         if entry.tombstone_due_until > now or (current is not None and not current.shared):
             return True
-        return entry.used and current is not None and now - current.checked >= self._limits.check_seconds
+        seconds = self._limits.check_seconds * (RARER_IF_ANNOUNCED if announced else 1)
+        return entry.used and current is not None and now - current.checked >= seconds
 
     async def changed(self, entries: Sequence[TokenEntry], *, keep_used: bool = False) -> list[TokenEntry]:
         """Return the entries that must be compared one by one: Redis has another version or none, or gets a tombstone.

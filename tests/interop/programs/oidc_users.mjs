@@ -1,10 +1,11 @@
 // The server `oidc-provider` with users: any name logs in, refresh tokens rotate, and a second use revokes all of them.
-// Prints its issuer. The argument is JSON: `clients` with their metadata.
+// Prints its issuer. The argument is JSON: `clients` with their metadata, and with `dpop` a server that binds tokens to
+// keys and wants a nonce in each proof.
 import { createServer } from 'node:http';
 
 import Provider from 'oidc-provider';
 
-const { clients } = JSON.parse(process.argv[2]);
+const { clients, dpop = false } = JSON.parse(process.argv[2]);
 const server = createServer();
 
 server.listen(0, '127.0.0.1', () => {
@@ -19,6 +20,7 @@ server.listen(0, '127.0.0.1', () => {
     features: {
       devInteractions: { enabled: true },
       deviceFlow: { enabled: true },
+      dPoP: { enabled: dpop, nonceSecret: Buffer.alloc(32, 7), requireNonce: () => dpop },
       revocation: { enabled: true, allowedPolicy: () => true },
       introspection: { enabled: true, allowedPolicy: () => true },
     },

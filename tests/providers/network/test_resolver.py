@@ -76,6 +76,14 @@ def lookup_threads() -> int:
     return sum(thread.name == "tokenmw name lookup" for thread in threading.enumerate())
 
 
+async def slow(names: Names, lookups: int) -> None:
+    """Wait until so many lookups are running, and each has been slow. A busy machine starts threads late."""
+    async with asyncio.timeout(20):
+        while names.lookups.total() < lookups:  # noqa: ASYNC110  threads count them
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+
+
 async def settled(tasks: list[asyncio.Task[Any]]) -> None:
     """Cancel tasks and wait for them."""
     for task in tasks:
@@ -195,7 +203,7 @@ async def test_names_that_failed_are_confined(names: Names) -> None:
     resolver = Resolver()
     failing = [f"dead{number}.example" for number in range(12)]
     tasks = [asyncio.create_task(resolver.resolve(host)) for host in failing]
-    await asyncio.sleep(0.1)
+    await slow(names, 12)
     names.release()
     await asyncio.wait(tasks)
     for task in tasks:
@@ -213,15 +221,15 @@ async def test_host_that_was_resolved_once_is_not_confined(names: Names) -> None
     resolver = Resolver()
     await resolver.resolve("flips.example")
     names.dead = True
-    for _ in range(2):
+    for times in range(2):
         task = asyncio.create_task(resolver.resolve("flips.example"))
-        await asyncio.sleep(0.1)
+        await slow(names, 2 + times)
         names.release()
         with pytest.raises(socket.gaierror):
             await task
         names.hang()
     tasks = [asyncio.create_task(resolver.resolve(f"dead{number}.example")) for number in range(12)]
-    await asyncio.sleep(0.1)
+    await slow(names, 15)
     names.release()
     await asyncio.wait(tasks)
     for task in tasks:

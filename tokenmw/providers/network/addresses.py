@@ -12,7 +12,7 @@ from tokenmw.errors import ConfigurationError
 __all__ = ["CLIENT_CERTIFICATE", "ONLY_PUBLIC", "check_public_host", "is_public"]
 
 CLIENT_CERTIFICATE: Final = "tokenmw.client_certificate"
-"""The extension of an HTTP request with the `ClientCertificate` that its connection shows, or None."""
+"""The extension of an HTTP request with the `ClientCertificate` of its connection, a `PinnedServer`, or None."""
 ONLY_PUBLIC: Final = "tokenmw.only_public"
 """The extension of an HTTP request that must not reach a private address."""
 

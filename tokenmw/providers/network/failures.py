@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from tokenmw.providers.answer import UnusableAnswer
+from tokenmw.providers.network.pinned import WRONG_CERTIFICATE
 from tokenmw.providers.quiet_http import hide_response
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ _VERIFY_TEXTS: Final = {
     23: "certificate revoked",
     62: "hostname mismatch",
     64: "IP address mismatch",
+    WRONG_CERTIFICATE: "certificate with another thumbprint",
 }
 # Where the certificate itself is wrong, whatever CA is trusted.
 _CERTIFICATE_FIXES: Final = {
@@ -109,6 +111,7 @@ _CERTIFICATE_FIXES: Final = {
     23: "the server needs a new one",
     62: "use the host name that the certificate is for",
     64: "use the host name that the certificate is for",
+    WRONG_CERTIFICATE: "compare server_thumbprint, or IDENTITY_SERVER_THUMBPRINT, with the server's certificate",
 }
 _TRUST_FIX: Final = (
     "to trust its CA, use http=HTTPOptions(ca_file=…), or HTTPOptions(trust_env=True) with SSL_CERT_FILE, or a client "

@@ -1,4 +1,4 @@
-"""The connections of our own client: those without a client certificate, and those with each certificate."""
+"""The connections of our own client: those of each client certificate and of each pinned server, and all others."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import httpx
 
     from tokenmw.providers.client_certificate import ClientCertificate
+    from tokenmw.providers.network.pinned import PinnedServer
     from tokenmw.providers.network.resolver import Resolver
 
 __all__ = ["CertificatePools", "Pools"]
@@ -96,7 +97,7 @@ class Pools(Unpicklable):
 
 
 class CertificatePools(Unpicklable):
-    """The pools of each client certificate, at most 32; those that are not used for five minutes are closed.
+    """The pools of each certificate, at most 32; those that are not used for five minutes are closed.
 
     A connection shows one certificate as long as it is open, so no two certificates share a pool.
 
@@ -113,7 +114,7 @@ class CertificatePools(Unpicklable):
         self._pools: dict[str, Pools] = {}
         self._loading = asyncio.Lock()
 
-    async def enter(self, certificate: ClientCertificate) -> Pools:
+    async def enter(self, certificate: ClientCertificate | PinnedServer) -> Pools:
         """Return the pools for a certificate as its files have it now, and count a request that begins.
 
         Raises:

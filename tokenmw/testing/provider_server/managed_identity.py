@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ManagedIdentityTokens"]
 
-Platform = Literal["imds", "app_service", "azure_arc", "azure_ml", "cloud_shell"]
+Platform = Literal["imds", "app_service", "azure_arc", "azure_ml", "cloud_shell", "service_fabric"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ _RULES: dict[Platform, _Rules] = {
     "azure_arc": _Rules("2020-06-01", "metadata", _IMDS_IDS),
     "azure_ml": _Rules("2017-09-01", "secret", ("clientid",)),
     "cloud_shell": _Rules(None, "metadata", (), method="POST"),
+    "service_fabric": _Rules("2019-07-01-preview", "secret", ()),
 }
 _EVERY_ID = tuple(dict.fromkeys(name for rules in _RULES.values() for name in rules.ids))
 
@@ -52,8 +53,8 @@ class ManagedIdentityTokens(TokenEndpoint):
 
     Attributes:
         platform: The platform that it answers as; None: App Service if `header` is set, else IMDS.
-        header: The secret in the header of App Service and Azure ML, whose answers have only `expires_on`; None for
-            the others.
+        header: The secret in the header of App Service, Azure ML and Service Fabric, whose answers have only
+            `expires_on`; None for the others.
         key_file: The file that Azure Arc's challenge names. The test writes it.
         knows_ids: Whether Azure Arc's agent is new enough for user-assigned identities; if not, it ignores the id.
     """
@@ -82,6 +83,8 @@ class ManagedIdentityTokens(TokenEndpoint):
         fields: Mapping[str, str] = request.query_params
         if rules.method == "POST":
             fields = dict(parse_qsl((await request.body()).decode("latin-1"), keep_blank_values=True))
+        if platform == "service_fabric" and request.headers.get(rules.header) != self.header:
+            return json_response({"error": {"code": "ManagedIdentityNotFound", "message": "(test server)"}}, 404)
         if request.headers.get(rules.header) != (self.header or "true") or fields.get("api-version") != rules.version:
             return _error("invalid_request")
         if not fields.get("resource"):

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from tokenmw.testing.provider_server.tls import TLSFiles
+
 __all__ = ["running_app"]
 
 _START_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def running_app(app: ASGIApp) -> Generator[str]:
-    """Serve an application over HTTP on a free port of this machine, and yield its base URL.
+def running_app(app: ASGIApp, *, tls: TLSFiles | None = None) -> Generator[str]:
+    """Serve an application over HTTP, with TLS if it has files, on a free port of this machine; yield its base URL.
 
     Raises:
         ConfigurationError: uvicorn is not installed.
@@ -64,6 +66,8 @@ def running_app(app: ASGIApp) -> Generator[str]:
         timeout_graceful_shutdown=5,
         # Otherwise a client on a slow machine sends to a connection that is just being closed, and its test fails.
         timeout_keep_alive=3600,
+        ssl_certfile=None if tls is None else tls.cert_file,
+        ssl_keyfile=None if tls is None else tls.key_file,
     )
     server = Server(config)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
@@ -74,7 +78,7 @@ def running_app(app: ASGIApp) -> Generator[str]:
     try:
         if not started.wait(_START_SECONDS):
             raise RuntimeError(f"The test server did not start within {_START_SECONDS:.0f} s.")
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

@@ -36,6 +36,7 @@ from tokenmw.testing.provider_server.revocation import RevocationEndpoint
 from tokenmw.testing.provider_server.running import running_app
 from tokenmw.testing.provider_server.slack import SlackAPI, SlackUserTokens
 from tokenmw.testing.provider_server.subjects import Subjects
+from tokenmw.testing.provider_server.tls import make_tls_files
 from tokenmw.testing.provider_server.users import Users
 from tokenmw.testing.provider_server.wecom import WeComAPI, WeComTokens
 
@@ -64,6 +65,11 @@ class ProviderServer:
         with server.running() as base_url:
             crm = ClientCredentials(token_url=f"{base_url}/oauth2/token", client_id="crm", client_secret="…")
 
+    Over TLS, for what plain HTTP refuses, such as an issuer of a tenant::
+
+        server = ProviderServer(tls=True)
+        broker = TokenBroker({"crm": crm}, http=HTTPOptions(ca_file=server.ca_file))
+
     With faults::
 
         server.oauth2.script.then(Fault(status=503, headers={"Retry-After": "2"}), Fault(close=True))
@@ -77,6 +83,8 @@ class ProviderServer:
             returned. None: a new token for each request; 0: never before expiry.
         delay: Seconds of real time that each answer takes.
         clock: The clock by which tokens expire.
+        tls: Whether `running` serves over TLS, with a certificate of an authority of this server alone. It needs the
+            extra `crypto`.
         endpoints: Additional endpoints: functions that take this server and return an `Endpoint`. One with the path of
             another endpoint replaces it.
 
@@ -115,6 +123,7 @@ class ProviderServer:
         managed_identity: `/metadata/identity/oauth2/token`, as IMDS; its `platform` makes it another one.
         bot_connector: `POST /v3/conversations/{id}/activities`.
         app: The server as a Starlette application.
+        ca_file: The file of the authority that clients have to trust; None without `tls`.
     """
 
     def __init__(
@@ -126,7 +135,10 @@ class ProviderServer:
         delay: float = 0.0,
         clock: Clock = SYSTEM_CLOCK,
         endpoints: Iterable[Callable[[ProviderServer], Endpoint]] = (),
+        tls: bool = False,
     ) -> None:
+        self._tls = make_tls_files() if tls else None
+        self.ca_file = None if self._tls is None else self._tls.ca_file
         self.clients = None if clients is None else dict(clients)
         self.delay = delay
         self.calls: Counter[str | tuple[str, str]] = Counter()
@@ -166,17 +178,23 @@ class ProviderServer:
         self.openid_metadata = OpenIDMetadata(self)
         self.entra_metadata = EntraMetadata(self)
         # An API matches every path below its own, so its token endpoints must come first.
-        store = (self.feishu_ticket, self.feishu_store_app, self.feishu_store_tenant)
         feishu = (
             self.feishu_tenant,
             self.feishu_app,
-            *store,
+            self.feishu_ticket,
+            self.feishu_store_app,
+            self.feishu_store_tenant,
             self.feishu_user.authorize,
             self.feishu_user,
             self.feishu_api,
         )
-        dingtalk_user = (self.dingtalk_user.authorize, self.dingtalk_user)
-        dingtalk = (self.dingtalk, self.dingtalk_corp, *dingtalk_user, self.dingtalk_api)
+        dingtalk = (
+            self.dingtalk,
+            self.dingtalk_corp,
+            self.dingtalk_user.authorize,
+            self.dingtalk_user,
+            self.dingtalk_api,
+        )
         legacy = (self.dingtalk_legacy, self.dingtalk_legacy_api)
         microsoft = (self.entra, self.managed_identity, self.bot_connector)
         platforms = (*feishu, self.wecom, self.wecom_api, *dingtalk, *legacy, *microsoft)
@@ -244,13 +262,13 @@ class ProviderServer:
 
     @contextlib.contextmanager
     def running(self) -> Generator[str]:
-        """Serve over real HTTP on a free port of this machine, and yield the base URL.
+        """Serve over real HTTP, or TLS, on a free port of this machine, and yield the base URL.
 
         Raises:
             ConfigurationError: uvicorn is not installed.
         """
         self.closing = Latch()
-        with running_app(self.app) as base_url:
+        with running_app(self.app, tls=self._tls) as base_url:
             try:
                 yield base_url
             finally:

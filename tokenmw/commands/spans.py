@@ -1,0 +1,16 @@
+"""Durations as text."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["span"]
+
+_SHORT: Final = 10.0  # seconds
+
+
+def span(seconds: float) -> str:
+    """Return a duration with its unit, such as `0.02 s`, `4.1 s` or `3599 s`."""
+    if seconds < 1.0:
+        return f"{seconds:.2f} s"
+    return f"{seconds:.1f} s" if seconds < _SHORT else f"{seconds:.0f} s"
