@@ -75,8 +75,8 @@ class Limits:
             longer than `fetch_seconds`, because an answer that comes late has a new refresh token. No request waits for
             all of these 20 s, but closing the broker does, and for `store_seconds` more.
         claim_seconds: Seconds for which one process has the exclusive right to refresh a user's connection. If that
-            process dies meanwhile, another one takes over after 30 s and a few more, in which the process stores what it
-            has if it lives after all, and not while the last access token is valid.
+            process dies meanwhile, another one takes over after 30 s and a few more, in which the process stores what
+            it has if it lives after all, and not while the last access token is valid.
         store_seconds: Seconds for one call of the store of connections. A store that takes longer than 3 s counts as
             unavailable.
         connections_remembered: Connections for which this process remembers the pair that it has refreshed last. If the
