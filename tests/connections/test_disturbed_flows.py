@@ -122,7 +122,7 @@ async def test_a_foreign_nonce_is_refused(world: Connecting) -> None:
     assert "foreign" == kind_of(await world.back(callback))
     assert not world.users.pairs
     (family,) = world.server.users.families.all()
-    assert "revocation" == family.revoked_because  # else it would stay valid, and nobody would know it
+    assert "revocation" == family.revoked_because  # else it would stay valid, and it would not be known
 
 
 async def test_tokens_of_a_foreign_flow_that_are_not_revoked_are_logged(

@@ -188,7 +188,7 @@ class ConnectFlows(Unpicklable):
         return pair
 
     async def _revoke(self, app: OAuthApp, name: str, pair: TokenPair, http: TokenHTTP) -> None:
-        """Revoke a pair that is not used (RFC 7009): else it would stay valid, and nobody would know it."""
+        """Revoke a pair that is not used (RFC 7009): else it would stay valid, and it would not be known."""
         hint: Literal["access_token", "refresh_token"] = "refresh_token" if pair.refresh_token else "access_token"
         try:
             await app.revoke(http, pair.refresh_token or pair.access_token, hint=hint)

@@ -167,14 +167,14 @@ class ConnectionRows(Unpicklable):
         commands = [command]
         if waits:  # it concerns what its own connection has written before
             commands.append(("WAIT", self._replicas, int(self._seconds * 500)))
+        made = self._in_this_loop()
         try:
-            made = self._in_this_loop()
             async with asyncio.timeout(self._seconds), made.calls:
                 reply, *confirmed = await send(made.client, commands, echo=False)
         except Exception as error:  # noqa: BLE001  a client of the program's may raise anything
             reason = classify(error)
             if reason == "timeout":
-                await renew_connection(self._in_this_loop().client)
+                await renew_connection(made.client)
         else:
             failed = next((one for one in (reply, *confirmed) if isinstance(one, Exception)), None)
             if failed is not None:
@@ -186,7 +186,7 @@ class ConnectionRows(Unpicklable):
             else:
                 reason = "response"
         if reason not in _OF_THE_NODE:
-            await self._in_this_loop().refresh_slots()
+            await made.refresh_slots()
         raise RedisUnavailable(reason)
 
     def _in_this_loop(self) -> _InLoop:

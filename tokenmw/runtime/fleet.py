@@ -18,6 +18,8 @@ from tokenmw.redis.heartbeat import MAX_TOKENS, Heartbeat
 from tokenmw.runtime.fleet_status import instances_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tokenmw.redis.connection import RedisConnection
     from tokenmw.runtime.data import BrokerData
     from tokenmw.runtime.settings import Settings
