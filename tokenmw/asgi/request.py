@@ -15,7 +15,6 @@ from tokenmw.errors import ConfigurationError, RequestError, TokenUnavailable, c
 from tokenmw.outgoing import TokenAuth, token_auth
 from tokenmw.redaction import Unpicklable
 from tokenmw.tokens.entry import TokenEntry
-from tokenmw.values import Token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from tokenmw.callers.api_key import APIKeySource
     from tokenmw.credentials import ProviderOfRequest
     from tokenmw.providers.base import Provider
+    from tokenmw.values import Token
 
 __all__ = ["RequestState", "RequestTokens", "tokens_of"]
 
@@ -258,9 +258,8 @@ class RequestTokens(Unpicklable):
             return await credential.provider(), entry
         return self._broker._credentials.provider(name, entry), entry
 
-    def _token_of(self, entry: TokenEntry) -> Token | Awaitable[Token]:
-        token = self._broker._token_of(entry)
-        return token if isinstance(token, Token) else self._labelled(token, entry)
+    async def _token_of(self, entry: TokenEntry) -> Token:
+        return await self._labelled(self._broker._token_of(entry), entry)
 
     async def _labelled(self, waiting: Awaitable[Token], entry: TokenEntry) -> Token:
         try:

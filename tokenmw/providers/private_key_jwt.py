@@ -127,11 +127,11 @@ def signed_text(given: object, *, option: str) -> str:
             f"file with a signed JWT."
         )
     text = given.decode("latin-1") if isinstance(given, bytes) else given if isinstance(given, str) else ""
-    is_key = isinstance(given, (dict, Path)) or hasattr(cast("object", given), "private_bytes")
+    is_key = isinstance(given, (dict, Path)) or hasattr(given, "private_bytes")
     if is_key or "PRIVATE KEY-----" in text:
         raise ConfigurationError(f"{option} is a key and not a signed JWT: give PrivateKeyJWT(…) of it, which signs.")
     if not isinstance(given, str):
-        kind = f"the class {given.__name__}" if isinstance(given, type) else type(cast("object", given)).__name__
+        kind = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
         raise ConfigurationError(
             f"{option} must be a str with a signed JWT, a function that returns one, or a PrivateKeyJWT, not {kind}."
         )
