@@ -125,8 +125,8 @@ async def memory_of_a_session(executable: Path) -> Row:
         async with stores(server) as (_, sessions, _):
             key = sessions.key(b"sk")
             await sessions.get_or_create([(key, "0f8f0f8f-0f8f-4f8f-8f8f-0f8f0f8f0f8f")])
-        lengths = len(key), len(server.command("GET", key))
-        bare = {}
+        lengths: tuple[int, int] = len(key), len(server.command("GET", key))
+        bare: dict[str, Figure] = {}
         for key_length, value_length in (lengths, (SHORT_KEY, lengths[1]), (SHORT_KEY, SHORT_VALUE)):
             server.command("SET", "k" * key_length, "v" * value_length, "PX", 60_000)
             bare[f"a key of {key_length} and a value of {value_length} bytes"] = usage(b"k" * key_length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ def shared(tmp_path: Path) -> Iterator[Shared]:
 
 
 @asynccontextmanager
-async def in_the_request(shared: Shared, *, after: bool) -> AsyncIterator[tuple[Workers, Worker, Hang]]:
+async def in_the_request(shared: Shared, *, after: bool) -> AsyncGenerator[tuple[Workers, Worker, Hang]]:
     """Run a process that has sent the refresh token; `after`: the server has rotated, and its answer is held back."""
     hang = shared.server.oauth2.script.hang(after=after)
     async with Workers(f"{MODULE}:ask", processes=1, arguments={**shared.options, "tries": 25}) as workers:

@@ -107,7 +107,7 @@ async def test_what_was_not_written_by_an_instance_is_ignored(
     await one.write(heartbeat())
     (key,) = redis_server.command("KEYS", "*")
     value, prefix = redis_server.command("GET", key), key.rpartition(b"-")[0]
-    taken = one._place
+    taken: int = one._place
     places = [prefix + b"-%d" % ((taken + step) % PLACES) for step in range(1, 7)]
     plain = b"\x01" + (7).to_bytes(8) + bytes(4) + heartbeat().encode()
     for place, planted in zip(places, [b"garbage", value, plain, b"x" * 5000, b"\x01" * 13], strict=False):

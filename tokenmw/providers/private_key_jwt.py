@@ -116,6 +116,7 @@ def signed_text(given: object, *, option: str) -> str:
     Raises:
         ConfigurationError: It is a key, or no text.
     """
+    kind = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
     if isinstance(given, dict) and "private_key" in given:
         raise ConfigurationError(
             f'{option} is a service account of Google: give PrivateKeyJWT(account["private_key"], '
@@ -126,12 +127,11 @@ def signed_text(given: object, *, option: str) -> str:
             f"{option} is a path and not a signed JWT: give PrivateKeyJWT(file=…) for a key, or FileSecret(…) for a "
             f"file with a signed JWT."
         )
-    text = given.decode("latin-1") if isinstance(given, bytes) else given if isinstance(given, str) else ""
     is_key = isinstance(given, (dict, Path)) or hasattr(given, "private_bytes")
+    text = given.decode("latin-1") if isinstance(given, bytes) else given if isinstance(given, str) else ""
     if is_key or "PRIVATE KEY-----" in text:
         raise ConfigurationError(f"{option} is a key and not a signed JWT: give PrivateKeyJWT(…) of it, which signs.")
     if not isinstance(given, str):
-        kind = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
         raise ConfigurationError(
             f"{option} must be a str with a signed JWT, a function that returns one, or a PrivateKeyJWT, not {kind}."
         )

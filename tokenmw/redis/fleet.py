@@ -71,7 +71,7 @@ class FleetStore(Unpicklable):
         self._sealer = sealer
         # Not of `random`, whose state a forked process shares.
         self._number = 1 + secrets.randbelow(_INSTANCES - 1)
-        self._place = self._number % PLACES
+        self._place: int = self._number % PLACES
         self._value = b""
         self.instance = _named(self._number)
 

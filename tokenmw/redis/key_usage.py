@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import redis.asyncio as redis
 
@@ -130,8 +130,7 @@ async def _scan(connection: RedisConnection, pattern: bytes) -> AsyncIterator[li
 def _step(reply: Any) -> tuple[bytes, list[bytes]]:
     match reply:
         case [bytes() | int() as cursor, list()]:
-            keys: list[bytes] = reply[1]
-            return (cursor if isinstance(cursor, bytes) else b"%d" % cursor), keys
+            return (cursor if isinstance(cursor, bytes) else b"%d" % cursor), cast("list[bytes]", reply[1])
     raise RedisUnavailable("response")
 
 

@@ -100,8 +100,8 @@ async def test_a_slot_is_moved_and_a_primary_is_lost() -> None:
     with ExitStack() as stack:
         cluster = Cluster(stack)
         await cluster.meet()
-        slot = cluster.nodes[0].command("CLUSTER", "KEYSLOT", "{connections}")
-        owner = slot * 3 // 16384
+        slot: int = cluster.nodes[0].command("CLUSTER", "KEYSLOT", "{connections}")
+        owner: int = slot * 3 // 16384
         source, target = cluster.nodes[owner], cluster.nodes[(owner + 1) % 3]
         store = RedisStore(cluster.url)
         writers = [Writer(store, number) for number in range(5)]
