@@ -91,7 +91,9 @@ async def test_without_redis_only_this_instance_retries(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"short", b"x" * 100, Sealer([SECRET]).seal(b"{", key=KEY, version=1), None, 7], ids=repr
+    "value",
+    [b"", b"short", b"x" * 100, Sealer([SECRET]).seal(b"{", key=KEY, version=1), None, 7],
+    ids=["empty", "short", "long", "no JSON", "none", "a number"],
 )
 def test_a_value_that_is_no_request_is_ignored(value: object) -> None:
     """So is one that is sealed with another secret, for another key, or that lasts for longer than one can."""
