@@ -233,7 +233,7 @@ async def refresh_slots(client: AnyClient) -> None:
 async def renew_connection(client: AnyClient) -> None:
     """Let a probe through valkey-glide make a connection of its own. Does nothing for redis-py.
 
-    Glide keeps a connection whose commands have timed out, also if its peer is gone.
+    Glide keeps a connection whose commands have timed out, also if its peer has closed.
     """
     if isinstance(client, GlideAdapter):
         await client.renew()

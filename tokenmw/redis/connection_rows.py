@@ -61,7 +61,7 @@ class _InLoop:
         self.refreshing = False
 
     async def refresh_slots(self) -> None:
-        """Ask a cluster again which node has the slot, once at a time: the node that had it may be gone."""
+        """Ask a cluster again which node has the slot, once at a time: the node that had it may be lost."""
         if not self.refreshing:
             self.refreshing = True
             try:

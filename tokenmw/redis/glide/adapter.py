@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GlideAdapter"]
 
-_Word = bytes | str | int
+_Argument = bytes | str | int
 
 
 class GlideAdapter(Unpicklable):
@@ -85,7 +85,7 @@ class GlideAdapter(Unpicklable):
         """
         return open_subscriber(self._given, limits=self._limits)
 
-    async def send(self, commands: Sequence[Sequence[_Word]]) -> list[Any]:
+    async def send(self, commands: Sequence[Sequence[_Argument]]) -> list[Any]:
         """Send commands in one round trip. Return their replies, errors among them. Raises errors of redis-py."""
         try:
             client = await self._open()
@@ -102,15 +102,15 @@ class GlideAdapter(Unpicklable):
             return replies
         raise found
 
-    async def execute_command(self, *words: _Word) -> Any:
+    async def execute_command(self, *arguments: _Argument) -> Any:
         """Run one command; its name may have two words."""
-        name, *rest = words
+        name, *rest = arguments
         (reply,) = await self.send([(*str(name).split(), *rest)])
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    async def evalsha(self, digest: str, count: int, *keys_and_args: _Word) -> Any:
+    async def evalsha(self, digest: str, count: int, *keys_and_args: _Argument) -> Any:
         """Run a script by its digest; `count` keys come first."""
         return await self.execute_command("EVALSHA", digest, count, *keys_and_args)
 
@@ -126,10 +126,10 @@ class GlideAdapter(Unpicklable):
         self._closed = True
         await self.renew()
 
-    async def _exec(self, client: Any, commands: Sequence[Sequence[_Word]]) -> list[Any]:
+    async def _exec(self, client: Any, commands: Sequence[Sequence[_Argument]]) -> list[Any]:
         batch = self._glide.Batch(is_atomic=False)
         for command in commands:
-            batch.custom_command([str(word) if isinstance(word, int) else word for word in command])
+            batch.custom_command([str(one) if isinstance(one, int) else one for one in command])
         return [_reply(each) for each in await client.exec(batch, raise_on_error=False, options=self._options)]
 
     async def _load_scripts(self, client: Any) -> None:
