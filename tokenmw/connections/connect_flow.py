@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from tokenmw.caches import LRUCache
 from tokenmw.connections.authorize import PendingFlow, code_in
@@ -174,32 +174,15 @@ class ConnectFlows(Unpicklable):
     async def _exchange(self, app: OAuthApp, flow: PendingFlow, code: str, http: TokenHTTP) -> TokenPair:
         pair = await app.exchange_code(http, code, verifier=flow.verifier, redirect_uri=flow.redirect_uri)
         if flow.nonce:
-            try:
-                checked_claims(
-                    pair.id_token,
-                    issuer=app.dialect.openid_issuer or app.issuer,
-                    client_id=app.client_id,
-                    nonce=flow.nonce,
-                    now=self._connections.flow_parts().clock.time(),
-                )
-            except FlowProblem:
-                await self._revoke(app, flow.app, pair, http)
-                raise
-        return pair
-
-    async def _revoke(self, app: OAuthApp, name: str, pair: TokenPair, http: TokenHTTP) -> None:
-        """Revoke a pair that is not used (RFC 7009): else it would stay valid, and it would not be known."""
-        hint: Literal["access_token", "refresh_token"] = "refresh_token" if pair.refresh_token else "access_token"
-        try:
-            await app.revoke(http, pair.refresh_token or pair.access_token, hint=hint)
-        except (TokenUnavailable, CredentialRejected) as error:
-            self._connections.flow_parts().log.problem(
-                f"connection-revoke:{name}",
-                "%s did not revoke the tokens that came with another flow's ID token: %s",
-                name,
-                error,
-                provider=name,
+            # A pair whose ID token differs is not revoked: at some servers that ends the user's other grants, too.
+            checked_claims(
+                pair.id_token,
+                issuer=app.dialect.openid_issuer or app.issuer,
+                client_id=app.client_id,
+                nonce=flow.nonce,
+                now=self._connections.flow_parts().clock.time(),
             )
+        return pair
 
     async def _use_once(self, flow: PendingFlow) -> None:
         digest = hashlib.sha256(flow.state.encode()).digest()
