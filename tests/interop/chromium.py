@@ -126,7 +126,8 @@ class Tab:
 
     async def back(self) -> None:
         """Press the back button."""
-        await self.run("history.back()")
+        with contextlib.suppress(RuntimeError):  # the page is left, sometimes before it can reply
+            await self.run("history.back()")
 
 
 @contextlib.asynccontextmanager

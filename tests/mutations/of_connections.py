@@ -30,8 +30,8 @@ OF_CONNECTIONS = (
     Mutation(
         name="connections: a refresh overwrites the connection that the user has just made",
         file=_STORAGE,
-        old="if found.document.refresh_token != spent.refresh_token:",
-        new="if found.version < 0:",
+        old='return None if made_of_it else "superseded"',
+        new="return None",
         tests=("tests/connections/test_disconnect.py",),
     ),
     Mutation(
@@ -83,7 +83,7 @@ outcome = "stored"
     Mutation(
         name="connections: an old version's claim is not replaced by a newer one",
         file=_REFRESH,
-        old="if seen is None or seen.version != found.version:",
+        old="if seen is None or (seen.id, seen.version) != (claim_id, found.version):",
         new="if seen is None:",
         tests=("tests/connections/test_claims.py",),
     ),
@@ -109,10 +109,10 @@ outcome = "stored"
         tests=("tests/connections/test_refresh.py",),
     ),
     Mutation(
-        name="connections: disconnecting during a refresh begins the versions again",
-        file="tokenmw/connections/user_connections.py",
-        old="if document is None or document.claim is None:",
-        new="if version > 0:",
+        name="connections: the row of a connection that its user has ended is deleted at once",
+        file="tokenmw/connections/ended.py",
+        old="if not early and now.mono - ended.at.mono < self._seconds:",
+        new="if ended.version < 0:",
         tests=("tests/connections/test_disconnect.py",),
     ),
 )

@@ -74,7 +74,7 @@ def test_each_kind_of_event_has_a_line_or_is_only_counted(recorder: Recorder) ->
 
 
 def test_token_requests_are_counted_for_an_hour(recorder: Recorder, clock: ManualClock) -> None:
-    """Each provider's own, with the 95th percentile of the last 256."""
+    """Each provider's own, with the 95th percentile of the last 100."""
     for number in range(100):
         recorder(TokenFetched("crm", "granted", number / 100))
     recorder(TokenAdopted("crm"))

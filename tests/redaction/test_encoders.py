@@ -49,6 +49,7 @@ _WITHOUT_SECRETS: Final = frozenset(
     {
         "APIKeySource",  # the names of headers
         "Attempt",
+        "Beat",  # what a heartbeat says
         "Backend",  # of connections, without them
         "Begun",  # a URL and cookies for the browser, the secrets in them sealed
         "Breaker",
@@ -66,6 +67,7 @@ _WITHOUT_SECRETS: Final = frozenset(
         "Dialect",  # names of fields
         "DeclaredName",
         "EpochMarkers",
+        "Ended",  # names of an app and a user
         "FailureNoted",
         "Failure",
         "Finding",  # a line that is printed
@@ -75,8 +77,13 @@ _WITHOUT_SECRETS: Final = frozenset(
         "GrantCodes",
         "LoadedCertificate",  # public dates and digests
         "GrantReader",  # a client id and texts
+        "Happening",  # an event as the status page shows it
+        "Heartbeat",  # numbers, and the name of a host
+        "Hour",  # numbers
         "IdentityRequest",
+        "InstanceStatus",
         "Instant",
+        "KeyUsage",  # numbers
         "KnownApp",  # URLs
         "Leased",
         "Limits",
@@ -86,15 +93,21 @@ _WITHOUT_SECRETS: Final = frozenset(
         "NotConnected",  # names
         "Observers",  # functions of the program
         "OpenTelemetryObserver",
+        "Output",  # lines that are printed
+        "Parser",  # of a command line
         "PrometheusObserver",
         "Progress",  # a host and a port
         "ProviderStatus",
         "ServerStatus",
         "RejectionCodes",
+        "Retry",  # the name of an operator
+        "ScriptCheck",  # names of scripts, and a function
         "SeenClaim",
         "ServerFacts",  # what INFO says of a server
         "Resolver",  # names of hosts
+        "Shared",  # its token entry refuses
         "Status",
+        "TLSFacts",  # a public certificate
         "Unsaved",  # each of its parts refuses
         "_OfRequest",  # the apps refuse
         "Stored",
@@ -113,6 +126,8 @@ _WITHOUT_SECRETS: Final = frozenset(
         "_Found",  # an application, while it is searched
         "_AllLines",  # the headers of a user's request, which its library pickles
         "_DocumentedScheme",
+        "_PinnedContext",  # a thumbprint; the standard library's refuses
+        "_PinnedObject",
         "_Layer",  # a tuple of dicts whose values are providers, which refuse
         "_Failed",  # an error, as in _Refused
         "_Lookup",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tokenmw.commands.running import CommandError, progress
 from tokenmw.credentials import no_provider
+from tokenmw.redaction import Unpicklable
 from tokenmw.redis.client import close_client
 from tokenmw.redis.connection import RedisConnection
 from tokenmw.redis.errors import RedisUnavailable
@@ -47,7 +48,7 @@ class Shared(NamedTuple):
     keys: TokenKeys
 
 
-class Access:
+class Access(Unpicklable):
     """The Redis of a broker.
 
     Attributes:
@@ -55,6 +56,8 @@ class Access:
         redis: The connection.
         store: The tokens.
     """
+
+    __slots__ = ("broker", "redis", "settings", "store")
 
     def __init__(self, broker: TokenBroker, redis: RedisConnection) -> None:
         self.broker = broker

@@ -29,7 +29,7 @@ _MOST_NAMES: Final = 1_000  # of providers
 _MOST_NODES: Final = 64
 _MOST_OUTAGES: Final = 60  # of one node
 _MOST_REASONS: Final = 32
-_DURATIONS: Final = 256  # of which percentiles are taken
+_DURATIONS: Final = 100  # of which percentiles are taken
 
 Level = Literal["good", "warn", "bad", "info"]
 
@@ -48,19 +48,21 @@ class Happening(NamedTuple):
 class Hour:
     """Counts by minutes, of which it keeps the last sixty; and the last durations."""
 
-    __slots__ = ("_counts", "_durations", "_minute")
+    __slots__ = ("_counts", "_durations", "_minute", "_times")
 
     def __init__(self) -> None:
         self._counts = [0] * _MINUTES
         self._minute = 0
-        self._durations: deque[tuple[float, float]] = deque(maxlen=_DURATIONS)
+        self._durations: deque[float] = deque(maxlen=_DURATIONS)
+        self._times: deque[float] = deque(maxlen=_DURATIONS)
 
     def add(self, now: float, seconds: float | None = None) -> None:
         """Count one at a monotonic time, with its duration if there is one."""
         self._turn(now)
         self._counts[self._minute % _MINUTES] += 1
         if seconds is not None:
-            self._durations.append((now, seconds))
+            self._durations.append(seconds)
+            self._times.append(now)
 
     def total(self, now: float) -> int:
         """Return how many there were in the last hour."""
@@ -69,7 +71,8 @@ class Hour:
 
     def percentile(self, part: float, now: float) -> float | None:
         """Return the duration that this part of the last ones did not exceed; None without any in the last hour."""
-        durations = sorted(seconds for at, seconds in self._durations if now - at <= HOUR)
+        times = zip(self._times, self._durations, strict=True)
+        durations = sorted(seconds for at, seconds in times if now - at <= HOUR)
         return durations[min(len(durations) - 1, int(part * len(durations)))] if durations else None
 
     def _turn(self, now: float) -> None:

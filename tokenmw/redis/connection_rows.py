@@ -49,7 +49,7 @@ _AOF: Final = re.compile(r"^aof_enabled:(\d)", re.MULTILINE)
 _POLICY: Final = re.compile(r"^maxmemory_policy:([a-z-]+)", re.MULTILINE)
 
 
-class _InLoop:
+class _InLoop(Unpicklable):
     """The client of one event loop, whether it is closed here, and what bounds its calls."""
 
     __slots__ = ("calls", "client", "ours", "refreshing")

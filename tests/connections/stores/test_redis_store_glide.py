@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.redis.glides import configuration
+from tests.redis.glides import configuration, glide
 from tests.servers import RedisServer
 from tokenmw.connections import ConnectionKey, RedisStore, StoreUnavailable
 from tokenmw.testing.connection_store_suite import ConnectionStoreSuite
@@ -26,7 +26,8 @@ def open_store(port: int) -> RedisStore:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """A server that persists."""
+    """A server that persists. Skips without valkey-glide, also what only starts other processes."""
+    glide()
     with RedisServer("--appendonly", "yes") as server:
         yield server
 
