@@ -121,7 +121,8 @@ class TokenHints(Unpicklable):
         if not self._missed:  # else a connection that is lost again and again would put it off
             spread = min(_MOST_SPREAD, _LEAST_SPREAD + _SPREAD_PER_ENTRY * len(entries))
             self._missed_at = self._loop.time() + random.uniform(0.0, spread)
-        self._missed.update((entry.keys.token, None) for entry in entries if entry.keys is not None)
+        # In place of those before: an entry that is no longer in the cache needs no check.
+        self._missed = OrderedDict((entry.keys.token, None) for entry in entries if entry.keys is not None)
         self._wake.set()
 
     async def run(self) -> None:
