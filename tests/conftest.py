@@ -31,7 +31,7 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 ROOT = Path(__file__).parents[1]
-PROCESSES = 2
+PROCESSES = 3
 """Processes that run the whole suite."""
 GRACE = 0.25
 """Seconds in which a task may finish after its test."""

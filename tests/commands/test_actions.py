@@ -89,6 +89,7 @@ def test_all_instances_confirm_an_invalidation(
     assert provider_server.calls["oauth2"] == calls + 1
 
 
+@pytest.mark.campaign
 def test_an_instance_that_hangs_is_stale_and_not_confirmed(shared_program: Program, fleet: list[Worker]) -> None:
     """It is marked, and named with the reason; both commands end with exit code 2."""
     freeze(fleet[0].process.pid)

@@ -110,6 +110,7 @@ def test_scan_needs_a_permission_of_its_own(program: Program) -> None:
     assert "ACL SETUSER <user> +scan" in output
 
 
+@pytest.mark.campaign
 def test_each_step_is_small(program: Program, private_redis: RedisServer) -> None:
     """Among 100 000 sessions, no command keeps the server for longer than a few milliseconds, and none is KEYS."""
     script = (

@@ -65,6 +65,7 @@ async def test_a_process_that_is_stopped_while_the_server_works(shared: Shared) 
     assert (1, True) == (family.refreshes, family.alive)
 
 
+@pytest.mark.campaign
 async def test_a_process_killed_before_the_server_has_rotated(shared: Shared) -> None:
     """The second use of the refresh token is the first one that counts, so the connection survives."""
     family = await shared.connect(expires_in=0.01)
@@ -78,6 +79,7 @@ async def test_a_process_killed_before_the_server_has_rotated(shared: Shared) ->
         hang.release()
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("grace", [0.0, 60.0])
 async def test_a_process_killed_before_the_answer(shared: Shared, grace: float) -> None:
     """The named case: a server with a grace window repeats the pair, another one ends the connection."""

@@ -76,6 +76,7 @@ async def test_a_process_killed_after_the_answer(
     assert (1, True) == (family.refreshes, family.alive)
 
 
+@pytest.mark.campaign
 async def test_the_answer_is_lost_with_its_process(shared: Shared) -> None:
     """The named case: killed between answer and store, without Redis. The next use of the token ends the connection."""
     family = await shared.connect(expires_in=0.01)

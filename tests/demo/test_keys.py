@@ -95,6 +95,7 @@ def status_of(url: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.campaign
 def test_keys_break_redis_and_the_provider_and_heal_both(tmp_path: Path) -> None:
     """Each fault and its end are on the page of both workers; `q` ends everything and restores the terminal."""
     termios: Any = pytest.importorskip("termios")

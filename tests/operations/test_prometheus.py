@@ -93,6 +93,7 @@ def running_prometheus(directory: Path, target: str) -> Generator[Prometheus]:
             process.wait(20)
 
 
+@pytest.mark.campaign
 def test_alerts_of_faults_fire_and_end(tmp_path: Path, private_redis: RedisServer) -> None:
     """Without Redis one alert fires and requests are served; without the provider two, and only then requests fail."""
     require("prometheus")

@@ -58,6 +58,7 @@ async def test_a_fleet_of_200_is_shown_by_each_instance(redis_server: RedisServe
     assert SECRET not in answered.text + page
 
 
+@pytest.mark.campaign
 async def test_the_largest_page_is_small_and_quick(redis_server: RedisServer) -> None:
     """With 500 tenants, 10 000 sessions, 200 instances and 50 events: less than 60 KB and 200 ms."""
     limits = Limits(new_sessions=20_000, command_seconds=2.0)
