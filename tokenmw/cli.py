@@ -24,9 +24,8 @@ _REQUIRED: Final = ("uvicorn", "cryptography")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or with those of the process, and return its exit code.
 
-    0: success. 1: an error, which is on stderr. 2: the command line is wrong, or an extra is not installed.
-    130: interrupted before there was a result. The commands that take a `module:broker` return 1 if something failed, 2
-    if there are only warnings, and 64 for a wrong command line.
+    0: success. 1: an error, which is on stderr. 2: there are only warnings. 64: the command line is wrong.
+    130: interrupted before there was a result.
 
     >>> main(["demo", "--once"])                                           # doctest: +SKIP
     0
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [name for name in _REQUIRED if find_spec(name) is None] if options.command == "demo" else []
     if missing:
         print(f"tokenmw demo needs {' and '.join(missing)}: {_INSTALL}", file=sys.stderr)
-        return 2
+        return 1
     try:
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Parser", "add_parsers"]
 
-_USAGE: Final = 64  # as sysexits.h has it: 2 is a report with warnings
+_USAGE: Final = 64  # as sysexits.h has it
 _MAX_SECONDS: Final = 86_400.0
 _EXIT_CODES: Final = (
     "Exit code 0: success; 1: something failed; 2: there are only warnings; 64: the command line is wrong."
@@ -23,14 +23,12 @@ _WHY_NO_KEY: Final = (
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose exit code for a wrong command line can be another one than argparse's 2."""
-
-    usage_code = 2
+    """A parser whose exit code for a wrong command line is not argparse's 2, which is a report with warnings."""
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and what is wrong, and exit."""
         self.print_usage(sys.stderr)
-        self.exit(self.usage_code, f"{self.prog}: error: {message}\n")
+        self.exit(_USAGE, f"{self.prog}: error: {message}\n")
 
 
 def add_parsers(commands: Any) -> None:
@@ -115,7 +113,6 @@ def _command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, description: str
 ) -> argparse.ArgumentParser:
     parser: Parser = commands.add_parser(name, help=summary, description=f"{description} {_EXIT_CODES}")
-    parser.usage_code = _USAGE
     parser.set_defaults(parser=parser, run=run)
     parser.add_argument("broker", metavar="module:broker", help="a module, and the name of the TokenBroker in it")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -173,14 +170,20 @@ def _rotate(options: argparse.Namespace) -> int:
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it must be a number, not {text!r}") from None
     if not 0.0 < number <= _MAX_SECONDS:
         raise argparse.ArgumentTypeError(f"it must be above 0, and at most {_MAX_SECONDS:.0f}")
     return number
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it must be a whole number, not {text!r}") from None
     if number < 1:
         raise argparse.ArgumentTypeError("it must be at least 1")
     return number
