@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -180,6 +181,18 @@ def test_an_api_key_that_is_none_is_refused(
     with pytest.raises(SystemExit) as ended:
         program.call("reset-session", "key", "--env", "NO_SUCH")
     assert ended.value.code == 64
+
+
+def test_the_end_of_the_input_at_the_prompt_is_one_line(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-D in place of the API key is not a traceback."""
+
+    def end(_prompt: str) -> str:
+        raise EOFError
+
+    program.write(None)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("getpass.getpass", end)
+    assert program.call("reset-session")[::2] == (1, "\ntokenmw reset-session: No API key was given.\n")
 
 
 @pytest.mark.parametrize("action", ["retry", "invalidate", "reset-session"])

@@ -85,7 +85,11 @@ def _checked(key: str, variable: str | None) -> bytes:
         print(_VISIBLE, file=sys.stderr)
         found = key
     elif sys.stdin.isatty():
-        found = getpass.getpass("API key: ")
+        try:
+            found = getpass.getpass("API key: ")
+        except EOFError:
+            print(file=sys.stderr)  # the prompt has no end of line
+            raise CommandError("No API key was given.") from None
     else:
         found = sys.stdin.read(_MAX_KEY).removesuffix("\n").removesuffix("\r")
     try:
