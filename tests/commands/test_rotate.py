@@ -108,6 +108,7 @@ def test_scan_needs_a_permission_of_its_own(program: Program) -> None:
         assert program.call("rotate")[0] == 0
     assert code == 1
     assert "ACL SETUSER <user> +scan" in output
+    assert "secret_key" not in output, "nothing was counted"
 
 
 @pytest.mark.campaign

@@ -53,15 +53,17 @@ def run_rotate(target: str, *, as_object: bool) -> int:
     async def command(broker: TokenBroker) -> Output:
         settings = broker._settings
         async with opened(broker, writes=False) as access:
-            findings, usage = await _counted(access)
-        found = [*findings, *verdicts(usage, settings, now=time.time())]
-        data = {"secrets": _data(usage, settings), "findings": [_as_dict(one) for one in found]}
+            found, usage = await _counted(access)
+        if usage is not None:
+            found += verdicts(usage, settings, now=time.time())
+        data = {"secrets": _data(usage or {}, settings), "findings": [_as_dict(one) for one in found]}
         return Output([as_text(found)], data, exit_code(found))
 
     return run_command("rotate", target, command, as_object=as_object)
 
 
-async def _counted(access: Access) -> tuple[list[Finding], dict[bytes, KeyUsage]]:
+async def _counted(access: Access) -> tuple[list[Finding], dict[bytes, KeyUsage] | None]:
+    """Return what was found about Redis and the store, and the counts by key id; None if the keys cannot be read."""
     began = time.monotonic()
     visited = 0
 
@@ -74,7 +76,7 @@ async def _counted(access: Access) -> tuple[list[Finding], dict[bytes, KeyUsage]
             usage = await count_values(access.redis, access.settings.names, on_step=note)
     except RedisUnavailable as error:
         if error.reason == "permission" and not await access.problem():
-            return [Finding("FAIL", "redis", _NEEDS_SCAN)], {}
+            return [Finding("FAIL", "redis", _NEEDS_SCAN)], None
         raise
     took = time.monotonic() - began
     findings = [Finding("ok", "redis", f"{access.redis.address}: {visited} keys read in {took:.1f} s")]
