@@ -75,12 +75,26 @@ def _imported(name: str) -> ModuleType:
     except TokenmwError as error:
         problem = f"The module {name} cannot be imported: {error}"
     except (Exception, SystemExit) as error:  # noqa: BLE001  a program's module may raise anything
-        # Its text is not shown: a program may put a secret into it.
-        called = SimpleNamespace(__module__=name)
-        place = (
-            f"{type(error).__name__} at line {error.lineno}"
-            if isinstance(error, SyntaxError)
-            else with_place(error, called=called)
-        )
-        problem = f"The module {name} cannot be imported: {place}."
+        problem = _why_not_imported(name, error)
     raise TargetError(problem)
+
+
+def _why_not_imported(name: str, error: BaseException) -> str:
+    """Return what a module raised, without its text: a program may put a secret into it."""
+    if variable := _missing_variable(error):
+        return (
+            f"The module {name} needs the environment variable {variable}, which is not set. Run the command with the "
+            "environment of the program."
+        )
+    if isinstance(error, SyntaxError):
+        return f"The module {name} cannot be imported: {type(error).__name__} at line {error.lineno}."
+    return f"The module {name} cannot be imported: {with_place(error, called=SimpleNamespace(__module__=name))}."
+
+
+def _missing_variable(error: BaseException) -> str:
+    """Return the name of the variable that `os.environ` does not have, or "" for any other error."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    asked = step is not None and step.tb_frame.f_code is type(os.environ).__getitem__.__code__
+    return f"{error.args[0]}" if asked and isinstance(error, KeyError) else ""
