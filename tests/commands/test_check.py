@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import re
@@ -14,11 +15,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.demo.commands import run
+from tests.demo.commands import run, wait_until
 from tests.faults.certificates import certificates
 from tests.interop.running import imported
 from tests.ports import free_port
 from tests.servers import RedisServer
+from tokenmw import TokenBroker
+from tokenmw.cli import main
 from tokenmw.commands.check_redis import findings_of
 from tokenmw.redis.acl import ACL_RULES, CATEGORIES
 from tokenmw.redis.scripts import SOURCES
@@ -124,7 +127,31 @@ def test_a_closed_port_fails(check: Checked) -> None:
     done = check(f"redis://:{PASSWORD}@127.0.0.1:{port}/0")
     assert done.returncode == 1
     assert f"127.0.0.1:{port} cannot be used (refused): nothing listens there" in done.stdout
-    assert "has a token" in done.stdout
+    assert "has a token, from the provider, that expires in" in done.stdout
+
+
+def test_without_redis_nothing_of_it_is_said(check: Checked) -> None:
+    """There are no hints then, and no token can be from Redis."""
+    done = check(None)
+    assert done.returncode == 0, done.stdout
+    assert "hints" not in done.stdout
+    assert "has a token, from the provider, that expires in" in done.stdout
+
+
+def test_instances_with_another_secret_are_a_warning(check: Checked) -> None:
+    """Otherwise all would be ok with a `secret_key` that is not the service's."""
+
+    async def beside(server: RedisServer) -> subprocess.CompletedProcess[str]:
+        async with TokenBroker({}, redis=server.url, secret_key="canary-of-the-service's-key"):
+            await asyncio.to_thread(wait_until, lambda: bool(server.command("KEYS", "*:beat-*")))
+            return await asyncio.to_thread(check, server.url)
+
+    with RedisServer() as server:
+        done = asyncio.run(beside(server))
+    assert done.returncode == 2, done.stdout
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("WARN"))
+    assert "1 instance has a heartbeat that is sealed with a secret that this configuration does not have" in line
+    assert "secret_key" in line
 
 
 def test_a_wrong_password_fails(check: Checked) -> None:
@@ -152,7 +179,7 @@ def test_a_rejected_credential_fails(check: Checked) -> None:
         done = check(server.url, secret="canary-of-a-wrong-secret")
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("FAIL"))
     assert done.returncode == 1
-    assert "provider crm" in line
+    assert re.match(r"FAIL +provider crm +the provider rejects the credential: ", line), "its name is there once"
     assert "invalid_client" in line
 
 
@@ -194,6 +221,42 @@ def test_a_wrong_command_line_is_exit_code_64(tmp_path: Path, arguments: list[st
     done = run("check", *arguments, directory=tmp_path)
     assert done.returncode == 64
     assert done.stderr.startswith("usage: tokenmw check")
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "number"),
+    [
+        ("check", "--processes", "a whole number"),
+        ("watch", "--interval", "a number"),
+        ("invalidate", "--wait", "a number"),
+    ],
+)
+def test_an_option_that_is_no_number_is_named(
+    command: str, option: str, number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text says what the option takes, and names no function of this package."""
+    with pytest.raises(SystemExit) as ended:
+        main([command, "a:b", option, "many"])
+    assert ended.value.code == 64
+    assert capsys.readouterr().err.endswith(f"error: argument {option}: it must be {number}, not 'many'\n")
+
+
+def test_a_missing_variable_of_the_environment_is_named(tmp_path: Path) -> None:
+    """The usual mistake is an environment that is not the program's, so the line has the variable's name."""
+    (tmp_path / "program.py").write_text("import os\nos.environ['NO_SUCH_VARIABLE']\n")
+    done = run("check", "program:broker", directory=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "tokenmw check: The module program needs the environment variable NO_SUCH_VARIABLE, which is not set. "
+        "Run the command with the environment of the program.\n"
+    )
+
+
+def test_a_key_that_a_dictionary_does_not_have_is_not_shown(tmp_path: Path) -> None:
+    """It may be a secret of the program."""
+    (tmp_path / "program.py").write_text(f"{{}}[{SECRET!r}]\n")
+    done = run("check", "program:broker", directory=tmp_path)
+    assert done.stderr == "tokenmw check: The module program cannot be imported: KeyError at program:1.\n"
 
 
 def test_each_script_is_tried(check: Checked) -> None:

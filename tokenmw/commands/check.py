@@ -58,17 +58,11 @@ async def check(broker: TokenBroker, *, processes: int) -> list[Finding]:
 
 def _configuration(settings: Settings) -> list[Finding]:
     subject = "configuration"
-    hints = "on" if settings.hints else "off"
-    found = [
-        Finding(
-            "ok",
-            subject,
-            f"namespace {settings.names.namespace}, session_ttl {settings.session_ttl:g} s, session_policy "
-            f"{settings.session_policy}, hints {hints}",
-        )
-    ]
+    sessions = f"session_ttl {settings.session_ttl:g} s, session_policy {settings.session_policy}"
+    text = f"namespace {settings.names.namespace}, {sessions}"
     if settings.redis is None:
-        return found
+        return [Finding("ok", subject, text)]
+    found = [Finding("ok", subject, f"{text}, hints {'on' if settings.hints else 'off'}")]
     if settings.sealer.sealing:
         found.append(Finding("ok", subject, "values in Redis are sealed"))
     else:
@@ -92,11 +86,13 @@ async def _provider(broker: TokenBroker, name: str) -> Finding:
     try:
         await broker.token(name)
     except TokenmwError as error:
-        return Finding("FAIL", subject, str(error))
+        return Finding("FAIL", subject, str(error).removeprefix(f"{name}: "))
     except Exception as error:  # noqa: BLE001  the program's own provider may raise anything, with a secret in its text
         return Finding("FAIL", subject, f"it raised {type(error).__name__}")
-    left = broker.status().providers[name].expires_in or 0.0
-    return Finding("ok", subject, f"has a token, from the provider or from Redis, that expires in {left:.0f} s")
+    status = broker.status()
+    left = status.providers[name].expires_in or 0.0
+    source = "the provider or from Redis" if status.shared == "up" else "the provider"
+    return Finding("ok", subject, f"has a token, from {source}, that expires in {left:.0f} s")
 
 
 async def _store(settings: Settings) -> list[Finding]:

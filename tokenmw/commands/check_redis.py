@@ -22,6 +22,10 @@ CONNECTIONS: Final = 4
 _SECONDS: Final = 5.0
 _DAY: Final = 86_400.0
 _FEW_DAYS: Final = 21.0
+_FOREIGN: Final = (
+    "a heartbeat that is sealed with a secret that this configuration does not have. Give all instances the same "
+    "secret_key=…."
+)
 
 
 async def check_redis(runtime: Runtime, settings: Settings, *, processes: int) -> list[Finding]:
@@ -32,13 +36,21 @@ async def check_redis(runtime: Runtime, settings: Settings, *, processes: int) -
         servers = await read_servers(runtime.redis.client, names=settings.names, hints=settings.hints, seconds=_SECONDS)
     except ServerProblem as problem:
         return [Finding("FAIL", "redis", str(problem))]
-    running = 0 if runtime.fleet is None else sum(not one.own for one in await runtime.fleet.read())
+    others = [] if runtime.fleet is None else [one for one in await runtime.fleet.read() if not one.own]
+    running = len(others)
     shared = max(processes, running)
     found = [finding for facts in servers for finding in findings_of(facts, processes=shared)]
-    if running:
-        instances = "instance has" if running == 1 else "instances have"
-        found.append(Finding("ok", "redis", f"{running} {instances} a heartbeat: `tokenmw inspect` shows them"))
+    foreign = sum(not one.host for one in others)
+    if running > foreign:
+        count = _instances(running - foreign)
+        found.append(Finding("ok", "redis", f"{count} a heartbeat: `tokenmw inspect` shows them"))
+    if foreign:
+        found.append(Finding("WARN", "redis", f"{_instances(foreign)} {_FOREIGN}"))
     return found
+
+
+def _instances(count: int) -> str:
+    return "1 instance has" if count == 1 else f"{count} instances have"
 
 
 def findings_of(facts: ServerFacts, *, processes: int) -> Iterator[Finding]:
