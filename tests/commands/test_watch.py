@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.demo.commands import WITHIN, environment
+from tokenmw.commands.watch import fitted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,18 @@ def start(program: Program, *arguments: str, terminal: int | None = None) -> sub
         cwd=program.directory,
         env=environment(),
     )
+
+
+def test_what_a_small_terminal_does_not_show_is_said() -> None:
+    """A cut line ends with `…`, and the last line says how many are below."""
+    lines = ["provider crm", "  token      none", "  lease      none", "", "instances 2"]
+    assert fitted(lines, columns=80, rows=5) == lines
+    assert fitted(lines, columns=15, rows=5)[1] == "  token      n…"
+    assert fitted(lines, columns=80, rows=3) == [
+        *lines[:2],
+        "… 3 more lines: enlarge the terminal, or name one provider",
+    ]
+    assert fitted(lines, columns=10, rows=1) == ["… 5 more …"]
 
 
 def test_in_a_pipe_each_reading_is_appended(program: Program, private_redis: RedisServer) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tokenmw.broker import TokenBroker
 
-__all__ = ["run_watch"]
+__all__ = ["fitted", "run_watch"]
 
 _HOME: Final = "\x1b[H"
 _CLEAR_LINE: Final = "\x1b[K"
@@ -74,10 +74,19 @@ def _show(output: Output, *, live: bool, as_object: bool) -> None:
         print(as_json(output, indent=None), flush=True)
     elif live:
         size = shutil.get_terminal_size()
-        lines = [line[: size.columns] for line in output.lines[: max(1, size.lines - 1)]]
+        lines = fitted(output.lines, columns=size.columns, rows=max(1, size.lines - 1))
         print(_HOME + "".join(f"{line}{_CLEAR_LINE}\r\n" for line in lines) + _CLEAR_BELOW, end="", flush=True)
     else:
         print("\n".join(output.lines), end="\n\n", flush=True)
+
+
+def fitted(lines: Sequence[str], *, columns: int, rows: int) -> list[str]:
+    """Return the lines that a terminal of this size has room for; what is left out is marked."""
+    shown = list(lines)
+    if len(shown) > rows:
+        left_out = len(shown) - rows + 1
+        shown[rows - 1 :] = [f"… {left_out} more lines: enlarge the terminal, or name one provider"]
+    return [line if len(line) <= columns else f"{line[: columns - 1]}…" for line in shown]
 
 
 @contextlib.contextmanager
