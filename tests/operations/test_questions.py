@@ -54,7 +54,7 @@ NEXT: Final = "tokenmw_token_next_attempt_timestamp_seconds"
 FETCHES: Final = "tokenmw_token_fetches_total"
 REQUESTS: Final = "tokenmw_token_requests_total"
 UNSHARED: Final = "tokenmw_unshared"
-SHOWN_UNSHARED: Final = r"Not in Redis yet 1 tokens, 1 invalidations, [1-9]\d* sessions"
+SHOWN_UNSHARED: Final = r"Not in Redis yet 1 token, 1 invalidation, (1 session|[1-9]\d* sessions)\b"
 
 ANSWERS: Final = {
     "Which provider is failing?": Answer(

@@ -16,7 +16,7 @@ from tests.status_app.test_status_json import status_until
 from tokenmw import Limits, TokenBroker, TokenUnavailable
 from tokenmw.providers import StaticToken
 from tokenmw.status_app.fleet_page import instances_summary
-from tokenmw.status_app.html import duration, outages_strip
+from tokenmw.status_app.html import counted, duration, outages_strip
 
 if TYPE_CHECKING:
     from tests.servers import RedisServer
@@ -27,6 +27,11 @@ def keep_heartbeats(server: RedisServer) -> None:
     with server.connect() as connection:
         for key in connection.call("KEYS", "*beat*"):
             connection.call("PEXPIRE", key, 15_000)
+
+
+def test_a_count_of_one_has_a_singular() -> None:
+    """No page shows `1 tokens`."""
+    assert [counted(number, "token") for number in (0, 1, 2)] == ["0 tokens", "1 token", "2 tokens"]
 
 
 async def test_a_fleet_of_200_is_shown_by_each_instance(redis_server: RedisServer) -> None:

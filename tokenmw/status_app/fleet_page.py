@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenmw.status_app.html import seconds_of, section, state_of
+from tokenmw.status_app.html import counted, seconds_of, section, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ def instances_section(report: Mapping[str, Any]) -> str:
             escape(one["version"]),
             _shared(one),
             _differences(one),
-            f"{one['tokens']} tokens, {one['sessions']} sessions" if one["host"] else "",
+            f"{counted(one['tokens'], 'token')}, {counted(one['sessions'], 'session')}" if one["host"] else "",
             _problems(one),
         ]
         for one in first[:_MOST_ROWS]
@@ -89,4 +89,4 @@ def _problems(one: Mapping[str, Any]) -> str:
 
 
 def _count(count: int, of: int) -> str:
-    return f"{count} of {of} {'instance' if of == 1 else 'instances'}"
+    return f"{count} of {counted(of, 'instance')}"

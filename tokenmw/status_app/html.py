@@ -11,7 +11,7 @@ from tokenmw.observe.recorder import HOUR
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["due", "duration", "outages_strip", "seconds_of", "section", "state_of", "time_of"]
+__all__ = ["counted", "due", "duration", "outages_strip", "seconds_of", "section", "state_of", "time_of"]
 
 _LEVELS: Final = {
     **dict.fromkeys(("failing", "down", "unsupported"), "bad"),
@@ -59,6 +59,11 @@ def section(
         f'<thead role="rowgroup"><tr role="row">{head}</tr></thead><tbody role="rowgroup">{body}</tbody></table>'
         f"{more}</section>"
     )
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number with its word, such as `1 token` or `2 tokens`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def state_of(state: str) -> str:

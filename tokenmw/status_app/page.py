@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenmw.status_app.events_page import events_section
 from tokenmw.status_app.fleet_page import instances_section, instances_summary
-from tokenmw.status_app.html import due, duration, outages_strip, seconds_of, section, state_of, time_of
+from tokenmw.status_app.html import counted, due, duration, outages_strip, seconds_of, section, state_of, time_of
 from tokenmw.status_app.style import SCRIPT, STYLE
 
 if TYPE_CHECKING:
@@ -144,7 +144,11 @@ def _failing(report: Mapping[str, Any]) -> str:
 
 def _counts(report: Mapping[str, Any]) -> str:
     tokens, sessions, callers, redis = report["tokens"], report["sessions"], report["callers"], report["redis"]
-    unshared = (tokens["unshared"], tokens["unshared_invalidations"], sessions["unshared"])
+    unshared = {
+        "token": tokens["unshared"],
+        "invalidation": tokens["unshared_invalidations"],
+        "session": sessions["unshared"],
+    }
     shown = {
         "Tokens in this process": tokens["cached"],
         "Sessions in this process": sessions["cached"],
@@ -153,11 +157,11 @@ def _counts(report: Mapping[str, Any]) -> str:
     }
     if redis["state"] != "off":
         shown |= {
-            "Not in Redis yet": f"{unshared[0]} tokens, {unshared[1]} invalidations, {unshared[2]} sessions",
+            "Not in Redis yet": ", ".join(counted(number, word) for word, number in unshared.items()),
             "Commands to Redis, last hour": _commands(redis["commands"]),
             "Failed, last hour": _errors(redis["commands"]["errors_last_hour"]),
             "Connections to Redis": f"{redis['commands']['in_use']} of {redis['commands']['connections']} in use, "
-            f"{redis['commands']['waiting']} commands waiting",
+            f"{counted(redis['commands']['waiting'], 'command')} waiting",
             "Values in Redis": "sealed" if redis["sealed"] else "not sealed",
             "Unreadable values": redis["unreadable"],
         }
