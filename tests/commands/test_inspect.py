@@ -11,7 +11,13 @@ from tests.ports import free_port
 from tests.servers import RedisServer
 
 if TYPE_CHECKING:
-    from tokenmw.testing import ProviderServer
+    from tokenmw.commands.spans import span
+from tokenmw.testing import ProviderServer
+
+
+def test_days_are_not_shown_as_seconds() -> None:
+    """A tombstone lasts for 30 days."""
+    assert [span(seconds) for seconds in (0.021, 4.06, 3599, 2_591_732)] == ["0.02 s", "4.1 s", "3599 s", "30 days"]
 
 
 def test_a_token_is_shown_without_its_value(program: Program, redis_server: RedisServer) -> None:
