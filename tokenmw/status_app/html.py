@@ -61,9 +61,9 @@ def section(
     )
 
 
-def counted(number: int, word: str) -> str:
-    """Return a number with its word, such as `1 token` or `2 tokens`."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 token` or `2 tokens`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def state_of(state: str) -> str:

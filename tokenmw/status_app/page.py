@@ -157,7 +157,7 @@ def _counts(report: Mapping[str, Any]) -> str:
     }
     if redis["state"] != "off":
         shown |= {
-            "Not in Redis yet": ", ".join(counted(number, word) for word, number in unshared.items()),
+            "Not in Redis yet": ", ".join(counted(number, noun) for noun, number in unshared.items()),
             "Commands to Redis, last hour": _commands(redis["commands"]),
             "Failed, last hour": _errors(redis["commands"]["errors_last_hour"]),
             "Connections to Redis": f"{redis['commands']['in_use']} of {redis['commands']['connections']} in use, "
