@@ -114,7 +114,9 @@ def test_a_run_without_the_plugin_is_one_process(first_process: None) -> None:
 def run(tmp_path: Path, *, sample: str) -> str:
     """Run a sample with the fixtures and configuration of this test suite, and return the output of pytest."""
     file = tmp_path / "test_sample.py"
-    file.write_text("import asyncio\nimport pytest\n" + sample)
+    # Of the plugin's fixtures, anyio's own is found first, which would also take trio where that is installed.
+    backend = "@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
+    file.write_text("import asyncio\nimport pytest\n" + backend + sample)
     line = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
     line += ["-p", "tests.conftest", "-p", "no:cacheprovider", "-q", str(file)]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False).stdout
