@@ -9,10 +9,10 @@ import pytest
 from tests.commands.programs import OLD_SECRET, PASSWORD, SECRET, Program
 from tests.ports import free_port
 from tests.servers import RedisServer
+from tokenmw.commands.spans import span
 
 if TYPE_CHECKING:
-    from tokenmw.commands.spans import span
-from tokenmw.testing import ProviderServer
+    from tokenmw.testing import ProviderServer
 
 
 def test_days_are_not_shown_as_seconds() -> None:
