@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import TYPE_CHECKING, Any
 
 from tests.brokers import runtime_of
 from tests.redis.waiting import passes, until
@@ -11,6 +12,10 @@ from tests.servers import RedisServer
 from tokenmw import Limits, TokenBroker
 from tokenmw.providers import StaticToken
 from tokenmw.testing import ManualClock
+
+if TYPE_CHECKING:
+    from tokenmw.runtime.runtime import Runtime
+    from tokenmw.tokens.hints import TokenHints
 
 
 def broker(server: RedisServer, clock: ManualClock, *, hints: bool = False) -> TokenBroker:
@@ -65,6 +70,34 @@ async def test_without_silent_processes_there_is_no_second_upload(redis_server: 
                 clock.advance(0.25)
                 await asyncio.sleep(0.02)
             assert (current.checked > first) is processes_are_silent
+
+
+def part_of(runtime: Runtime) -> TokenHints:
+    """Return the part that checks what others announce."""
+    assert runtime._hints is not None
+    return runtime._hints._tokens
+
+
+async def test_a_token_that_is_invalidated_after_its_upload_is_replaced(redis_server: RedisServer) -> None:
+    """The upload is no sign that no request uses it: the announcement of an invalidation gets the next token."""
+    values = itertools.count()
+    crm = StaticToken(lambda: f"token-{next(values)}", credential_id="c")
+    options: Any = {"redis": redis_server.url, "secret_key": "a-secret-of-some-length"}
+    clock = ManualClock()
+    async with TokenBroker({"crm": crm}, clock=clock, **options) as one, TokenBroker({"crm": crm}, **options) as two:
+        await two.token("crm")
+        await one.token("crm")
+        runtime, (entry,) = runtime_of(one), one._data.tokens
+        jobs = runtime._redis_jobs
+        assert jobs is not None
+        await until(lambda: jobs._all_announced, within=5)
+        assert entry.current is not None
+        await until(lambda: not part_of(runtime)._missed, within=5)
+        before, checked = entry.current.version, entry.current.checked
+        jobs._recovery.schedule()
+        await passes(clock, lambda: entry.current is not None and entry.current.checked > checked, within=4)
+        await two.invalidate_provider("crm")
+        await until(lambda: entry.current is not None and entry.current.version > before, within=10)
 
 
 async def test_a_token_fetched_after_an_invalidation_survives_a_server_that_was_suspended() -> None:

@@ -198,7 +198,8 @@ class TokenSync(Unpicklable):
             if token is None or entry.keys is None or entry.tombstone_due_until > at.mono:
                 changed.append(entry)
             else:
-                entry.used = entry.used and keep_used
+                # An upload is no periodic comparison: what others announce next concerns a token in use.
+                entry.used = entry.used and (keep_used or not token.shared)
                 asked.append((entry, token, entry.keys))
         if asked and self._background_store is not None:
             held = await self._background_store.holds([(keys, token.version) for _entry, token, keys in asked])
@@ -272,7 +273,7 @@ class TokenSync(Unpicklable):
         return token is not None and await self._compare_token(store, keys, entry, token)
 
     async def _compare_token(self, store: TokenStore, keys: TokenKeys, entry: TokenEntry, token: CachedToken) -> bool:
-        entry.used = False
+        entry.used = entry.used and not token.shared
         at = Instant(self._clock)
         try:
             found, invalid = await store.read(keys)
