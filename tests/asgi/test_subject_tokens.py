@@ -316,12 +316,14 @@ async def test_one_exchange_for_each_subject_and_life_under_load(redis_server: R
                 assert users[subject] == answer.json["user"]
                 asked[subject] += 1
 
-        subjects = list(users)
+        subjects, began = list(users), time.monotonic()
         await asyncio.gather(*(request(number, subjects[number // 5]) for number in range(1_000)))
+        took = time.monotonic() - began
         assert all(len(broker._data.tokens) <= 100 for _client, broker in both)
         await asyncio.sleep(3.0)
         expired = True
         await asyncio.gather(*(request(number, subjects[number // 5]) for number in range(1_000)))
     assert len(asked) >= 160
     # Those that expire in less than the second after an exchange are not exchanged again.
-    assert 180 <= server.calls["oauth2"] <= 200
+    # On a slow machine they expire in the middle of the round, and some are asked for once more.
+    assert 180 <= server.calls["oauth2"] <= 200 + (len(short) if took > 1.5 else 0)
