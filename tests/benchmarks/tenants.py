@@ -99,7 +99,9 @@ async def in_redis(plan: Plan) -> list[Row]:
     with RedisServer() as server:
         one = await of_a_provider(server)
         before = used_memory(server)
-        async with TokenBroker({}, redis=server.url, secret_key=SECRET, limits=limits, clock=clock) as broker:
+        async with TokenBroker(
+            {}, redis=server.url, secret_key=SECRET, limits=limits, clock=clock, hints=False
+        ) as broker:
             tenants = [shared_tenant(number) for number in range(count)]
             for tenant in tenants:
                 await broker.token(tenant)
