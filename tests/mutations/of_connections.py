@@ -50,7 +50,7 @@ outcome = "stored"
         self._storage._start(
             self._storage.store(key, new, spent=document, expected=claimed.version, late=late)
         )""",
-        tests=("tests/connections/test_refresh.py",),
+        tests=("tests/connections/test_refresh.py::test_the_pair_is_stored_before_its_token_is_returned",),
     ),
     Mutation(
         name="connections: a cancelled fetch cancels the exchange",
